@@ -17,7 +17,7 @@ from alignrec.commands.params import SECTIONS
 from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.features.names import KINDS
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.runtime.config import Parameters
+from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.sources.base import SOURCES
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.encoder import ReleasedEncoders
-from alignrec.pipeline.runtime.config import checked, nearest
+from alignrec.pipeline.runtime.section import nearest, validate
 from alignrec.releases import Release, load
 from alignrec.vectors import require_positive
 
@@ -180,7 +180,7 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
             )
         raise UserError(f"no encoder '{name}'{nearest(name, ready)}")
     spec = registry.ENCODERS[name]
-    own = checked(spec.params, settings, f"encoder.{name}")
+    own = validate(spec.params, settings, f"encoder.{name}")
     return Encoder(
         name, spec.load(Path(), own), spec.reads
     )  # empty path: these encoders need no dataset

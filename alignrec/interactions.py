@@ -16,7 +16,7 @@ from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.dataset.split import Split, load_split
 from alignrec.pipeline.dataset.split_sql import MMREC, PROTOCOLS, Division
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime.config import known, nearest
+from alignrec.pipeline.runtime.section import nearest, require_known
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.schemas import COLD_ITEMS, SPARSE
 
@@ -73,7 +73,7 @@ def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numb
             no rows are left.
     """
     raw = _as_table(interactions)
-    known([how.protocol] if how.protocol else [], PROTOCOLS, "protocol")
+    require_known([how.protocol] if how.protocol else [], PROTOCOLS, "protocol")
     table = _cast_columns(raw)
     names = None if ids is None else list(map(str, ids))
     missing = 0 if names is None else table["item"].null_count

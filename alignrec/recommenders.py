@@ -26,7 +26,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.scores import Filter
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.runtime.checkpoint import Checkpoint
-from alignrec.pipeline.runtime.config import checked, known
+from alignrec.pipeline.runtime.section import require_known, validate
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.vectors import SINGLE, Vectors, align_sets, require_positive, suggest_name
 
@@ -194,13 +194,13 @@ def fit(
         >>> len(model.recommend(user=0, k=3))
         3
     """
-    known([model], MODELS, "model")
-    known([rule], ("mmrec", "strict"), "rule")
+    require_known([model], MODELS, "model")
+    require_known([rule], ("mmrec", "strict"), "rule")
     if not 0 < cold_share < 1:
         raise UserError(f"cold_share: {cold_share}; give a share of the items, between 0 and 1")
     if vectors is None and MODELS[model].needs:
         raise UserError(f"{model} reads content; give vectors, one an item")
-    params = checked(MODELS[model].Params, settings, f"fit.{model}")
+    params = validate(MODELS[model].Params, settings, f"fit.{model}")
     require_positive(ks=ks, graph_k=[graph_k], most_train=[most_train])
 
     sets, names = (None, None) if vectors is None else align_sets({SINGLE: vectors}, ids)

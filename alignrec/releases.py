@@ -23,8 +23,8 @@ from alignrec.pipeline.io.errors import UserError, not_installed
 from alignrec.pipeline.release import fetch as fetching
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import read, stores
-from alignrec.pipeline.runtime.config import nearest
 from alignrec.pipeline.runtime.progress import bytes_bar
+from alignrec.pipeline.runtime.section import nearest
 from alignrec.vectors import Vectors
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime.config import nearest
+from alignrec.pipeline.runtime.section import nearest
 
 SINGLE = "vectors"  # name of a feature set that is passed without one
 SHOWN = 5  # identifiers listed in a message if none is similar

@@ -18,7 +18,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import vqkd
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.linalg.device import gemm_rate
-from alignrec.pipeline.runtime import config
+from alignrec.pipeline.runtime import yaml_files
 from alignrec.pipeline.runtime.code import machine_facts
 from alignrec.pipeline.runtime.layout import WORK, Layout
 from alignrec.stages.order import STAGES
@@ -71,7 +71,7 @@ def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
         lay_out(folder)
         raw = folder / "raw"
         published(raw, size, [_raw2014.text(product) for product in _raw2014.write(raw, items)])
-        params = parameters(config.read_extended(PROFILE), raw, size, items)
+        params = parameters(yaml_files.read_extended(PROFILE), raw, size, items)
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         _run("alignrec", "new", folder=folder)
         io.write_json(mark, options)

@@ -69,7 +69,7 @@ def main(
     """Train both and record probes and AlignRec's recall, also of FEATURES, such as those of a pre-trained CLIP."""
     given, layout, folder = opened(dataset, params, root, "clip")
     section = given[BEiT3Sets].model_copy(update={"whiten": False, "sets": [*SETS]})
-    own = given.having(pretraining(given, size="small", distill=0.0, steps=steps), section)
+    own = given.with_sections(pretraining(given, size="small", distill=0.0, steps=steps), section)
     branch = branched(layout, folder, own, ["pretrain", "beit3"])
     sets = {
         name: io.matrix(io.read_features(branch.features(key))["vector"])

@@ -13,7 +13,8 @@ from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.report.table import Table
-from alignrec.pipeline.runtime.config import Parameters, checked
+from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.section import validate
 from experiments.shared import branched, opened, record
 
 OPTIONS = {"sparse": {"most_train", "draws"}, "cold-items": {"draws"}}  # protocol -> what it reads
@@ -44,7 +45,7 @@ def main(
         "budget": budget,
         "ablations": {},
     }
-    own = given.having(split, given[Benchmark].model_copy(update=changed))
+    own = given.with_sections(split, given[Benchmark].model_copy(update=changed))
     folder = folder / f"{protocol}-{split.most_train}"
     branch = branched(layout, folder, own, ["interactions", "benchmark"])
     rows = io.read_table(branch.slices, schemas.SLICES).to_pylist()
@@ -60,7 +61,7 @@ def divide(params: Parameters, protocol: str, **options: int | None) -> Interact
         raise UserError(f"--{option}: has no effect on protocol '{protocol}'; remove it")
 
     section = params[Interactions].model_dump(exclude_unset=True)
-    return checked(Interactions, section | {"protocol": protocol} | given, "interactions")
+    return validate(Interactions, section | {"protocol": protocol} | given, "interactions")
 
 
 def tabulate(rows: list[dict[str, Any]], benchmark: Benchmark) -> Table:

@@ -22,8 +22,8 @@ from alignrec.pipeline.models.alignrec import AlignRec
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.models.training.loop import Fit, fit
-from alignrec.pipeline.runtime.config import Parameters
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.seeds import seed_for
 from experiments.shared import branched, compared, opened, pretraining, record
 from experiments.together import Encoder, bind_encoder
@@ -67,7 +67,9 @@ def pretrain_starts(
     branches = {}
     for start, number in {"pre-trained": steps, "untrained": 0}.items():
         section = pretraining(params, size="small", distill=0.0, steps=number)
-        branches[start] = branched(layout, folder / start, params.having(section, sets), STAGES)
+        branches[start] = branched(
+            layout, folder / start, params.with_sections(section, sets), STAGES
+        )
     return branches
 
 

@@ -72,7 +72,7 @@ def main(
     ranks = []
     for number in range(splits):
         split = given[Interactions].model_copy(update={"seed": given[Interactions].seed + number})
-        own = given.having(split, given[Benchmark].model_copy(update=changed))
+        own = given.with_sections(split, given[Benchmark].model_copy(update=changed))
         branch = branched(layout, folder / str(number), own, ["interactions", "benchmark"])
         rows = list_comparisons(io.read_table(branch.results, schemas.RESULTS))[0].rows
         for row in rows:

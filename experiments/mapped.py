@@ -24,7 +24,7 @@ def main(
     combine = given.section("combine")
     kept = {name: own for name, own in combine.model_dump()["sets"].items() if name in features}
     mapped = {f"{name}-mapped": {"kind": "mapped", "of": name} for name in features}
-    own = given.having(combine.model_copy(update={"sets": kept | mapped}))
+    own = given.with_sections(combine.model_copy(update={"sets": kept | mapped}))
     probes = io.read_json(branched(layout, folder, own, ["combine", "probe"]).probes)
     asked = {name: probe for name, probe in PROBES.items() if features[0] in probes.get(name, {})}
     rows = [

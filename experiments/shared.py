@@ -26,9 +26,10 @@ from alignrec.pipeline.report.table import (
     describe_seeds,
     measure_name,
 )
-from alignrec.pipeline.runtime.config import Parameters, checked
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.run import running
+from alignrec.pipeline.runtime.section import validate
 from alignrec.stages.order import STAGES
 
 RECALL = f"recall@{CUTOFF}"
@@ -48,7 +49,7 @@ def pretraining(params: Parameters, **keys: Any) -> Pretrain:
         if keys.get("size", own.size) == own.size
         else {"seed": own.seed}
     )
-    return checked(Pretrain, kept | keys, "pretrain")
+    return validate(Pretrain, kept | keys, "pretrain")
 
 
 def branched(layout: Layout, root: Path, params: Parameters, stages: Sequence[str]) -> Layout:

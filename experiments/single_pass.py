@@ -60,7 +60,7 @@ def main(
     sets = given[BEiT3Sets].model_copy(update={"sets": [features]})
     settings = model_settings(given, RELEASED).model_copy(update={"epochs": 1, "batch_size": 128})
     for number in steps:
-        own = given.having(pretraining(given, steps=number), sets)
+        own = given.with_sections(pretraining(given, steps=number), sets)
         branch = branched(layout, folder / str(number), own, ["pretrain", "beit3", "graph"])
         data, recalls = inputs.read_inputs(branch, features), []
         for seed in range(seeds):

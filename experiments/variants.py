@@ -45,7 +45,7 @@ def main(
         section = pretraining(given, **keys)
         if steps is not None:
             section = section.model_copy(update={"steps": min(section.steps, steps)})
-        own = given.having(section, sets)
+        own = given.with_sections(section, sets)
         branch = branched(
             layout, folder / name.replace(" ", "-"), own, ["pretrain", "beit3", "graph", "probe"]
         )

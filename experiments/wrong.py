@@ -14,8 +14,8 @@ from alignrec.pipeline.benchmark.cell import DatasetData, Hidden
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.features.params import Graph
-from alignrec.pipeline.runtime.config import Parameters
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.seeds import seed_for
 from experiments.shared import branched, compared, opened, planned, recalls, record
 
@@ -68,7 +68,12 @@ def encoded(
             params[Encode].model_copy(update={"encoders": read}),
             params[BEiT3Sets].model_copy(update={"sets": [features]}),
         )
-        branched(layout, root, params.having(*sections), ["encode", "beit3"] if read else ["beit3"])
+        branched(
+            layout,
+            root,
+            params.with_sections(*sections),
+            ["encode", "beit3"] if read else ["beit3"],
+        )
     else:
         branched(layout, root, params, ["encode", "combine"])
     return io.matrix(io.read_features(branch.features(features))["vector"])

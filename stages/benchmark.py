@@ -3,7 +3,8 @@
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.checks.catalogue import check_catalogue
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.graph import GRAPH

@@ -1,7 +1,8 @@
 """Stage combine: feature sets derived by linear algebra, third-party features, and controls."""
 
 from alignrec.pipeline.features.params import Combine
-from alignrec.pipeline.runtime.run import SOURCE, Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import SOURCE, Stage
 from alignrec.stages.beit3 import BEIT3
 from alignrec.stages.download import DOWNLOAD
 from alignrec.stages.encode import ENCODE

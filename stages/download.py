@@ -1,6 +1,7 @@
 """Stage download: raw files of a dataset with checksums."""
 
-from alignrec.pipeline.runtime.run import SOURCE, Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import SOURCE, Stage
 from alignrec.pipeline.sources.base import SOURCES, Download
 
 

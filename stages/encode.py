@@ -4,7 +4,8 @@ from shutil import rmtree
 
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import ENCODERS, NothingToFit, find_network
-from alignrec.pipeline.runtime.run import Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import Stage
 from alignrec.stages.images import IMAGES
 from alignrec.stages.interactions import INTERACTIONS
 from alignrec.stages.items import ITEMS

@@ -2,7 +2,8 @@
 
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime.run import Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import Stage
 from alignrec.stages.combine import FEATURES
 
 

@@ -2,7 +2,8 @@
 
 from alignrec.pipeline import io
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.runtime.run import SOURCE, Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import SOURCE, Stage
 from alignrec.stages.download import DOWNLOAD
 from alignrec.stages.items import ITEMS
 

@@ -2,7 +2,8 @@
 
 from alignrec.pipeline.checks.catalogue import check_catalogue, check_cold_items
 from alignrec.pipeline.dataset.params import Interactions
-from alignrec.pipeline.runtime.run import SOURCE, Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import SOURCE, Stage
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.download import DOWNLOAD
 

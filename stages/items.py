@@ -4,7 +4,8 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset import items
 from alignrec.pipeline.dataset.params import Items
-from alignrec.pipeline.runtime.run import SOURCE, Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import SOURCE, Stage
 from alignrec.pipeline.sources.base import SOURCES, downloaded_files
 from alignrec.pipeline.vectors.base import READERS, check_files, feature_files
 from alignrec.stages.download import DOWNLOAD

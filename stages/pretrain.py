@@ -2,7 +2,8 @@
 
 from alignrec.pipeline.beit3.params import BEiT3Sets, Pretrain
 from alignrec.pipeline.runtime import process
-from alignrec.pipeline.runtime.run import Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import Stage
 from alignrec.stages.encode import ENCODE
 from alignrec.stages.images import IMAGES
 from alignrec.stages.interactions import INTERACTIONS

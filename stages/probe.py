@@ -17,7 +17,8 @@ from alignrec.pipeline.features.params import Combine
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.registry import PROBES
-from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.interactions import INTERACTIONS
 

@@ -6,7 +6,8 @@ from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.release.params import Publish
-from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.download import DOWNLOAD

@@ -6,7 +6,8 @@ from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.report.params import Report
-from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
 from alignrec.stages.benchmark import BENCHMARK
 from alignrec.stages.graph import GRAPH
 from alignrec.stages.images import IMAGES

@@ -3,7 +3,8 @@
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.features.params import SemanticIds
-from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.graph import GRAPH
 from alignrec.stages.interactions import INTERACTIONS

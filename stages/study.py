@@ -2,7 +2,8 @@
 
 from alignrec.pipeline.benchmark.params import Study
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.benchmark import BENCHMARK
 from alignrec.stages.combine import FEATURES

@@ -3,7 +3,8 @@
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.models.training.params import TrainSettings
-from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.graph import GRAPH
 from alignrec.stages.interactions import INTERACTIONS

@@ -17,8 +17,8 @@ from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.release import build
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
-from alignrec.pipeline.runtime.config import Parameters
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.params import Parameters
 
 USERS, ITEMS, WIDTH = 60, 50, 8
 

@@ -47,8 +47,9 @@ STAGE = '''
 """census: how many items have a text -> census.json."""
 
 from alignrec.pipeline import census, io
-from alignrec.pipeline.runtime.config import Section
-from alignrec.pipeline.runtime.run import Run, Stage
+from alignrec.pipeline.runtime.section import Section
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import Stage
 from alignrec.schemas import ITEMS as TABLE
 from alignrec.stages.items import ITEMS
 

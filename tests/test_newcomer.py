@@ -81,8 +81,8 @@ SOURCE = '''
 import json
 from typing import Literal
 
-from alignrec.pipeline.runtime.config import Positive
-from alignrec.pipeline.runtime.config import Licence
+from alignrec.pipeline.runtime.section import Positive
+from alignrec.pipeline.runtime.source import Licence
 from alignrec.pipeline.sources.base import Generated
 from alignrec.pipeline.sources.tabular import Tabular, TabularSource
 

@@ -16,7 +16,8 @@ from toyproject import environment, project, run
 
 from alignrec.commands.params import load
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.run import Run, perform
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import perform
 from alignrec.stages.order import STAGES
 
 

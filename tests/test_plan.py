@@ -14,8 +14,8 @@ from alignrec.commands import estimate
 from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.linalg import device
-from alignrec.pipeline.runtime.config import Parameters
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.sources import download
 from alignrec.stages.order import STAGES
 

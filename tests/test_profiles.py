@@ -12,7 +12,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.features.names import feature_sets
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime import config
+from alignrec.pipeline.runtime import yaml_files
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.amazon import AmazonSource
 from benchmarks import _raw2014, _rehearsal
@@ -54,7 +54,7 @@ def test_each_profile_of_the_article_trains_what_the_article_trains(dataset: str
 def test_the_profile_of_baby_masks_each_modality(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     _raw2014.write(raw, ITEMS)
-    params = _rehearsal.parameters(config.read_extended(PROFILE), raw, "small", ITEMS)
+    params = _rehearsal.parameters(yaml_files.read_extended(PROFILE), raw, "small", ITEMS)
     params["pretrain"] |= {"init": None, "tokenizer": None, "vqkd": None, "steps": 1}
     params["encode"]["encoders"] = ["tfidf"]  # mask modality reads BEiT3's sets only
     params["combine"]["sets"] = {}
@@ -83,7 +83,7 @@ def test_the_official_weights_must_be_named(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_the_profile_and_valid_sources() -> None:
-    profile = config.read_extended(PROFILE)
+    profile = yaml_files.read_extended(PROFILE)
     for section, keys in BLOCKS[0].items():
         assert profile[section] == (keys if isinstance(keys, list) else profile[section] | keys), section
     assert set(BLOCKS[0]["pretrain"]) == {"init", "tokenizer", "vqkd"}  # the three paths that a user changes

@@ -21,9 +21,10 @@ from alignrec.pipeline.benchmark.cell import Entry, list_runs, rankings_path
 from alignrec.pipeline.features.folder import SET, Facts
 from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.models.training import retrieval
-from alignrec.pipeline.runtime.config import Parameters
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.run import Run, present_files, record_digest, running
+from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.record import present_files, record_digest
+from alignrec.pipeline.runtime.run import Run, running
 from alignrec.stages.order import STAGES
 
 ITEMS, USERS, WIDTH = 6, 4, 2

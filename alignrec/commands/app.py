@@ -21,10 +21,11 @@ from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.release import signature
 from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.runtime import process
-from alignrec.pipeline.runtime.config import known
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.progress import bytes_bar
-from alignrec.pipeline.runtime.run import Run, Stage, perform, running
+from alignrec.pipeline.runtime.run import Run, running
+from alignrec.pipeline.runtime.section import require_known
+from alignrec.pipeline.runtime.stage import Stage, perform
 from alignrec.stages import images as image_stage
 from alignrec.stages import probe as probe_stage
 from alignrec.stages.order import STAGES
@@ -61,7 +62,7 @@ def encode(
     part: Part = None,
 ) -> None:
     encoders = read(params)[Encode].encoders
-    known([encoder] if encoder else [], encoders, "encode.encoders")
+    require_known([encoder] if encoder else [], encoders, "encode.encoders")
     for name in [encoder] if encoder else encoders:
         perform_stage(STAGES["encode"], dataset, params, root, part, name)
 

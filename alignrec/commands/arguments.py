@@ -12,8 +12,9 @@ import typer
 from alignrec.commands.params import of_release, read
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.read import Release, unpack_release
-from alignrec.pipeline.runtime.config import Parameters, known
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.section import require_known
 
 
 def _complete(incomplete: str) -> list[str]:
@@ -74,7 +75,7 @@ def parse_columns(pairs: Sequence[str], roles: Iterable[str]) -> dict[str, str]:
         role, equals, column = pair.partition("=")
         if not (equals and column):
             raise UserError(f"--column {pair}: write role=name, such as item=sku")
-        known([role], roles, "--column")
+        require_known([role], roles, "--column")
         columns[role] = column
 
     return columns

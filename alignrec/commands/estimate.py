@@ -31,8 +31,8 @@ from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.probe.questions import sample_size
 from alignrec.pipeline.release.params import Publish
-from alignrec.pipeline.runtime.config import Parameters
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.sources.amazon import SIZES as PUBLISHED
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.feature_files import FEATURE

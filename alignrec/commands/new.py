@@ -23,8 +23,9 @@ from alignrec.commands.terminal import say
 from alignrec.pipeline import io
 from alignrec.pipeline.features.names import feature_sets
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime.config import EXTENDS, Loader, checked, known, merge, read_yaml
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.section import require_known, validate
+from alignrec.pipeline.runtime.yaml_files import EXTENDS, Loader, merge, read_yaml
 from alignrec.pipeline.sources.amazon import CATEGORIES, KIND, SIZES
 
 if TYPE_CHECKING:
@@ -137,11 +138,11 @@ def describe_files(given: Given, beit3: bool = False) -> tuple[str, list[str]]:
 def describe_category(
     name: str, year: str, category: str | None, beit3: bool = False
 ) -> tuple[str, list[str]]:
-    known([year], CATEGORIES, "--amazon")
+    require_known([year], CATEGORIES, "--amazon")
     published = CATEGORIES[year]
     if category is None:
         raise UserError(f"--amazon {year}: give --category too, one of {', '.join(published)}")
-    known([category], published, "--category")
+    require_known([category], published, "--category")
     kind = KIND.format(year)
     size = SIZES.get((kind, category))
     text = AMAZON.format(name=name, kind=kind, category=category, year=year)
@@ -162,7 +163,7 @@ def cost_of_beit3(name: str, text: str, size: Size | None = None) -> str:
     from alignrec.commands import estimate
     from alignrec.pipeline.linalg.device import gemm_rate
 
-    params, seconds = checked(Params, yaml.safe_load(text)), ""
+    params, seconds = validate(Params, yaml.safe_load(text)), ""
     with suppress(UserError):  # the category has no published size
         size = size or estimate.read_size(params, Layout(ROOT, name))
         stages = estimate.estimate_stages(estimate.Plan(params, name, size, gemm_rate("float32")))

@@ -15,7 +15,7 @@ from alignrec.pipeline.dataset.split_sql import USER_TIME
 from alignrec.pipeline.encoders.params import MULTILINGUAL, Encode
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.text import column_names, refuse_blank
-from alignrec.pipeline.runtime.config import known
+from alignrec.pipeline.runtime.section import require_known
 from alignrec.pipeline.sources import download, inspect
 from alignrec.pipeline.sources.inspect import ImageFiles, Table
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, TabularSource
@@ -233,7 +233,7 @@ def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str
     # check columns after all roles, so that a misspelt role is reported first
     names = [column for path in files for column in column_names(path, flags.values())]
     for role, column in flags.items():
-        known([column], names, f"--column {role}")
+        require_known([column], names, f"--column {role}")
     check_paths(files)
     return flags
 

@@ -21,7 +21,9 @@ from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.params import FEATURES
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.release.params import Publish
-from alignrec.pipeline.runtime.config import Parameters, Section, checked, known, read_extended
+from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.section import Section, require_known, validate
+from alignrec.pipeline.runtime.yaml_files import read_extended
 from alignrec.pipeline.sources.base import SOURCES, Downloaded, Generated, declared_source
 from alignrec.stages.order import IN_ORDER
 
@@ -55,7 +57,7 @@ def read(path: Path, dataset: str = "") -> Parameters:
 
 def parse(raw: Any, path: Path, dataset: str = "") -> Parameters:
     try:
-        params = checked(Params, raw)
+        params = validate(Params, raw)
         _check_names(params)
         return for_dataset(params, dataset) if dataset else params
     except UserError as e:
@@ -75,7 +77,7 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
         ours = ours.model_copy(update={"sets": []})
         # the default sets are made of encoders' vectors
         sets = combine.sets if "sets" in combine.model_fields_set else {}
-        ready = names.sets_of_imported(params.having(encode, ours), dataset, sets)
+        ready = names.sets_of_imported(params.with_sections(encode, ours), dataset, sets)
         combine = combine.model_copy(update={"sets": ready})
     # only generated catalogues have planted sets
     if not isinstance(source, Generated):
@@ -86,7 +88,7 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
             if name == names.LEAKED or not names.is_ceiling(sets, name)
         }
         combine = combine.model_copy(update={"sets": kept})
-    params = params.having(encode, ours, combine)
+    params = params.with_sections(encode, ours, combine)
     made = names.sets_without_controls(params, dataset)
     content = [name for name in made if not names.is_partial(combine.sets, name)]
     preferred = [name for name in (FEATURES, names.LINEAR) if name in content]
@@ -115,7 +117,7 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
         ],
     }
     absent = [kind for kind in chosen if "features" not in params[kind].model_fields_set]
-    return params.having(
+    return params.with_sections(
         *(params[kind].model_copy(update={"features": chosen[kind]}) for kind in absent)
     )
 
@@ -149,7 +151,7 @@ def of_release(release: Release, path: Path) -> Parameters:
         if name in RECORDED
     }
     try:
-        return checked(Params, {"datasets": [manifest.dataset], "sources": declared, **recorded})
+        return validate(Params, {"datasets": [manifest.dataset], "sources": declared, **recorded})
     except UserError as e:
         why = f"its parameters are not this alignrec's: {e}"
         raise UserError(f"{release.folder}: {why}; pass a file by --params") from None
@@ -176,7 +178,7 @@ def check(params: Parameters, path: Path, dataset: str = "") -> None:
         for model, ranges in own.items():
             for end in ("low", "high"):
                 values = {name: getattr(space, end) for name, space in ranges.items()}
-                checked(MODELS[model].Params, values, f"search.spaces.{model}")
+                validate(MODELS[model].Params, values, f"search.spaces.{model}")
         for encoder in dict.fromkeys([*params[Encode].encoders, *params.encoders]):
             settings_of(params.encoders, encoder)
         for sweep in params[Study].sweeps:
@@ -203,12 +205,12 @@ def _check_names(params: Parameters) -> None:
     made = dict.fromkeys(
         name for dataset in params.sources for name in names.feature_sets(params, dataset)
     )
-    known(benchmark.models, MODELS, "benchmark.models")
-    known(benchmark.overrides, MODELS, "benchmark.overrides")
-    known(params[Search].spaces, MODELS, "search.spaces")
+    require_known(benchmark.models, MODELS, "benchmark.models")
+    require_known(benchmark.overrides, MODELS, "benchmark.overrides")
+    require_known(params[Search].spaces, MODELS, "search.spaces")
     judged = benchmark.features if "features" in benchmark.model_fields_set else []
     if benchmark.control is not None:
-        known([benchmark.control], judged or made, "benchmark.control")
+        require_known([benchmark.control], judged or made, "benchmark.control")
     train = params[TrainSettings]
     named = {"train.features": [train.features] if "features" in train.model_fields_set else []}
     named |= {"semantic_ids.features": params[SemanticIds].features, "benchmark.features": judged}
@@ -218,7 +220,7 @@ def _check_names(params: Parameters) -> None:
         )
     for dataset in params.datasets:
         for where, wanted in named.items():
-            known(wanted, names.feature_sets(params, dataset), where)
+            require_known(wanted, names.feature_sets(params, dataset), where)
     used = {where: wanted for where, wanted in named.items() if where != "benchmark.features"}
     for where, wanted in (used | {"publish.features": publish.features}).items():
         for name in wanted:
@@ -227,4 +229,4 @@ def _check_names(params: Parameters) -> None:
         everywhere = {
             name: 0 for dataset in params.datasets for name in names.feature_sets(params, dataset)
         }
-        known(publish.features, everywhere, "publish.features")
+        require_known(publish.features, everywhere, "publish.features")

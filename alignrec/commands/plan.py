@@ -17,8 +17,8 @@ from alignrec.pipeline.checks.catalogue import check_catalogue
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.report.terminal import TerminalTable
-from alignrec.pipeline.runtime.config import Parameters
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.sources import download
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.web.download import local_path

@@ -19,8 +19,9 @@ from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.runtime import code
-from alignrec.pipeline.runtime.config import Parameters, read_yaml
-from alignrec.pipeline.runtime.run import SOURCE, Stage
+from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.stage import SOURCE, Stage
+from alignrec.pipeline.runtime.yaml_files import read_yaml
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.download import local_files
 from alignrec.stages.order import IN_ORDER

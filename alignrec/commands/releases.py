@@ -15,10 +15,11 @@ from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.release.read import verify as verify_release
 from alignrec.pipeline.report.params import Report
-from alignrec.pipeline.runtime.config import Parameters, checked
 from alignrec.pipeline.runtime.layout import FEATURE_STAGES, Layout
+from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.progress import bytes_bar
-from alignrec.pipeline.runtime.run import refuse_altered
+from alignrec.pipeline.runtime.section import validate
+from alignrec.pipeline.runtime.stage import refuse_altered
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.order import STAGES
 
@@ -314,7 +315,7 @@ def embed(
 
     named = args.parse_columns(column or [], OF_ITEMS)
     settings = _table_settings(params if release is None else None, command.DATASET)
-    settings = settings.having(settings[Encode].model_copy(update={"engine": engine}))
+    settings = settings.with_sections(settings[Encode].model_copy(update={"engine": engine}))
     choice = command.choose_encoder(settings, encoder, root, release)
 
     texts = [name for name in (text or "").split(",") if name]
@@ -337,7 +338,7 @@ def _table_settings(path: Path | None, name: str) -> Parameters:
     """Return the parameters of a file, if there is one, with a placeholder for a table."""
     sources = {name: SOURCES["sample"].model_construct(kind="sample")}
     if path is None or not path.exists():
-        return checked(Params, {"datasets": [name], "sources": sources})
+        return validate(Params, {"datasets": [name], "sources": sources})
     project = read(path)
     return project.model_copy(update={"datasets": [name], "sources": project.sources | sources})
 

@@ -94,7 +94,7 @@ def write_sets(run: Run, max_tokens: int) -> None:
                 *items.images,
                 *sorted(p for p in files.folder.iterdir() if p.is_file()),
             ]
-            with run.alone():
+            with run.lock_of_part():
                 run.resume(run.folder / name, inputs, settings, name, home)
                 if not (run.folder / name / SET).is_file():
                     _write_encoder(run, own, name, home, items, known)

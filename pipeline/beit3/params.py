@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from alignrec.pipeline.encoders.params import MOST_CHUNKS
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime.config import Count, Name, Positive, Rate, Section, Sha256, Weight
+from alignrec.pipeline.runtime.section import Count, Name, Positive, Rate, Section, Sha256, Weight
 
 BEiT3Set = Literal[
     "beit3",

@@ -183,7 +183,7 @@ def read_target(
         )
 
     fit = projections.fit_blocks(parts, blocks, WIDTH, POWER)
-    return io.mapped((unit_rows(fit(some))[0] for some in parts()), layout.encoder_scratch)
+    return io.memory_map((unit_rows(fit(some))[0] for some in parts()), layout.encoder_scratch)
 
 
 def read_image_vectors(layout: Layout) -> ImageVectors:
@@ -193,7 +193,7 @@ def read_image_vectors(layout: Layout) -> ImageVectors:
         return ImageVectors(np.zeros((len(texts), 0), np.float32), np.full(len(texts), -1), ())
     sets = [FeatureSet.of(layout, name) for name in IMAGE_TOKENS]
     shards = (np.hstack(parts) for parts in zip(*(one.vectors() for one in sets), strict=True))
-    vectors = io.mapped(shards, layout.encoder_scratch)
+    vectors = io.memory_map(shards, layout.encoder_scratch)
     has = np.concatenate(
         [vectors[start : start + BLOCK].any(axis=1) for start in range(0, len(vectors), BLOCK)]
     )
@@ -253,7 +253,7 @@ def _tokenise(
                 whole.append(len(ids))
                 yield np.concatenate(parts).astype(np.int32)
 
-    flat = io.mapped(ids_of_parts(), layout.encoder_scratch)
+    flat = io.memory_map(ids_of_parts(), layout.encoder_scratch)
     return TextParts(flat, np.cumsum(lengths)), np.cumsum([0, *counts]), np.array(whole)
 
 
@@ -334,7 +334,7 @@ def read_codes(
         index.search(x.reshape(-1, x.shape[2]), 1)[1].reshape(x.shape[:2]).astype(np.int32)
         for x in blocks
     )
-    return io.mapped(nearest, layout.encoder_scratch), len(centroids)
+    return io.memory_map(nearest, layout.encoder_scratch), len(centroids)
 
 
 def cut_patches(pixels: np.ndarray, side: int) -> np.ndarray:

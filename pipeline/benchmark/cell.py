@@ -33,8 +33,8 @@ from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.models.training.inputs import TrainingData
 from alignrec.pipeline.models.training.loop import Fit, fit
 from alignrec.pipeline.runtime.checkpoint import Checkpoint
-from alignrec.pipeline.runtime.config import Parameters
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.run import Run
 from alignrec.schemas import variant
 

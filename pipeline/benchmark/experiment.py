@@ -25,7 +25,8 @@ from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.runtime import engine
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.run import ALTERED, Run, record_digest
+from alignrec.pipeline.runtime.record import record_digest
+from alignrec.pipeline.runtime.run import ALTERED, Run
 
 Label = TypeVar("Label")
 PROGRESS = partial(tqdm, unit="run", disable=None)  # `disable=None` hides it without a terminal
@@ -49,7 +50,10 @@ def read_evaluation(path: Path, split: Split, ks: Sequence[int]) -> Evaluation:
 
 
 class Store:
-    """A folder of records, with further read-only folders; altered records or rankings count as absent."""
+    """A folder of records, with further read-only folders; altered records or rankings count as absent.
+
+    Records have hashes of their own, not a journal, as stages also read those in the outputs of others.
+    """
 
     def __init__(self, folder: Path, *others: Path) -> None:
         self.folder, self.others = folder, others
@@ -130,7 +134,8 @@ def complete_cells(
     missing = {cell.key: cell for cell in planned.values() if store.get(cell) is None}.values()
     if todo := sorted(missing, key=lambda cell: place.get(cell.model, len(place))):
         for _ in shown(
-            engine.each(partial(train_cell, store, tolerant), todo, workers), total=len(todo)
+            engine.in_processes(partial(train_cell, store, tolerant), todo, workers),
+            total=len(todo),
         ):
             pass
     found = {label: store.get(cell) for label, cell in planned.items()}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from alignrec.pipeline.runtime.config import Count, Name, Positive, Section, Share
+from alignrec.pipeline.runtime.section import Count, Name, Positive, Section, Share
 
 
 class Benchmark(Section):

@@ -24,7 +24,7 @@ from alignrec.pipeline.models import ABLATED, MODELS, RELEASED
 from alignrec.pipeline.models.ease import Closed
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.models.training.params import TrainSettings
-from alignrec.pipeline.runtime.config import Parameters
+from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.seeds import seed_for
 
 COMPARED = (

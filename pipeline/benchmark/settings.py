@@ -13,7 +13,8 @@ from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.models import ABLATED, MODELS, RELEASED
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.models.training.params import TrainSettings
-from alignrec.pipeline.runtime.config import Parameters, checked
+from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.section import validate
 
 
 def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
@@ -26,14 +27,14 @@ def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
         benchmark.ablations[ablation] if ablation else {},
     )
     for given, where in ((own, f"overrides.{model}"), (changed, f"ablations.{ablation}")):
-        settings |= checked(kind, given, f"benchmark.{where}").model_dump(exclude_unset=True)
-    return checked(kind, settings, f"benchmark.overrides.{model}")
+        settings |= validate(kind, given, f"benchmark.{where}").model_dump(exclude_unset=True)
+    return validate(kind, settings, f"benchmark.overrides.{model}")
 
 
 def with_settings(params: Parameters, model: str, setting: Mapping[str, Any]) -> Parameters:
     benchmark = params[Benchmark]
     own = benchmark.overrides.get(model, {}) | dict(setting)
-    return params.having(
+    return params.with_sections(
         benchmark.model_copy(update={"overrides": benchmark.overrides | {model: own}})
     )
 
@@ -55,9 +56,11 @@ def sweep_params(params: Parameters, setting: Mapping[str, int | float], where: 
         }
         for section in ("graph", "train")
     )
-    checked(MODELS[RELEASED].Params, train, f"{where}.train")
-    changed = checked(Graph, params[Graph].model_dump(exclude_unset=True) | graph, f"{where}.graph")
-    return with_settings(params.having(changed), RELEASED, train)
+    validate(MODELS[RELEASED].Params, train, f"{where}.train")
+    changed = validate(
+        Graph, params[Graph].model_dump(exclude_unset=True) | graph, f"{where}.graph"
+    )
+    return with_settings(params.with_sections(changed), RELEASED, train)
 
 
 def protocol_of(params: Parameters, dataset: str, split: Split, *draws: Split) -> Protocol:

@@ -4,7 +4,7 @@ from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, chance_note
 from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime.config import Parameters
+from alignrec.pipeline.runtime.params import Parameters
 
 
 def check_catalogue(params: Parameters, items: int) -> None:

@@ -17,7 +17,8 @@ from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.release.settings import resolve_settings
-from alignrec.pipeline.runtime.config import Parameters, known
+from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.section import require_known
 from alignrec.schemas import MODALITIES, variant
 
 OFFICIAL = "beit3-official"
@@ -33,7 +34,7 @@ def check_settings(params: Parameters, dataset: str) -> None:
 def check_teachers(params: Parameters, dataset: str) -> None:
     pretrain = params[Pretrain]
     if params[BEiT3Sets].sets and "distill_from" in pretrain.model_fields_set:
-        known(pretrain.distill_from, params[Encode].encoders, "pretrain.distill_from")
+        require_known(pretrain.distill_from, params[Encode].encoders, "pretrain.distill_from")
 
 
 def check_official_weights(params: Parameters, dataset: str) -> None:

@@ -17,8 +17,8 @@ from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.dataset.split_sql import DEFAULT, MMREC, PARTS, Db, Division, query_count
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.sql import open_database
-from alignrec.pipeline.runtime.config import Source
 from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import AmazonSource
 from alignrec.pipeline.sources.base import Reader, downloaded_files

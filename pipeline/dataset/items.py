@@ -19,8 +19,8 @@ from alignrec.pipeline.dataset.products import MOST_ADDRESSES, Parsed, parse_lin
 from alignrec.pipeline.io import PART
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.text import Reject, refuse_many, reject_table
-from alignrec.pipeline.runtime.config import Source
 from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.amazon import AmazonSource
 from alignrec.pipeline.sources.base import Product, is_web
 from alignrec.schemas import TEXT_FIELDS

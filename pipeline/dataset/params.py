@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from alignrec.pipeline.runtime.config import Positive, Section, Share
+from alignrec.pipeline.runtime.section import Positive, Section, Share
 
 
 class Interactions(Section):

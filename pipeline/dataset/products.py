@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from alignrec.pipeline.io.text import KEPT, LONGEST_LINE, Reject
 from alignrec.pipeline.runtime import engine
-from alignrec.pipeline.runtime.config import Source
+from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.base import Product, Reader, is_path
 
 BATCH = 2048  # lines per job
@@ -91,7 +91,7 @@ def parse_lines(
             yield batch
 
     on = None if workers == 1 else engine.Processes(workers, torch=False)
-    for _, outcomes in engine.map(partial(_batch_parser, source, wanted), batches(), on):
+    for _, outcomes in engine.run_jobs(partial(_batch_parser, source, wanted), batches(), on):
         yield from outcomes
     yield from repeat("other_item", others)
 

@@ -15,7 +15,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io import arrays
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.linalg.projections import Block, JoinedMap, Whitening
-from alignrec.pipeline.runtime.config import Part
+from alignrec.pipeline.runtime.section import Part
 
 if TYPE_CHECKING:
     from torch import Tensor

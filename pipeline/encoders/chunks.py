@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alignrec.pipeline.encoders.params import MOST_CHUNKS
 from alignrec.pipeline.linalg.device import move_to
-from alignrec.pipeline.runtime.config import Positive, Section
+from alignrec.pipeline.runtime.section import Positive, Section
 
 # texts -> tokens of each text, without truncation and special tokens, and how many of them are unknown
 Count = Callable[[list[str]], list[tuple[int, int]]]

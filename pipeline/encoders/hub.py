@@ -14,7 +14,7 @@ from pydantic import Field
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.runtime.config import Section
+from alignrec.pipeline.runtime.section import Section
 
 Modality = Literal["image", "text"]
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name on the Hub

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from alignrec.pipeline.runtime.config import Name, Positive, Section
+from alignrec.pipeline.runtime.section import Name, Positive, Section
 
 MOST_CHUNKS = 32  # chunks read per text
 MULTILINGUAL = (  # an encoder of texts in 50 languages

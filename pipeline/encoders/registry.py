@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from alignrec.pipeline.encoders.hub import Origin, reraise_as_user_error
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime.config import Section, checked, known, nearest
 from alignrec.pipeline.runtime.registry import Registry
+from alignrec.pipeline.runtime.section import Section, nearest, require_known, validate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +108,7 @@ def kind_of(encoders: Encoders, name: str) -> str:
 def settings_of(encoders: Encoders, name: str) -> Section:
     """Return validated settings; raises UserError for an invalid key or value."""
     given = {key: value for key, value in encoders.get(name, {}).items() if key != "kind"}
-    return checked(ENCODERS[kind_of(encoders, name)].params, given, f"encoders.{name}")
+    return validate(ENCODERS[kind_of(encoders, name)].params, given, f"encoders.{name}")
 
 
 def check_encoders(encoders: Encoders, listed: Sequence[str]) -> None:
@@ -116,7 +116,7 @@ def check_encoders(encoders: Encoders, listed: Sequence[str]) -> None:
     for name, given in encoders.items():
         if "kind" not in given and name not in ENCODERS:
             raise UserError(f"'encoders.{name}.kind' is required{nearest(name, ENCODERS)}")
-        known([kind_of(encoders, name)], ENCODERS, f"encoders.{name}.kind")
+        require_known([kind_of(encoders, name)], ENCODERS, f"encoders.{name}.kind")
         if name in ENCODERS and kind_of(encoders, name) != name:
             raise UserError(
                 f"'encoders.{name}.kind': '{name}' is a kind itself; choose another name"
@@ -124,7 +124,7 @@ def check_encoders(encoders: Encoders, listed: Sequence[str]) -> None:
     for i, name in enumerate(listed):
         if name in listed[:i]:
             raise UserError(f"'encode.encoders': '{name}' is listed twice; list it once")
-    known(listed, [*encoders, *ENCODERS], "encode.encoders")
+    require_known(listed, [*encoders, *ENCODERS], "encode.encoders")
 
 
 @dataclass(frozen=True)

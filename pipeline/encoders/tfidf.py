@@ -18,7 +18,7 @@ from alignrec.pipeline.encoders.chunks import Reading
 from alignrec.pipeline.encoders.registry import Catalogue, NothingToFit, Spec
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.linalg.projections import right_vectors
-from alignrec.pipeline.runtime.config import Positive, Section
+from alignrec.pipeline.runtime.section import Positive, Section
 from alignrec.pipeline.runtime.seeds import seed_for
 
 WORDS, COMPONENTS = (

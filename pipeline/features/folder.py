@@ -21,8 +21,8 @@ from alignrec.pipeline.encoders.params import MULTILINGUAL
 from alignrec.pipeline.encoders.registry import ENCODER
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import Block
-from alignrec.pipeline.runtime.config import Part
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.section import Part
 
 SET = "set.json"
 LARGEST = 1 << 16  # maximum bytes of set.json

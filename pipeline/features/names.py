@@ -17,7 +17,8 @@ from alignrec.pipeline.features.params import (
     Whitened,
 )
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime.config import Parameters, Section, checked, known, nearest
+from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.section import Section, nearest, require_known, validate
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.feature_files import FEATURE
 from alignrec.schemas import MODALITIES, variant
@@ -63,8 +64,8 @@ def settings_of(sets: Sets, name: str) -> Section:
     if kind not in KINDS:
         if "kind" not in sets.get(name, {}):
             raise UserError(f"'combine.sets.{name}.kind' is required{nearest(name, KINDS)}")
-        known([kind], KINDS, f"combine.sets.{name}.kind")
-    return checked(KINDS[kind], given, f"combine.sets.{name}")
+        require_known([kind], KINDS, f"combine.sets.{name}.kind")
+    return validate(KINDS[kind], given, f"combine.sets.{name}")
 
 
 def parts_of(params: Parameters, dataset: str, name: str) -> list[str]:
@@ -219,7 +220,7 @@ def check_names(params: Parameters, dataset: str) -> None:
             )
         if name in parts:
             raise UserError(f"'{where}': it is a part of itself")
-        known(parts, [*names, *sets], where)
+        require_known(parts, [*names, *sets], where)
         for part in parts if kind != MASKED else ():
             refuse_ceiling(sets, part, where)
     sets_without_controls(params, dataset)

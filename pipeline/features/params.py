@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field
 
 from alignrec.pipeline.linalg.projections import WIDTH
-from alignrec.pipeline.runtime.config import Name, Positive, Section
+from alignrec.pipeline.runtime.section import Name, Positive, Section
 
 
 class Combine(Section):

@@ -25,7 +25,7 @@ import pyarrow as pa
 from alignrec.pipeline.images.params import RATE, Images
 from alignrec.pipeline.io import archives
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime.config import Source
+from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.base import Downloaded, is_path
 from alignrec.pipeline.web import client, retries
 from alignrec.pipeline.web.download import local_path

@@ -102,7 +102,7 @@ def write_shards(run: Run, retry_failed: bool) -> list[Path]:
     items = io.read_slices(
         run.layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"], params.shard_rows
     )
-    with run.alone():
+    with run.lock_of_part():
         run.resume(run.folder, [], params.model_dump(exclude=ACCESS))
     start = access.find_image_root(run.source, run.layout.raw, params.folder)
     run.measure(folder=None if start is None else str(start))
@@ -114,7 +114,7 @@ def write_shards(run: Run, retry_failed: bool) -> list[Path]:
         Fetcher(params, local) as web,
     ):
         for number, part in enumerate(items):
-            if run.takes(number):
+            if run.owns_shard(number):
                 paths.append(io.shard(run.folder, "images", number))
                 _write_shard(run, web, part, paths[-1], retry_failed, bar.update)
     return paths
@@ -125,13 +125,14 @@ def _write_shard(
 ) -> None:
     items = access.prepend_candidates(items, web.params.pattern, web.files.has)
     inputs = web.params.model_dump(), access.hash_inputs(items, web.files, web.params.max_bytes)
-    mark, work = run.folder / ".shards" / path.stem / ".key", run.folder / ".blocks" / path.stem
     key = run.key([], inputs, [f"alignrec.stages.{run.stage}"])
-    if not retry_failed and path.exists() and mark.is_file() and mark.read_bytes() == key.encode():
+    if not retry_failed and io.is_finished(path, key):
         progress(len(items))
         return
+
+    work = run.folder / ".blocks" / path.stem
     run.resume(work, [], inputs, retry_failed)
-    same = path.exists() and io.read_table(path, schemas.IMAGES, ["asin"])["asin"].equals(
+    same = io.is_finished(path) and io.read_table(path, schemas.IMAGES, ["asin"])["asin"].equals(
         items["asin"]
     )
     blocks = fetch_blocks(
@@ -139,7 +140,7 @@ def _write_shard(
     )
     shaping = web.params.model_dump(exclude=ACCESS)  # provenance must not contain local paths
     run.write_all(blocks, path, schemas.IMAGES, params=shaping)
-    io.write_bytes(mark, key.encode())
+    io.finish(path, key)
     shutil.rmtree(work)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from alignrec.pipeline.runtime.config import WRAPPED, Positive, Rate, Section, Sha256
+from alignrec.pipeline.runtime.section import WRAPPED, Positive, Rate, Section, Sha256
 
 RATE = 50.0  # maximum requests per second to one host
 Pattern = Annotated[

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignrec import schemas
-from alignrec.pipeline.io import files
+from alignrec.pipeline.io import files, writing
 from alignrec.pipeline.io.errors import UserError, one_line
 
 # content-defined page boundaries let a chunking store upload only what changed
@@ -36,7 +36,7 @@ def write_table(
     table = schemas.check(table, schema, str(path))
     if record is not None:
         table = table.replace_schema_metadata({"alignrec": json.dumps(record, sort_keys=True)})
-    with files.atomic(path) as temporary:
+    with writing.atomic(path) as temporary:
         pq.write_table(table, temporary, **PARQUET)
 
 
@@ -47,7 +47,7 @@ def write_tables(
     kept = schema.with_metadata(
         {} if record is None else {"alignrec": json.dumps(record, sort_keys=True)}
     )
-    with files.atomic(path) as temporary, pq.ParquetWriter(temporary, kept, **PARQUET) as file:
+    with writing.atomic(path) as temporary, pq.ParquetWriter(temporary, kept, **PARQUET) as file:
         for table in tables:
             file.write_table(
                 schemas.check(table, schema, str(path)).replace_schema_metadata(kept.metadata)
@@ -167,7 +167,7 @@ def record(path: Path) -> dict[str, Any]:
         return {}
 
 
-def one_set(paths: Sequence[Path]) -> Sequence[Path]:
+def require_same_space(paths: Sequence[Path]) -> Sequence[Path]:
     common_fingerprint((path, record(path)) for path in paths)
     return paths
 
@@ -225,7 +225,9 @@ def shard(folder: Path, stem: str, number: int) -> Path:
 def read_features(folder: Path) -> pa.Table:
     """Read a feature set in item order; raise UserError if it has no shards or mixed fingerprints."""
     schema = schemas.features(width(folder))
-    table = pa.concat_tables([read_table(p, schema) for p in one_set(shards(folder, "features"))])
+    table = pa.concat_tables(
+        [read_table(p, schema) for p in require_same_space(shards(folder, "features"))]
+    )
     _require_dense(folder, table, 0)
     return table
 
@@ -238,12 +240,12 @@ def read_codes(path: Path) -> pa.Table:
 
 def map_features(folder: Path) -> np.ndarray:
     """Return all vectors, float32 [I, F], memory-mapped from an unlinked file."""
-    return files.mapped(read_vectors(folder, PART), folder)
+    return writing.memory_map(read_vectors(folder, PART), folder)
 
 
 def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
     schema, first = schemas.features(width(folder)), 0
-    for path in one_set(shards(folder, "features")):
+    for path in require_same_space(shards(folder, "features")):
         for part in read_slices(path, schema, ["item_id", "vector"], rows):
             _require_dense(folder, part, first)
             first += len(part)

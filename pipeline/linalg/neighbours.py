@@ -271,7 +271,7 @@ def _search_exact(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     search = partial(_search_block, index, units, k)
     # each block is computed by a single thread: equal bytes for any number of threads
     with threadpool_limits(1):
-        for own, found in engine.map(lambda: search, blocks, place):
+        for own, found in engine.run_jobs(lambda: search, blocks, place):
             cosines[own], ids[own] = found
     return cosines, ids
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from alignrec.pipeline.io.files import mapped
+from alignrec.pipeline.io.writing import memory_map
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -136,7 +136,7 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float
 def whiten_rows(x: np.ndarray, width: int, power: float = 1) -> np.ndarray:
     """Fit `fit_pca` to vectors and apply it: float32 [n, D] -> [n, W], memory-mapped from an unlinked file."""
     blocks = [x[start : start + ROWS] for start in range(0, len(x), ROWS)]
-    return mapped(map(fit_pca(lambda: blocks, width, power).apply, blocks))
+    return memory_map(map(fit_pca(lambda: blocks, width, power).apply, blocks))
 
 
 class Block(NamedTuple):

@@ -27,7 +27,7 @@ from alignrec.pipeline.models.base import (
 from alignrec.pipeline.models.infonce import Distinct, cosine_nce, distinct_items
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import FEATURES, Accumulating, ItemGraph, Regularised
-from alignrec.pipeline.runtime.config import Name, Rate, Weight
+from alignrec.pipeline.runtime.section import Name, Rate, Weight
 
 # defaults under `recipe: fast`, from the search in docs/accuracy.md
 FAST = {

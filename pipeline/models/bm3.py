@@ -21,7 +21,7 @@ from alignrec.pipeline.models.base import (
 )
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Multimodal
-from alignrec.pipeline.runtime.config import Count, Share, Weight
+from alignrec.pipeline.runtime.section import Count, Share, Weight
 
 
 # Unlike the paper, the reference implementation draws one dropout mask per table row, so that

@@ -18,7 +18,7 @@ from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, pick_rows, xavier_normal
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Multimodal
-from alignrec.pipeline.runtime.config import Positive
+from alignrec.pipeline.runtime.section import Positive
 from alignrec.pipeline.runtime.seeds import seed_for
 
 # Unlike the paper, the reference implementation has two-layer projections, rows of length 1 in

@@ -21,7 +21,7 @@ from alignrec.pipeline.linalg.scores import Filter
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.runtime.config import Rate, Share, Weight
+from alignrec.pipeline.runtime.section import Rate, Share, Weight
 
 # the only I x I matrix is the model: it is filled, inverted and turned into weights in place
 ROWS_PER_BLOCK = 512

@@ -20,7 +20,7 @@ from alignrec.pipeline.models.base import (
 )
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import ItemGraph
-from alignrec.pipeline.runtime.config import Rate, Share, Weight
+from alignrec.pipeline.runtime.section import Rate, Share, Weight
 
 
 class FREEDOMParams(ItemGraph):

@@ -11,7 +11,7 @@ from torch import Tensor
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.runtime.config import Positive, Rate
+from alignrec.pipeline.runtime.section import Positive, Rate
 
 # of a block; they bound memory to MAX_ROWS D^2 + MAX_ENTRIES D floats
 MAX_ROWS = 256

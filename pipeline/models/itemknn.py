@@ -13,7 +13,7 @@ from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.runtime.config import Positive, Weight
+from alignrec.pipeline.runtime.section import Positive, Weight
 
 
 class ItemKNNParams(Train):

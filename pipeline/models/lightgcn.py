@@ -16,7 +16,7 @@ from alignrec.pipeline.models.base import (
     xavier_uniform,
 )
 from alignrec.pipeline.models.params import Accumulating, Regularised
-from alignrec.pipeline.runtime.config import Count
+from alignrec.pipeline.runtime.section import Count
 
 
 class LightGCNParams(Regularised, Accumulating):

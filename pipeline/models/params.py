@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from alignrec.pipeline.runtime.config import Count, Positive, Rate, Section, Share, Weight
+from alignrec.pipeline.runtime.section import Count, Positive, Rate, Section, Share, Weight
 
 FEATURES = "beit3"  # default feature set of the released recommender
 Decay = Annotated[float, Field(gt=0, le=1)]

@@ -11,7 +11,7 @@ from alignrec.pipeline.models.base import Batch, Inputs, Recommender, l2, pick_r
 from alignrec.pipeline.models.infonce import cosine_nce
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Contrastive
-from alignrec.pipeline.runtime.config import Count
+from alignrec.pipeline.runtime.section import Count
 
 # The self-supervised task is FAC, as in the reference implementation: the ID view goes through a
 # chain of linear maps, and after each is contrasted with a modality, the last modality first; the

@@ -119,7 +119,7 @@ def answer_sets(
             found if is_raw else _answer_set(asked, vectors, ks, processing.refit(name, refit)),
         )
 
-    found = [*engine.threads(answer, sets)]
+    found = [*engine.in_threads(answer, sets)]
     if processing:
         processing.chosen = {
             name: processing.chosen[name] for name, *_ in found

@@ -1,6 +1,6 @@
 """Section `probe` of params.yaml."""
 
-from alignrec.pipeline.runtime.config import Positive, Section
+from alignrec.pipeline.runtime.section import Positive, Section
 
 
 class Probe(Section):

@@ -21,9 +21,9 @@ from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.verdict import LINEAR, is_below
 from alignrec.pipeline.runtime import code
-from alignrec.pipeline.runtime.config import Shown
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.run import quoted_record
+from alignrec.pipeline.runtime.record import quoted_record
+from alignrec.pipeline.runtime.source import Shown
 from alignrec.pipeline.sources.base import is_web
 
 ITEMS = "items.parquet"

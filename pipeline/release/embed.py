@@ -45,9 +45,10 @@ from alignrec.pipeline.release.loading import Project, load_encoder, refuse_abse
 from alignrec.pipeline.release.recipe import Recipe, project_recipe, release_recipe
 from alignrec.pipeline.runtime import engine, progress
 from alignrec.pipeline.runtime.code import versions
-from alignrec.pipeline.runtime.config import Parameters, nearest
 from alignrec.pipeline.runtime.layout import FEATURE_STAGES, Layout
+from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.section import nearest
 
 DATASET = "table"  # name of the table as a dataset
 PART = 256  # rows per checkpoint of an interrupted run: a minute at four rows per second
@@ -154,7 +155,7 @@ def _restrict(
     encode = params[Encode].model_copy(update={"encoders": listed} | own)
     combine = params[Combine].model_copy(update={"sets": dict(sets), "controls": []})
     beit3 = params[BEiT3Sets].model_copy(update={"sets": []})
-    return params.having(encode, combine, beit3, images).model_copy(
+    return params.with_sections(encode, combine, beit3, images).model_copy(
         update={"encoders": dict(encoders)}
     )
 
@@ -196,7 +197,7 @@ def _embed_next_to(to: Path, rejects: Path, table: item_file.Table, choice: Choi
     work = io.next_to(to, "parts")
     run, layout = Run("encode", DATASET, choice.params, work, label="embed"), Layout(work, DATASET)
     encode, images = choice.params[Encode], choice.params[Images]
-    run.params = choice.params.having(
+    run.params = choice.params.with_sections(
         encode.model_copy(update={"shard_rows": min(PART, encode.shard_rows)})
     )
     networks = [
@@ -329,7 +330,7 @@ def _decode_images(
         return normalise_image(data, params.size, params.quality, params.max_pixels)
 
     for first in range(0, len(rows), item_file.BLOCK):
-        decoded = list(engine.threads(decode, rows[first : first + item_file.BLOCK]))
+        decoded = list(engine.in_threads(decode, rows[first : first + item_file.BLOCK]))
         yield fetcher.image_table(items.slice(first, item_file.BLOCK), decoded)
 
 

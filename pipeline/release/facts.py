@@ -24,8 +24,8 @@ from alignrec.pipeline.features.folder import FeatureSet, text_shares
 from alignrec.pipeline.release.manifest import USER_VECTORS, Counts, Encoder, File, Input, Maker
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
-from alignrec.pipeline.runtime.config import Licence
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.source import Licence
 from alignrec.pipeline.sources.base import SOURCES
 
 _LOADER = jinja2.FileSystemLoader(Path(__file__).parent)

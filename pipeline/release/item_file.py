@@ -15,7 +15,7 @@ from alignrec.pipeline.io.sql import identifier_of
 from alignrec.pipeline.io.text import Reject, column_names
 from alignrec.pipeline.release.manifest import ItemColumns
 from alignrec.pipeline.release.recipe import TABULAR, Recipe, source_reader
-from alignrec.pipeline.runtime.config import nearest
+from alignrec.pipeline.runtime.section import nearest
 from alignrec.pipeline.sources.base import Product, as_json, as_text, is_path
 from alignrec.pipeline.sources.feature_files import NAMES, rank_identifier
 from alignrec.pipeline.sources.tabular import Tabular, TabularSource, split_values

@@ -16,8 +16,8 @@ from alignrec.pipeline.encoders import chain
 from alignrec.pipeline.encoders.registry import ENCODERS, Encoder
 from alignrec.pipeline.features.folder import ENCODER, Facts, FeatureSet
 from alignrec.pipeline.io.errors import UserError, installing, one_line
-from alignrec.pipeline.runtime.config import Section, first_fault
 from alignrec.pipeline.runtime.layout import EncoderFiles, Layout
+from alignrec.pipeline.runtime.section import Section, first_fault
 
 MAX_DEPTH = 8  # maximum levels of nested parts
 CUT = {"chunks": 1}  # default for old releases, which truncated texts and lack this key

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime.config import Part, first_fault
+from alignrec.pipeline.runtime.section import Part, first_fault
 
 FORMAT: Literal[5] = 5
 NAME = "manifest.json"

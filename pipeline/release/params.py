@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from alignrec.pipeline.runtime.config import WRAPPED, Name, Section, Shown
+from alignrec.pipeline.runtime.section import WRAPPED, Name, Section
+from alignrec.pipeline.runtime.source import Shown
 
 Line = Annotated[str, Field(min_length=1, max_length=2000)]
 

@@ -225,7 +225,9 @@ def _find_mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
     for file in manifest.files:
         if file.table in ("features", "item_embeddings", *manifests.USER_VECTORS):
             sets[file.path.rpartition("/")[0]].append(folder / file.path)
-    checks: list[Callable[[], object]] = [partial(io.one_set, paths) for paths in sets.values()]
+    checks: list[Callable[[], object]] = [
+        partial(io.require_same_space, paths) for paths in sets.values()
+    ]
     if PROBES in {f.path for f in manifest.files}:
         checks.append(partial(read_probes, folder / PROBES))
     for check in checks:

@@ -11,7 +11,9 @@ from alignrec.pipeline.dataset.items import LOOKED_FOR
 from alignrec.pipeline.dataset.params import Items
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import ItemColumns, Manifest
-from alignrec.pipeline.runtime.config import Parameters, Source, checked
+from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.section import validate
+from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.base import SOURCES, Reader
 from alignrec.schemas import TEXT_FIELDS
 
@@ -42,7 +44,7 @@ def release_recipe(manifest: Manifest) -> Recipe:
     """Read the recipe of a release, which is untrusted; UserError if its parameters are invalid."""
     maker = manifest.made_by.get("items")
     settings = {key: value for key, value in maker.params.items() if key == "text"} if maker else {}
-    items = checked(Items, settings, f"{manifests.NAME}: made_by.items.params")
+    items = validate(Items, settings, f"{manifests.NAME}: made_by.items.params")
     return Recipe(manifest.kind, manifest.columns, tuple(items.text))
 
 

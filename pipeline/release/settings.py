@@ -2,7 +2,7 @@
 
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.params import Publish
-from alignrec.pipeline.runtime.config import Licence
+from alignrec.pipeline.runtime.source import Licence
 
 
 def resolve_settings(publish: Publish, licence: Licence) -> Publish:

@@ -23,8 +23,8 @@ from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.page import compared_page
 from alignrec.pipeline.report.sections import Section
 from alignrec.pipeline.report.table import Table
-from alignrec.pipeline.runtime.config import Parameters
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.run import Run
 
 CHANGED = 12  # most changed items per pair

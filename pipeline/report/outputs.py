@@ -15,7 +15,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import Comparison, list_ablations, list_comparisons
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.run import quoted_record
+from alignrec.pipeline.runtime.record import quoted_record
 
 
 def read_json(path: Path, absent: Any) -> Any:

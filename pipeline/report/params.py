@@ -1,6 +1,6 @@
 """Section `report` of params.yaml: contents of the HTML report."""
 
-from alignrec.pipeline.runtime.config import Positive, Section
+from alignrec.pipeline.runtime.section import Positive, Section
 
 
 class Report(Section):

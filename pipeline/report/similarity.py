@@ -42,7 +42,7 @@ def find_neighbours(
         key[np.arange(len(own)), own] = np.iinfo(np.int64).max
         return np.sort(np.argpartition(key, k - 1, axis=1)[:, :k], axis=1).astype(np.int32)
 
-    return np.concatenate(list(engine.threads(of_block, range(0, len(rows), block))))
+    return np.concatenate(list(engine.in_threads(of_block, range(0, len(rows), block))))
 
 
 def changed_items(

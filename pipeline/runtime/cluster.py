@@ -34,7 +34,7 @@ MIXED = (
 PATIENCE = 3600  # seconds to wait for the first worker, as nodes may still be starting
 
 
-def spread(
+def run_jobs(
     read: Read[Job], make: Callable[[], Work[Job]], jobs: Sequence[Job], warn: Callable[[str], object],
     packages: Sequence[str] = (),
 ) -> Generator[tuple[Job, pa.Table], None, None]:  # fmt: skip

@@ -105,7 +105,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def map(
+def run_jobs(
     make: Make[Job, Result], jobs: Iterable[Job], on: Threads | Processes | None = None, ordered: bool = True,
     ahead: int = 0,
 ) -> Iterator[tuple[Job, Result]]:  # fmt: skip
@@ -139,12 +139,12 @@ def map(
                     future.cancel()
 
 
-def threads(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-    return (result for _, result in map(lambda: work, jobs, Threads(), ahead=1))
+def in_threads(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+    return (result for _, result in run_jobs(lambda: work, jobs, Threads(), ahead=1))
 
 
-def each(
+def in_processes(
     work: Callable[[Job], Result], jobs: Iterable[Job], workers: int
 ) -> Iterator[tuple[Job, Result]]:
     """Run jobs in processes of one thread each; yield each job with its result as they finish."""
-    return map(partial(partial, work), jobs, Processes(workers), ordered=False, ahead=1)
+    return run_jobs(partial(partial, work), jobs, Processes(workers), ordered=False, ahead=1)

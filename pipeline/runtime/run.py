@@ -1,4 +1,4 @@
-"""Stages and their runs, which validate tables, write a run record and lock outputs against other writers."""
+"""Runs of stages, which validate tables, write a run record and lock outputs against other writers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,53 +22,48 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.runtime import code, process, progress
 from alignrec.pipeline.runtime.code import describe_machine, versions
-from alignrec.pipeline.runtime.config import Parameters, Section
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.registry import Registry
+from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.record import intact_record, present_files, record_digest
 from alignrec.pipeline.runtime.seeds import seed_for
 
 ALTERED = "was altered after it was made; it is made again"
-SOURCE = "sources"
-FEATURE_SETS = (
-    "encode.encoders",
-    "beit3",
-    "combine",
-    SOURCE,
-)  # parameters that define the feature sets
+MAX_SECONDS_LOCKED = 3600  # wait for another run of the same folder
 
 
+@dataclass(eq=False)
 class Run:
     """A run of a stage on a dataset (and an item of its matrix), through which the stage reads, writes and counts."""
 
-    def __init__(
-        self,
-        stage: str,
-        dataset: str,
-        params: Parameters,
-        root: Path,
-        item: str = "",
-        label: str = "",
-    ) -> None:
-        self.stage, self.dataset, self.item, self.params = stage, dataset, item, params
-        self.layout = Layout(root, dataset, (stage, item))
-        self.folder, self.out = self.layout.work(stage, item), self.layout.out(stage, item)
-        self.label = label or " ".join(filter(None, (stage, dataset, item)))
-        self.source = params.source(dataset)
-        self.rows_in = self.rows_out = 0
-        self.drops: Counter[str] = Counter()
-        self.notes: dict[str, Any] = {}
-        self.warnings: list[str] = []
-        self.device = "cpu"
-        self.bars: list[tqdm] = []
-        self.part: tuple[int, int] | None = (
-            None  # (i, n), i from 1, if other processes run the other parts
-        )
-        self.measured: dict[
-            str, Any
-        ] = {}  # goes to cost.json, so that equal runs give a byte-identical run.json
-        self.kept = (
-            False  # whether the work folder was already complete, so that its record is kept
-        )
+    stage: str
+    dataset: str
+    params: Parameters
+    root: InitVar[Path]
+    item: str = ""
+    label: str = ""
+    part: tuple[int, int] | None = None  # (i, n), i from 1, if other processes run the other parts
+
+    # facts of run.json, equal for equal runs
+    device: str = "cpu"
+    rows_in: int = 0
+    rows_out: int = 0
+    drops: Counter[str] = field(default_factory=Counter)  # reason -> rows
+    notes: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    # facts of cost.json, which differ between equal runs
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    bars: list[tqdm] = field(default_factory=list)
+    was_finished: bool = (
+        False  # whether the work folder was already complete, so that its record is kept
+    )
+
+    def __post_init__(self, root: Path) -> None:
+        self.layout = Layout(root, self.dataset, (self.stage, self.item))
+        self.folder = self.layout.work(self.stage, self.item)
+        self.out = self.layout.out(self.stage, self.item)
+        self.source = self.params.source(self.dataset)
+        self.label = self.label or " ".join(filter(None, (self.stage, self.dataset, self.item)))
 
     def seed(self, *names: str | int) -> int:
         """Return the seed of a component of this stage, derived from the `seed` of its section."""
@@ -115,9 +110,11 @@ class Run:
         self, iterable: Iterable[Any] | None = None, what: str = "", **options: Any
     ) -> tqdm:
         """Return a progress bar with options of tqdm; without a terminal it is printed as a line per minute."""
-        label, hidden = f"{self.label} {what}".rstrip(), bool(process.rank())
-        self.bars.append(progress.stage_bar(label, hidden, iterable=iterable, **options))
-        return self.bars[-1]
+        label = f"{self.label} {what}".rstrip()
+        is_hidden = bool(process.rank())
+        bar = progress.stage_bar(label, is_hidden, iterable=iterable, **options)
+        self.bars.append(bar)
+        return bar
 
     @staticmethod
     def key(files: Iterable[Path], facts: Any, modules: Sequence[str]) -> str:
@@ -129,24 +126,30 @@ class Run:
         self, folder: Path, inputs: Iterable[Path], *facts: Any, modules: Sequence[str] = ()
     ) -> None:
         """Empty a folder of unfinished work unless inputs, facts (JSON), versions and code are unchanged."""
-        io.begin(folder, self.key(inputs, facts, modules or [f"alignrec.stages.{self.stage}"]))
+        io.open_journal(
+            folder, self.key(inputs, facts, modules or [f"alignrec.stages.{self.stage}"])
+        )
         if not self.part:  # other parts may still be writing
             self.drop_altered(folder)
 
-    def takes(self, number: int) -> bool:
-        return self.part is None or number % self.part[1] == self.part[0] - 1
-
-    def alone(self) -> AbstractContextManager[None]:
-        return hold_lock(self.folder) if self.part else nullcontext()
-
     def drop_altered(self, folder: Path) -> None:
-        for path in io.delete_unvouched(folder):
+        for path in io.drop_unlisted(folder):
             self.warn(f"{path} {ALTERED}", recorded=False)
 
     def finished(self) -> bool:
         record = intact_record(self.folder)
-        self.kept = record is not None and record["files"] == present_files(self.folder)
-        return self.kept
+        self.was_finished = record is not None and record["files"] == present_files(self.folder)
+        return self.was_finished
+
+    def owns_shard(self, number: int) -> bool:
+        if self.part is None:
+            return True
+        part, parts = self.part
+        return number % parts == part - 1
+
+    def lock_of_part(self) -> AbstractContextManager[None]:
+        """Return a lock of the folder that all parts write to; none is needed by a whole run, which holds it."""
+        return hold_lock(self.folder) if self.part else nullcontext()
 
 
 @contextmanager
@@ -156,34 +159,6 @@ def running(
     run = Run(stage, dataset, params, root, item)
     with locked(run), recorded(run):
         yield run
-
-
-def quoted_record(layout: Layout, stage: str, item: str = "") -> dict[str, Any]:
-    """Return a stage's run.json; UserError if it was edited."""
-    if record := intact_record(layout.out(stage, item)):
-        return record
-    again = " ".join(filter(None, (stage, layout.dataset, item)))
-    raise UserError(
-        f"{layout.run_record(stage, item)} was edited; run `alignrec {again}`, which makes it again"
-    )
-
-
-def intact_record(folder: Path) -> dict[str, Any] | None:
-    try:
-        record = json.loads((folder / io.RECORD).read_bytes())
-        digest, files = record.pop("sha256"), record["files"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    return record if isinstance(files, dict) and digest == record_digest(record) else None
-
-
-def present_files(folder: Path) -> dict[str, str]:
-    """Return path -> sha256 of a stage's files, without its record, hidden files and signatures."""
-    files = io.files_below(folder)
-    return {
-        str(p.relative_to(folder)): digest
-        for p, digest in zip(files, io.sha256s(files), strict=True)
-    }
 
 
 @contextmanager
@@ -205,44 +180,57 @@ def recorded(run: Run) -> Iterator[None]:
     if process.rank():
         yield
         return
+
     # remove temporary files of a killed run
     for scrap in run.folder.rglob(".*.tmp"):
         scrap.unlink(missing_ok=True)
+
     started = time.perf_counter()
-    with progress.print_heartbeat(run.label, run.bars), process.watch_memory() as own:
+    with progress.print_heartbeat(run.label, run.bars), process.watch_memory() as memory:
         yield
+
     # nothing was computed, so keep the first run's record: the output stays byte-identical
-    if run.kept:
+    if run.was_finished:
         _deliver_out(run)
         print(f"{run.label}: all that it makes is there, and is kept", flush=True)
         return
+
     # time and memory differ between equal runs, so they are not part of the record, which DVC hashes
+    seconds = time.perf_counter() - started
     cost = {
-        "seconds": round(time.perf_counter() - started, 3),
+        "seconds": round(seconds, 3),
         "peak_memory_mib": process.peak_mib() + process.largest_child_mib()
         or None,  # None: Windows
-        "own_memory_mib": own.mib,
+        "own_memory_mib": memory.mib,
         "measured": run.measured,
     }
     record = _run_record(run)
     io.write_json(run.folder / io.COST, cost)
     io.write_json(run.folder / io.RECORD, record | {"sha256": record_digest(record)})
     _deliver_out(run)
-    drops = "".join(f", {n:,} {reason.replace('_', ' ')}" for reason, n in record["drops"].items())
-    counts = f"{run.rows_in:,} rows in, {run.rows_out:,} out{drops}"
-    print(f"{run.stage} {run.dataset}: {counts}; {cost['seconds']:.1f} s", flush=True)
+    print(f"{run.stage} {run.dataset}: {_summarise_rows(run)}; {seconds:.1f} s", flush=True)
+
+
+def _summarise_rows(run: Run) -> str:
+    counts = [f"{run.rows_in:,} rows in", f"{run.rows_out:,} out"]
+    for reason, rows in sorted(run.drops.items()):
+        counts.append(f"{rows:,} {reason.replace('_', ' ')}")
+    return ", ".join(counts)
 
 
 def _deliver_out(run: Run) -> None:
     """Replace the output folder by hard links to the work folder."""
-    new, old = (run.folder.with_name(f".{run.folder.name}.{which}") for which in ("new", "old"))
+    new = run.folder.with_name(f".{run.folder.name}.new")
+    old = run.folder.with_name(f".{run.folder.name}.old")
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
+
     # hard links take no disk space
     for path in [*io.files_below(run.folder), run.folder / io.RECORD]:
         io.link(path, new / path.relative_to(run.folder))
-    run.out.parent.mkdir(parents=True, exist_ok=True)
+
     # renames never leave an incomplete output: after a kill between them there is none, and the stage runs again
+    run.out.parent.mkdir(parents=True, exist_ok=True)
     if run.out.exists():
         run.out.rename(old)
     new.rename(run.out)
@@ -251,6 +239,7 @@ def _deliver_out(run: Run) -> None:
 
 def _run_record(run: Run) -> dict[str, Any]:
     section = run.params.section(run.stage)
+    warnings = {"warnings": run.warnings} if run.warnings else {}
     record = {
         "stage": run.stage,
         "dataset": run.dataset,
@@ -262,14 +251,10 @@ def _run_record(run: Run) -> dict[str, Any]:
         "seed": getattr(section, "seed", None),
         "params": section.facts(),
         "versions": versions(),
-        "notes": run.notes | ({"warnings": run.warnings} if run.warnings else {}),
+        "notes": run.notes | warnings,
         "files": present_files(run.folder),
     }
     return dict(json.loads(json.dumps(record, allow_nan=False)))
-
-
-def record_digest(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
@@ -281,114 +266,15 @@ def hold_lock(folder: Path) -> Iterator[None]:
     except Timeout:
         print(f"{folder}: another run is writing here; waiting for it to end", file=sys.stderr)
         try:
-            lock.acquire(timeout=3600)
+            lock.acquire(timeout=MAX_SECONDS_LOCKED)
         except Timeout:
-            raise UserError(
-                f"{folder}: another run has held this folder for an hour; stop it and run again"
-            ) from None
+            fault = "another run has held this folder for an hour; stop it and run again"
+            raise UserError(f"{folder}: {fault}") from None
     except (PermissionError, FileExistsError, NotADirectoryError) as e:
-        where = f"{e.filename or folder.parent}: {e.strerror or e}"
-        raise UserError(
-            f"{where}; give this user access or delete it: unfinished work is made again"
-        ) from None
+        path = e.filename or folder.parent
+        remedy = "give this user access or delete it: unfinished work is made again"
+        raise UserError(f"{path}: {e.strerror or e}; {remedy}") from None
     try:
         yield
     finally:
         lock.release()
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """A stage; its file, command, section of parameters and output folder share its name."""
-
-    name: str
-    does: str  # short description for --help, `dvc stage list` and the docs
-    writes: str  # description of its files for the docs, as Markdown
-    params: type[Section]
-    main: Callable[[Run], None]
-    reads: tuple[Stage, ...] = ()  # stages whose files it reads
-    # parameters besides its own section: a section, a key such as "train.features", or SOURCE for the dataset's source
-    sections: tuple[str, ...] = ()
-    loads: tuple[Registry[Any], ...] = ()  # registries of parts that it loads by name
-    light: bool = (
-        False  # starts without torch: settings of models and encoders were validated by `download`
-    )
-    resumes: bool = False  # resumes unfinished work, which is deleted for other stages
-    # matrix key besides the dataset, such as "encoder": one run for each of `<name>.<per>s` in params.yaml
-    per: str = ""
-
-    def before(self) -> list[str]:
-        return list(
-            dict.fromkeys(name for stage in self.reads for name in (*stage.before(), stage.name))
-        )
-
-    def folders(self, layout: Layout) -> list[Path]:
-        """Return its output folders: one, or one for each item of `per`."""
-        folder = layout.out(self.name)
-        return sorted(folder.glob("*/")) if self.per else [folder]
-
-    def modules(self) -> list[str]:
-        parts = [registry.module(name) for registry in self.loads for name in registry.built_in]
-        return [f"alignrec.stages.{self.name}", *dict.fromkeys(parts)]
-
-
-def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
-    """Validate parameters and inputs of a stage, then run it."""
-    if run.part:
-        check(run)
-        refuse_altered(run.layout, stage.reads, stage.name)
-        part, parts = run.part
-        # lock the part only, against a resubmitted job: other parts write to the same folder at the same time
-        same = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")
-        with hold_lock(same), progress.print_heartbeat(run.label, run.bars):
-            run.folder.mkdir(exist_ok=True)
-            stage.main(run)
-        print(
-            f"{run.label}: part {part} of {parts} is there; after all parts run it without --part",
-            flush=True,
-        )
-        return
-    with process.process_group(), locked(run):
-        if not stage.light:
-            check(run)
-        # hash inputs in one process only
-        if not process.rank():
-            refuse_altered(run.layout, stage.reads, stage.name)
-        # leftovers of an interrupted run must not end up in the output
-        if not stage.resumes:
-            shutil.rmtree(run.folder)
-            run.folder.mkdir()
-        with recorded(run):
-            stage.main(run)
-
-
-def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None:
-    """Hash the outputs of stages; UserError names the first that is altered, so that corruption does not spread."""
-    for stage in stages:
-        for folder in stage.folders(layout):
-            record, present = intact_record(folder), present_files(folder)
-            path, files = folder / io.RECORD, record["files"] if record else {}
-            altered = [
-                name
-                for name in sorted(files.keys() | present.keys())
-                if files.get(name) != present.get(name)
-            ]
-            if not altered:  # empty folders are reported by the stages that need them
-                continue
-            if record is None:
-                fault = (
-                    f"{path} was edited"
-                    if path.exists()
-                    else f"{folder}: {stage.name} has not ended"
-                )
-            elif altered[0] not in files:
-                raise UserError(
-                    f"{folder / altered[0]} is of no stage, and {reader} reads it; delete it"
-                )
-            else:
-                what = "is not as it was made" if altered[0] in present else "is gone"
-                fault = f"{folder / altered[0]} {what}"
-            again = " ".join([stage.name, *folder.relative_to(layout.root / stage.name).parts])
-            raise UserError(
-                f"{fault}, and {reader} reads it; run `alignrec {again}`, which makes it again"
-            )

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from alignrec.pipeline.io.sql import csv_sql, json_sql, quote_text, rating_sql, strip_sql, trim_sql
 from alignrec.pipeline.io.text import json_object, require_dict
-from alignrec.pipeline.runtime.config import Licence, Mirrors
+from alignrec.pipeline.runtime.section import Mirrors
+from alignrec.pipeline.runtime.source import Licence
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text
 

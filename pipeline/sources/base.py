@@ -16,8 +16,9 @@ from pydantic import Field, model_validator
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.text import column_names, json_lines, json_object
-from alignrec.pipeline.runtime.config import Mirrors, Name, Rate, Section, Source, checked, nearest
 from alignrec.pipeline.runtime.registry import Registry
+from alignrec.pipeline.runtime.section import Mirrors, Name, Rate, Section, nearest, validate
+from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of
 from alignrec.pipeline.web.download import local_path
 
@@ -246,4 +247,4 @@ def declared_source(raw: Any, where: str) -> Source:
         raise UserError(
             f"'{where}.kind': no '{one_line(raw['kind'], 64)}'{nearest(str(raw['kind']), SOURCES)}"
         )
-    return checked(SOURCES[raw["kind"]], raw, where)
+    return validate(SOURCES[raw["kind"]], raw, where)

@@ -13,7 +13,8 @@ from pyarrow import csv
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.sql import csv_sql, identifier_of, rating_sql, trim_sql, whole_sql
 from alignrec.pipeline.io.text import first_line
-from alignrec.pipeline.runtime.config import Licence, Mirrors, Section
+from alignrec.pipeline.runtime.section import Mirrors, Section
+from alignrec.pipeline.runtime.source import Licence
 from alignrec.pipeline.sources.base import Downloaded, Reader, as_text, is_column
 
 # Split and item numbers are imported unchanged, because row i of every feature file belongs to itemID i.

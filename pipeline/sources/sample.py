@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from alignrec.pipeline.runtime.config import Licence
+from alignrec.pipeline.runtime.source import Licence
 from alignrec.pipeline.sources.amazon import Reader2014
 from alignrec.pipeline.sources.base import Generated, Reader
 

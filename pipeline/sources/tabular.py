@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from alignrec.pipeline.io import sql
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.text import LOOKED_AT, column_names, find_delimiter, repair_rows
-from alignrec.pipeline.runtime.config import Mirrors, Share, known
+from alignrec.pipeline.runtime.section import Mirrors, Share, require_known
 from alignrec.pipeline.sources.base import (
     Downloaded,
     Product,
@@ -130,7 +130,7 @@ class Tabular(Reader):
             columns = _check_columns(
                 path, self.item_columns, {"item", *self._source.columns, *self._source.item_columns}
             )
-            known(self.appended, columns, "text")
+            require_known(self.appended, columns, "text")
         return path
 
     def name(self, record: dict[str, Any]) -> str | None:

@@ -4,7 +4,7 @@ import json
 import math
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -280,7 +280,7 @@ def _unpack_array(path: Path, packed: zipfile.ZipFile, member: zipfile.ZipInfo) 
         return np.memmap(file, dtype, "c", offset=file.tell(), shape=shape, order=order)
 
 
-def _open_members(path: Path, found: list[Member]) -> Vectors:
+def _open_members(path: Path, found: Sequence[Member]) -> Vectors:
     if not found:
         raise no_vectors(path)
     width = len(check_vector(path / found[0][0], 0, _read_vector(path, found[0]), None))

@@ -38,7 +38,7 @@ def open_parquet(path: Path, column: str | None = None) -> Vectors:
         raise UserError(
             f"{other}: has other columns than {files[0].name}; keep files of one table in the folder"
         )
-    io.one_set(files)
+    io.require_same_space(files)
     named = [name for name in schema.names if rank_identifier(name) >= 0]
     wide = [f.name for f in schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)]
     wide = [name for name in wide if name not in named]

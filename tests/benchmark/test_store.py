@@ -18,7 +18,8 @@ from alignrec.pipeline.benchmark.cell import Cell, DatasetData
 from alignrec.pipeline.benchmark.experiment import Experiment, Store, train_cell
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.runtime import code, engine
-from alignrec.pipeline.runtime.run import ALTERED, Run, record_digest
+from alignrec.pipeline.runtime.record import record_digest
+from alignrec.pipeline.runtime.run import ALTERED, Run
 
 PARAMS = {
     "train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01},
@@ -41,12 +42,12 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
     """Train in this process, and return what was trained."""
     trained: list[Cell] = []
 
-    def each(work: Any, jobs: Any, workers: int) -> Any:
+    def in_processes(work: Any, jobs: Any, workers: int) -> Any:
         for job in jobs:
             trained.append(job)
             yield job, work(job)
 
-    monkeypatch.setattr(engine, "each", each)
+    monkeypatch.setattr(engine, "in_processes", in_processes)
     return trained
 
 

@@ -31,9 +31,9 @@ from alignrec.pipeline.models.alignrec import AlignRec
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.models.training.loop import fit
 from alignrec.pipeline.runtime import engine
-from alignrec.pipeline.runtime.config import checked
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import Run, running
+from alignrec.pipeline.runtime.section import validate
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.schemas import MODALITIES, variant
 
@@ -85,7 +85,7 @@ def studied(layout: Layout, **mask: object) -> pa.Table:
     """Run the stage; return table MASK."""
     settings = params("mmrec")
     if mask:
-        changed = settings.study.model_copy(update={"mask": checked(Mask, mask)})
+        changed = settings.study.model_copy(update={"mask": validate(Mask, mask)})
         settings = settings.model_copy(update={"study": changed})
     toy.run("study", settings, layout.root)
     return io.read_table(layout.study("mask"), schemas.MASK)
@@ -110,7 +110,9 @@ def test_whole_sets_are_the_benchmarks_own_cells(layout: Layout, monkeypatch: py
     whole = settings.model_copy(update={"benchmark": changed})
     toy.run("benchmark", whole, layout.root)
     trained: list[Any] = []
-    monkeypatch.setattr(engine, "each", lambda work, jobs, _: trained.extend(jobs) or ((j, work(j)) for j in jobs))
+    monkeypatch.setattr(
+        engine, "in_processes", lambda work, jobs, _: trained.extend(jobs) or ((j, work(j)) for j in jobs)
+    )
     toy.run("study", whole, layout.root)
     rows = io.read_table(layout.study("mask"), schemas.MASK).to_pylist()
     assert len(trained) == len([row for row in rows if row["modality"] != "nothing"]) == 4

@@ -20,7 +20,8 @@ from alignrec.pipeline.dataset.split_sql import BY_USER, Division
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.run import Run, perform
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import perform
 from alignrec.schemas import TEST, TRAIN, USERS, VALID
 from alignrec.stages.order import STAGES
 

@@ -31,7 +31,8 @@ from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.linalg.projections import shuffled_order
 from alignrec.pipeline.release.loading import Project, load_encoders
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.run import Run, perform
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import perform
 from alignrec.stages.order import STAGES
 
 TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000, "é 日本語 🙂", "bus", "red car"]

@@ -39,11 +39,11 @@ def hidden(*folders: Path) -> Iterator[None]:
             folder.with_name(f"{folder.name}.hidden").rename(folder)
 
 
-def spread_without(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> list[Any]:
-    """Hide folders from the workers of `cluster.spread`; return the list to which its jobs are added."""
+def hide_folders(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> list[Any]:
+    """Hide folders from the workers of `cluster.run_jobs`; return the list to which its jobs are added."""
     pickle, jobs_done = pytest.importorskip("cloudpickle"), list[Any]()
 
-    def spread(
+    def run_jobs(
         read: Any, make: Any, jobs: Sequence[Any], processors: Any, packages: Sequence[str] = ()
     ) -> Iterator[tuple[Any, pa.Table]]:
         read, make = pickle.loads(pickle.dumps((read, make)))
@@ -56,7 +56,7 @@ def spread_without(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> list[Any]
             jobs_done.append(job)
             yield job, result
 
-    monkeypatch.setattr(cluster, "spread", spread)
+    monkeypatch.setattr(cluster, "run_jobs", run_jobs)
     return jobs_done
 
 
@@ -157,7 +157,7 @@ def test_whatever_a_third_party_model_raises_is_one_line(
     layout: Layout, models: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     if engine == "ray":
-        spread_without(monkeypatch, layout.root)
+        hide_folders(monkeypatch, layout.root)
 
     def fail(*_: Any, **__: Any) -> None:
         raise ValueError("too\nmany\nlines")
@@ -198,7 +198,7 @@ def test_machines_that_see_no_folder_of_this_one_make_the_same_files(
         here = featured.stage(layout, params(models, "hub", "two", "tfidf", **more))
         for folder in ("encode", ".work"):
             shutil.rmtree(layout.root / folder)
-        jobs = spread_without(monkeypatch, layout.root, local, tmp_path / "cache")
+        jobs = hide_folders(monkeypatch, layout.root, local, tmp_path / "cache")
         assert featured.stage(layout, params(models, "hub", "two", "tfidf", engine="ray", **more)) == here
     assert len(jobs) == 3 * -(-len(TEXTS) // 3)
 

@@ -136,7 +136,7 @@ def test_an_encoder_that_finds_nothing_to_fit_leaves_the_others(tmp_path: Path) 
     titles = pa.array([str(number) for number in range(len(items))])
     io.write_table(items.set_column(items.column_names.index("text"), "text", titles), layout.items, schemas.ITEMS)
     own = params("tfidf", "minilm", sets={"linear": {"width": 3}})
-    stage(layout, own.having(own[Combine].model_copy(update={"controls": ["random"]})))
+    stage(layout, own.with_sections(own[Combine].model_copy(update={"controls": ["random"]})))
     assert layout.feature_sets() == ["linear", "minilm", "random"]
     (warning,) = io.read_json(layout.run_record("encode", "tfidf"))["notes"]["warnings"]
     assert warning.startswith("tfidf: no word is in two texts of shop")

@@ -22,7 +22,7 @@ from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import sha256
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.text import KEPT, LONGEST_LINE, Reject, column_names, read_batches, read_lines
-from alignrec.pipeline.runtime.config import Source
+from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.amazon import Reader2018
 from alignrec.pipeline.sources.base import Product
 from alignrec.pipeline.sources.tabular import TabularSource

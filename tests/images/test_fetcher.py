@@ -31,7 +31,8 @@ from alignrec.pipeline.images.fetcher import Fetcher
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.run import Run, perform, running
+from alignrec.pipeline.runtime.run import Run, running
+from alignrec.pipeline.runtime.stage import perform
 from alignrec.stages import images as stage
 
 FAST = Images(timeout=60, private_hosts=["127.0.0.1"], max_bytes=200_000)
@@ -408,6 +409,18 @@ def test_parts_fetch_each_image_once_and_the_whole_stage_none(tmp_path: Path) ->
         whole = toy.run("images", params, tmp_path)
         assert (whole.rows_in, whole.rows_out) == (7, 7)
         assert server.asked == {f"/{i}": 1 for i in range(7)}
+
+
+def test_a_part_makes_a_damaged_shard_of_its_own_again(tmp_path: Path) -> None:
+    with serving({f"/{i}": body(JPEG) for i in range(7)}) as server:
+        params = shop(tmp_path, server, shard_rows=2)
+        part(1, params, tmp_path)
+        shard = tmp_path / ".work/images/shop/images-00002.parquet"
+        content = shard.read_bytes()
+        shard.write_bytes(content[:-1])
+        part(1, params, tmp_path)
+        assert shard.read_bytes() == content
+        assert server.asked == {"/0": 1, "/1": 1, "/4": 2, "/5": 2}
 
 
 def test_a_part_that_is_asked_twice_at_once_is_made_once(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.release.leaderboard import published_entries
 from alignrec.pipeline.report import terminal
-from alignrec.pipeline.runtime.config import nearest
+from alignrec.pipeline.runtime.section import nearest
 from alignrec.stages.order import STAGES
 
 from .cases import NAMES, Case, cases

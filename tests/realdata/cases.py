@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from alignrec.pipeline import io
-from alignrec.pipeline.runtime import config
+from alignrec.pipeline.runtime import yaml_files
 from alignrec.pipeline.runtime.layout import Layout
 
 HERE = Path(__file__).parent
@@ -75,4 +75,4 @@ def cases(root: Path) -> dict[str, Case]:
 
 
 def _read(path: Path) -> dict:  # type: ignore[type-arg]
-    return dict(config.read_yaml(path))
+    return dict(yaml_files.read_yaml(path))

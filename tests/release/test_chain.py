@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     params = featured.params("minilm", "descriptors", "tfidf", sets=sets)
     featured.stage(layout, params)
-    releases.published(layout, params.having(Publish(features=["linear"])))
+    releases.published(layout, params.with_sections(Publish(features=["linear"])))
     return layout.root
 
 

@@ -16,7 +16,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import card, manifest
 from alignrec.pipeline.release.params import Publish
-from alignrec.pipeline.runtime.config import checked
+from alignrec.pipeline.runtime.section import validate
 
 KEYS = {"licence": "CC-BY-4.0", "creator": "The shop's group", "date": "2026-11-28"}
 RESPONSIBLE = (
@@ -122,7 +122,7 @@ def test_the_card_states_the_same(tmp_path: Path) -> None:
 def test_a_licence_that_is_unknown_is_said_in_usage_info_and_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from alignrec.pipeline.runtime.config import OWN
+    from alignrec.pipeline.runtime.source import OWN
     from alignrec.pipeline.sources.sample import SampleSource
 
     monkeypatch.setattr(SampleSource, "licence", OWN)
@@ -146,5 +146,5 @@ def test_a_licence_that_is_unknown_is_said_in_usage_info_and_at_the_end(
 )
 def test_a_key_that_cannot_be_is_one_line(keys: dict[str, Any], fault: str) -> None:
     with pytest.raises(UserError, match=fault) as e:
-        checked(Publish, keys, "publish")
+        validate(Publish, keys, "publish")
     assert "\n" not in str(e.value)

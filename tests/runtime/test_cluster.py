@@ -16,7 +16,7 @@ import torch
 
 from alignrec.pipeline.io.errors import UserError, installing
 from alignrec.pipeline.runtime import cluster as of_ray
-from alignrec.pipeline.runtime.cluster import spread
+from alignrec.pipeline.runtime.cluster import run_jobs
 
 
 def read(job: dict[str, Any]) -> pa.Table:
@@ -52,7 +52,7 @@ def refuse(message: str) -> None:
 
 
 def ran(folder: Path, todo: list[dict[str, Any]]) -> list[tuple[dict[str, Any], pa.Table]]:
-    return list(spread(read, functools.partial(work, folder), todo, refuse))
+    return list(run_jobs(read, functools.partial(work, folder), todo, refuse))
 
 
 def test_without_ray_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

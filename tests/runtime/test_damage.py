@@ -20,7 +20,9 @@ from alignrec.commands.params import Params, load
 from alignrec.pipeline import io
 from alignrec.pipeline.runtime.checkpoint import Checkpoint
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.run import Run, perform, present_files
+from alignrec.pipeline.runtime.record import present_files
+from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.stage import perform
 from alignrec.stages.order import STAGES
 
 pytestmark = pytest.mark.usefixtures("one_process")

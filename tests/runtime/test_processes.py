@@ -23,8 +23,10 @@ def doubling() -> Callable[[int], int]:
 
 
 def light(work: Callable[[Any], Any], jobs: Any, ordered: bool) -> list[tuple[Any, Any]]:
-    """Run `engine.each` with two workers that do not load torch, which takes seconds."""
-    return list(engine.map(partial(partial, work), jobs, engine.Processes(2, torch=False), ordered, ahead=not ordered))
+    """Run `engine.in_processes` with two workers that do not load torch, which takes seconds."""
+    return list(
+        engine.run_jobs(partial(partial, work), jobs, engine.Processes(2, torch=False), ordered, ahead=not ordered)
+    )
 
 
 def fail_or_sleep(n: int) -> None:
@@ -34,8 +36,8 @@ def fail_or_sleep(n: int) -> None:
 
 
 def test_every_job_comes_back_with_its_result() -> None:
-    assert dict(engine.each(double, [1, 2, 3], workers=2)) == {1: 2, 2: 4, 3: 6}
-    assert list(engine.each(double, [], workers=2)) == []
+    assert dict(engine.in_processes(double, [1, 2, 3], workers=2)) == {1: 2, 2: 4, 3: 6}
+    assert list(engine.in_processes(double, [], workers=2)) == []
 
 
 def test_in_order_keeps_the_order_and_takes_a_job_when_an_earlier_result_was_consumed() -> None:
@@ -45,7 +47,7 @@ def test_in_order_keeps_the_order_and_takes_a_job_when_an_earlier_result_was_con
         for n in range(4):
             yield 10 * n + len(dealt)
 
-    for job, result in engine.map(doubling, jobs(), engine.Processes(2, torch=False)):
+    for job, result in engine.run_jobs(doubling, jobs(), engine.Processes(2, torch=False)):
         assert result == 2 * job
         dealt.append(job)
     assert dealt == [0, 10, 21, 32]  # the first two knew nothing, the others all but the one before them
@@ -81,7 +83,7 @@ def test_what_fails_in_a_thread_is_raised_and_what_waits_is_bounded() -> None:
         return n
 
     with pytest.raises(UserError, match="13"):
-        list(engine.map(lambda: unlucky, [1, 13, *range(20, 40)], engine.Threads(2), ahead=1))
+        list(engine.run_jobs(lambda: unlucky, [1, 13, *range(20, 40)], engine.Threads(2), ahead=1))
     assert len(begun) < 8
 
 
@@ -93,7 +95,7 @@ def test_threads_share_a_worker_and_keep_the_order() -> None:
         time.sleep(0.1 * (n % 2))
         return n * n
 
-    found = engine.map(lambda: square, range(6), engine.Threads(2), ahead=1)
+    found = engine.run_jobs(lambda: square, range(6), engine.Threads(2), ahead=1)
     assert list(found) == [(n, n * n) for n in range(6)]
-    as_they_end = engine.map(lambda: square, [1, 0], engine.Threads(2), ordered=False)
+    as_they_end = engine.run_jobs(lambda: square, [1, 0], engine.Threads(2), ordered=False)
     assert list(as_they_end) == [(0, 0), (1, 1)]

@@ -21,7 +21,8 @@ from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io import files_below, write_bytes, write_table
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime import progress
-from alignrec.pipeline.runtime.run import Run, Stage, perform, running
+from alignrec.pipeline.runtime.run import Run, running
+from alignrec.pipeline.runtime.stage import Stage, perform
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def read_embeddings(layout: Layout) -> tuple[EmbeddingTable, EmbeddingTable]:
     """Open the vectors of users and items; UserError if missing or from different training runs."""
     user = layout.user_embeddings
     item = layout.item_embeddings
-    io.one_set([path for path in (user, item) if path.is_file()])
+    io.require_same_space([path for path in (user, item) if path.is_file()])
     users = EmbeddingTable(user, schemas.user_embeddings)
     return users, EmbeddingTable(item, schemas.item_embeddings)
 

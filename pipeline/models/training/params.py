@@ -6,7 +6,7 @@ from pydantic import ConfigDict
 
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.params import FEATURES, Train
-from alignrec.pipeline.runtime.config import Name, Section, checked
+from alignrec.pipeline.runtime.section import Name, Section, validate
 
 
 class TrainSettings(Section):
@@ -31,4 +31,4 @@ class TrainSettings(Section):
 
     def resolved(self) -> Train:
         """Return AlignRec's settings with defaults; UserError for an invalid key or value."""
-        return cast(Train, checked(MODELS[RELEASED].Params, self.given(), "train"))
+        return cast(Train, validate(MODELS[RELEASED].Params, self.given(), "train"))

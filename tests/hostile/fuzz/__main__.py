@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[2]))  # what tests share lies there
 
 from alignrec.pipeline.io.errors import one_line
-from alignrec.pipeline.runtime.config import nearest
+from alignrec.pipeline.runtime.section import nearest
 from tests.hostile.fuzz.mutate import mutated
 from tests.hostile.fuzz.target import AREAS, feed, targets
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from alignrec.pipeline.dataset import interactions
-from alignrec.pipeline.runtime.config import Source
+from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources import inspect, mmrec
 from alignrec.pipeline.sources.amazon import Amazon2023, AmazonSource
 from alignrec.pipeline.sources.mmrec import MmrecSource

@@ -1,0 +1,114 @@
+"""Resume a folder of files after a kill: its key says what they are made from, its journal which are finished.
+
+1. `open_journal(folder, key)` keeps the files if the folder has the same key, and empties it otherwise.
+   The key is a hash of all inputs: files, settings, versions, code.
+2. Whoever writes a file (`io.atomic`) writes a temporary one, lists its hash in the journal, then renames it.
+   A file under its final name is therefore whole; what a kill interrupts is a temporary or a missing file.
+3. `drop_unlisted(folder)` deletes files that the journal lacks or that differ from it, such as damaged ones.
+4. The stage writes the files that are missing. A file with inputs that the folder's key does not cover, such as
+   a shard of images, has a key of its own: `finish(path, key)` lists it, and `is_finished(path, key)` asks.
+5. A finished stage writes `run.json`, the hashes of all files (runtime/record.py), by which other stages check them.
+
+Folders below may have journals of their own, which are independent of the one above.
+"""
+
+import os
+import secrets
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+from alignrec.pipeline.io.files import COST, JOURNAL, KEY, RECORD, sha256, sha256s
+
+UNLISTED = {KEY, JOURNAL, RECORD, COST}  # files that journals skip
+GROWING = {
+    ".part",
+    ".etag",
+}  # suffixes of partial downloads, which grow in place: journals skip them
+
+
+def open_journal(folder: Path, key: str) -> None:
+    """Empty a folder and start its journal, unless its `key`, a hash of all inputs, is unchanged."""
+    key_file = folder / KEY
+    if _has_journal(folder) and key_file.read_bytes() == key.encode():
+        return
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / JOURNAL).write_bytes(b"")
+
+    # last, as a folder without a key is emptied
+    temporary = key_file.with_name(f"{KEY}.{secrets.token_hex(4)}.tmp")
+    temporary.write_text(key)
+    temporary.replace(key_file)
+
+
+def list_file(path: Path, content: Path) -> None:
+    """List a file that is about to have the content of another, if a folder above it has a journal."""
+    folder = _folder_above(path)
+    if folder is not None and path.name not in UNLISTED:
+        _append_line(folder, path, sha256(content))
+
+
+def finish(path: Path, key: str) -> None:
+    """List a file as made from inputs with the hash `key`; a folder above it must have a journal."""
+    folder = _folder_above(path)
+    assert folder is not None
+    _append_line(folder, path, f"{sha256(path)} {key}")
+
+
+def is_finished(path: Path, key: str = "") -> bool:
+    """Return whether a file is as it was written, and `finish` listed it for this key if there is one."""
+    folder = _folder_above(path)
+    if folder is None or not path.is_file():
+        return False
+    entry = f"{sha256(path)} {key}".rstrip()
+    return entry in _read_journal(folder)[path]
+
+
+def drop_unlisted(folder: Path) -> list[Path]:
+    """Delete files that the journal lacks or whose hash differs; return the latter."""
+    listed = _read_journal(folder)
+    candidates = [
+        path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in UNLISTED
+    ]
+    files = [path for path in candidates if _folder_above(path) == folder]
+
+    finished = [path for path in files if path in listed]
+    hashes = sha256s(finished)
+    altered = [
+        path for path, digest in zip(finished, hashes, strict=True) if digest not in listed[path]
+    ]
+    unlisted = [path for path in files if path not in listed and path.suffix not in GROWING]
+
+    for path in [*altered, *unlisted]:
+        path.unlink(missing_ok=True)  # ranks of distributed training run this concurrently
+    return altered
+
+
+def _has_journal(folder: Path) -> bool:
+    return (folder / JOURNAL).is_file() and (folder / KEY).is_file()
+
+
+def _folder_above(path: Path) -> Path | None:
+    return next((folder for folder in path.parents if _has_journal(folder)), None)
+
+
+def _append_line(folder: Path, path: Path, entry: str) -> None:
+    with (folder / JOURNAL).open("a", encoding="utf-8") as file:
+        file.write(
+            f"\n{entry}  {path.relative_to(folder)}"
+        )  # a kill may have cut off the line before
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_journal(folder: Path) -> dict[Path, set[str]]:
+    """Return path -> its entries, of all versions that were written: sha256, or sha256 and key."""
+    entries: dict[Path, set[str]] = defaultdict(set)
+    journal = folder / JOURNAL
+    if journal.is_file():
+        for line in journal.read_text("utf-8", "replace").split("\n"):
+            entry, _, name = line.partition("  ")
+            entries[folder / name].add(entry)
+    return entries
