@@ -81,7 +81,7 @@ def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(encoded: Path, t
     assert not image[NO_IMAGE].any()
     assert not text[NO_TEXT].any()
     no_image = NO_IMAGE & ~NO_TEXT
-    np.testing.assert_allclose(made["beit3"][no_image], made["beit3-image-masked"][no_image], atol=1e-5)
+    np.testing.assert_allclose(made["beit3"][no_image], made["beit3-image-masked"][no_image], atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_image_vectors_are_those_of_encode_and_others_are_made(untrained: Path) 
     images = io.read_table(io.shard(layout.images, "images", 0), schemas.IMAGES, ["image"])["image"].to_pylist()
     encoder = load_encoder(Project(layout), "beit3-raw").encoder  # knows no catalogue
     made = batching.encode_items(encoder, io.Texts(layout.items).slice(0, ITEMS).to_pylist(), images, 64).vectors
-    np.testing.assert_allclose(made, known, atol=1e-4)
+    np.testing.assert_allclose(made, known, atol=1e-3)  # numbers up to 5, from batches of other shapes
 
 
 def test_a_set_that_it_reads_and_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from featured import Item, catalogue, stage, vectors
 from pictures import plain
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
-from tests.encode.test_kinds import ODD
 from torch.nn import Sequential
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -34,6 +33,7 @@ from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import perform
 from alignrec.stages.order import STAGES
+from tests.encoders.test_kinds import ODD
 
 TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000, "é 日本語 🙂", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", "grey", None, "red"]

@@ -11,7 +11,6 @@ import pytest
 import shops
 import toy
 from featured import params, stage, vectors
-from tests.combine.test_linear import shop as described_shop
 
 from alignrec import schemas
 from alignrec.commands.params import read
@@ -31,6 +30,7 @@ from alignrec.pipeline.report.probes import leak_tables
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.base import PLANTED
 from alignrec.pipeline.sources.sticker_shop import COARSE, MOTIVES
+from tests.features.test_linear import shop as described_shop
 
 BOTH = {"both": {"kind": "concat", "of": ["tfidf", "descriptors"]}}
 WHITE = {"kind": "whitened", "of": "tfidf"}

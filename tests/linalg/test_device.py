@@ -47,7 +47,7 @@ def test_product_in_float32_and_bfloat16_is_as_close_as_they_are() -> None:
 
 PRODUCT_IN_BF16 = """
 import torch
-from alignrec.pipeline.ops import device
+from alignrec.pipeline.linalg import device
 x = torch.ones(64, 32, dtype=torch.bfloat16)
 assert (device.gemm(x, x) == 32).all()
 print(device.is_bf16_fast(torch.device("cpu")))

@@ -215,6 +215,6 @@ def widen(value: Any, dtype: torch.dtype) -> Any:
         return {key: widen(entry, dtype) for key, entry in value.items()}
     elif isinstance(value, list | tuple):
         return getattr(value, "_make", type(value))(widen(entry, dtype) for entry in value)
-    elif type(value).__module__.startswith("alignrec.pipeline.ops"):  # a graph
+    elif type(value).__module__.startswith("alignrec.pipeline.linalg"):  # a graph
         value.__dict__.update(widen(vars(value), dtype))
     return value
