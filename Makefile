@@ -81,8 +81,9 @@ fuzz: .venv/installed-test ## the parsers on inputs that nobody means well; see 
 kill: .venv/installed-test ## kill -9 at random moments of the pipeline on a toy shop; see docs/robustness.md
 	python -m tests.hostile.kill --kills $(KILLS)
 
-figures: .venv/installed-test ## the tables of README.md and docs/, from the outputs that are there
+figures: .venv/installed-test ## the tables and the picture of README.md and docs/, from the outputs that are there
 	python -m benchmarks._figures README.md docs/*.md
+	python -m benchmarks._neighbours docs/neighbours.png sample linear beit3 shuffled
 
 vendor: ## the libraries of the report's map, from npm -> pipeline/report/vendor
 	$(PYTHON) .ci/vendor/build.py

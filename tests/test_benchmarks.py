@@ -3,14 +3,19 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import toy
+from PIL import Image
 
 import benchmarks
 from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.beit3.network import BEiT3
-from benchmarks import Measurement, _official, _turns
+from alignrec.pipeline.report.gallery import pick_neighbours
+from alignrec.pipeline.report.outputs import Outputs
+from benchmarks import Measurement, _neighbours, _official, _turns
 from benchmarks._turns import Turn, Way
 
 QUICK = {"ours": [1.0, 1.0, 2.0], "plain": [4.0, 5.0, 6.0]}
@@ -72,3 +77,35 @@ def test_weights_have_the_names_shapes_and_heads_of_the_published_ones(tmp_path:
     assert (tmp_path / "again.pth").stat().st_size == (tmp_path / "beit3.pth").stat().st_size
     again = checkpoints.read_checkpoint(tmp_path / "again.pth")
     assert all(torch.equal(tensor, again[name]) for name, tensor in tensors.items())
+
+
+# --- the README's picture
+
+
+def test_the_picture_shows_each_item_and_its_neighbours_from_the_graph(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    outputs = Outputs(layout)
+    path = tmp_path / "neighbours.png"
+    _neighbours.main([str(path), "shop", "minilm-cnn", "beit3", "--root", str(tmp_path)])
+    picture = Image.open(path)
+    assert picture.text == {_neighbours.FEATURES: "minilm-cnn beit3"}
+
+    near = pick_neighbours(outputs, _neighbours.ITEMS, _neighbours.SEED)
+    assert near is not None
+    cells = _neighbours.draw_cells(outputs.images("image"), toy.TITLES, {*toy.ITEM_ID.to_pylist()})
+    step = _neighbours.CELL + _neighbours.GAP
+    left = _neighbours.MARGIN + _neighbours.CELL + _neighbours.SPACE
+    for row, item in enumerate(near.items):
+        top = _neighbours.MARGIN + _neighbours.HEADING + row * step
+        for place, neighbour in enumerate(near.sets["minilm-cnn"][item]):
+            corner = left + place * step + 20, top + 60  # below a title, and within an image
+            expected = cells[neighbour].getpixel((20, 60))
+            difference = np.subtract(picture.convert("RGB").getpixel(corner), expected)
+            assert np.abs(difference).max() < 16, (item, neighbour)  # the palette is of few colours
+
+
+def test_without_graphs_the_picture_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "neighbours.png"
+    _neighbours.main([str(path), "shop", "beit3", "--root", str(tmp_path)])
+    assert not path.exists()
+    assert "unchanged: no items with neighbours" in capsys.readouterr().err

@@ -12,11 +12,13 @@ import typer
 import yaml
 from commands import alignrec as command
 from commands import blocks, executed
+from PIL import Image
 
 import alignrec
 from alignrec.commands import params
 from alignrec.commands.app import app
 from alignrec.pipeline import io
+from alignrec.pipeline.features.names import feature_sets
 from benchmarks import _figures
 
 HERE = Path(__file__)
@@ -96,6 +98,17 @@ def test_the_version_is_one() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(re.sub(r"<!-- figures.*?/figures -->", "", README, flags=re.DOTALL).split()) < 800
+
+
+def test_the_picture_is_of_feature_sets_that_the_readme_and_the_makefile_name() -> None:
+    path = "docs/neighbours.png"
+    shown = Image.open(ROOT / path).text["features"].split()
+    sample = params.load(ROOT / "params.yaml", "sample")
+    assert {"linear", "beit3"} <= {*shown} <= {*feature_sets(sample, "sample")}
+    assert f"-m benchmarks._neighbours {path} sample {' '.join(shown)}\n" in (ROOT / "Makefile").read_text()
+    (alternative,) = re.findall(rf"!\[([^\]]*)\]\({path}\)", README)
+    assert [name for name in shown if name not in re.findall(r"[\w-]+", alternative)] == []
+    assert (ROOT / path).stat().st_size < 200_000
 
 
 @pytest.mark.usefixtures("with_dvc")
