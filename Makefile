@@ -10,7 +10,7 @@ APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # pip compiles nothing: Python does at the first import, which has to last
 
-.PHONY: help repro recover init hook test test-processors browser bench realdata rehearsal fuzz kill figures vendor docs clean
+.PHONY: help repro recover init hook test test-processors browser bench realdata libraries rehearsal fuzz kill figures vendor docs clean
 
 ITEMS ?= 300
 MINUTES ?= 60
@@ -71,6 +71,9 @@ bench: .venv/installed-test ## speed and memory beside a reference -> benchmarks
 
 realdata: .venv/installed-test ## the real data sets of ../shared/data, and their table
 	python -m tests.realdata
+
+libraries: .venv/installed-test ## the blocks of docs/ for other libraries, each installed into an environment of its own
+	ALIGNREC_LIBRARIES=$(CURDIR)/outputs/libraries pytest -n 0 tests/export/test_docs.py tests/release/test_docs.py
 
 rehearsal: .venv/installed-test ## profiles/baby.yaml on files of the published layouts, with what it takes
 	python -m benchmarks._rehearsal --items $(ITEMS)

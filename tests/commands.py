@@ -6,7 +6,6 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from typer.testing import CliRunner, Result
 
@@ -22,14 +21,6 @@ def alignrec(*arguments: object, cwd: Path | str = ".", **environment: str) -> R
 def blocks(text: str, language: str) -> list[str]:
     """Return the blocks of code in a page of Markdown."""
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
-def executed(code: str, folder: Path) -> dict[str, Any]:
-    """Run code in a folder; return its names."""
-    names: dict[str, Any] = {}
-    with contextlib.chdir(folder):
-        exec(code, names)
-    return names
 
 
 def script(name: str) -> ModuleType:

@@ -11,7 +11,8 @@ import pytest
 import typer
 import yaml
 from commands import alignrec as command
-from commands import blocks, executed
+from commands import blocks
+from environments import executed, scripts
 from PIL import Image
 
 import alignrec
@@ -115,12 +116,19 @@ def test_the_picture_is_of_feature_sets_that_the_readme_and_the_makefile_name() 
 def test_the_tutorials_script_and_new_print_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", "/")
     tutorial = PAGES[ROOT / "docs/tutorial.md"]
-    executed(blocks(tutorial, "python")[0], tmp_path)
+    writes, reads = scripts(tutorial)
+    executed(writes, tmp_path)
     done = command(*shlex.split(blocks(tutorial, "bash")[0])[1:], cwd=tmp_path)
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith(blocks(tutorial, "text")[0])
     made = yaml.safe_load((tmp_path / "params.yaml").read_text())
     assert {"minilm", "tfidf"} <= {*made["encode"]["encoders"]}
+
+    release = tmp_path / "outputs/publish/mine/release"
+    assert command("fetch", "sample", "--to", release).exit_code == 0  # as training takes minutes
+    (shapes,) = executed(reads, tmp_path, "(x.shape[0], users.shape[1], items.shape)")
+    assert shapes[0] == shapes[2][0]
+    assert shapes[1] == shapes[2][1]
 
 
 # --- tables match files of figures

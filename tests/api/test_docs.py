@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import shops
 import toy
-from commands import blocks, executed
+from environments import Script, executed, scripts
 from pyarrow import csv
 
 import alignrec
@@ -17,7 +17,7 @@ from alignrec.pipeline.runtime.layout import Layout
 
 DOCS = Path(alignrec.__file__).parent.parent / "docs"
 PAGE = (DOCS / "python.md").read_text()
-BLOCKS = blocks(PAGE, "python")
+SCRIPTS = scripts(PAGE)
 README = (DOCS.parent / "README.md").read_text()
 
 
@@ -31,44 +31,49 @@ def beside(layout: Layout, interactions: pa.Table, tmp_path_factory: pytest.Temp
     return folder
 
 
-def block(call: str) -> str:
-    (code,) = (code for code in BLOCKS if f"alignrec.{call}(" in code)
-    assert len(code.strip().splitlines()) <= 12, "ten lines each"
-    return code
+def script(call: str) -> Script:
+    (found,) = (script for script in SCRIPTS if f"alignrec.{call}(" in script.code.partition("\n\n")[2])
+    assert len(found.code.strip().splitlines()) <= 12, "ten lines each"
+    return found
 
 
 def test_the_readme_reads_a_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads the embedded release, in an empty folder."""
-    (code,) = blocks(README, "python")
+    (readme,) = scripts(README)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    names = executed(code, tmp_path)
-    assert np.array_equal(names["vector"], names["x"][0])
+    vector, x = executed(readme, tmp_path, "vector", "x")
+    assert np.array_equal(vector, x[0])
 
 
 def test_read(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = (code for code in BLOCKS if "release.graph" in code)
-    names = executed(code, beside)
-    assert list(names["titles"]) == shops.TITLES
-    assert np.array_equal(names["same"], names["x"][0])
-    assert names["asin"] == "i0"
-    assert names["neighbours"].nnz == 4
-    assert names["scores"].shape == (shops.ITEMS,)
+    values = ("titles.to_pylist()", "asin", "same", "x", "neighbours.nnz", "scores.shape")
+    titles, asin, same, x, edges, shape = executed(SCRIPTS[0], beside, *values)
+    assert "release.graph" in SCRIPTS[0].code
+    assert titles == shops.TITLES
+    assert np.array_equal(same, x[0])
+    assert (asin, edges, shape) == ("i0", 4, (shops.ITEMS,))
     assert capsys.readouterr().out.startswith("<Release shop 0.1.0: 50 items, 60 users, features beit3> users=60")
 
 
-def test_probe_and_fit(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    names = executed(block("probe"), beside)
-    assert 0.5 < names["hit"] <= 1
+def test_probe(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hit, probes = executed(script("probe"), beside, "hit", "table['probe'].to_pylist()")
+    assert 0.5 < hit <= 1
+    assert set(probes) == {"zero_shot", "item_cf", "content_knn", "linear_cf"}
     assert "shuffled" in capsys.readouterr().out
-    assert set(names["table"].probe) == {"zero_shot", "item_cf", "content_knn", "linear_cf"}
-    names = executed(block("fit"), beside)
+
+
+def test_fit(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    score, product = executed(script("fit"), beside, "score", "float(users.of('u0') @ items.of(item))")
+    assert score == pytest.approx(product)
     assert len(capsys.readouterr().out.splitlines()) == 1 + 5
-    assert names["score"] == pytest.approx(float(names["users"].of("u0") @ names["items"].of(names["item"])))
-    tested = ["load", "encoder", "probe", "fit"]
-    assert [re.findall(r"alignrec\.(\w+)\(", code)[-1] for code in BLOCKS] == tested
 
 
 @pytest.mark.slow
 def test_encode(beside: Path) -> None:
-    names = executed(block("encoder"), beside)
-    assert np.all(np.abs(names["y"]).sum(axis=1) > 0)
+    (y,) = executed(script("encoder"), beside, "y")
+    assert np.all(np.abs(y).sum(axis=1) > 0)
+
+
+def test_each_block_has_a_test() -> None:
+    called = [re.findall(r"alignrec\.(\w+)\(", script.code)[-1] for script in SCRIPTS]
+    assert called == ["load", "encoder", "probe", "fit"]

@@ -17,7 +17,8 @@ import pytest
 import releases
 import toy
 import yaml
-from commands import alignrec, blocks, executed
+from commands import alignrec, blocks
+from environments import Script, executed, scripts
 from PIL import Image
 
 from alignrec import schemas
@@ -119,15 +120,12 @@ def nearest(x: np.ndarray, item: int) -> list[tuple[str, float]]:
 
 
 def test_the_cards_python_runs(release: Path, x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pandas")
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    examples = card_blocks(release, "python")
-    assert len(examples) == 3  # datasets, pyarrow, pandas
-    for code in examples:
-        names = executed(code, release)
-        assert np.array_equal(names["x"], x)
-        assert np.array_equal(np.asarray(names["ids"]), np.arange(toy.ITEMS))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    needs = [("datasets",), ("pyarrow", "numpy"), ("pandas", "pyarrow")]
+    for code, packages in zip(card_blocks(release, "python"), needs, strict=True):
+        vectors, ids = executed(Script(code, packages), release, "x", "[int(i) for i in ids]")
+        assert np.array_equal(vectors, x)
+        assert ids == list(range(toy.ITEMS))
 
 
 def test_the_cards_cosine_query_runs_in_duckdb(release: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,9 +160,7 @@ WIDE = np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype("f4")
 WIDE[11] = 0  # an item without content
 
 
-def snippet(label: str) -> str:
-    (code,) = (block for block in blocks(READING, "python") if block.partition("\n")[0].endswith(f"# {label}"))
-    return code
+SCRIPTS = {script.library: script for script in scripts(READING)}
 
 
 @pytest.fixture
@@ -178,21 +174,38 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("library", ["pyarrow", "pandas", "polars", "datasets"])
+READERS = ["pyarrow", "pandas", "polars", "datasets"]
+DATABASES = {
+    "lancedb": "[row['asin'] for row in near]",
+    "qdrant-client": "[point.payload['asin'] for point in near]",
+    "pgvector": "[asin for asin, in near]",
+}
+"""library -> the identifiers that it finds"""
+
+
+def test_each_block_has_a_test() -> None:
+    assert sorted(SCRIPTS) == sorted([*READERS, *DATABASES, "mlcroissant", "faiss-cpu"])
+    assert len(SCRIPTS) == len(blocks(READING, "python"))
+
+
+@pytest.mark.parametrize("library", READERS)
 def test_python_reads_features(library: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = pytest.importorskip(library)
-    if library == "datasets":
-        monkeypatch.setattr(module.config, "HF_DATASETS_CACHE", here)
-    names = executed(snippet("Hugging Face" if library == "datasets" else library), here)
-    assert np.array_equal(names["x"], WIDE)
+    monkeypatch.setenv("HF_HOME", str(here))
+    (x,) = executed(SCRIPTS[library], here, "x")
+    assert np.array_equal(x, WIDE)
 
 
-@pytest.mark.parametrize(("library", "label"), [("lancedb", "LanceDB"), ("qdrant_client", "Qdrant")])
-def test_a_vector_database_finds_the_nearest(library: str, label: str, here: Path) -> None:
-    pytest.importorskip(library)
-    found = [
-        one["asin"] if library == "lancedb" else one.payload["asin"] for one in executed(snippet(label), here)["near"]
-    ]
+def test_croissant_names_the_features(beside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROISSANT_CACHE", str(tmp_path))
+    (x,) = executed(SCRIPTS["mlcroissant"], beside, "x")
+    assert np.array_equal(x, io.matrix(io.read_features(beside / "release/features/beit3")["vector"]))
+
+
+@pytest.mark.parametrize("library", DATABASES)
+def test_a_vector_database_finds_the_nearest(library: str, here: Path) -> None:
+    if library == "pgvector" and "PGHOST" not in os.environ:
+        pytest.skip("PGHOST names no server of PostgreSQL")
+    (found,) = executed(SCRIPTS[library], here, DATABASES[library])
     assert [asin for asin in found if asin != "A7"][:4] == [asin for asin, _ in nearest(WIDE, 7)][1:]
 
 
@@ -205,6 +218,5 @@ def test_duckdb_finds_the_nearest(here: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_faiss_reads_the_index(here: Path) -> None:
-    pytest.importorskip("pandas")
-    (code,) = (block for block in blocks(READING, "python") if "faiss" in block)
-    assert np.array_equal(executed(code, here)["items"], np.argsort(-WIDE[:3] @ WIDE.T, axis=1)[:, :10])
+    (items,) = executed(SCRIPTS["faiss-cpu"], here, "items")
+    assert np.array_equal(items, np.argsort(-WIDE[:3] @ WIDE.T, axis=1)[:, :10])

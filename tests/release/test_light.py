@@ -7,26 +7,14 @@ dependencies need, directly or not.
 import json
 import re
 import shutil
-import subprocess
-import sys
-import tomllib
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import pytest
+from environments import absent_modules, python
 
 from alignrec.pipeline.io.errors import COMPARE, HEAVY, installing
 
 ROOT = Path(__file__).parent.parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-REFUSING = """
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in absent:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Absent())
-"""
 COMMANDS = """
 from alignrec.commands.app import app
 sys.exit(any([app(arguments, standalone_mode=False) for arguments in commands]))
@@ -85,38 +73,9 @@ for command in (
 """
 
 
-def distribution(requirement: str) -> str:
-    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()  # type: ignore[index]
-
-
-def installed_with(requirements: list[str]) -> set[str]:
-    """Return the distributions that `requirements` install, without extras."""
-    todo, brought = [distribution(r) for r in requirements], set[str]()
-    while todo:
-        name = todo.pop()
-        if name in brought:
-            continue
-        brought.add(name)
-        try:
-            more = requires(name) or []
-        except PackageNotFoundError:  # for another platform
-            continue
-        todo += [distribution(r) for r in more if "extra ==" not in r]
-    return brought
-
-
 @pytest.fixture(scope="module")
 def absent() -> set[str]:
-    light = installed_with(PROJECT["dependencies"])
-    modules = packages_distributions()
-    names = {m for m, owners in modules.items() if not {distribution(o) for o in owners} & light}
-    return names - {"alignrec"}
-
-
-def python(absent: set[str], cwd: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process without some modules."""
-    script = f"absent = {absent!r}\n{REFUSING}{code}"
-    return subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True)
+    return absent_modules(("alignrec",))
 
 
 def light(absent: set[str], cwd: Path, *commands: tuple[str, ...]) -> tuple[int, str, str]:

@@ -1,0 +1,82 @@
+"""The Python of docs/exports.md and docs/cold-items.md runs as written, each library in an environment of its own."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from commands import alignrec
+from environments import LIBRARIES, executed, scripts
+
+from alignrec.pipeline import io
+from alignrec.pipeline.runtime.code import ROOT
+
+COLD = {script.library: script for script in scripts((ROOT / "docs/cold-items.md").read_text())}
+(CORNAC,) = scripts((ROOT / "docs/exports.md").read_text())
+NEW = 6  # items that no user has
+USER = 7
+USERS = 20  # of Cornac's
+LEVELS, CODES = 3, 64
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sample") / "release"
+    assert alignrec("fetch", "sample", "--to", folder).exit_code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cold(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the commands of docs/cold-items.md write, x.npy and l3ae.py."""
+    folder = tmp_path_factory.mktemp("cold")
+    options = ("--format", "npy", "--features", "linear", "--to", folder / "export")
+    assert alignrec("export", release, *options).exit_code == 0
+    known = np.load(folder / "export/linear.npy")
+    rng = np.random.default_rng(0)
+    (folder / "new").mkdir()
+    table = pa.table({"vector": io.vectors(rng.normal(size=(NEW, known.shape[1])))})
+    pq.write_table(table, folder / "new/vectors.parquet")
+    executed(COLD["alignrec"], folder)
+    (folder / "l3ae.py").write_text(COLD["numpy"].code)
+    return folder
+
+
+@pytest.mark.slow
+def test_l3ae_scores_new_items(cold: Path) -> None:
+    new, weights = executed(COLD["numpy"], cold, "cold.tolist()", "l3ae()[-6:]")
+    assert new[-NEW:] == list(range(weights.shape[1]))[-NEW:]
+    assert np.abs(weights).sum(axis=1).min() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["lenskit", "rectools", "implicit"])
+def test_a_library_ranks_cold_items_as_l3ae_scores_them(cold: Path, library: str) -> None:
+    items, scores = executed(COLD[library], cold, "[*map(int, items)]", "[*map(float, scores)]")
+    new, expected = executed(COLD["numpy"], cold, "cold", f"(train[{USER}] @ l3ae())[0]")
+    best = new[np.argsort(-expected[new])]
+    assert items[:5] == best[:5].tolist()
+    assert np.allclose(scores[:5], expected[best[:5]], rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_cornac_reads_an_export_and_codes(release: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    assert alignrec("export", release, "--format", "cornac", "--to", folder).exit_code == 0
+    for name in ("train", "valid", "test"):  # few users, as all take an hour
+        lines = (folder / f"{name}.tsv").read_text().splitlines(keepends=True)
+        kept = [line for line in lines if int(line.partition("\t")[0]) < USERS]
+        (folder / f"{name}.tsv").write_text("".join(kept))
+    items = io.rows([release / "items.parquet"])
+    codes = np.random.default_rng(0).integers(CODES, size=(items, LEVELS))
+    column = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel(), pa.int16()), LEVELS)
+    pq.write_table(pa.table({"codes": column}), folder / "codes.parquet")
+    rows, users = executed(CORNAC, folder, "len(rows)", "len({user for user, _, _ in test})")
+    assert (rows, users) == (items, USERS)
+
+
+def test_each_block_has_a_test() -> None:
+    assert [*COLD] == ["alignrec", "numpy", "lenskit", "rectools", "implicit"]
+    assert CORNAC.library == "cornac"
+    assert f"{LIBRARIES}=" in (ROOT / "Makefile").read_text()
