@@ -20,6 +20,8 @@ from alignrec.commands import params
 from alignrec.commands.app import app
 from alignrec.pipeline import io
 from alignrec.pipeline.features.names import feature_sets
+from alignrec.pipeline.images import access
+from alignrec.pipeline.images.params import RATE
 from benchmarks import _figures
 
 HERE = Path(__file__)
@@ -37,8 +39,8 @@ FILE = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`")
 
 LINES = [
     line.partition(" #")[0].strip()
-    for page in (ROOT / "README.md", ROOT / "docs/install.md", ROOT / "docs/stages.md")
-    for command in "".join(blocks(PAGES[page], "bash")).splitlines()
+    for page in PAGES.values()
+    for command in "".join(blocks(page, "bash")).splitlines()
     for line in command.split("&&")
     if line.strip() and not line.startswith("#")
 ]
@@ -75,19 +77,11 @@ def test_commands_targets_and_profiles_exist() -> None:
     assert {"repro", "test"} <= shown <= targets
 
 
-def test_parameters_are_valid(tmp_path: Path) -> None:
-    path, whole = tmp_path / "params.yaml", 0
-    for page, text in PAGES.items():
-        for block in blocks(text, "yaml"):
-            found = yaml.safe_load(block)
-            if {"datasets", "sources"} <= found.keys():
-                whole += 1
-                path.write_text(block)
-                assert all(params.load(path, dataset).datasets for dataset in params.load(path).datasets)
-            elif page.name in ("README.md", "encoders.md", "release.md"):
-                path.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n" + block)
-                assert set(params.load(path).encoders) >= found.get("encoders", {}).keys()
-    assert whole >= 3
+def test_a_page_names_what_limits_requests_of_jobs() -> None:
+    page = " ".join(PAGES[ROOT / "docs/cluster.md"].split())
+    assert f"at most {RATE:g} requests a second over {access.PER_HOST} connections" in page
+    assert f"up to {8 * RATE:g} over {8 * access.PER_HOST}," in page
+    assert f"with up to {2 * RATE:g} requests a second over {2 * access.PER_HOST} connections" in page
 
 
 def test_the_version_is_one() -> None:
