@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import pytest
 import yaml
-from alignrec.pipeline.runtime.config import EXTENDS, Section, merge
 from commands import blocks
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -17,6 +16,8 @@ from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.features.names import KINDS
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.runtime.code import ROOT
+from alignrec.pipeline.runtime.section import Section
+from alignrec.pipeline.runtime.yaml_files import EXTENDS, merge
 from alignrec.pipeline.sources.base import SOURCES
 
 PAGES = {

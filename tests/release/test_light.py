@@ -7,6 +7,8 @@ dependencies need, directly or not.
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
