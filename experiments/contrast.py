@@ -12,7 +12,7 @@ from tqdm import trange
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3.pretrain import warmup_cosine
+from alignrec.pipeline.beit3.training import warmup_cosine
 from alignrec.pipeline.images.decode import decode_all, normalise_pixels
 from alignrec.pipeline.linalg.device import pick_device
 from alignrec.pipeline.runtime.layout import Layout

@@ -98,7 +98,7 @@ def features(root: Path, *names: str) -> dict[str, np.ndarray]:
 def run(root: Path) -> dict[str, Any]:
     """Pre-train on the shop; few held-out targets are enough, as drawing more takes longer than training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "ENOUGH", 1)
+        patch.setattr(losses, "MIN_TARGETS", 1)
         toy.run("pretrain", load(root / "params.yaml"), root, "toy")
     notes: dict[str, Any] = json.loads(Layout(root, "toy").run_record("pretrain").read_text())["notes"]
     return notes

@@ -3,7 +3,6 @@
 Letters: I items, B batch, S image side, P patches, T text ids.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -11,20 +10,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.random import Generator
 from torch import Tensor
 
-from alignrec.pipeline.beit3.params import HELD_OUT, MOST_HELD_OUT, Pretrain
+from alignrec.pipeline.beit3.masks import (
+    MASKED_PATCHES_SHARE,
+    MASKED_UNPAIRED_SHARE,
+    MaskRates,
+    draw_masks,
+    make_generators,
+)
+from alignrec.pipeline.beit3.params import HELD_OUT_SHARE, MAX_HELD_OUT, Pretrain
 from alignrec.pipeline.beit3.tokenizer import UNK, pad_rows
 from alignrec.pipeline.images.decode import normalise_pixels
 from alignrec.pipeline.runtime.seeds import seed_for
 
-IMAGE_MASK = 0.4  # share of masked patches (BEiT3)
-TEXT_ONLY = 0.15  # share of masked text ids if the image is absent or hidden (BEiT3)
-ASPECT = 0.3  # minimum aspect ratio of a masked block; the maximum is its inverse (BEiT)
-TOKENS = 128  # text ids per item of a micro-batch, with padding
-BLOCK = 16 / 196  # minimum masked block, as a share of the patches (BEiT3)
-COUNTED = 10_000  # maximum train items among which the most frequent targets are counted
+TOKENS_PER_ITEM = 128  # text ids per item of a micro-batch, with padding
+MAX_COUNTED_ITEMS = 10_000  # train items among which the most frequent targets are counted
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class TextParts(Sequence[np.ndarray]):
         return len(self.ends)
 
     def __getitem__(self, item: Any) -> Any:
-        return self.flat[self.ends[item - 1] if item else 0 : self.ends[item]]
+        start = self.ends[item - 1] if item else 0
+        return self.flat[start : self.ends[item]]
 
 
 @dataclass(frozen=True)
@@ -67,36 +69,35 @@ class Corpus:
     def usable(self) -> np.ndarray:
         return np.flatnonzero((self.lengths_of_items > 2) | (self.row >= 0))
 
-    def share_read(self, times: float) -> float:
-        """Return the mean share of a text that is expected to be read if each item is drawn `times` times."""
-        held = np.add.reduceat(self.lengths - 2, self.first[:-1])
-        read = held * (1 - (1 - 1 / np.diff(self.first)) ** times)
-        texts = self.whole > 0
-        return float((read[texts] / self.whole[texts]).mean()) if texts.any() else 1.0
+    def share_read(self, passes: float) -> float:
+        """Return the mean share of a text that is expected to be read if each item is drawn `passes` times."""
+        pieces = np.add.reduceat(self.lengths - 2, self.first[:-1])
+        share_missed = (1 - 1 / np.diff(self.first)) ** passes
+        pieces_read = pieces * (1 - share_missed)
+        has_text = self.whole > 0
+        if not has_text.any():
+            return 1.0
+        return float((pieces_read[has_text] / self.whole[has_text]).mean())
 
     def draw_parts(self, items: np.ndarray, seed: int) -> np.ndarray:
-        counts, own = self.first[items + 1] - self.first[items], seed_for(seed, "part of a text")
-        long = np.flatnonzero(counts > 1)
-        drawn = np.zeros(len(items), np.int64)
-        drawn[long] = [
-            rng.integers(counts[i])
-            for i, rng in zip(long, make_generators(items[long], own), strict=True)
-        ]
-        return self.first[items] + drawn
+        counts = self.first[items + 1] - self.first[items]
+        is_long = np.flatnonzero(counts > 1)
+        rngs = make_generators(items[is_long], seed_for(seed, "part of a text"))
+        offset = np.zeros(len(items), np.int64)
+        for i, rng in zip(is_long, rngs, strict=True):
+            offset[i] = rng.integers(counts[i])
+        return self.first[items] + offset
 
     def all_parts(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return all parts of B items, int64 [n], the position of each one's item, and its share of the text."""
         counts = self.first[items + 1] - self.first[items]
         owner = np.repeat(np.arange(len(items)), counts)
-        parts = np.arange(len(owner)) + np.repeat(
-            self.first[items] - np.cumsum(counts) + counts, counts
-        )
+        before = np.cumsum(counts) - counts  # parts of earlier items of the batch
+        parts = np.arange(len(owner)) + np.repeat(self.first[items] - before, counts)
+
         pieces = np.maximum(self.lengths[parts] - 2, 1)
-        return (
-            parts,
-            owner,
-            (pieces / np.bincount(owner, pieces, len(items))[owner]).astype(np.float32),
-        )
+        pieces_of_items = np.bincount(owner, pieces, len(items))
+        return parts, owner, (pieces / pieces_of_items[owner]).astype(np.float32)
 
 
 class NetworkInputs(NamedTuple):
@@ -118,21 +119,12 @@ class MaskedBatch(NamedTuple):
     teacher: Tensor | None = None  # float [B, W], of length 1, or zero if unknown
 
     def counts(self) -> Tensor:
-        """Return the number of targets of each of TERMS, int64 [3]."""
+        """Return the number of targets of each of `losses.TERMS`, int64 [3]."""
         patches = self.patch_mask.sum()
-        taught = (
-            torch.zeros_like(patches) if self.teacher is None else self.teacher.any(dim=1).sum()
-        )
+        taught = torch.zeros_like(patches)
+        if self.teacher is not None:
+            taught = self.teacher.any(dim=1).sum()
         return torch.stack([patches, self.piece_mask.sum(), taught])
-
-
-class MaskRates(NamedTuple):
-    """Fractions of patches and text ids to mask, and of image-text pairs to hide one modality of."""
-
-    patches: float
-    paired: float  # share of masked text ids of items with an image
-    unpaired: float  # share of masked text ids of items whose image is absent or hidden
-    hidden: float  # share of pairs whose image is hidden, and share whose text is
 
 
 @dataclass(frozen=True)
@@ -145,12 +137,13 @@ class PretrainTask:
     params: Pretrain
     seed: int
     device: torch.device
-    share_held_out: float = HELD_OUT
+    share_held_out: float = HELD_OUT_SHARE
     target: np.ndarray | None = None  # float32 [I, W], see `prepare.read_target`; None: no teachers
 
     @property
     def rates(self) -> MaskRates:
-        return MaskRates(IMAGE_MASK, self.params.text_mask, TEXT_ONLY, self.params.hide)
+        paired, hidden = self.params.text_mask, self.params.hide
+        return MaskRates(MASKED_PATCHES_SHARE, paired, MASKED_UNPAIRED_SHARE, hidden)
 
     @cached_property
     def train(self) -> np.ndarray:
@@ -158,27 +151,25 @@ class PretrainTask:
 
     @cached_property
     def held_out(self) -> np.ndarray:
-        order = np.random.default_rng(seed_for(self.seed, "held out")).permutation(
-            self.corpus.usable
-        )
-        return np.sort(order[: min(round(self.share_held_out * len(order)), MOST_HELD_OUT)])
+        rng = np.random.default_rng(seed_for(self.seed, "held out"))
+        order = rng.permutation(self.corpus.usable)
+        count = min(round(self.share_held_out * len(order)), MAX_HELD_OUT)
+        return np.sort(order[:count])
 
     @cached_property
     def most_frequent(self) -> dict[str, int]:
-        """The most frequent visual token (`mim`) and piece (`mlm`) of at most COUNTED train items; -1 without any."""
-        items = np.random.default_rng(seed_for(self.seed, "frequencies")).permutation(self.train)[
-            :COUNTED
-        ]
-        ids = [
-            np.zeros(0, np.int32),
-            *(self.corpus.parts[part] for part in self.corpus.first[items]),
-        ]
-        pieces, rows = np.concatenate(ids), self.corpus.row[items]
-        targets = {"mim": self.codes[rows[rows >= 0]].ravel(), "mlm": pieces[pieces > UNK]}
-        return {
-            term: int(np.bincount(seen).argmax()) if len(seen) else -1
-            for term, seen in targets.items()
-        }
+        """Most frequent visual token (`mim`) and piece (`mlm`) of MAX_COUNTED_ITEMS train items; -1 without any."""
+        rng = np.random.default_rng(seed_for(self.seed, "frequencies"))
+        items = rng.permutation(self.train)[:MAX_COUNTED_ITEMS]
+        parts = [self.corpus.parts[part] for part in self.corpus.first[items]]
+        pieces = np.concatenate([np.zeros(0, np.int32), *parts])
+        rows = self.corpus.row[items]
+        codes = self.codes[rows[rows >= 0]].ravel()
+        return {"mim": _most_frequent(codes), "mlm": _most_frequent(pieces[pieces > UNK])}
+
+
+def _most_frequent(values: np.ndarray) -> int:
+    return int(np.bincount(values).argmax()) if len(values) else -1
 
 
 def make_batch(
@@ -189,103 +180,53 @@ def make_batch(
     parts: np.ndarray | None = None,
 ) -> MaskedBatch:
     """Move items, int64 [B], to the device with freshly drawn masks; `parts`, int64 [B], are drawn unless given."""
-    corpus, patches = task.corpus, task.codes.shape[1]
-    move = partial(torch.as_tensor, device=task.device)
-    texts = [corpus.parts[i] for i in (corpus.draw_parts(items, seed) if parts is None else parts)]
+    corpus = task.corpus
+    if parts is None:
+        parts = corpus.draw_parts(items, seed)
+    texts = [corpus.parts[part] for part in parts]
     ids, padding = pad_rows(texts)
     has_text = np.array([len(text) > 2 for text in texts], bool)
+
     has_image = corpus.row[items] >= 0
     rows = corpus.row[items][has_image]
-    image = np.zeros((len(items), *corpus.pixels.shape[1:]), corpus.pixels.dtype)
-    image[has_image] = corpus.pixels[rows]
-    read = normalise_pixels(image) if image.dtype == np.uint8 else torch.from_numpy(image)
-    codes = np.zeros((len(items), patches), np.int64)
-    codes[has_image] = task.codes[rows]
+    image = _fill_rows(corpus.pixels, rows, has_image, corpus.pixels.dtype)
+    codes = _fill_rows(task.codes, rows, has_image, np.int64)
+    pixels = normalise_pixels(image) if image.dtype == np.uint8 else torch.from_numpy(image)
+
     rngs = make_generators(items, seed)
-    masked, pieces, no_image, no_text = draw_masks(ids, has_image, has_text, patches, rates, rngs)
+    masks = draw_masks(ids, has_image, has_text, task.codes.shape[1], rates, rngs)
+    hidden_ids = padding | masks.no_text[:, None]
+
+    move = partial(torch.as_tensor, device=task.device)
     return MaskedBatch(
-        NetworkInputs(
-            read.to(task.device), move(ids), move(padding | no_text[:, None]), move(no_image)
-        ),
+        NetworkInputs(pixels.to(task.device), move(ids), move(hidden_ids), move(masks.no_image)),
         move(codes),
-        move(masked),
-        move(pieces),
+        move(masks.patches),
+        move(masks.pieces),
         None if task.target is None else move(task.target[items]),
     )
 
 
-def split_batch(items: np.ndarray, lengths: np.ndarray, least: int = 1) -> list[np.ndarray]:
-    """Cut items, int64 [B], into batches of at least `least` that need no more memory than B texts of TOKENS ids."""
-    room = TOKENS * len(items)
-    if len(items) * lengths.max(initial=0) <= room:
+def _fill_rows(values: np.ndarray, rows: np.ndarray, present: np.ndarray, dtype: Any) -> np.ndarray:
+    """Return `values[rows]` where `present`, bool [B], and zeros elsewhere: [B, ...]."""
+    out = np.zeros((len(present), *values.shape[1:]), dtype)
+    out[present] = values[rows]
+    return out
+
+
+def split_batch(items: np.ndarray, lengths: np.ndarray, min_items: int = 1) -> list[np.ndarray]:
+    """Cut items, int64 [B], into batches of at least `min_items`, none larger than B texts of TOKENS_PER_ITEM ids."""
+    max_tokens = TOKENS_PER_ITEM * len(items)
+    if len(items) * lengths.max(initial=0) <= max_tokens:
         return [items]
-    out: list[list[int]] = [[]]
+
+    batches: list[list[int]] = [[]]
     for place in np.argsort(lengths, kind="stable"):  # sorted by length, which saves padding
-        if len(out[-1]) >= least and (len(out[-1]) + 1) * lengths[place] > room:
-            out.append([])
-        out[-1].append(place)
-    if len(out[-1]) < least:
-        out[-2:] = [out[-2] + out[-1]]
-    return [items[part] for part in out]
-
-
-def make_generators(items: np.ndarray, *seed: int) -> list[Generator]:
-    """Return a generator per item, so that masks do not depend on the rest of the batch or on earlier draws."""
-    return [np.random.default_rng((*seed, int(item))) for item in items]
-
-
-def draw_masks(
-    ids: np.ndarray,
-    has_image: np.ndarray,
-    has_text: np.ndarray,
-    patches: int,
-    rates: MaskRates,
-    rngs: Sequence[Generator],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draw the masks of ids, int64 [B, T], and P patches; `has_image` and `has_text` are bool [B].
-
-    Returns masked patches, bool [B, P], masked pieces, bool [B, T], and absent or hidden images and texts, bool [B].
-    """
-    pair = has_image & has_text
-    draw = np.array([rng.random() for rng in rngs])
-    no_image = ~has_image | (pair & (draw < rates.hidden))
-    no_text = ~has_text | (pair & (draw >= 1 - rates.hidden))
-    masked = mask_patches(patches, rates.patches, rngs) & ~no_image[:, None]
-    pieces = (
-        mask_pieces(ids, np.where(no_image, rates.unpaired, rates.paired), rngs) & ~no_text[:, None]
-    )
-    return masked, pieces, no_image, no_text
-
-
-def mask_patches(patches: int, share: float, rngs: Sequence[Generator]) -> np.ndarray:
-    """Mask a share of the patches of B images, bool [B, P]: in blocks, as BEiT, if they form a square, or singly."""
-    grid, wanted = math.isqrt(patches), round(share * patches)
-    if not patches or grid**2 != patches:
-        return np.stack([rng.permutation(patches) for rng in rngs]) < wanted
-    masks = np.zeros((len(rngs), grid, grid), bool)
-    for mask, rng in zip(masks, rngs, strict=True):
-        for _ in range(patches):
-            left = wanted - int(mask.sum())
-            if left <= 0:
-                break
-            # mask a block of random size and aspect ratio, unless that would exceed what is left
-            area = rng.uniform(min(left, max(1, BLOCK * grid * grid)), left)
-            aspect = math.exp(rng.uniform(math.log(ASPECT), -math.log(ASPECT)))
-            height = min(grid, max(1, round(math.sqrt(area * aspect))))
-            width = min(grid, max(1, round(math.sqrt(area / aspect))))
-            top, start = rng.integers(grid - height + 1), rng.integers(grid - width + 1)
-            block = mask[top : top + height, start : start + width]
-            if block.size - int(block.sum()) <= left:
-                block[:] = True
-        free = np.flatnonzero(~mask.ravel())  # mask the rest, too small for a block, at random
-        mask.ravel()[rng.choice(free, wanted - int(mask.sum()), replace=False)] = True
-    return masks.reshape(len(rngs), -1)
-
-
-def mask_pieces(ids: np.ndarray, rates: np.ndarray, rngs: Sequence[Generator]) -> np.ndarray:
-    """Mask a share, float [B], of the pieces of each row, rounded up, without special ids: bool [B, T]."""
-    draws = np.stack([rng.random(ids.shape[1]) for rng in rngs])
-    draws = np.where(ids > UNK, draws, 2.0)  # special ids come last
-    wanted = np.ceil(rates * (ids > UNK).sum(axis=1)).astype(int)
-    rank = draws.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
-    return rank < wanted[:, None]
+        size = len(batches[-1])
+        if size >= min_items and (size + 1) * lengths[place] > max_tokens:
+            batches.append([])
+        batches[-1].append(place)
+    if len(batches[-1]) < min_items:
+        last = batches.pop()
+        batches[-1] += last
+    return [items[batch] for batch in batches]

@@ -22,26 +22,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alignrec.pipeline.beit3.corpus import (
-    MaskedBatch,
-    MaskRates,
-    PretrainTask,
-    make_batch,
-    split_batch,
-)
+from alignrec.pipeline.beit3.corpus import MaskedBatch, PretrainTask, make_batch, split_batch
+from alignrec.pipeline.beit3.masks import MaskRates
 from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini, centre_halves
 from alignrec.pipeline.beit3.network import Streams
 from alignrec.pipeline.linalg.projections import FLOOR
 from alignrec.pipeline.runtime import process
 from alignrec.pipeline.runtime.seeds import seed_for
 
-RECENT = 0.01  # minimum weight of the latest step in the running mean and covariance of CLS
 TERMS = ("mim", "mlm", "distill")
 NO_MASKING = MaskRates(0, 0, 0, 0)
-ENOUGH, MOST_DRAWS = (
-    1000,
-    32,
-)  # minimum targets of each kind, and maximum draws of masks, in the last measurement
+
+MIN_NEWEST_WEIGHT = 0.01  # of the latest step in the running mean and covariance of CLS
+
+# of the last measurement
+MIN_TARGETS = 1000  # of each kind
+MAX_DRAWS = 32  # of masks
 
 
 class MaskedLogits(NamedTuple):
@@ -66,10 +62,10 @@ class RunningWhitening(nn.Module):
         self.register_buffer("map", torch.eye(width))
         self.register_buffer("covariance", torch.zeros(width, width, dtype=torch.float64))
         self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
-        self._seen: list[Tensor] = []
+        self._of_step: list[Tensor] = []  # CLS of each part of the current step
 
     def forward(self, cls: Tensor) -> Tensor:
-        self._seen.append(cls.detach().float())
+        self._of_step.append(cls.detach().float())
         return self.read(cls)
 
     def read(self, cls: Tensor) -> Tensor:
@@ -77,19 +73,26 @@ class RunningWhitening(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        cls = torch.cat(self._seen).double()  # [n, D]
-        self._seen.clear()
-        count, total = process.all_reduce(cls.new_tensor(len(cls))), process.all_reduce(cls.sum(0))
-        centred = cls - total / count
+        cls = torch.cat(self._of_step).double()  # [n, D]
+        self._of_step.clear()
+
+        count = process.all_reduce(cls.new_tensor(len(cls)))
+        mean = process.all_reduce(cls.sum(0)) / count
+        centred = cls - mean
         covariance = process.all_reduce(centred.T @ centred) / count
+
         self.steps += 1
-        share = max(RECENT, 1 / float(self.steps))
-        shift = total / count - self.mean
-        self.covariance.lerp_(covariance + (1 - share) * torch.outer(shift, shift), share)
-        self.mean += share * shift.to(self.mean)
+        weight = max(MIN_NEWEST_WEIGHT, 1 / float(self.steps))
+        shift = mean - self.mean
+        between = (1 - weight) * torch.outer(shift, shift)
+        self.covariance.lerp_(covariance + between, weight)
+        self.mean += weight * shift.to(self.mean)
+
         variance, directions = torch.linalg.eigh(self.covariance)
         variance = variance.clamp(min=0) + FLOOR * variance.mean()
-        scale = 1 / variance.sqrt() if float(variance.mean()) > 0 else torch.ones_like(variance)
+        scale = torch.ones_like(variance)
+        if float(variance.mean()) > 0:
+            scale = 1 / variance.sqrt()
         self.map.copy_((directions * scale) @ directions.T)
 
 
@@ -115,50 +118,62 @@ class PretrainingModel(nn.Module):
 
     whitening: RunningWhitening | Centring
 
-    def __init__(self, network: BEiT3OrMini, mask_id: int, taught: int = 0) -> None:
+    def __init__(self, network: BEiT3OrMini, mask_id: int, taught_width: int = 0) -> None:
         super().__init__()
         width = network.summary_width
-        self.network, self.mask_id = network, mask_id
+        self.network = network
+        self.mask_id = mask_id
         self.whitening = Centring(width) if isinstance(network, Mini) else RunningWhitening(width)
-        self.teacher = nn.Linear(width, taught) if taught else None
+        self.teacher = nn.Linear(width, taught_width) if taught_width else None
 
     @torch.no_grad()
     def taught(self) -> Tensor | None:
         """Return the linear map from CLS to the teachers' vector, float32 [D, W]; None without teachers."""
         return None if self.teacher is None else self.whitening.map @ self.teacher.weight.T
 
-    def forward(self, step: MaskedBatch, counts: Tensor) -> Tensor:
-        """Return a part's share of each of TERMS, float32 [3]; `counts` are `MaskedBatch.counts` of the whole step."""
-        n = counts.clamp(min=1)
-        scores = predict_masked(self.network, step, self.mask_id)
-        mim = cross_entropy(scores.patches, step.codes[step.patch_mask]) / n[0]
-        mlm = cross_entropy(scores.pieces, step.inputs.ids[step.piece_mask]) / n[1]
+    def forward(self, batch: MaskedBatch, counts: Tensor) -> Tensor:
+        """Return a part's share of each of TERMS, float32 [3]; `counts` are those of the whole step."""
+        targets = counts.clamp(min=1)
+        logits = predict_masked(self.network, batch, self.mask_id)
+        mim = cross_entropy(logits.patches, batch.codes[batch.patch_mask]) / targets[0]
+        mlm = cross_entropy(logits.pieces, batch.inputs.ids[batch.piece_mask]) / targets[1]
+
         distill = torch.zeros_like(mim)
-        if self.teacher is not None and step.teacher is not None:
-            inputs = step.inputs
-            if isinstance(self.network, Mini):
-                summary = self.network.pool_outputs(scores.streams, inputs.padding, inputs.no_image)
-            else:
-                summary = self.network.summary(*inputs)
-            distill = teacher_loss(self.teacher(self.whitening(summary)), step.teacher) / n[2]
+        if self.teacher is not None and batch.teacher is not None:
+            summary = self.whitening(self._summarise(batch, logits.streams))
+            distill = teacher_loss(self.teacher(summary), batch.teacher) / targets[2]
         return torch.stack([mim, mlm, distill])
 
+    def _summarise(self, batch: MaskedBatch, streams: Streams) -> Tensor:
+        """Return the summary: of `mini` from the masked pass, of BEiT3 from a second pass without masks."""
+        inputs = batch.inputs
+        if isinstance(self.network, Mini):
+            return self.network.pool_outputs(streams, inputs.padding, inputs.no_image)
+        return self.network.summary(*inputs)
 
-def predict_masked(network: BEiT3OrMini, step: MaskedBatch, mask_id: int) -> MaskedLogits:
-    image, ids, padding, no_image = step.inputs
-    ids = torch.where(step.piece_mask, mask_id, ids)  # [B, T]
+
+def predict_masked(network: BEiT3OrMini, batch: MaskedBatch, mask_id: int) -> MaskedLogits:
+    image, ids, padding, no_image = batch.inputs
     streams: Streams = network(
-        image, ids, padding=padding, patch_mask=step.patch_mask, no_image=no_image
+        image,
+        torch.where(batch.piece_mask, mask_id, ids),  # [B, T]
+        padding=padding,
+        patch_mask=batch.patch_mask,
+        no_image=no_image,
     )
     assert streams.vision is not None
     assert streams.text is not None
-    of_patches = streams.vision[
-        :, streams.vision.shape[1] - step.patch_mask.shape[1] :
-    ]  # without CLS
-    patches = _apply_head(network.mim_head, of_patches[step.patch_mask])
+
+    before_patches = streams.vision.shape[1] - batch.patch_mask.shape[1]  # CLS
+    patches = streams.vision[:, before_patches:][batch.patch_mask]
+    pieces = streams.text[batch.piece_mask]
     return MaskedLogits(
-        patches, _apply_head(network.mlm_head, streams.text[step.piece_mask]), streams
+        _apply_head(network.mim_head, patches), _apply_head(network.mlm_head, pieces), streams
     )
+
+
+def _apply_head(head: nn.Module | None, x: Tensor) -> Tensor:
+    return x[:, :1] if head is None else head(x)
 
 
 def teacher_loss(read: Tensor, target: Tensor) -> Tensor:
@@ -172,8 +187,12 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), target, reduction="sum")
 
 
-def _apply_head(head: nn.Module | None, x: Tensor) -> Tensor:
-    return x[:, :1] if head is None else head(x)
+class MaskedOutcome(NamedTuple):
+    """Predictions of masked tokens, compared with their targets."""
+
+    is_right: Tensor  # bool [n]
+    target: Tensor  # int64 [n]
+    loss: Tensor  # float32 [], summed
 
 
 @torch.no_grad()
@@ -184,54 +203,51 @@ def measure_masked(
 
     For `mim` and `mlm` each, None without targets: `_held_out_loss`, mean cross-entropy; `_accuracy`; `_chance`, the
     accuracy of always predicting the most frequent token of train items; `_rare_accuracy`, that on all other tokens.
-    Masks are drawn up to `draws` times, until there are ENOUGH targets of each kind.
+    Masks are drawn up to `draws` times, until there are MIN_TARGETS of each kind.
     """
     rates = task.rates._replace(hidden=0.0)
-    # whether each prediction is right, bool [n], the targets [n], and the summed loss
-    outcomes: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"mim": [], "mlm": []}
+    outcomes: dict[str, list[MaskedOutcome]] = {"mim": [], "mlm": []}
     for draw in range(draws):
         seed = seed_for(task.seed, "held out masks", *([draw] if draw else []))
-        for rows in _micro_batches(task, task.corpus.lengths_of_items[task.held_out]):
-            step = make_batch(task, task.held_out[rows], rates, seed)
+        for rows in _plan_passes(task, task.corpus.lengths_of_items[task.held_out]):
+            batch = make_batch(task, task.held_out[rows], rates, seed)
             with autocast(task):
-                scores = predict_masked(network, step, task.mask_id)
-            for term, logits, target in (
-                ("mim", scores.patches, step.codes[step.patch_mask]),
-                ("mlm", scores.pieces, step.inputs.ids[step.piece_mask]),
-            ):
-                outcomes[term].append(
-                    (logits.argmax(1) == target, target, cross_entropy(logits, target))
-                )
-        counts = [sum(len(target) for _, target, _ in parts) for parts in outcomes.values()]
-        if all(count >= ENOUGH for count in counts if count):
+                logits = predict_masked(network, batch, task.mask_id)
+            codes = batch.codes[batch.patch_mask]
+            pieces = batch.inputs.ids[batch.piece_mask]
+            outcomes["mim"].append(_compare_with_target(logits.patches, codes))
+            outcomes["mlm"].append(_compare_with_target(logits.pieces, pieces))
+        counts = [sum(len(part.target) for part in parts) for parts in outcomes.values()]
+        if all(count >= MIN_TARGETS for count in counts if count):
             break
-    figures = {
-        term: _summarise_outcomes(parts, task.most_frequent[term])
-        for term, parts in outcomes.items()
-    }
+
+    figures = {}
+    for term, parts in outcomes.items():
+        for name, value in _summarise_outcomes(parts, task.most_frequent[term]).items():
+            figures[f"{term}_{name}"] = value
+    return figures
+
+
+def _compare_with_target(logits: Tensor, target: Tensor) -> MaskedOutcome:
+    return MaskedOutcome(logits.argmax(1) == target, target, cross_entropy(logits, target))
+
+
+def _summarise_outcomes(parts: list[MaskedOutcome], frequent: int) -> dict[str, float | None]:
+    target = torch.cat([part.target for part in parts]) if parts else torch.zeros(0)
+    if not len(target):
+        return dict.fromkeys(("held_out_loss", "accuracy", "chance", "rare_accuracy"))
+
+    is_right = torch.cat([part.is_right for part in parts]).double()
+    is_frequent = (target == frequent).double()
+    is_rare = 1 - is_frequent
+    loss = sum(float(part.loss) for part in parts)
+    right_rare = (is_right * is_rare).sum()
     return {
-        f"{term}_{name}": value
-        for term, values in figures.items()
-        for name, value in values.items()
+        "held_out_loss": round(loss / len(target), 6),
+        "accuracy": round(float(is_right.mean()), 6),
+        "chance": round(float(is_frequent.mean()), 6),
+        "rare_accuracy": round(float(right_rare / is_rare.sum().clamp(min=1)), 6),
     }
-
-
-def _summarise_outcomes(
-    parts: list[tuple[Tensor, Tensor, Tensor]], frequent: int
-) -> dict[str, float | None]:
-    names = ("held_out_loss", "accuracy", "chance", "rare_accuracy")
-    if not sum(len(target) for _, target, _ in parts):
-        return dict.fromkeys(names)
-    right, target = (
-        torch.cat([part[0] for part in parts]).double(),
-        torch.cat([part[1] for part in parts]),
-    )
-    loss = sum(float(part[2]) for part in parts)
-    common = (target == frequent).double()
-    rare = 1 - common
-    of_rare = float((right * rare).sum() / rare.sum().clamp(min=1))
-    values = (loss / len(target), float(right.mean()), float(common.mean()), of_rare)
-    return {name: round(value, 6) for name, value in zip(names, values, strict=True)}
 
 
 @torch.no_grad()
@@ -240,12 +256,15 @@ def measure_cosine(model: PretrainingModel, task: PretrainTask) -> float | None:
     if model.teacher is None or task.target is None:
         return None
     target = torch.from_numpy(task.target[task.held_out]).to(task.device)
-    known = target.any(dim=1)
-    if not known.any():
+    has_target = target.any(dim=1)
+    if not has_target.any():
         return None
-    cls = torch.from_numpy(encode_items(model.network, task, task.held_out)).to(task.device)
-    read = model.teacher(model.whitening.read(cls[known]))
-    return round(float(F.cosine_similarity(read, target[known], dim=1).mean()), 6)
+
+    summaries = encode_items(model.network, task, task.held_out)
+    x = torch.from_numpy(summaries).to(task.device)[has_target]
+    predicted = model.teacher(model.whitening.read(x))
+    cosines = F.cosine_similarity(predicted, target[has_target], dim=1)
+    return round(float(cosines.mean()), 6)
 
 
 @torch.no_grad()
@@ -253,20 +272,19 @@ def encode_items(network: BEiT3OrMini, task: PretrainTask, items: np.ndarray) ->
     """Return the summary of each item, unmasked and averaged over all parts of its text: float32 [n, D]."""
     parts, owner, share = task.corpus.all_parts(items)
     out = np.zeros((len(items), network.summary_width), np.float32)
-    for rows in _micro_batches(task, task.corpus.lengths[parts]):
-        inputs = make_batch(task, items[owner[rows]], NO_MASKING, 0, parts[rows]).inputs
-        summaries = network.summary(*inputs).float().cpu().numpy()
+    for rows in _plan_passes(task, task.corpus.lengths[parts]):
+        batch = make_batch(task, items[owner[rows]], NO_MASKING, 0, parts[rows])
+        summaries = network.summary(*batch.inputs).float().cpu().numpy()
         np.add.at(out, owner[rows], share[rows, None] * summaries)
     return out
 
 
 def autocast(task: PretrainTask) -> torch.autocast:
-    return torch.autocast(
-        task.device.type, torch.bfloat16, enabled=task.params.precision == "bfloat16"
-    )
+    is_bfloat16 = task.params.precision == "bfloat16"
+    return torch.autocast(task.device.type, torch.bfloat16, enabled=is_bfloat16)
 
 
-def _micro_batches(task: PretrainTask, lengths: np.ndarray) -> Iterator[np.ndarray]:
+def _plan_passes(task: PretrainTask, lengths: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the positions of inputs per forward pass, given their lengths in tokens, int64 [n]."""
     size = max(1, task.params.batch_size // task.params.accumulate)
     order = np.argsort(lengths, kind="stable")  # shortest first, which saves padding

@@ -25,10 +25,8 @@ BEIT3_SETS: tuple[str, ...] = get_args(BEiT3Set)
 RAW = tuple(name for name in BEIT3_SETS if name.startswith("beit3-raw"))
 IMAGE_TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image tokens of BEiT3 mini
 VOCAB = 8000  # maximum SentencePiece pieces
-HELD_OUT, MOST_HELD_OUT = (
-    0.02,
-    2000,
-)  # share and maximum number of items held out to measure accuracy
+HELD_OUT_SHARE = 0.02  # share of items held out to measure accuracy
+MAX_HELD_OUT = 2000  # maximum number of them
 MINI: dict[str, Any] = {
     "max_tokens": 128,
     "steps": 300,

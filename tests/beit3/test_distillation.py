@@ -14,7 +14,8 @@ from alignrec.pipeline.beit3 import losses
 from alignrec.pipeline.beit3.losses import PretrainingModel
 from alignrec.pipeline.beit3.losses import encode_items as cls_of
 from alignrec.pipeline.beit3.prepare import read_target
-from alignrec.pipeline.beit3.pretrain import fit, fit_map
+from alignrec.pipeline.beit3.pretrain import fit_map
+from alignrec.pipeline.beit3.training import fit
 from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.linalg.projections import fit_whitening as whitened
 from alignrec.pipeline.linalg.projections import unit_rows

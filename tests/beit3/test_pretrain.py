@@ -12,12 +12,13 @@ from commands import alignrec
 from pretraining import MASK, UNTAUGHT, network, shop, task, write_params
 from pretraining import history as _run
 
-from alignrec.pipeline.beit3 import corpus, losses, prepare
+from alignrec.pipeline.beit3 import corpus, losses, masks, prepare
 from alignrec.pipeline.beit3.config import SIZES
-from alignrec.pipeline.beit3.corpus import Corpus, MaskRates, PretrainTask, make_batch
+from alignrec.pipeline.beit3.corpus import Corpus, PretrainTask, make_batch
 from alignrec.pipeline.beit3.losses import MaskedBatch, PretrainingModel
+from alignrec.pipeline.beit3.masks import MaskRates
 from alignrec.pipeline.beit3.params import Pretrain
-from alignrec.pipeline.beit3.pretrain import build_optimizer, fit
+from alignrec.pipeline.beit3.training import build_optimizer, fit
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.checkpoint import Checkpoint
 from alignrec.pipeline.runtime.layout import Layout
@@ -92,11 +93,11 @@ def test_masks_of_few_held_out_items_are_drawn_until_targets_suffice(monkeypatch
     monkeypatch.setattr(losses, "make_batch", lambda *args: batches.append(args[3]) or make_batch(*args))
     once = losses.measure_masked(net, toy)
     assert len(set(batches)) == 1
-    again = [losses.measure_masked(net, toy, losses.MOST_DRAWS) for _ in range(2)]
+    again = [losses.measure_masked(net, toy, losses.MAX_DRAWS) for _ in range(2)]
     assert again[0] == again[1] != once
-    assert len(set(batches)) == losses.MOST_DRAWS
-    monkeypatch.setattr(losses, "ENOUGH", 1)
-    assert losses.measure_masked(net, toy, losses.MOST_DRAWS) == once
+    assert len(set(batches)) == losses.MAX_DRAWS
+    monkeypatch.setattr(losses, "MIN_TARGETS", 1)
+    assert losses.measure_masked(net, toy, losses.MAX_DRAWS) == once
 
 
 # --- the optimiser
@@ -114,9 +115,9 @@ def _groups(init: str | None = None) -> dict[str, dict[str, float]]:
 
 def test_pieces_of_our_own_vocabulary_alone_have_another_rate() -> None:
     groups = _groups()
-    assert groups.pop("network.beit3.text_embed.weight")["scale"] == 10
-    assert {group["scale"] for group in groups.values()} == {1}
-    assert {group["scale"] for group in _groups(init="weights.pth").values()} == {1}
+    assert groups.pop("network.beit3.text_embed.weight")["rate_factor"] == 10
+    assert {group["rate_factor"] for group in groups.values()} == {1}
+    assert {group["rate_factor"] for group in _groups(init="weights.pth").values()} == {1}
 
 
 def test_matrices_decay_and_nothing_else() -> None:
@@ -242,14 +243,14 @@ def test_there_are_no_more_codes_than_different_patches(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("grid", "share"), [(14, 0.4), (4, 0.4), (6, 0.75), (2, 0.5), (5, 0.0), (5, 1.0), (1, 1.0)])
 def test_every_image_has_exactly_the_share_masked(grid: int, share: float) -> None:
-    masks = corpus.mask_patches(grid * grid, share, corpus.make_generators(np.arange(40), 3))
-    assert set(masks.sum(axis=1)) == {round(share * grid * grid)}
+    drawn = masks.mask_patches(grid * grid, share, masks.make_generators(np.arange(40), 3))
+    assert set(drawn.sum(axis=1)) == {round(share * grid * grid)}
 
 
 def test_pieces_are_masked_at_the_rate_and_special_ids_never() -> None:
     ids = np.array([[0, 5, 6, 7, 8, 2], [0, 5, 2, 1, 1, 1], [0, 2, 1, 1, 1, 1]])
     for seed in range(20):
-        mask = corpus.mask_pieces(ids, np.array([0.5, 0.15, 0.5]), corpus.make_generators(np.arange(3), seed))
+        mask = masks.mask_pieces(ids, np.array([0.5, 0.15, 0.5]), masks.make_generators(np.arange(3), seed))
         assert mask.sum(axis=1).tolist() == [2, 1, 0]
         assert (ids[mask] > 3).all()
 
@@ -258,8 +259,8 @@ def test_absent_and_hidden_modalities_are_not_predicted() -> None:
     n = 400
     ids = np.tile([0, 5, 6, 7, 2], (n, 1))
     has_image, has_text = np.arange(n) % 4 != 0, np.arange(n) % 4 != 1
-    patches, pieces, no_image, no_text = corpus.draw_masks(
-        ids, has_image, has_text, 4, MaskRates(0.4, 0.5, 0.15, 0.2), corpus.make_generators(np.arange(n), 1)
+    patches, pieces, no_image, no_text = masks.draw_masks(
+        ids, has_image, has_text, 4, MaskRates(0.4, 0.5, 0.15, 0.2), masks.make_generators(np.arange(n), 1)
     )
     assert no_image[~has_image].all()
     assert no_text[~has_text].all()
@@ -277,12 +278,12 @@ def test_what_is_masked_of_an_item_depends_on_the_item_and_the_seed_alone() -> N
     items, rates = np.array([3, 8, 5, 9]), MaskRates(0.4, 0.5, 0.15, 0.2)
     ids = np.array([[0, 5, 6, 7, 8, 2], [0, 5, 6, 2, 1, 1], [0, 9, 9, 9, 2, 1], [0, 4, 4, 4, 4, 2]])
     both = np.ones(4, bool)
-    patches, pieces, no_image, _ = corpus.draw_masks(ids, both, both, 4, rates, corpus.make_generators(items, 7))
-    part = corpus.draw_masks(ids[1:3, :5], both[1:3], both[1:3], 4, rates, corpus.make_generators(items[1:3], 7))
+    patches, pieces, no_image, _ = masks.draw_masks(ids, both, both, 4, rates, masks.make_generators(items, 7))
+    part = masks.draw_masks(ids[1:3, :5], both[1:3], both[1:3], 4, rates, masks.make_generators(items[1:3], 7))
     assert (part[0] == patches[1:3]).all()
     assert (part[1] == pieces[1:3, :5]).all()
     assert (part[2] == no_image[1:3]).all()
-    other = corpus.draw_masks(ids, both, both, 4, rates, corpus.make_generators(items, 8))
+    other = masks.draw_masks(ids, both, both, 4, rates, masks.make_generators(items, 8))
     assert (other[0] != patches).any()
 
 
@@ -319,7 +320,7 @@ def test_short_texts_are_one_part_and_long_ones_parts_of_bounded_size() -> None:
     lengths = np.array([500, 20, 129, 128])
     parts = corpus.split_batch(items, lengths)
     assert [part.tolist() for part in parts] == [[3, 1, 9], [7]]
-    assert all(len(part) * lengths[np.isin(items, part)].max() <= 4 * corpus.TOKENS for part in parts)
-    assert [len(part) for part in corpus.split_batch(items, np.array([900, 900, 900, 900]), least=2)] == [2, 2]
-    assert [len(part) for part in corpus.split_batch(items[:3], np.array([900, 900, 900]), least=2)] == [3]
+    assert all(len(part) * lengths[np.isin(items, part)].max() <= 4 * corpus.TOKENS_PER_ITEM for part in parts)
+    assert [len(part) for part in corpus.split_batch(items, np.array([900, 900, 900, 900]), min_items=2)] == [2, 2]
+    assert [len(part) for part in corpus.split_batch(items[:3], np.array([900, 900, 900]), min_items=2)] == [3]
     assert [part.tolist() for part in corpus.split_batch(items[:0], lengths[:0])] == [[]]

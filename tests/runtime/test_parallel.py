@@ -16,7 +16,7 @@ from shims import ROOT
 
 from alignrec.commands.params import load
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3.pretrain import fit
+from alignrec.pipeline.beit3.training import fit
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.checkpoint import Checkpoint
 from alignrec.pipeline.runtime.layout import Layout
