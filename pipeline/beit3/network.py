@@ -1,12 +1,15 @@
 """The BEiT3 network.
 
-Source: "Image as a Foreign Language" (arXiv 2208.10442); backbone Magneto with sub-LayerNorm (arXiv 2210.06423).
-Parameter names are those of the released checkpoints, so that their files load by name.
+Source: "Image as a Foreign Language" (arXiv 2208.10442); backbone Magneto with sub-LayerNorm
+(arXiv 2210.06423). Parameter names are those of the released checkpoints, so that their files load
+by name.
 
-Letters: B batch, S image side, P patches, T text tokens, N = 1 + P + T, D width, H heads, V vocabulary.
+Letters: B batch, S image side, P patches, T text tokens, N = 1 + P + T, D width, H heads, V
+vocabulary.
 
-Vision positions (CLS and patches) pass through the experts `A`, text positions through `B`, and all attend to all. The
-streams are joined only inside attention, so that every matrix product reads contiguous memory.
+Vision positions (CLS and patches) pass through the experts `A`, text positions through `B`, and all
+attend to all. The streams are joined only inside attention, so that every matrix product reads
+contiguous memory.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 from alignrec.pipeline.beit3.config import FIRST_POSITION, BEiT3Config
 
 HEADS = ("mim_head.", "mlm_head.")  # prefixes of parameters for masked modelling
+INITIAL_SD = 0.02  # of weights, drawn from a normal truncated at twice that, as in BEiT
 
 
 class Streams(NamedTuple):
@@ -30,15 +34,12 @@ class Streams(NamedTuple):
     text: Tensor | None  # [B, T, D]
 
     def map(self, a: Callable[[Tensor], Tensor], b: Callable[[Tensor], Tensor]) -> Streams:
-        return Streams(
-            None if self.vision is None else a(self.vision),
-            None if self.text is None else b(self.text),
-        )
+        vision = None if self.vision is None else a(self.vision)
+        text = None if self.text is None else b(self.text)
+        return Streams(vision, text)
 
     def plus(self, other: Streams) -> Streams:
-        return Streams(
-            *(None if x is None or y is None else x + y for x, y in zip(self, other, strict=True))
-        )
+        return Streams(_add(self.vision, other.vision), _add(self.text, other.text))
 
     def joined(self) -> Tensor:
         present = [x for x in self if x is not None]
@@ -51,7 +52,17 @@ class Streams(NamedTuple):
         if self.vision is None:
             return Streams(None, x)
         n = self.vision.shape[1]
-        return Streams(x[:, :n], None if self.text is None else x[:, n:])
+        text = None if self.text is None else x[:, n:]
+        return Streams(x[:, :n], text)
+
+    def first(self) -> Streams:
+        """Return CLS, [B, 1, D]."""
+        assert self.vision is not None
+        return Streams(self.vision[:, :1], None)
+
+
+def _add(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    return None if x is None or y is None else x + y
 
 
 class Multiway(nn.Module):
@@ -67,26 +78,29 @@ class Multiway(nn.Module):
 
 
 class MultiwayAttention(nn.Module):
-    """Multi-head attention over both streams; experts project, and a LayerNorm precedes the output projection."""
+    """Multi-head attention over both streams.
+
+    The experts project, and a LayerNorm precedes the output projection.
+    """
 
     def __init__(self, c: BEiT3Config) -> None:
         super().__init__()
         self.heads = c.heads
-        projections = (Multiway(lambda: nn.Linear(c.width, c.width)) for _ in range(3))
-        self.q_proj, self.k_proj, self.v_proj = projections
+        self.q_proj = Multiway(lambda: nn.Linear(c.width, c.width))
+        self.k_proj = Multiway(lambda: nn.Linear(c.width, c.width))
+        self.v_proj = Multiway(lambda: nn.Linear(c.width, c.width))
         self.inner_attn_ln = Multiway(lambda: nn.LayerNorm(c.width))
         self.out_proj = Multiway(lambda: nn.Linear(c.width, c.width))
 
     def forward(self, queries: Streams, x: Streams, visible: Tensor | None) -> Streams:
         """Attend from `queries` to `x`; `visible` is bool [B, 1, 1, N], False at masked keys."""
-        q, k, v = (
-            y.split_heads(self.heads)
-            for y in (self.q_proj(queries), self.k_proj(x), self.v_proj(x))
-        )
+        q = self.q_proj(queries).split_heads(self.heads)  # [B, H, Q, D/H]
+        k = self.k_proj(x).split_heads(self.heads)  # [B, H, N, D/H]
+        v = self.v_proj(x).split_heads(self.heads)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # [B, H, Q, D/H]
-        return self.out_proj(
-            self.inner_attn_ln(queries.split(attended.transpose(1, 2).flatten(2)))
-        )  # [B, Q, D]
+
+        y = queries.split(attended.transpose(1, 2).flatten(2))  # [B, Q, D]
+        return self.out_proj(self.inner_attn_ln(y))
 
 
 class FeedForward(nn.Module):
@@ -99,7 +113,8 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(c.ffn, c.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.ffn_layernorm(F.gelu(self.fc1(x))))
+        x = F.gelu(self.fc1(x))
+        return self.fc2(self.ffn_layernorm(x))
 
 
 class BEiT3Layer(nn.Module):
@@ -116,7 +131,9 @@ class BEiT3Layer(nn.Module):
         y = self.self_attn_layer_norm(x)
         queries = y
         if first_only:
-            x, queries = (Streams(s.vision[:, :1], None) for s in (x, y) if s.vision is not None)
+            x = x.first()
+            queries = y.first()
+
         x = x.plus(self.self_attn(queries, y, visible))
         return x.plus(self.ffn(self.final_layer_norm(x)))
 
@@ -131,10 +148,11 @@ class VisionEmbed(nn.Module):
         self.proj = nn.Conv2d(3, c.width, c.patch, c.patch)
 
     def forward(self, image: Tensor | None, patch_mask: Tensor | None, batch: int) -> Tensor:
-        """[B, 3, S, S], patch_mask bool [B, P] -> [B, 1+P, D]; only CLS [B, 1, D] without an image."""
+        """Embed images, [B, 3, S, S], with mask bool [B, P]: [B, 1+P, D]; only CLS without one."""
         cls = self.cls_token.expand(batch, -1, -1)  # [B, 1, D]
         if image is None:
             return cls
+
         x = self.proj(image).flatten(2).transpose(1, 2)  # [B, P, D]
         if patch_mask is not None:
             x = torch.where(patch_mask.unsqueeze(2), self.mask_token.to(x.dtype), x)
@@ -142,7 +160,7 @@ class VisionEmbed(nn.Module):
 
 
 def blank_table(count: int, width: int) -> nn.Embedding:
-    """Return a table of zeros, as weights are drawn or read later; torch's own draws would load its compiler."""
+    """Return a table of zeros; torch's own initial draws would load its compiler."""
     return nn.Embedding.from_pretrained(torch.zeros(count, width), freeze=False)
 
 
@@ -157,20 +175,22 @@ class BEiT3Encoder(nn.Module):
         self.layer_norm = Multiway(lambda: nn.LayerNorm(c.width))
 
     def forward(self, x: Streams, hidden: Streams, first_only: bool) -> Streams:
-        """Encode embedded streams; `hidden`, bool [B, 1+P] and [B, T], is True at masked positions."""
+        """Encode embedded streams; `hidden`, bool [B, 1+P] and [B, T], is True at masked ones."""
         table = self.embed_positions
-        x = x.map(lambda s: s + table.A(_position_ids(s)), lambda s: s + table.B(_position_ids(s)))
+        x = x.map(
+            lambda vision: vision + table.A(_position_ids(vision)),
+            lambda text: text + table.B(_position_ids(text)),
+        )
+
         visible = None
-        if any(h is not None for h in hidden):
-            none = [
-                None if s is None else torch.zeros(s.shape[:2], dtype=torch.bool, device=s.device)
-                for s in x
-            ]
-            mask = Streams(*(z if h is None else h for z, h in zip(none, hidden, strict=True)))
-            x = x.map(lambda s: _zero_hidden(s, mask.vision), lambda s: _zero_hidden(s, mask.text))
+        if hidden.vision is not None or hidden.text is not None:
+            x = Streams(_zero_hidden(x.vision, hidden.vision), _zero_hidden(x.text, hidden.text))
+            mask = Streams(_full_mask(x.vision, hidden.vision), _full_mask(x.text, hidden.text))
             visible = ~mask.joined()[:, None, None, :]  # [B, 1, 1, N]
-        for i, layer in enumerate(self.layers):
-            x = layer(x, visible, first_only and i == len(self.layers) - 1)
+
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers):
+            x = layer(x, visible, first_only and number == last)
         return self.layer_norm(x)
 
 
@@ -189,16 +209,23 @@ class BEiT3(nn.Module):
 
     def __init__(self, config: BEiT3Config) -> None:
         super().__init__()
-        self.config, self.summary_width = config, config.width
+        self.config = config
+        self.summary_width = config.width
         self.beit3 = Backbone(config)
         self.mim_head = nn.Linear(config.width, config.codes) if config.codes else None
         self.mlm_head = nn.Linear(config.width, config.vocab) if config.mlm else None
         self.apply(_initialise_weights)
 
     def forward(
-        self, image: Tensor | None = None, tokens: Tensor | None = None, *, padding: Tensor | None = None,
-        patch_mask: Tensor | None = None, no_image: Tensor | None = None, first_only: bool = False,
-    ) -> Streams:  # fmt: skip
+        self,
+        image: Tensor | None = None,
+        tokens: Tensor | None = None,
+        *,
+        padding: Tensor | None = None,
+        patch_mask: Tensor | None = None,
+        no_image: Tensor | None = None,
+        first_only: bool = False,
+    ) -> Streams:
         """Encode images, texts or both; return the outputs of the final LayerNorm.
 
         Args:
@@ -209,19 +236,20 @@ class BEiT3(nn.Module):
             no_image: bool [B], True where the image is absent, which hides its patches but not CLS.
             first_only: compute only CLS, [B, 1, D].
         """
-        # Unlike in the released code, CLS also precedes a text without image, so that all items share one space.
+        # unlike in the released code, CLS also precedes a text without image, so that all items
+        # share one space
         present = image if image is not None else tokens
         if present is None:
             raise ValueError("neither image nor tokens")
         vision = self.beit3.vision_embed(image, patch_mask, len(present))  # [B, 1+P, D]
         text = None if tokens is None else self.beit3.text_embed(tokens)  # [B, T, D]
+
         hidden_patches = None
         if no_image is not None:
             hidden_patches = no_image[:, None].repeat(1, vision.shape[1])  # [B, 1+P]
             hidden_patches[:, 0] = False  # CLS stays visible
-        return self.beit3.encoder(
-            Streams(vision, text), Streams(hidden_patches, padding), first_only
-        )
+        hidden = Streams(hidden_patches, padding)
+        return self.beit3.encoder(Streams(vision, text), hidden, first_only)
 
     def summary(
         self,
@@ -231,25 +259,37 @@ class BEiT3(nn.Module):
         no_image: Tensor | None = None,
     ) -> Tensor:
         """Return CLS, [B, D]; the arguments are those of `forward`."""
-        vision = self(image, tokens, padding=padding, no_image=no_image, first_only=True).vision
-        assert isinstance(vision, Tensor)
-        return vision[:, 0]
+        streams = self(image, tokens, padding=padding, no_image=no_image, first_only=True)
+        assert isinstance(streams.vision, Tensor)
+        return streams.vision[:, 0]
 
 
 def _position_ids(x: Tensor) -> Tensor:
     return torch.arange(FIRST_POSITION, FIRST_POSITION + x.shape[1], device=x.device)
 
 
-def _zero_hidden(x: Tensor, hidden: Tensor | None) -> Tensor:
-    return x if hidden is None else x * (~hidden).unsqueeze(2).to(x.dtype)
+def _zero_hidden(x: Tensor | None, hidden: Tensor | None) -> Tensor | None:
+    if x is None or hidden is None:
+        return x
+    return x * (~hidden).unsqueeze(2).to(x.dtype)
+
+
+def _full_mask(x: Tensor | None, hidden: Tensor | None) -> Tensor | None:
+    """Return `hidden`, or a mask that hides nothing; None for an absent stream."""
+    if x is None or hidden is not None:
+        return hidden
+    return torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
 
 
 def _initialise_weights(module: nn.Module) -> None:
-    """Draw tables and matrices from a truncated normal of sd 0.02, as in BEiT."""
     if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
+        _draw_truncated(module.weight)
     if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
         nn.init.zeros_(module.bias)
     if isinstance(module, VisionEmbed):
-        nn.init.trunc_normal_(module.cls_token, std=0.02, a=-0.04, b=0.04)
-        nn.init.trunc_normal_(module.mask_token, std=0.02, a=-0.04, b=0.04)
+        _draw_truncated(module.cls_token)
+        _draw_truncated(module.mask_token)
+
+
+def _draw_truncated(x: Tensor) -> None:
+    nn.init.trunc_normal_(x, std=INITIAL_SD, a=-2 * INITIAL_SD, b=2 * INITIAL_SD)
