@@ -10,7 +10,7 @@ import toy
 from PIL import Image
 
 import benchmarks
-from alignrec.pipeline.beit3 import checkpoints
+from alignrec.pipeline.beit3 import checkpoints, published
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.report.gallery import pick_neighbours
@@ -66,7 +66,7 @@ def test_weights_have_the_names_shapes_and_heads_of_the_published_ones(tmp_path:
     _official.beit3(tmp_path / "beit3.pth", SMALL)
     path = tmp_path / "beit3.pth"
     tensors = checkpoints.read_weights(path)
-    shape = checkpoints.published_shape(tensors, "beit3.pth")
+    shape = published.published_shape(tensors, "beit3.pth")
     assert (shape.vocab, shape.positions, shape.codes, shape.mlm) == (64_010, 1024, 8192, True)
     with torch.device("meta"):
         network = BEiT3(shape)

@@ -19,9 +19,11 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.beit3.config import FIRST_POSITION, BEiT3Config, MiniConfig
 from alignrec.pipeline.beit3.inference import Inference
-from alignrec.pipeline.beit3.mini import Mini, WordPieces, centre_halves
+from alignrec.pipeline.beit3.mini import Mini
+from alignrec.pipeline.beit3.minilm import WordPieces
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.params import BEiT3Params
+from alignrec.pipeline.beit3.summaries import centre_halves
 from alignrec.pipeline.beit3.tokenizer import UNK, Tokenizer, pad_rows, split_text
 from alignrec.pipeline.encoders.chunks import Chunks, Splitter, SplitText
 from alignrec.pipeline.encoders.descriptors import Descriptors

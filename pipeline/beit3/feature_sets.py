@@ -24,9 +24,11 @@ from alignrec.pipeline.beit3.encoders import (
     load_beit3,
     load_pieces,
 )
-from alignrec.pipeline.beit3.mini import Mini, copy_minilm, fit_halves
+from alignrec.pipeline.beit3.mini import Mini
+from alignrec.pipeline.beit3.minilm import copy_minilm
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.beit3.params import IMAGE_TOKENS, RAW, BEiT3Params, BEiT3Sets
+from alignrec.pipeline.beit3.summaries import fit_halves
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import Encoder, Network
 from alignrec.pipeline.features import batching

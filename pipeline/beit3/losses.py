@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from alignrec.pipeline.beit3.corpus import MaskedBatch, PretrainTask, make_batch, split_batch
 from alignrec.pipeline.beit3.masks import MaskRates
-from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini, centre_halves
+from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini
 from alignrec.pipeline.beit3.network import Streams
+from alignrec.pipeline.beit3.summaries import centre_halves
 from alignrec.pipeline.linalg.projections import FLOOR
 from alignrec.pipeline.runtime import process
 from alignrec.pipeline.runtime.seeds import seed_for

@@ -21,7 +21,8 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import published
 from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, BEiT3Config, MiniConfig
 from alignrec.pipeline.beit3.corpus import Corpus, PretrainTask, TextParts
-from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini, WordPieces, copy_minilm, order_pieces
+from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini
+from alignrec.pipeline.beit3.minilm import WordPieces, copy_minilm, initialise_words, order_pieces
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.params import IMAGE_TOKENS, VOCAB, Pretrain
 from alignrec.pipeline.beit3.published import Obtain
@@ -123,7 +124,7 @@ def _prepare_beit3(
     else:
         network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
         if tokenizer is not None:
-            notes.append(published.initialise_words(network, tokenizer.pieces))
+            notes.append(initialise_words(network, tokenizer.pieces))
     return network, Corpus(*texts, row, pixels), tokens, pieces, notes
 
 

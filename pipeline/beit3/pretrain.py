@@ -16,9 +16,10 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import prepare, published
 from alignrec.pipeline.beit3.corpus import PretrainTask
 from alignrec.pipeline.beit3.losses import encode_items
-from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini, centre_halves, fit_halves, fit_ridge
+from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini
 from alignrec.pipeline.beit3.network import HEADS
 from alignrec.pipeline.beit3.params import IMAGE_TOKENS, Pretrain
+from alignrec.pipeline.beit3.summaries import centre_halves, fit_halves, fit_ridge
 from alignrec.pipeline.beit3.training import fit
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.features.folder import SET, FeatureSet

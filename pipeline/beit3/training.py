@@ -25,9 +25,10 @@ from alignrec.pipeline.beit3.losses import (
     measure_cosine,
     measure_masked,
 )
-from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini, fit_ridge
+from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.params import Pretrain
+from alignrec.pipeline.beit3.summaries import fit_ridge
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime import process
 from alignrec.pipeline.runtime.checkpoint import Checkpoint, adam_state, restore_adam

@@ -13,7 +13,7 @@ import torch
 from webserver import Folder, listening
 
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3 import checkpoints
+from alignrec.pipeline.beit3 import checkpoints, published
 from alignrec.pipeline.beit3.config import SIZES, BEiT3Config
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.io.errors import UserError
@@ -155,13 +155,13 @@ def test_a_checksum_is_checked_wherever_it_is_given(file: Path, tmp_path: Path) 
 
 
 def test_the_shape_is_read_from_the_file() -> None:
-    assert checkpoints.published_shape(parameters(), "a.pth") == TINY
+    assert published.published_shape(parameters(), "a.pth") == TINY
     bare = replace(TINY, codes=0, mlm=False)
-    assert checkpoints.published_shape(parameters(bare), "a.pth") == bare
+    assert published.published_shape(parameters(bare), "a.pth") == bare
     for size in ("base", "large"):
         with torch.device("meta"):
-            published = replace(SIZES[size], codes=8192, mlm=True)
-            assert checkpoints.published_shape(BEiT3(published).state_dict(), "a.pth") == published
+            shape = replace(SIZES[size], codes=8192, mlm=True)
+            assert published.published_shape(BEiT3(shape).state_dict(), "a.pth") == shape
 
 
 def test_names_and_shapes_are_compared_both_ways_before_anything_is_copied() -> None:
@@ -172,7 +172,7 @@ def test_names_and_shapes_are_compared_both_ways_before_anything_is_copied() -> 
     network = BEiT3(TINY)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with pytest.raises(UserError) as caught:
-        checkpoints.load_beit3(network, given, "a.pth")
+        published.load_beit3(network, given, "a.pth")
     message = str(caught.value)
     assert "the network does not know beit3.encoder.surprise" in message
     assert "the file lacks beit3.encoder.layer_norm.B.bias" in message
@@ -184,10 +184,10 @@ def test_names_and_shapes_are_compared_both_ways_before_anything_is_copied() -> 
 def test_positions_are_interpolated_for_another_image_size() -> None:
     """A ramp along the rows of the grid stays a ramp, and the entries before the patches are unchanged."""
     given = parameters()
-    table = given[checkpoints.PATCH_POSITIONS]
+    table = given[published.PATCH_POSITIONS]
     table[3:] = torch.arange(4.0).repeat_interleave(4)[:, None]  # the patch's row on the 4 x 4 grid
     network = BEiT3(replace(TINY, image=64))
-    checkpoints.load_beit3(network, given, "a.pth")
+    published.load_beit3(network, given, "a.pth")
     actual = network.beit3.encoder.embed_positions.A.weight.detach()
     assert actual.shape == (3 + 64, 64)
     assert torch.equal(actual[:3], table[:3])
@@ -202,11 +202,11 @@ def test_positions_are_interpolated_for_another_image_size() -> None:
 def test_a_network_continues_only_with_the_tokenizer_and_the_size_of_its_weights() -> None:
     given = replace(TINY, codes=0, mlm=False)
     wanted = replace(given, image=64, vocab=1, positions=4)
-    assert checkpoints.continued_shape(wanted, given, 20, 50, "a.pth") == replace(
+    assert published.continued_shape(wanted, given, 20, 50, "a.pth") == replace(
         TINY, image=64
     )  # 58 rows, of which 8 are spare
     for pieces in (49, 59):
         with pytest.raises(UserError, match=rf"58 rows, but the tokenizer {pieces} ids; .* \(beit3\.spm\)"):
-            checkpoints.continued_shape(wanted, given, 20, pieces, "a.pth")
+            published.continued_shape(wanted, given, 20, pieces, "a.pth")
     with pytest.raises(UserError, match=r"size of its own .*network is large"):
-        checkpoints.continued_shape(SIZES["large"], given, 20, 50, "a.pth")
+        published.continued_shape(SIZES["large"], given, 20, 50, "a.pth")

@@ -8,16 +8,9 @@ import torch
 from torch import Tensor
 
 from alignrec.pipeline.beit3.config import MiniConfig
-from alignrec.pipeline.beit3.mini import (
-    Mini,
-    WordPieces,
-    centre_halves,
-    copy_minilm,
-    fit_halves,
-    fit_ridge,
-    half_means,
-    order_pieces,
-)
+from alignrec.pipeline.beit3.mini import Mini
+from alignrec.pipeline.beit3.minilm import WordPieces, copy_minilm, order_pieces
+from alignrec.pipeline.beit3.summaries import centre_halves, fit_halves, fit_ridge, half_means
 from alignrec.pipeline.beit3.tokenizer import pad_rows, split_text
 
 TEXTS = ["Red apple, fresh", "A blue car with four doors; unaffordable!", "été 日本語 🙂", "bus"]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3 import mini, stored
+from alignrec.pipeline.beit3 import minilm, stored
 from alignrec.pipeline.beit3.params import IMAGE_TOKENS, MINI, Pretrain
 from alignrec.pipeline.encoders.timm import CNN
 from alignrec.pipeline.features import batching
@@ -94,7 +94,7 @@ def untrained(encoded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_before_training_its_text_experts_are_minilms(untrained: Path) -> None:
     files = Layout(untrained, "toy").encoder
     assert 768 in stored.check_files(files)
-    ours, theirs = load_file(files.weights), mini.load_minilm()
+    ours, theirs = load_file(files.weights), minilm.load_minilm()
     for ours_name, name in (
         ("up.B", "intermediate.dense"),
         ("up.A", "intermediate.dense"),

@@ -17,7 +17,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import checkpoints, published, tokenizer, vqkd
 from alignrec.pipeline.beit3.config import SIZES, BEiT3Config
 from alignrec.pipeline.beit3.encoders import BEiT3Items
-from alignrec.pipeline.beit3.mini import WORDS, load_minilm, load_tokenizer
+from alignrec.pipeline.beit3.minilm import WORDS, find_word_ids, initialise_words, load_minilm, load_tokenizer
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.beit3.pretrain import resume
@@ -89,7 +89,7 @@ def test_text_positions_are_interpolated_for_longer_texts(tmp_path: Path, obtain
     source = BEiT3(SHAPE)
     params = Pretrain(size="small", init=write(tmp_path / "beit3.pth", source))
     beit3, _ = published.start_network(params, published.read_start(params, obtain, PIECES), 7, PIECES, 78)
-    before, after = (n.state_dict()[checkpoints.TEXT_POSITIONS] for n in (source, beit3))
+    before, after = (n.state_dict()[published.TEXT_POSITIONS] for n in (source, beit3))
     assert beit3.config.positions == len(after) == 78
     assert torch.equal(after[:3], before[:3]), "two unused rows, and the first place"
     assert torch.equal(after[-1], before[-1])
@@ -141,7 +141,7 @@ def table(beit3: BEiT3) -> Tensor:
 
 
 def test_a_piece_starts_from_the_words_of_its_surface() -> None:
-    ids = published.find_word_ids(SURFACES)
+    ids = find_word_ids(SURFACES)
     words = {p: [load_tokenizer().id_to_token(i) for i in own] for p, own in zip(SURFACES, ids, strict=True)}
     assert [words[p] for p in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")] == [
         ["[CLS]"], ["[PAD]"], ["[SEP]"], ["[UNK]"], ["[MASK]"],
@@ -157,7 +157,7 @@ def test_a_piece_starts_from_the_words_of_its_surface() -> None:
 
 def test_as_wide_as_minilm_words_are_its_own_up_to_one_factor() -> None:
     beit3, before = narrow(384), table(narrow(384))
-    line = published.initialise_words(beit3, SURFACES)
+    line = initialise_words(beit3, SURFACES)
     after, words, vocabulary = table(beit3), load_minilm()[WORDS], load_tokenizer().get_vocab()
     factor = after[SURFACES.index("▁red")] / words[vocabulary["red"]]
     torch.testing.assert_close(factor, factor[:1].expand(384))

@@ -9,7 +9,7 @@ import torch
 from pictures import saved
 from PIL import Image
 
-from alignrec.pipeline.beit3 import checkpoints
+from alignrec.pipeline.beit3 import published
 from alignrec.pipeline.beit3.tokenizer import BOS, EOS, PAD, Tokenizer, split_text, train_model
 from alignrec.pipeline.beit3.vqkd import VQKD, VQKDConfig
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
@@ -86,7 +86,7 @@ def test_features_equal_the_reference(tmp_path: Path) -> None:
     extra = ("decoder.cls_token", "decode_task_layer.0.bias", "teacher_model.proj")
     given = {name.removeprefix("param:"): x for name, x in reference.items() if name.startswith("param:")}
     _official.save(given | {name: torch.ones(1) for name in extra}, tmp_path / "vqkd.pth")
-    network, _ = checkpoints.load_vqkd(tmp_path / "vqkd.pth", 4, heads=4)
+    network, _ = published.load_vqkd(tmp_path / "vqkd.pth", 4, heads=4)
     image = reference["image_0_1"] * 2 - 1  # as the encoder's preparation leaves it
     torch.testing.assert_close(network.encoder(image), reference["encoder_patch_features"], rtol=0, atol=1e-5)
     torch.testing.assert_close(network(image), reference["to_quantizer"], rtol=0, atol=1e-5)
