@@ -155,7 +155,7 @@ def test_rows_of_a_file_are_read_from_the_row_groups_that_hold_them(tmp_path: Pa
 def test_slices_hold_no_other_row_groups_nor_large_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: int
 ) -> None:
-    monkeypatch.setattr(io.tables, "LARGE", 2 << 20)
+    monkeypatch.setattr(io.tables, "MAX_BYTES_UNMAPPED", 2 << 20)
     path, rows, width = tmp_path / "a.parquet", 16_000, 256  # 16 MB
     x = np.random.default_rng(0).standard_normal((rows, width), np.float32)
     kind = pa.schema([pa.field("vector", schemas.vector(width), nullable=False)])

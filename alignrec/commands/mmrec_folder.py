@@ -12,8 +12,9 @@ from alignrec.pipeline.dataset import interactions as build
 from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.features.names import KINDS
 from alignrec.pipeline.features.params import Combine
+from alignrec.pipeline.io.csv_rows import find_delimiter
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.io.text import column_names, find_delimiter
+from alignrec.pipeline.io.json_rows import column_names
 from alignrec.pipeline.sources import inspect
 from alignrec.pipeline.sources.inspect import Table
 from alignrec.pipeline.sources.mmrec import COLUMNS, ITEM_NAMES, USER_NAMES, MmrecSource

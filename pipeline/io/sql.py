@@ -12,6 +12,10 @@ from alignrec.pipeline.io.text import open_text
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+MAX_JSON_BYTES = 16 << 20  # of one object
+# white space of Python's str.strip: U+0009 .. U+3000
+WHITE_SPACE = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
+
 
 def quote_text(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
@@ -39,39 +43,48 @@ def csv_sql(
     path: Path, columns: Iterable[str], header: bool, delimiter: str = ",", quotes: bool = False
 ) -> str:
     quote = '"' if quotes else ""
-    options = f"header={str(header).lower()}, auto_detect=false, delim={quote_text(delimiter)}, null_padding=true"
-    return _scan_sql("read_csv", path, columns, f"{options}, quote='{quote}', escape='{quote}'")
+    options = [
+        f"header={str(header).lower()}",
+        "auto_detect=false",
+        f"delim={quote_text(delimiter)}",
+        "null_padding=true",
+        f"quote='{quote}'",
+        f"escape='{quote}'",
+    ]
+    return _scan_sql("read_csv", path, columns, options)
 
 
 def json_sql(path: Path, columns: Iterable[str]) -> str:
-    options = "format='newline_delimited', ignore_errors=true, maximum_object_size=16777216"
+    options = [
+        "format='newline_delimited'",
+        "ignore_errors=true",
+        f"maximum_object_size={MAX_JSON_BYTES}",
+    ]
     return _scan_sql("read_json", path, columns, options)
 
 
-def _scan_sql(function: str, path: Path, columns: Iterable[str], options: str) -> str:
+def _scan_sql(function: str, path: Path, columns: Iterable[str], options: Iterable[str]) -> str:
     with open_text(path):  # raises UserError unless it is UTF-8
-        strings = ", ".join(f"{quote_text(c)}: 'VARCHAR'" for c in columns)
-    return f"{function}({quote_text(path)}, {options}, columns={{{strings}}})"
-
-
-# white space of Python's str.strip: U+0009 .. U+3000
-WHITE = "".join(chr(c) for c in range(0x3001) if chr(c).isspace())
+        strings = ", ".join(f"{quote_text(column)}: 'VARCHAR'" for column in columns)
+    arguments = ", ".join([quote_text(path), *options, f"columns={{{strings}}}"])
+    return f"{function}({arguments})"
 
 
 def strip_sql(text: str) -> str:
-    # trim is slow, so a cheap test selects the few values that may need trimming
-    text, white = f"({text})", f"'{WHITE}'"
-    suspect = f"strlen({text}) <> length({text}) OR {text} < '!' OR {text}[-1] < '!'"  # not ASCII, or blank at an end
-    trimmed = f"CASE WHEN contains({white}, {text}[1]) OR contains({white}, {text}[-1]) THEN trim({text}, {white})"
-    return f"nullif(CASE WHEN {suspect} THEN {trimmed} ELSE {text} END ELSE {text} END, '')"
+    """Return SQL that strips white space as `str.strip` does; null if nothing is left."""
+    text = f"({text})"
+    white = f"'{WHITE_SPACE}'"
+    # trim is slow, so a cheap test selects the few values that may need it: not ASCII, or blank at an end
+    is_suspect = f"strlen({text}) <> length({text}) OR {text} < '!' OR {text}[-1] < '!'"
+    has_white = f"contains({white}, {text}[1]) OR contains({white}, {text}[-1])"
+    trimmed = f"CASE WHEN {has_white} THEN trim({text}, {white}) ELSE {text} END"
+    return f"nullif(CASE WHEN {is_suspect} THEN {trimmed} ELSE {text} END, '')"
 
 
 def identifier_of(value: Any) -> str | None:
-    return (
-        None
-        if value is None or isinstance(value, (bool, list, dict))
-        else str(value).strip() or None
-    )
+    if value is None or isinstance(value, (bool, list, dict)):
+        return None
+    return str(value).strip() or None
 
 
 @contextmanager

@@ -19,14 +19,14 @@ PARQUET = {"compression": "zstd", "use_content_defined_chunking": True}
 PART = 16_384  # items per row group, the unit held in memory
 # key of the provenance that identifies a file's vector space: kind, settings, model, prompt, weights, image size
 FINGERPRINT = "fingerprint"
-SHOWN = 40  # characters of a fingerprint's value shown in messages
-DEEPEST = 16  # maximum nesting levels of a fingerprint
-LARGE = (
-    16 << 20
-)  # bytes above which a row group is memory-mapped: reading a part would load all of it
+MAX_SHOWN_CHARACTERS = 40  # of a fingerprint's value in messages
+MAX_FINGERPRINT_LEVELS = 16  # of nesting
+# row groups above this are memory-mapped: reading a part would load all of it
+MAX_BYTES_UNMAPPED = 16 << 20
 # guards against decompression bombs: bytes of memory that any table may take, and the maximum ratio to its size on
 # disk above that; constant vectors reach a few hundred
-SMALL, EXPANSION = 1 << 30, 10_000
+MIN_BYTES_OF_BOMB = 1 << 30
+MAX_EXPANSION = 10_000
 
 
 def write_table(
@@ -35,7 +35,7 @@ def write_table(
     """Validate a table and write it atomically, with its provenance as JSON metadata under `alignrec`."""
     table = schemas.check(table, schema, str(path))
     if record is not None:
-        table = table.replace_schema_metadata({"alignrec": json.dumps(record, sort_keys=True)})
+        table = table.replace_schema_metadata(_metadata(record))
     with writing.atomic(path) as temporary:
         pq.write_table(table, temporary, **PARQUET)
 
@@ -44,17 +44,28 @@ def write_tables(
     tables: Iterable[pa.Table], path: Path, schema: pa.Schema, record: dict[str, Any] | None = None
 ) -> None:
     """Write tables as row groups of one file, one in memory at a time; see `write_table`."""
-    kept = schema.with_metadata(
-        {} if record is None else {"alignrec": json.dumps(record, sort_keys=True)}
-    )
-    with writing.atomic(path) as temporary, pq.ParquetWriter(temporary, kept, **PARQUET) as file:
+    metadata = {} if record is None else _metadata(record)
+    written = schema.with_metadata(metadata)
+    with writing.atomic(path) as temporary, pq.ParquetWriter(temporary, written, **PARQUET) as file:
         for table in tables:
-            file.write_table(
-                schemas.check(table, schema, str(path)).replace_schema_metadata(kept.metadata)
-            )
+            checked = schemas.check(table, schema, str(path))
+            file.write_table(checked.replace_schema_metadata(written.metadata))
+
+
+def _metadata(record: Mapping[str, Any]) -> dict[str, str]:
+    return {"alignrec": json.dumps(record, sort_keys=True)}
+
+
+def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read columns of a Parquet file; raise UserError if it is unreadable, schemas.ContractError if invalid."""
+    # pq.read_table would import pyarrow.dataset
+    with reraise_faults(path), pq.ParquetFile(path) as file:
+        table = file.read(columns)
+    return schemas.check(table, _select_fields(schema, columns), str(path))
 
 
 def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the row groups of a file."""
     first = 0
     with reraise_faults(path), pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
@@ -66,37 +77,43 @@ def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
 def read_slices(
     path: Path, schema: pa.Schema, columns: list[str] | None, rows: int
 ) -> Iterator[pa.Table]:
-    expected, first = _select_fields(schema, columns), 0
+    """Yield a file's columns (None: all) in tables of at most `rows` rows."""
+    expected = _select_fields(schema, columns)
     with reraise_faults(path):
         metadata = pq.read_metadata(path)
-    largest = max(
-        (metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0
-    )
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    largest = max((group.total_byte_size for group in groups), default=0)
+
     # without pre_buffer=False, all row groups are read ahead
-    options = {"metadata": metadata, "memory_map": largest > LARGE, "pre_buffer": False}
+    options = {
+        "metadata": metadata,
+        "memory_map": largest > MAX_BYTES_UNMAPPED,
+        "pre_buffer": False,
+    }
+    first = 0
     with reraise_faults(path), pq.ParquetFile(path, **options) as file:
         for batch in file.iter_batches(rows, columns=columns):
             table = pa.Table.from_batches([batch])
-            yield schemas.check(
-                table if columns is None else table.select(columns), expected, str(path), first
-            )
+            if columns is not None:
+                table = table.select(columns)
+            yield schemas.check(table, expected, str(path), first)
             first += len(table)
+
         if not first and columns is None:
             schemas.check(file.schema_arrow.empty_table(), expected, str(path))
 
 
 def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, rows: int) -> pa.Table:
+    """Read `rows` rows from row `start`, from the row groups that hold them."""
     with reraise_faults(path), pq.ParquetFile(path) as file:
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-        firsts = np.cumsum([0, *sizes])
-        holding = [
-            g
-            for g, size in enumerate(sizes)
-            if firsts[g] < start + rows and start < firsts[g] + size
-        ]
-        table = file.read_row_groups(holding, columns).select(columns)
-    table = table.slice(start - firsts[holding[0]] if holding else 0, rows)
-    return schemas.check(table, _select_fields(schema, columns), str(path))
+        ends = np.cumsum(sizes, dtype=np.int64)
+        starts = ends - sizes
+        groups = np.flatnonzero((starts < start + rows) & (start < ends))
+        table = file.read_row_groups(groups.tolist(), columns).select(columns)
+
+    offset = start - starts[groups[0]] if len(groups) else 0
+    return schemas.check(table.slice(offset, rows), _select_fields(schema, columns), str(path))
 
 
 class Texts:
@@ -104,7 +121,8 @@ class Texts:
 
     def __init__(self, path: Path) -> None:
         read_table(path, schemas.ITEMS, [])
-        self.path, self._len = path, rows([path])
+        self.path = path
+        self._len = rows([path])
 
     def __len__(self) -> int:
         return self._len
@@ -117,18 +135,8 @@ class Texts:
         return read_rows(self.path, schemas.ITEMS, ["text"], start, length)["text"]
 
 
-def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Read columns of a Parquet file; raise UserError if it is unreadable, schemas.ContractError if invalid."""
-    with (
-        reraise_faults(path),
-        pq.ParquetFile(path) as f,
-    ):  # pq.read_table would import pyarrow.dataset
-        table = f.read(columns)
-    return schemas.check(table, _select_fields(schema, columns), str(path))
-
-
 def _select_fields(schema: pa.Schema, columns: list[str] | None) -> pa.Schema:
-    return schema if columns is None else pa.schema([schema.field(c) for c in columns])
+    return schema if columns is None else pa.schema([schema.field(name) for name in columns])
 
 
 @contextmanager
@@ -162,7 +170,8 @@ def vectors(array: np.ndarray) -> pa.FixedSizeListArray:
 def record(path: Path) -> dict[str, Any]:
     """Return the provenance of a file; empty for a third-party file without one."""
     try:
-        return dict(json.loads((pq.read_schema(path).metadata or {}).get(b"alignrec", b"{}")))
+        metadata = pq.read_schema(path).metadata or {}
+        return dict(json.loads(metadata.get(b"alignrec", b"{}")))
     except (ValueError, TypeError, RecursionError):
         return {}
 
@@ -172,43 +181,51 @@ def require_same_space(paths: Sequence[Path]) -> Sequence[Path]:
     return paths
 
 
-def fingerprint_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fingerprint of an untrusted record; empty if it is missing or nested too deeply."""
-    found = record.get(FINGERPRINT)
-    return found if isinstance(found, dict) and _is_shallow(found, DEEPEST) else {}
-
-
-def first_difference(a: Mapping[str, Any], b: Mapping[str, Any], within: str = "") -> str:
-    for key in (key for key in a if key in b):
-        x, y = a[key], b[key]
-        if isinstance(x, dict) and isinstance(y, dict):
-            if found := first_difference(x, y, within if key == "parts" else f"{within}{key}: "):
-                return found
-        elif x != y:
-            return f"{one_line(within + key, SHOWN)} {one_line(repr(x), SHOWN)} and {one_line(repr(y), SHOWN)}"
-    return ""
-
-
 # Vectors with different fingerprints never form one set, even if equally wide. Third-party files have none: accepted.
 def common_fingerprint(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> dict[str, Any]:
-    first: tuple[Path, dict[str, Any]] | None = None
+    first_path: Path | None = None
+    common: dict[str, Any] = {}
     for path, record in records:
-        own = fingerprint_of(record)
-        if not own:
+        fingerprint = fingerprint_of(record)
+        if not fingerprint:
             continue
-        first = first or (path, own)
-        if found := first_difference(first[1], own):
-            raise UserError(
-                f"{path}: not of one set with {first[0].name}: {found}; make the set again"
-            )
-    return first[1] if first else {}
+        if first_path is None:
+            first_path = path
+            common = fingerprint
+        elif difference := first_difference(common, fingerprint):
+            fault = f"not of one set with {first_path.name}: {difference}"
+            raise UserError(f"{path}: {fault}; make the set again")
+    return common
+
+
+def fingerprint_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fingerprint of an untrusted record; empty if it is missing or nested too deeply."""
+    fingerprint = record.get(FINGERPRINT)
+    if isinstance(fingerprint, dict) and _is_shallow(fingerprint, MAX_FINGERPRINT_LEVELS):
+        return fingerprint
+    return {}
 
 
 def _is_shallow(value: Any, levels: int) -> bool:
     if not isinstance(value, dict | list):
         return True
     inner = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_is_shallow(one, levels - 1) for one in inner)
+    return levels > 0 and all(_is_shallow(part, levels - 1) for part in inner)
+
+
+def first_difference(a: Mapping[str, Any], b: Mapping[str, Any], within: str = "") -> str:
+    for key in a:
+        if key not in b or a[key] == b[key]:
+            continue
+        if isinstance(a[key], dict) and isinstance(b[key], dict):
+            place = within if key == "parts" else f"{within}{key}: "
+            if difference := first_difference(a[key], b[key], place):
+                return difference
+        else:
+            place = one_line(within + key, MAX_SHOWN_CHARACTERS)
+            values = [one_line(repr(side[key]), MAX_SHOWN_CHARACTERS) for side in (a, b)]
+            return f"{place} {' and '.join(values)}"
+    return ""
 
 
 def shards(folder: Path, stem: str) -> list[Path]:
@@ -225,11 +242,44 @@ def shard(folder: Path, stem: str, number: int) -> Path:
 def read_features(folder: Path) -> pa.Table:
     """Read a feature set in item order; raise UserError if it has no shards or mixed fingerprints."""
     schema = schemas.features(width(folder))
-    table = pa.concat_tables(
-        [read_table(p, schema) for p in require_same_space(shards(folder, "features"))]
-    )
+    paths = require_same_space(shards(folder, "features"))
+    table = pa.concat_tables([read_table(path, schema) for path in paths])
     _require_dense(folder, table, 0)
     return table
+
+
+def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
+    schema = schemas.features(width(folder))
+    first = 0
+    for path in require_same_space(shards(folder, "features")):
+        for part in read_slices(path, schema, ["item_id", "vector"], rows):
+            _require_dense(folder, part, first)
+            first += len(part)
+            yield matrix(part["vector"])
+
+
+def map_features(folder: Path) -> np.ndarray:
+    """Return all vectors, float32 [I, F], memory-mapped from an unlinked file."""
+    return writing.memory_map(read_vectors(folder, PART), folder)
+
+
+def _require_dense(folder: Path, part: pa.Table, first: int) -> None:
+    ids = part["item_id"].to_numpy()
+    wrong = np.flatnonzero(ids != np.arange(first, first + len(ids)))
+    if wrong.size:
+        row = first + int(wrong[0])
+        fault = f"{ids[wrong[0]]}, expected {row} (dense, in order)"
+        raise schemas.ContractError(f"{folder}: column 'item_id', row {row}: {fault}")
+
+
+def width(folder: Path) -> int:
+    path = shards(folder, "features")[0]
+    with reraise_faults(path):
+        kind = pq.read_schema(path).field("vector").type
+    if not pa.types.is_fixed_size_list(kind):
+        fault = f"column 'vector' is {kind}, expected fixed_size_list<float>"
+        raise schemas.ContractError(f"{path}: {fault}")
+    return int(kind.list_size)
 
 
 def read_codes(path: Path) -> pa.Table:
@@ -238,55 +288,25 @@ def read_codes(path: Path) -> pa.Table:
     return read_table(path, schemas.semantic_ids(levels))
 
 
-def map_features(folder: Path) -> np.ndarray:
-    """Return all vectors, float32 [I, F], memory-mapped from an unlinked file."""
-    return writing.memory_map(read_vectors(folder, PART), folder)
-
-
-def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
-    schema, first = schemas.features(width(folder)), 0
-    for path in require_same_space(shards(folder, "features")):
-        for part in read_slices(path, schema, ["item_id", "vector"], rows):
-            _require_dense(folder, part, first)
-            first += len(part)
-            yield matrix(part["vector"])
-
-
 def column_sizes(path: Path) -> Iterator[tuple[pq.ColumnSchema, int, int]]:
     """Yield columns of row groups, their rows and bytes in memory, by an untrusted footer; UserError for a bomb."""
-    memory, most = 0, max(SMALL, EXPANSION * path.stat().st_size)
+    disk = path.stat().st_size
+    limit = max(MIN_BYTES_OF_BOMB, MAX_EXPANSION * disk)
+    memory = 0
     with pq.ParquetFile(path, pre_buffer=False, memory_map=True) as file:
-        columns = [file.schema.column(i) for i in range(len(file.schema))]
-        for number in range(file.num_row_groups if columns else 0):
+        numbers = range(len(file.schema))
+        for group_number in range(file.num_row_groups if numbers else 0):
             # wrong size statistics are an error of this reader, which reads no rows, but end the process in `column`
-            list(file.reader.iter_batches(0, [number], range(len(columns))))
-            group = file.metadata.row_group(number)
-            for chunk, column in zip(map(group.column, range(len(columns))), columns, strict=True):
-                size = max(
-                    0, chunk.total_uncompressed_size, chunk.num_values * max(4, column.length)
-                )
-                if (memory := memory + size) > most:
+            list(file.reader.iter_batches(0, [group_number], numbers))
+            group = file.metadata.row_group(group_number)
+            for number in numbers:
+                chunk = group.column(number)
+                column = file.schema.column(number)
+                bytes_of_values = chunk.num_values * max(4, column.length)
+                size = max(0, chunk.total_uncompressed_size, bytes_of_values)
+                memory += size
+                if memory > limit:
                     raise UserError(
-                        f"{path}: takes {memory:,} bytes of memory, from {path.stat().st_size:,} on disk"
+                        f"{path}: takes {memory:,} bytes of memory, from {disk:,} on disk"
                     )
                 yield column, group.num_rows, size
-
-
-def _require_dense(folder: Path, part: pa.Table, first: int) -> None:
-    ids = part["item_id"].to_numpy()
-    if (wrong := np.flatnonzero(ids != np.arange(first, first + len(ids)))).size:
-        row = int(wrong[0])
-        raise schemas.ContractError(
-            f"{folder}: column 'item_id', row {first + row}: {ids[row]}, expected {first + row} (dense, in order)"
-        )
-
-
-def width(folder: Path) -> int:
-    path = shards(folder, "features")[0]
-    with reraise_faults(path):
-        kind = pq.read_schema(path).field("vector").type
-    if not pa.types.is_fixed_size_list(kind):
-        raise schemas.ContractError(
-            f"{path}: column 'vector' is {kind}, expected fixed_size_list<float>"
-        )
-    return int(kind.list_size)

@@ -32,8 +32,8 @@ from alignrec.pipeline.features.params import Combine
 from alignrec.pipeline.images import fetcher
 from alignrec.pipeline.images.decode import Decoded, normalise_image
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.io import text as lines
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.text import reject_table
 from alignrec.pipeline.release import item_file
 from alignrec.pipeline.release.encoder import (
     MOST_AT_A_TIME,
@@ -266,7 +266,7 @@ def _lay_out(
     def read_rows() -> Iterator[item_file.Row]:
         for number, (rows, unused) in enumerate(item_file.read_blocks(table)):
             if unused:
-                raw = lines.reject_table(table.path.name, unused)
+                raw = reject_table(table.path.name, unused)
                 io.write_table(raw, io.shard(rejects, "rejects", number), schemas.REJECTS)
             yield from rows
 

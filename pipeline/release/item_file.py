@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.items import compose_text, merge_products
 from alignrec.pipeline.dataset.products import LONGEST_TEXT, clean_product
-from alignrec.pipeline.io import text as lines
 from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object
+from alignrec.pipeline.io.parquet import read_batches
 from alignrec.pipeline.io.sql import identifier_of
-from alignrec.pipeline.io.text import Reject, column_names
+from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, Reject
 from alignrec.pipeline.release.manifest import ItemColumns
 from alignrec.pipeline.release.recipe import TABULAR, Recipe, source_reader
 from alignrec.pipeline.runtime.section import nearest
@@ -183,14 +184,14 @@ def read_blocks(table: Table) -> Iterator[tuple[list[Row], list[Reject]]]:
     parser = _RowParser(table)
     is_parquet = path.suffix == ".parquet" or path.is_dir()
     found: Iterator[bytes | Cells] = (
-        _read_parquet(path, columns) if is_parquet else lines.json_lines(path)
+        _read_parquet(path, columns) if is_parquet else json_lines(path)
     )
     rows, rejects, held = list[Row](), list[Reject](), 0
     for number, raw in enumerate(found, 1):
         try:
             if isinstance(raw, bytes) and not raw.strip():
                 continue
-            if isinstance(raw, bytes) and len(raw) > lines.LONGEST_LINE:
+            if isinstance(raw, bytes) and len(raw) > MAX_LINE_BYTES:
                 raise ValueError("line too long")
             cells = parser.parse_line(raw) if isinstance(raw, bytes) else raw
             rows.append(parser.parse_row(cells))
@@ -201,7 +202,7 @@ def read_blocks(table: Table) -> Iterator[tuple[list[Row], list[Reject]]]:
             if isinstance(raw, dict):
                 plain = {name: value for name, value in raw.items() if isinstance(value, str | int)}
                 raw = as_json(plain).encode()
-            rejects.append(Reject(number, str(e), raw[: lines.KEPT]))
+            rejects.append(Reject(number, str(e), raw[:MAX_RAW_BYTES]))
         if len(rows) + len(rejects) == BLOCK or held > MOST_HELD:
             yield rows, rejects
             rows, rejects, held = [], [], 0
@@ -227,7 +228,7 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
         if source_reader(columns.kind) is not None and not columns.text:
             wanted = present  # its reader looks for fields of its own
         names = [name for name in dict.fromkeys(wanted) if name in present]
-        for batch in lines.read_batches(file, names):
+        for batch in read_batches(file, names):
             try:
                 yield from batch.to_pylist()
             except OverflowError as e:  # such as a date after the year 9999
@@ -254,7 +255,7 @@ class _RowParser:
         if self._source is not None:
             with suppress(ValueError):  # lines in the source's own format, such as Python literals
                 return self._source.parse(line)
-        return lines.json_object(line)
+        return json_object(line)
 
     def parse_row(self, cells: Cells) -> Row:
         columns = self._columns

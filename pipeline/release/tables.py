@@ -16,7 +16,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.products import LONGEST_TEXT
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.io.text import read_batches
+from alignrec.pipeline.io.parquet import read_batches
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Counts, File, Manifest
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 import orjson
 from pydantic import Field, model_validator
 
+from alignrec.pipeline.io.json_rows import json_object, require_dict
 from alignrec.pipeline.io.sql import csv_sql, json_sql, quote_text, rating_sql, strip_sql, trim_sql
-from alignrec.pipeline.io.text import json_object, require_dict
 from alignrec.pipeline.runtime.section import Mirrors
 from alignrec.pipeline.runtime.source import Licence
 from alignrec.pipeline.sources import mmrec

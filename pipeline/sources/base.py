@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.io.text import column_names, json_lines, json_object
+from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object
 from alignrec.pipeline.runtime.registry import Registry
 from alignrec.pipeline.runtime.section import Mirrors, Name, Rate, Section, nearest, validate
 from alignrec.pipeline.runtime.source import Source

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.io.text import read_batches
+from alignrec.pipeline.io.parquet import read_batches
 
 FEATURE = "feature:"  # role of a feature file: this prefix and the feature set's name
 ROWS = "feature_rows"  # role of the mapping file from rows to items, for files without identifiers

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.json_rows import column_names
 from alignrec.pipeline.io.sql import identifier_of
-from alignrec.pipeline.io.text import column_names
 from alignrec.pipeline.sources.base import Product, as_text, is_path
 from alignrec.pipeline.sources.feature_files import NAMES, plain_name
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignrec.pipeline.io import sql
+from alignrec.pipeline.io.csv_rows import find_delimiter, repair_rows
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.io.text import LOOKED_AT, column_names, find_delimiter, repair_rows
+from alignrec.pipeline.io.json_rows import ROWS_INSPECTED, column_names
 from alignrec.pipeline.runtime.section import Mirrors, Share, require_known
 from alignrec.pipeline.sources.base import (
     Downloaded,
@@ -97,7 +98,7 @@ class Tabular(Reader):
         times = seconds_sql(text["timestamp"])
         for role, reads in (("rating", sql.rating_sql), ("timestamp", seconds_sql)):
             if names[role] in columns:
-                given = f"SELECT {text[role]} AS t, {reads(text[role])} AS v FROM {rows} LIMIT {LOOKED_AT}"
+                given = f"SELECT {text[role]} AS t, {reads(text[role])} AS v FROM {rows} LIMIT {ROWS_INSPECTED}"
                 texts, values, example = _first_row(
                     path, f"SELECT count(t), count(v), any_value(t) FROM ({given})"
                 )
@@ -180,7 +181,7 @@ def days_sql(text: str) -> str:
 def _are_days(path: Path, rows: str, text: str) -> bool:
     """Return whether timestamps are days such as 20241231, which as seconds would be in 1970."""
     known = f"year(to_timestamp({days_sql('t')})) BETWEEN {FIRST_YEAR} AND {LAST_YEAR}"
-    given = f"SELECT {text} AS t FROM {rows} LIMIT {LOOKED_AT}"
+    given = f"SELECT {text} AS t FROM {rows} LIMIT {ROWS_INSPECTED}"
     times, read = _first_row(path, f"SELECT count(t), count(*) FILTER ({known}) FROM ({given})")
     return bool(times) and times == read
 

@@ -16,15 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from alignrec.pipeline.io import archives
+from alignrec.pipeline.io.csv_rows import Row, find_delimiter, read_rows
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.io.text import (
-    Reject,
-    Row,
-    find_delimiter,
-    open_unpacked,
-    read_lines,
-    read_rows,
-)
+from alignrec.pipeline.io.text import Reject, open_unpacked, read_lines
 from alignrec.pipeline.sources import feature_files
 from alignrec.pipeline.vectors.base import Vectors, check_vector, gather_rows, no_vectors
 from alignrec.pipeline.vectors.tables import open_parquet

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.io.text import LONGEST_LINE, MOST_HELD, open_text, read_lines
+from alignrec.pipeline.io.parquet import MAX_BATCH_BYTES
+from alignrec.pipeline.io.text import MAX_LINE_BYTES, open_text, read_lines
 from alignrec.pipeline.sources.feature_files import NAMES, is_vector, rank_identifier
 from alignrec.pipeline.vectors.base import WIDEST, Vectors, check_vector, gather_rows, no_vectors
 
@@ -105,7 +106,7 @@ def _take_rows(
 ) -> np.ndarray:
     out = np.zeros((len(numbers), width), np.float32)
     for start, block in _iterate_blocks(
-        files, column, numbers, max(1, min(BLOCK, MOST_HELD // (8 * width)))
+        files, column, numbers, max(1, min(BLOCK, MAX_BATCH_BYTES // (8 * width)))
     ):
         low, high = np.searchsorted(numbers, [start, start + len(block)])
         if low < high:
@@ -216,8 +217,8 @@ def _iterate_values(path: Path) -> Iterator[Named]:
 
 
 def _parse_line(path: Path, row: int, line: bytes) -> Any:
-    if len(line) > LONGEST_LINE:
-        raise UserError(f"{path}, line {row + 1}: longer than {LONGEST_LINE:,} bytes")
+    if len(line) > MAX_LINE_BYTES:
+        raise UserError(f"{path}, line {row + 1}: longer than {MAX_LINE_BYTES:,} bytes")
     with suppress(orjson.JSONDecodeError):
         return orjson.loads(line)
     try:

@@ -14,7 +14,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset import cooccurrence, split
 from alignrec.pipeline.dataset.split import contains_keys, limit_users, load_split, pair_keys
-from alignrec.pipeline.io import text as lines
+from alignrec.pipeline.io import csv_rows
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.download import list_files
@@ -173,5 +173,5 @@ def test_more_bad_rows_than_allowed_are_refused_and_the_share_is_a_setting(tmp_p
 
 def test_an_ordinary_file_is_not_read_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stage(tmp_path / "odd", TEXT.encode() + b"u,i,5,9,fine,more\n").interaction_rejects.exists()
-    monkeypatch.setattr(lines, "read_rows", lambda *_: pytest.fail("read row by row"))
+    monkeypatch.setattr(csv_rows, "read_rows", lambda *_: pytest.fail("read row by row"))
     assert not stage(tmp_path, TEXT.encode()).interaction_rejects.exists()

@@ -154,8 +154,8 @@ def test_a_hostile_table_is_refused(release: Path, name: str, change: Callable[[
 
 def test_a_table_that_unpacks_to_too_much_is_refused_unread(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("alignrec.pipeline.io.tables")
-    monkeypatch.setattr(module, "SMALL", 1 << 20)
-    monkeypatch.setattr(module, "EXPANSION", 100)
+    monkeypatch.setattr(module, "MIN_BYTES_OF_BOMB", 1 << 20)
+    monkeypatch.setattr(module, "MAX_EXPANSION", 100)
     table = pq.read_table(release / TABLE, partitioning=None)
     replaced(release, table.take(pa.array(np.zeros(100_000, np.int8))))
     assert f"{TABLE}: takes " in refused(release)

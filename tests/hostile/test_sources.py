@@ -21,7 +21,9 @@ from alignrec.pipeline.images.access import NO_FILE, open_files
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import sha256
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.io.text import KEPT, LONGEST_LINE, Reject, column_names, read_batches, read_lines
+from alignrec.pipeline.io.json_rows import column_names
+from alignrec.pipeline.io.parquet import read_batches
+from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, Reject, read_lines
 from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.amazon import Reader2018
 from alignrec.pipeline.sources.base import Product
@@ -143,12 +145,12 @@ def items_of(path: Path) -> Source:
 
 def test_a_quote_that_is_not_closed_costs_rows_and_no_memory(tmp_path: Path) -> None:
     row = b"y," + b"t" * 1022 + b"\n"
-    path = written(tmp_path / "i.csv", b'item,title\nx,"\n' + row * (LONGEST_LINE // len(row) + 2000) + b"z,end\n")
+    path = written(tmp_path / "i.csv", b'item,title\nx,"\n' + row * (MAX_LINE_BYTES // len(row) + 2000) + b"z,end\n")
     rejected, *rest = outcomes(items_of(path), path, {"x", "z"})
     assert isinstance(rejected, Reject)
     assert rejected.reason == "not CSV: row too long; is a quote not closed?"
     swallowed = [one for one in rest if isinstance(one, Reject)]
-    assert len(swallowed) >= LONGEST_LINE // len(row)
+    assert len(swallowed) >= MAX_LINE_BYTES // len(row)
     assert isinstance(rest[-1], Parsed)
     assert rest[-1].name == "z"
 
@@ -156,12 +158,12 @@ def test_a_quote_that_is_not_closed_costs_rows_and_no_memory(tmp_path: Path) -> 
 def test_a_line_of_gigabytes_is_not_held(tmp_path: Path) -> None:
     path = tmp_path / "i.jsonl.gz"
     with gzip.open(path, "wb", 1) as f:
-        for _ in range(3 * LONGEST_LINE >> 20):
+        for _ in range(3 * MAX_LINE_BYTES >> 20):
             f.write(b" " * (1 << 20))
         f.write(b'\n{"item": "x", "title": "after"}\n')
-    assert [len(line) for line in read_lines(path)] == [LONGEST_LINE + 1, 32]
+    assert [len(line) for line in read_lines(path)] == [MAX_LINE_BYTES + 1, 32]
     rejected, parsed = outcomes(items_of(path), path, {"x"})
-    assert (rejected.reason, len(rejected.raw)) == ("line too long", KEPT)
+    assert (rejected.reason, len(rejected.raw)) == ("line too long", MAX_RAW_BYTES)
     assert (parsed.name, parsed.product.title) == ("x", "after")
 
 

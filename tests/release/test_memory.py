@@ -36,7 +36,7 @@ PAGES = {"compression": "zstd", "data_page_size": 1 << 14, "dictionary_pagesize_
 
 def measure(what: str, settings: Path, *roots: Path) -> None:
     """Print the peak of Arrow, NumPy and Python for each root, with tables in small parts."""
-    io.PART, tables.LARGE, tables.PARQUET = PART, 1 << 17, PAGES
+    io.PART, tables.MAX_BYTES_UNMAPPED, tables.PARQUET = PART, 1 << 17, PAGES
     pytest.MonkeyPatch().setattr(code, "fingerprint", lambda *_: "f" * 64)  # parsing our code takes seconds
     for turn, root in enumerate([roots[0], *roots]):  # the first loads modules
         tracemalloc.start() if turn else None

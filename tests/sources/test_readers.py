@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from processes import started
 
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.io.sql import WHITE, identifier_of, open_database, strip_sql
-from alignrec.pipeline.io.text import json_object
+from alignrec.pipeline.io.json_rows import json_object
+from alignrec.pipeline.io.sql import WHITE_SPACE, identifier_of, open_database, strip_sql
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import Reader2014, Reader2018, Reader2023
 from alignrec.pipeline.sources.base import Reader
@@ -285,7 +285,7 @@ def test_columns_of_text_are_joined_to_the_description_and_must_be_there(tmp_pat
 
 
 # DuckDB takes a value that it is given as UTF-8, where surrogates are none
-TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(st.sampled_from(f"{WHITE}\u200b\ufeff\0aé𝒳"))
+TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(st.sampled_from(f"{WHITE_SPACE}\u200b\ufeff\0aé𝒳"))
 DB = duckdb.connect()
 
 

@@ -10,7 +10,8 @@ import orjson
 
 from alignrec.pipeline.dataset.products import Parsed, clean_text, parse_line
 from alignrec.pipeline.io.errors import one_line, printable
-from alignrec.pipeline.io.text import column_names, json_lines, json_object, read_lines
+from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object
+from alignrec.pipeline.io.text import read_lines
 from alignrec.pipeline.release import item_file
 from alignrec.pipeline.sources.amazon import Reader2014, Reader2018, Reader2023
 from alignrec.pipeline.sources.base import Reader, is_path, is_web
