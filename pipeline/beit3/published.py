@@ -209,7 +209,7 @@ def _unused_heads(
     if not config.mlm:
         unused["mlm_head."] = "the network has no MLM head"
 
-    reasons = {}
+    reasons: dict[str, str] = {}
     for prefix, why in unused.items():
         reasons |= {name: why for name in tensors if name.startswith(prefix)}
     return reasons
