@@ -17,7 +17,10 @@ def field(
     high: float | None = None, one_of: tuple[str, ...] | None = None,
 ) -> pa.Field:  # fmt: skip
     limits = {"low": low, "high": high, "one_of": list(one_of) if one_of else None}
-    metadata = {"doc": doc} | {k: json.dumps(v) for k, v in limits.items() if v is not None}
+    metadata = {"doc": doc}
+    for key, limit in limits.items():
+        if limit is not None:
+            metadata[key] = json.dumps(limit)
     return pa.field(name, dtype, nullable=nullable, metadata=metadata)
 
 
@@ -30,54 +33,71 @@ def vector(width: int) -> pa.DataType:
 
 
 def check(table: pa.Table, schema: pa.Schema, where: str = "table", first: int = 0) -> pa.Table:
-    """Return `table` with the schema's columns, order and metadata; raise ContractError for its first violation."""
-    # rows are numbered from `first`, as the table may be part of a larger one
-    missing = [n for n in schema.names if n not in table.column_names]
-    extra = [n for n in table.column_names if n not in schema.names]
-    if missing or extra:
-        wrong = [f"has no column '{n}'" for n in missing] + [
-            f"has an unexpected column '{n}'" for n in extra
-        ]
-        raise ContractError(f"{where} {' and '.join(wrong)}; expected {', '.join(schema.names)}")
-    if len(table.column_names) > len(schema.names):
-        twice = next(n for n in schema.names if table.column_names.count(n) > 1)
-        raise ContractError(f"{where} has column '{twice}' twice")
-    for f in schema:
-        column = table.column(f.name)
-        if column.type != f.type:
-            raise ContractError(f"{where}: column '{f.name}' is {column.type}, expected {f.type}")
-        if bad := _first_bad_row(column, f):
-            raise ContractError(f"{where}: column '{f.name}', row {first + bad[0]}: {bad[1]}")
-    kept = dict(schema.metadata or {}) | dict(table.schema.metadata or {})
-    return table.select(schema.names).cast(schema).replace_schema_metadata(kept or None)
+    """Return `table` with the schema's columns, order and metadata; raise ContractError for its first violation.
+
+    Rows are numbered from `first`, as the table may be part of a larger one.
+    """
+    _check_names(table, schema, where)
+    for field in schema:
+        column = table.column(field.name)
+        if column.type != field.type:
+            fault = f"column '{field.name}' is {column.type}, expected {field.type}"
+            raise ContractError(f"{where}: {fault}")
+        if violation := _first_violation(column, field):
+            row, fault = violation
+            raise ContractError(f"{where}: column '{field.name}', row {first + row}: {fault}")
+
+    metadata = dict(schema.metadata or {}) | dict(table.schema.metadata or {})
+    return table.select(schema.names).cast(schema).replace_schema_metadata(metadata or None)
 
 
-def _first_bad_row(column: pa.ChunkedArray, f: pa.Field) -> tuple[int, str] | None:
-    if not f.nullable and (row := _first_true(pc.is_null(column))) is not None:
-        return row, "is null"
-    meta = {k.decode(): v.decode() for k, v in (f.metadata or {}).items()}
-    if pa.types.is_fixed_size_list(f.type):
-        column = column.drop_null() if f.nullable else column
-        return (
-            _first_not_finite(column, f.type.list_size)
-            if f.type.list_size
-            else (0, "has no elements")
-        )
-    if (
-        pa.types.is_floating(f.type)
-        and (row := _first_true(pc.invert(pc.is_finite(column)))) is not None
-    ):
-        return row, f"{column[row]} is not finite"
-    for name, outside in (("low", pc.less), ("high", pc.greater)):
-        if (
-            name in meta
-            and (row := _first_true(outside(column, json.loads(meta[name])))) is not None
-        ):
-            return row, f"{column[row]} is {'below' if name == 'low' else 'above'} {meta[name]}"
-    if "one_of" in meta:
-        allowed = json.loads(meta["one_of"])
-        unknown = pc.invert(pc.is_in(column, value_set=pa.array(allowed, f.type)))
-        if (row := _first_true(pc.and_(pc.is_valid(column), unknown))) is not None:
+def _check_names(table: pa.Table, schema: pa.Schema, where: str) -> None:
+    names = table.column_names
+    faults = [f"has no column '{name}'" for name in schema.names if name not in names]
+    faults += [f"has an unexpected column '{name}'" for name in names if name not in schema.names]
+    if faults:
+        expected = ", ".join(schema.names)
+        raise ContractError(f"{where} {' and '.join(faults)}; expected {expected}")
+    for name in schema.names:
+        if names.count(name) > 1:
+            raise ContractError(f"{where} has column '{name}' twice")
+
+
+def _first_violation(column: pa.ChunkedArray, field: pa.Field) -> tuple[int, str] | None:
+    """Return the first row that violates a field's constraints, and how."""
+    if not field.nullable:
+        row = _first_true(pc.is_null(column))
+        if row is not None:
+            return row, "is null"
+
+    if pa.types.is_fixed_size_list(field.type):
+        if not field.type.list_size:
+            return 0, "has no elements"
+        lists = column.drop_null() if field.nullable else column
+        return _first_not_finite(lists, field.type.list_size)
+
+    if pa.types.is_floating(field.type):
+        row = _first_true(pc.invert(pc.is_finite(column)))
+        if row is not None:
+            return row, f"{column[row]} is not finite"
+    return _first_outside(column, field)
+
+
+def _first_outside(column: pa.ChunkedArray, field: pa.Field) -> tuple[int, str] | None:
+    """Return the first row outside `low`, `high` or `one_of` of a field, and how."""
+    metadata = field.metadata or {}
+    limits = {name.decode(): value.decode() for name, value in metadata.items()}
+    for name, is_outside, side in (("low", pc.less, "below"), ("high", pc.greater, "above")):
+        if name in limits:
+            row = _first_true(is_outside(column, json.loads(limits[name])))
+            if row is not None:
+                return row, f"{column[row]} is {side} {limits[name]}"
+
+    if "one_of" in limits:
+        allowed = json.loads(limits["one_of"])
+        is_allowed = pc.is_in(column, value_set=pa.array(allowed, field.type))
+        row = _first_true(pc.and_(pc.is_valid(column), pc.invert(is_allowed)))
+        if row is not None:
             return row, f"{column[row].as_py()!r} is none of {', '.join(allowed)}"
     return None
 
@@ -91,12 +111,15 @@ def _first_not_finite(column: pa.ChunkedArray, width: int) -> tuple[int, str] | 
     start = 0
     for chunk in column.chunks:
         values = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-        bad = ~np.isfinite(values).all(axis=1)
         if len(values) != len(chunk):
             return start, "is null"
-        if bad.any():
-            row = int(bad.argmax())
-            return start + row, f"element {int((~np.isfinite(values[row])).argmax())} is not finite"
+
+        is_finite = np.isfinite(values)
+        is_bad_row = ~is_finite.all(axis=1)
+        if is_bad_row.any():
+            row = int(is_bad_row.argmax())
+            element = int(is_finite[row].argmin())
+            return start + row, f"element {element} is not finite"
         start += len(chunk)
     return None
 

@@ -120,5 +120,6 @@ def embedded_items(width: int, identifier: str = "asin") -> pa.Schema:
 
 def read_clock(interactions: pa.Table) -> str:
     """Return what the timestamps of a table INTERACTIONS are: unix, order (positions in a sequence) or none."""
-    known = str(provenance_of(interactions).get("timestamps", "unix"))
-    return "none" if interactions["timestamp"].null_count else known
+    if interactions["timestamp"].null_count:
+        return "none"
+    return str(provenance_of(interactions).get("timestamps", "unix"))

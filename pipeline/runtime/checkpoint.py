@@ -29,32 +29,36 @@ class Checkpoint:
             return None
         parts: Parts = defaultdict(dict)
         with safe_open(self.path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                part, _, own = name.partition(".")
-                parts[part][own] = file.get_tensor(name)
+            for key in file.keys():  # noqa: SIM118
+                part, _, name = key.partition(".")
+                parts[part][name] = file.get_tensor(key)
             return parts, json.loads(file.metadata()["state"])
 
     def save(self, parts: Parts, state: Any) -> None:
+        tensors = {}
+        for part, named in parts.items():
+            for name, tensor in named.items():
+                tensors[f"{part}.{name}"] = tensor.detach().cpu().contiguous()
         # written from the tensors: serialising to bytes first would take another 9 GB for BEiT3-base
-        named = (
-            (f"{part}.{name}", x) for part, tensors in parts.items() for name, x in tensors.items()
-        )
-        contiguous = {name: x.detach().cpu().contiguous() for name, x in named}
         with io.atomic(self.path) as temporary:
-            save_file(contiguous, temporary, {"state": json.dumps(state)})
+            save_file(tensors, temporary, {"state": json.dumps(state)})
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)
 
 
 def adam_state(optimizer: Optimizer) -> dict[str, Tensor]:
-    slots = optimizer.state_dict()["state"].items()
-    return {f"{number}.{name}": value for number, own in slots for name, value in own.items()}
+    """Return the state of an Adam optimizer as tensors by name, NUMBER.SLOT."""
+    tensors = {}
+    for number, slots in optimizer.state_dict()["state"].items():
+        for slot, value in slots.items():
+            tensors[f"{number}.{slot}"] = value
+    return tensors
 
 
 def restore_adam(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        number, name = key.split(".")
-        slots.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
+    state: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for name, value in tensors.items():
+        number, slot = name.split(".")
+        state[int(number)][slot] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": dict(state)})

@@ -4,7 +4,7 @@ import ast
 import hashlib
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -14,57 +14,78 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]  # the repository, or alignrec/ of an installed package
 TOP_LEVEL = ("pipeline", "stages", "schemas")
 PREFIX = "alignrec."
+STAGES = f"{PREFIX}stages"
 PIPELINE = ROOT / "pipeline"
-SHAPING = ("runtime/process", "runtime/seeds", "models/params")
+# files of the harness that do affect results
+SHAPING = ("runtime/process.py", "runtime/seeds.py", "models/params.py")
 # files that do not affect results: downloads are verified by hash, and parameter values are part of a stage's key
 HARNESS = {
     PIPELINE / "__init__.py",
     PIPELINE / "io" / "errors.py",
-    *(
-        path
-        for package in ("runtime", "web", "checks")
-        for path in (PIPELINE / package).glob("*.py")
-    ),
+    *(PIPELINE / "runtime").glob("*.py"),
+    *(PIPELINE / "web").glob("*.py"),
+    *(PIPELINE / "checks").glob("*.py"),
     *PIPELINE.rglob("params.py"),
-} - {PIPELINE / f"{name}.py" for name in SHAPING}
+} - {PIPELINE / name for name in SHAPING}
 # suffixes of data files, which are hashed if a source file mentions their name
-DATA = frozenset({".html", ".css", ".js", ".md", ".json"})
+DATA_SUFFIXES = frozenset({".html", ".css", ".js", ".md", ".json"})
+LIBRARIES = (
+    *("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy", "scipy", "pillow"),
+    *("simplejpeg", "tokenizers", "transformers", "sentencepiece", "open_clip_torch"),
+)
 
 
 def import_closure(*modules: str) -> tuple[Path, ...]:
-    seen: set[Path] = set()
+    """Return the files that modules depend on: what they import, and data files that these name."""
+    closure: set[Path] = set()
     todo = [module_file(module) for module in modules]
     while todo:
         path = todo.pop()
-        if path is None or path in seen or path in HARNESS:
+        if path is None or path in closure or path in HARNESS:
             continue
-        seen.add(path)
-        named = imported_modules(path) if path.suffix == ".py" else ()
-        todo += [module_file(name) for name in named if not name.startswith(f"{PREFIX}stages")]
-        text = path.read_text(encoding="utf-8")
-        data = (
-            f
-            for folder in (path.parent, ROOT / "schemas")
-            for f in folder.glob("*")
-            if f.suffix in DATA
-        )
-        todo += [file for file in data if file.name in text]
-    return tuple(sorted(seen))
+        closure.add(path)
+        if path.suffix == ".py":
+            names = imported_modules(path)
+            todo += [module_file(name) for name in names if not name.startswith(STAGES)]
+        todo += _named_data_files(path)
+    return tuple(sorted(closure))
+
+
+def _named_data_files(path: Path) -> list[Path]:
+    text = path.read_text(encoding="utf-8")
+    files = [*path.parent.glob("*"), *(ROOT / "schemas").glob("*")]
+    return [file for file in files if file.suffix in DATA_SUFFIXES and file.name in text]
 
 
 @cache
 def fingerprint(*modules: str) -> str:
     total = hashlib.sha256()
     for path in import_closure(*modules):
-        total.update(f"{path.relative_to(ROOT)}\n".encode() + _content_that_counts(path) + b"\n")
+        total.update(f"{path.relative_to(ROOT)}\n".encode())
+        total.update(_content_that_counts(path) + b"\n")
+    return total.hexdigest()
+
+
+@cache
+def source_sha256() -> str:
+    """Return one hash of all files of the code."""
+    paths: list[Path] = []
+    for folder in TOP_LEVEL:
+        files = (ROOT / folder).rglob("*")
+        paths += [path for path in files if path.suffix in DATA_SUFFIXES | {".py"}]
+
+    total = hashlib.sha256()
+    for path in sorted(paths):
+        total.update(f"{path.relative_to(ROOT)} {path.stat().st_size}\n".encode())
+        total.update(path.read_bytes())
     return total.hexdigest()
 
 
 @cache
 def _content_that_counts(path: Path) -> bytes:
-    return (
-        _canonical_text(_syntax_tree(path)).encode() if path.suffix == ".py" else path.read_bytes()
-    )
+    if path.suffix != ".py":
+        return path.read_bytes()
+    return _canonical_text(_syntax_tree(path)).encode()
 
 
 def _canonical_text(part: object) -> str:
@@ -73,57 +94,54 @@ def _canonical_text(part: object) -> str:
         return f"[{','.join(map(_canonical_text, part))}]"
     if not isinstance(part, ast.AST):
         return repr(part)
-    given = (
-        f"{name}={_canonical_text(value)}"
-        for name, value in ast.iter_fields(part)
-        if value not in (None, [])
-    )
-    return f"{type(part).__name__}({','.join(given)})"
 
-
-@cache
-def source_sha256() -> str:
-    total = hashlib.sha256()
-    for path in sorted(
-        p for top in TOP_LEVEL for p in (ROOT / top).rglob("*") if p.suffix in DATA | {".py"}
-    ):
-        total.update(
-            f"{path.relative_to(ROOT)} {path.stat().st_size}\n".encode() + path.read_bytes()
-        )
-    return total.hexdigest()
+    fields = []
+    for name, value in ast.iter_fields(part):
+        if value not in (None, []):
+            fields.append(f"{name}={_canonical_text(value)}")
+    return f"{type(part).__name__}({','.join(fields)})"
 
 
 @cache
 def imported_modules(path: Path) -> tuple[str, ...]:
+    """Return the modules of ours that a file imports, without imports for type checkers."""
+    executed = [s for s in _syntax_tree(path).body if not _is_for_type_checkers(s)]
     names: list[str] = []
     packages: dict[str, str] = {}  # local name -> package that only re-exports names
-    # skip imports for type checkers
-    executed = [
-        s
-        for s in _syntax_tree(path).body
-        if not (isinstance(s, ast.If) and ast.unparse(s.test) == "TYPE_CHECKING")
-    ]
-    for node in (node for statement in executed for node in _walk_statements(statement)):
-        if isinstance(node, ast.Import):
-            names += [a.name for a in node.names]
-            packages |= {
-                a.asname or a.name: a.name for a in node.names if _reexported_names(a.name)
-            }
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            own = {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
-            names += own.values()
-            packages |= {name: module for name, module in own.items() if _reexported_names(module)}
+    for statement in executed:
+        for node in _walk_statements(statement):
+            imported = _imported_names(node)
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            else:
+                names += imported.values()
+            packages |= {name: full for name, full in imported.items() if _reexported_names(full)}
+
     # for packages that only re-export names, count the modules of the names used
-    for node in (
-        node for statement in executed for node in (ast.walk(statement) if packages else ())
-    ):
-        if (
-            isinstance(node, ast.Attribute)
-            and isinstance(node.value, ast.Name)
-            and node.value.id in packages
-        ):
-            names.append(f"{packages[node.value.id]}.{node.attr}")
+    for statement in executed if packages else ():
+        names += _used_attributes(statement, packages)
     return tuple(filter(is_ours, names))
+
+
+def _is_for_type_checkers(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
+
+
+def _imported_names(node: ast.AST) -> dict[str, str]:
+    """Return local name -> full dotted name of an absolute import; empty for other statements."""
+    if isinstance(node, ast.Import):
+        return {alias.asname or alias.name: alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        return {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return {}
+
+
+def _used_attributes(statement: ast.stmt, packages: Mapping[str, str]) -> Iterator[str]:
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            package = packages.get(node.value.id)
+            if package:
+                yield f"{package}.{node.attr}"
 
 
 def is_ours(module: str) -> bool:
@@ -136,33 +154,35 @@ def _module_path(module: str) -> Path:
 
 @cache
 def _syntax_tree(path: Path) -> ast.Module:
+    """Return the code of a file without docstrings and, of a stage, without its declaration."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     if path.parent == ROOT / "stages":
-        # declarations of stages do not affect results: drop them and the imports that only they need
-        is_stage = [
-            isinstance(s, ast.Assign) and ast.unparse(s.value).startswith("Stage(")
-            for s in tree.body
-        ]
-        tree.body = [
-            statement
-            for statement, declared in zip(tree.body, is_stage, strict=True)
-            if not declared
-        ]
-        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        for statement in tree.body:
-            if isinstance(statement, ast.ImportFrom):
-                statement.names = [
-                    alias for alias in statement.names if (alias.asname or alias.name) in used
-                ]
+        _drop_declaration(tree)
     for node in _walk_statements(tree):
         if body := getattr(node, "body", None):
-            texts = [
-                s
-                for s in body
-                if isinstance(s, ast.Expr) and isinstance(getattr(s.value, "value", None), str)
-            ]
-            node.body = [s for s in body if s not in texts]  # type: ignore[attr-defined]
+            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
     return tree
+
+
+def _drop_declaration(tree: ast.Module) -> None:
+    """Drop declarations of stages, which do not affect results, and the imports that only they need."""
+    tree.body = [statement for statement in tree.body if not _declares_stage(statement)]
+    used_names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom):
+            statement.names = [
+                alias for alias in statement.names if (alias.asname or alias.name) in used_names
+            ]
+
+
+def _declares_stage(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Assign) and ast.unparse(statement.value).startswith("Stage(")
+
+
+def _is_text(statement: ast.AST) -> bool:
+    if not isinstance(statement, ast.Expr):
+        return False
+    return isinstance(getattr(statement.value, "value", None), str)
 
 
 def _walk_statements(node: ast.AST) -> Iterator[ast.AST]:
@@ -181,7 +201,7 @@ def _reexported_names(module: str) -> dict[str, str]:
     exports: dict[str, str] = {}
     for statement in _syntax_tree(path).body:
         if isinstance(statement, ast.ImportFrom) and statement.module:
-            exports |= {a.asname or a.name: f"{statement.module}.{a.name}" for a in statement.names}
+            exports |= _imported_names(statement)
         elif not ast.unparse(statement).startswith("__all__ = "):
             return {}
     return {name: full for name, full in exports.items() if is_ours(full)}
@@ -192,21 +212,15 @@ def module_file(name: str) -> Path | None:
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         module = ".".join(parts[:end])
-        path = _module_path(module)
         if exports := _reexported_names(module):
-            return (
-                module_file(exports[parts[end]])
-                if end < len(parts) and parts[end] in exports
-                else None
-            )
+            export = exports.get(parts[end]) if end < len(parts) else None
+            return module_file(export) if export else None
+
+        path = _module_path(module)
         for candidate in (path.with_suffix(".py"), path / "__init__.py"):
             if candidate.is_file():
                 return candidate
     return None
-
-
-LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy", "scipy", "pillow", "simplejpeg",
-             "tokenizers", "transformers", "sentencepiece", "open_clip_torch")  # fmt: skip
 
 
 @cache
@@ -214,17 +228,18 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | installed_versions(("alignrec", *LIBRARIES))
 
 
-def installed_versions(names: Iterable[str]) -> dict[str, str]:
-    found = {}
-    for name in names:
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    installed = {}
+    for package in packages:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            installed[package] = version(package)
+    return installed
 
 
 def processor_name() -> str:
-    if (info := Path("/proc/cpuinfo")).exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.exists():
+        for line in cpu_info.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.machine()

@@ -114,29 +114,36 @@ def run_jobs(
     Jobs are taken as results are consumed, `ahead` more than can run at a time. With n workers, an ordered job may
     therefore depend on the results of all but the n - 1 jobs before it.
     """
-    source = iter(jobs)
     if on is None:
         worker = cache(make)
-        for job in source:
+        for job in jobs:
             yield job, worker()(job)
-    elif first := list(islice(source, 1)):
-        with on.opened(make) as submit:
-            source = chain(first, source)
-            # taking jobs as results are consumed limits memory
-            pending = {submit(job): job for job in islice(source, on.number + ahead)}
-            try:
-                while pending:
-                    future = next(
-                        iter(
-                            pending if ordered else wait(pending, return_when=FIRST_COMPLETED).done
-                        )
-                    )
-                    yield pending.pop(future), future.result()
-                    pending |= {submit(job): job for job in islice(source, 1)}
-            finally:
-                # the consumer has stopped or a job has failed
-                for future in pending:
-                    future.cancel()
+        return
+
+    source = iter(jobs)
+    first = list(islice(source, 1))
+    if not first:  # starts no workers
+        return
+    source = chain(first, source)
+    with on.opened(make) as submit:
+        # taking jobs as results are consumed limits memory
+        pending = {submit(job): job for job in islice(source, on.number + ahead)}
+        try:
+            while pending:
+                future = _next_future(pending, ordered)
+                yield pending.pop(future), future.result()
+                for job in islice(source, 1):
+                    pending[submit(job)] = job
+        finally:
+            # the consumer has stopped or a job has failed
+            for future in pending:
+                future.cancel()
+
+
+def _next_future(pending: Iterable[Future[Any]], ordered: bool) -> Future[Any]:
+    if ordered:
+        return next(iter(pending))
+    return next(iter(wait(pending, return_when=FIRST_COMPLETED).done))
 
 
 def in_threads(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:

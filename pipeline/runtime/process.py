@@ -25,23 +25,32 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STATUS = Path("/proc/self/status")
-UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10  # `ru_maxrss` units per MiB
-INTERVAL = 0.1  # seconds between samples, which take 30 microseconds each
+MAXRSS_PER_MIB = 1 << 20 if sys.platform == "darwin" else 1 << 10  # units of `ru_maxrss`
+SECONDS_PER_SAMPLE = 0.1  # of memory; a sample takes 30 microseconds
 # bytes of address space that libraries reserve; with less, some abort or report intact files as damaged
 ADDRESSES = 4 << 30
-TOO_LITTLE = f"too little memory; alignrec needs {ADDRESSES >> 30} GiB of addresses (`ulimit -v`), more for large data"
+TOO_LITTLE = (
+    f"too little memory; alignrec needs {ADDRESSES >> 30} GiB of addresses (`ulimit -v`), "
+    "more for large data"
+)
 
 # wait policy of OpenMP (torch, FAISS): sleep, or spin if the machine is idle
-POLICY, SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
-TURNS = "10000"  # spins before a thread sleeps: as fast as OpenMP's default of 300,000 and cheaper on a busy machine
-LOOK = 0.05  # seconds over which the load is measured
-IDLE = 0.9  # minimum idle fraction of CPU time at which the machine counts as idle
-TIMES = Path("/proc/stat")
+POLICY = "OMP_WAIT_POLICY"
+SPINS = "GOMP_SPINCOUNT"
+# spins before a thread sleeps: as fast as OpenMP's default of 300,000 and cheaper on a busy machine
+SPIN_COUNT = "10000"
+SECONDS_OF_LOAD = 0.05  # over which the load is measured
+MIN_IDLE_SHARE = 0.9  # of CPU time, for the machine to count as idle
+CPU_TIMES = Path("/proc/stat")
 _is_policy_given = bool({POLICY, SPINS} & os.environ.keys())
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # numbers of mallopt's settings (malloc.h)
-MOST = 2**31 - 1  # bytes; mallopt takes an int
-PATIENCE = timedelta(hours=6)  # maximum wait of other ranks while rank 0 decodes images or measures
+# numbers of mallopt's settings (malloc.h)
+TRIM_THRESHOLD = -1
+MMAP_MAX = -4
+MAX_INT = 2**31 - 1  # bytes; mallopt takes an int
+# maximum wait of other ranks while rank 0 decodes images or measures
+MAX_WAIT = timedelta(hours=6)
+OUT_OF_MEMORY = ("allocate memory", "out of memory")
 
 
 def peak_mib() -> int:
@@ -50,14 +59,14 @@ def peak_mib() -> int:
         return _status_kib("VmHWM") // 1024
     if resource is None:
         return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // UNIT
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // MAXRSS_PER_MIB
 
 
 def largest_child_mib() -> int:
     """Return the peak resident size of the largest child that has ended, in MiB; 0 on Windows."""
     if resource is None:
         return 0
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // UNIT
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // MAXRSS_PER_MIB
 
 
 def address_limit() -> int | None:
@@ -68,30 +77,31 @@ def address_limit() -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-class Own:
+class PeakMemory:
     """Peak memory of this process without mapped files, whose pages the system can drop."""
 
     mib: int | None = None  # maximum of the samples; None if the system does not report memory
 
 
 @contextmanager
-def watch_memory() -> Iterator[Own]:
+def watch_memory() -> Iterator[PeakMemory]:
     """Sample memory until the block ends, as Linux does not record the peak of anonymous memory."""
-    own, ended = Own(), threading.Event()
+    peak = PeakMemory()
+    ended = threading.Event()
 
     def sample_size() -> None:
         while True:
-            own.mib = max(own.mib or 0, _status_kib("RssAnon") // 1024)
-            if ended.wait(INTERVAL):
+            peak.mib = max(peak.mib or 0, _status_kib("RssAnon") // 1024)
+            if ended.wait(SECONDS_PER_SAMPLE):
                 return
 
     if not STATUS.exists() or "RssAnon:" not in STATUS.read_text():
-        yield own
+        yield peak
         return
     thread = threading.Thread(target=sample_size, daemon=True)
     thread.start()
     try:
-        yield own
+        yield peak
     finally:
         ended.set()
         thread.join()
@@ -106,37 +116,40 @@ def keep_large_buffers() -> bool:
     # glibc unmaps buffers above 32 MiB when they are freed, and the next step faults every page in again: a third of
     # AlignRec's step at 63,001 items, whose feature gradient has 194 MB. In exchange memory stays at its peak.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing on musl and macOS
-    return mallopt is not None and bool(mallopt(MMAP_MAX, 0) and mallopt(TRIM_THRESHOLD, MOST))
+    if mallopt is None:
+        return False
+    return bool(mallopt(MMAP_MAX, 0) and mallopt(TRIM_THRESHOLD, MAX_INT))
 
 
 def ran_out(error: Exception) -> bool:
+    """Return whether an error says that memory ran out."""
+    if isinstance(error, MemoryError):
+        return True
     # torch raises a plain RuntimeError if CPU memory runs out
-    messages = "allocate memory", "out of memory"
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(s in str(error) for s in messages)
-    )
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
 
 
 def spin_if_idle() -> None:
     """Let threads spin if the machine is idle, unless the user has set a policy. Linux only."""
     # on two idle cores spinning takes 25 % off a training step; next to one busy process a step takes twice as long
-    if _is_policy_given or not TIMES.exists():
+    if _is_policy_given or not CPU_TIMES.exists():
         return
-    before = TIMES.read_text()
-    time.sleep(LOOK)
-    if idle_share(before, TIMES.read_text()) >= IDLE:
-        os.environ[SPINS] = TURNS
+    before = CPU_TIMES.read_text()
+    time.sleep(SECONDS_OF_LOAD)
+    if idle_share(before, CPU_TIMES.read_text()) >= MIN_IDLE_SHARE:
+        os.environ[SPINS] = SPIN_COUNT
 
 
 def idle_share(before: str, after: str) -> float:
     """Return the idle fraction of CPU time between two states of /proc/stat, see proc_stat(5)."""
-    first, last = (
-        [int(n) for n in text.split("\n", 1)[0].split()[1:9]] for text in (before, after)
-    )
-    passed = [
-        b - a for a, b in zip(first, last, strict=True)
-    ]  # user, nice, system, idle, iowait, irq, softirq, steal
-    return (passed[3] + passed[4]) / max(sum(passed), 1)
+    passed = [b - a for a, b in zip(_cpu_times(before), _cpu_times(after), strict=True)]
+    _, _, _, idle, iowait, *_ = passed  # user, nice, system, idle, iowait, irq, softirq, steal
+    return (idle + iowait) / max(sum(passed), 1)
+
+
+def _cpu_times(stat: str) -> list[int]:
+    first_line, _, _ = stat.partition("\n")
+    return [int(number) for number in first_line.split()[1:9]]
 
 
 def rank() -> int:
@@ -162,7 +175,7 @@ def process_group() -> Iterator[None]:
     gpus = torch.cuda.is_available()
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if gpus else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if gpus else "gloo", timeout=MAX_WAIT)
     try:
         yield
     finally:

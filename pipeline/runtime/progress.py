@@ -10,31 +10,34 @@ from typing import Any
 from tqdm import tqdm
 
 MINUTE = 60.0  # seconds between lines without a terminal
-WORTH = 10.0  # seconds of results before the time left is estimated
-SHORT = "{desc}: {n_fmt}/{total_fmt} {unit}{postfix}"
-TEXT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
+MIN_SECONDS_TO_ESTIMATE = 10.0  # of results, before the time left is estimated
+WITHOUT_RATE = "{desc}: {n_fmt}/{total_fmt} {unit}{postfix}"
+WITH_RATE = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
 
 
 class Bar(tqdm):
-    """A bar that measures its rate from the first result, without start-up, and estimates the time left after WORTH."""
+    """A bar that measures its rate from the first result, without start-up, and estimates the time left later."""
 
     first: int | None = None  # count at the first result
 
     def update(self, n: float | None = 1) -> bool | None:
-        shown = super().update(n)
+        was_drawn = super().update(n)
         if self.first is None:
-            self.first, self.start_t, self.last_print_t = self.n, self._time(), self._time()
-        return shown
+            self.first = self.n
+            self.start_t = self.last_print_t = self._time()
+        return was_drawn
 
     @property
     def format_dict(self) -> dict[str, Any]:
         facts: dict[str, Any] = super().format_dict
-        since = 0.0 if self.first is None else self._time() - self.start_t
-        rate = (self.n - self.first) / since if self.first is not None and since > WORTH else 0.0
-        return facts | {
-            "rate": rate,
-            "initial": self.n,
-        }  # without a rate, tqdm would take the mean since `initial`
+        # without a rate, tqdm would take the mean since `initial`
+        return facts | {"rate": self._rate(), "initial": self.n}
+
+    def _rate(self) -> float:
+        if self.first is None:
+            return 0.0
+        seconds = self._time() - self.start_t
+        return (self.n - self.first) / seconds if seconds > MIN_SECONDS_TO_ESTIMATE else 0.0
 
 
 class Silent(Bar):
@@ -53,18 +56,19 @@ def stage_bar(label: str, hidden: bool, **options: Any) -> tqdm:
 @contextmanager
 def bytes_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
     """Yield a callback that takes the bytes done and the total; without a terminal it prints a line per minute."""
-    with stage_bar(label, hidden=False, unit="B") as shown, print_heartbeat(label, [shown]):
-        yield meter(shown)
+    with stage_bar(label, hidden=False, unit="B") as bar, print_heartbeat(label, [bar]):
+        yield meter(bar)
 
 
-def meter(shown: tqdm) -> Callable[[int, int | None], None]:
-    shown.unit_scale = True
+def meter(bar: tqdm) -> Callable[[int, int | None], None]:
+    """Return a callback that moves a bar to the bytes done, of a total."""
+    bar.unit_scale = True
 
-    def at(done: int, total: int | None) -> None:
-        shown.total = total
-        shown.update(done - shown.n)
+    def move_to(done: int, total: int | None) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
 
-    return at
+    return move_to
 
 
 @contextmanager
@@ -91,10 +95,9 @@ def print_heartbeat(label: str, bars: list[tqdm]) -> Iterator[None]:
 
 def bar_line(label: str, bars: list[tqdm], seconds: float) -> str:
     # the bar opened last that is not full shows the current work
-    for open_bar in reversed(bars):
-        facts = open_bar.format_dict
-        if facts["total"] is None or open_bar.n < facts["total"]:
-            return tqdm.format_meter(
-                **(facts | {"bar_format": TEXT if facts["rate"] else SHORT, "ncols": None})
-            )
+    for bar in reversed(bars):
+        facts = bar.format_dict
+        if facts["total"] is None or bar.n < facts["total"]:
+            form = WITH_RATE if facts["rate"] else WITHOUT_RATE
+            return tqdm.format_meter(**(facts | {"bar_format": form, "ncols": None}))
     return f"{label}: running for {tqdm.format_interval(seconds)}"

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 MAX_COMPARED_CHARACTERS = 64  # of a name, to suggest the nearest known one
 MAX_VALUES_SHOWN = 20  # maximum values of a list or mapping shown in a message
@@ -76,67 +79,71 @@ def require_known(names: Iterable[str], among: Iterable[str], where: str) -> Non
 
 
 def nearest(name: str, among: Iterable[str]) -> str:
-    among = list(among)
-    similar = difflib.get_close_matches(name[:MAX_COMPARED_CHARACTERS], among, n=1, cutoff=0.6)
-    return (
-        f"; did you mean '{similar[0]}'?"
-        if similar
-        else f"; valid: {', '.join(among)}"
-        if among
-        else ""
-    )
+    """Return a hint for an unknown name: the nearest of the known ones, or all of them."""
+    names = list(among)
+    if not names:
+        return ""
+    similar = difflib.get_close_matches(name[:MAX_COMPARED_CHARACTERS], names, n=1, cutoff=0.6)
+    return f"; did you mean '{similar[0]}'?" if similar else f"; valid: {', '.join(names)}"
 
 
 def first_fault(error: ValidationError, kind: type[Section], where: str = "") -> str:
     """Describe the first error of untrusted values; unknown keys come first, as they may be misspelt required keys."""
     faults = error.errors()
-    fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
-    path = (
-        one_line(".".join([where] * bool(where) + [str(part) for part in fault["loc"]]), 120)
-        or "the file"
-    )
-    if fault["type"] == "extra_forbidden":
-        return f"unknown key '{path}'{nearest(str(fault['loc'][-1]), _valid_keys(kind, fault['loc'][:-1]))}"
+    unknown_keys = [fault for fault in faults if fault["type"] == "extra_forbidden"]
+    fault = (unknown_keys or faults)[0]
+    keys = [where] if where else []
+    keys += [str(key) for key in fault["loc"]]
+    path = one_line(".".join(keys), 120) or "the file"
+
+    if unknown_keys:
+        *place, key = fault["loc"]
+        return f"unknown key '{path}'{nearest(str(key), _valid_keys(kind, place))}"
     if fault["type"] == "missing":
         return f"'{path}' is required"
-    if (
-        fault["type"] == "literal_error" and "[key]" in fault["loc"]
-    ):  # the key of a mapping with fixed keys
-        place = fault["loc"][: fault["loc"].index("[key]")]
-        expected = [
-            one["ctx"]["expected"]
-            for one in faults
-            if one["loc"][: len(place)] == place and "ctx" in one
-        ]
-        valid = dict.fromkeys(re.findall(r"'([^']+)'", " ".join(expected)))
-        return f"unknown key '{path.partition('.[key]')[0]}'{nearest(str(place[-1]), valid)}"
-    value = fault["input"]
+    if fault["type"] == "literal_error" and "[key]" in fault["loc"]:
+        return _unknown_key_of_mapping(fault, faults, path)
+    message = one_line(fault["msg"].lower(), 160)
+    return f"'{path}': {message}, found {_describe_value(fault['input'])}"
+
+
+def _unknown_key_of_mapping(fault: ErrorDetails, faults: Sequence[ErrorDetails], path: str) -> str:
+    """Describe a key that a mapping with fixed keys lacks."""
+    place = fault["loc"][: fault["loc"].index("[key]")]
+    valid: dict[str, None] = {}
+    for alternative in faults:
+        if alternative["loc"][: len(place)] == place and "ctx" in alternative:
+            valid |= dict.fromkeys(re.findall(r"'([^']+)'", alternative["ctx"]["expected"]))
+    return f"unknown key '{path.partition('.[key]')[0]}'{nearest(str(place[-1]), valid)}"
+
+
+def _describe_value(value: Any) -> str:
     if isinstance(value, (dict, list)) and len(value) > MAX_VALUES_SHOWN:
-        found = f"{type(value).__name__} of {len(value):,}"
-    else:
-        try:
-            found = one_line(repr(value), 120)
-        except ValueError:  # Python limits the digits of integers that are converted
-            found = "a number of thousands of digits"
-    return f"'{path}': {one_line(fault['msg'].lower(), 160)}, found {found}"
+        return f"{type(value).__name__} of {len(value):,}"
+    try:
+        return one_line(repr(value), 120)
+    except ValueError:  # Python limits the digits of integers that are converted
+        return "a number of thousands of digits"
 
 
-def _valid_keys(kind: Any, loc: tuple[int | str, ...]) -> list[str]:
-    # follow the path of the error through nested sections
-    for part in loc:
-        if isinstance(kind, type) and issubclass(kind, Section):
-            kind = {
-                field.alias or name: field.annotation for name, field in kind.model_fields.items()
-            }.get(str(part))
+def _valid_keys(kind: Any, keys: Sequence[int | str]) -> list[str]:
+    """Return the keys of the section at the path `keys` within a section; none if it is no section."""
+    for key in keys:
+        if _is_section(kind):
+            kind = _annotations(kind).get(str(key))
         elif get_origin(kind) in (dict, Mapping):
             kind = get_args(kind)[1]
-        kind = next(
-            (one for one in get_args(kind) if isinstance(one, type) and issubclass(one, Section)),
-            kind,
-        )
-    if not (isinstance(kind, type) and issubclass(kind, Section)):
-        return []
-    return [field.alias or name for name, field in kind.model_fields.items()]
+        kind = next(filter(_is_section, get_args(kind)), kind)
+    return list(_annotations(kind)) if _is_section(kind) else []
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _annotations(section: type[Section]) -> dict[str, Any]:
+    fields = section.model_fields.items()
+    return {field.alias or name: field.annotation for name, field in fields}
 
 
 class Part(Section):

@@ -9,10 +9,9 @@ import yaml
 
 from alignrec.pipeline.io.errors import UserError, one_line
 
-MAX_FILE_BYTES = (
-    1 << 17
-)  # maximum bytes of a file, parsed in a few seconds; typical files have a few thousand
+MAX_FILE_BYTES = 1 << 17  # parsed in a few seconds; typical files have a few thousand
 EXTENDS = "extends"
+FLOAT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d{1,3}$")
 # exceptions of PyYAML, including those of tags such as !!int
 FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
@@ -35,11 +34,7 @@ class Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d{1,3}$"),
-    [*"-+.0123456789"],
-)
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, [*"-+.0123456789"])
 
 
 def read_yaml(path: Path) -> Any:
@@ -47,16 +42,15 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: not a parameter file but a folder, pipe or device")
     try:
         # one byte more than allowed, to detect larger files
-        with path.open("rb") as f:
-            data = f.read(MAX_FILE_BYTES + 1)
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise ValueError(f"larger than {MAX_FILE_BYTES:,} bytes")
         return yaml.load(data.decode("utf-8-sig"), Loader)  # Loader derives from SafeLoader
     except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such parameter file; run from the project's root, pass --params, or begin one with "
-            "`alignrec new NAME --interactions FILE`"
-        ) from None
+        command = "`alignrec new NAME --interactions FILE`"
+        remedy = f"run from the project's root, pass --params, or begin one with {command}"
+        raise UserError(f"{path}: no such parameter file; {remedy}") from None
     except RecursionError:
         raise UserError(f"{path}: not YAML that can be read: nested too deeply") from None
     except FAULTS as e:
@@ -68,23 +62,23 @@ def read_extended(path: Path) -> Any:
     over = read_yaml(path)
     if not isinstance(over, dict) or EXTENDS not in over:
         return over
-    if not isinstance(over[EXTENDS], str):
-        raise UserError(
-            f"{path}: '{EXTENDS}': give the path of a parameter file, from the folder of this one"
-        )
-    base = read_yaml(path.parent / over[EXTENDS])
+
+    base_name = over[EXTENDS]
+    if not isinstance(base_name, str):
+        remedy = "give the path of a parameter file, from the folder of this one"
+        raise UserError(f"{path}: '{EXTENDS}': {remedy}")
+    base = read_yaml(path.parent / base_name)
     if not isinstance(base, dict) or EXTENDS in base:
-        raise UserError(
-            f"{path}: '{EXTENDS}': {over[EXTENDS]} must be a whole parameter file, which extends none"
-        )
+        fault = f"{base_name} must be a whole parameter file, which extends none"
+        raise UserError(f"{path}: '{EXTENDS}': {fault}")
     return merge(base, over)
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Merge sections by key and replace everything else."""
     merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = {**base[key], **value} if both else value
+    for name, value in over.items():
+        is_section = isinstance(value, dict) and isinstance(base.get(name), dict)
+        merged[name] = {**base[name], **value} if is_section else value
     merged.pop(EXTENDS, None)
     return merged
