@@ -18,6 +18,7 @@ from alignrec.pipeline.release import card, encoder, facts, manifest
 from alignrec.pipeline.release.encoder import hash_images, text_sha256
 from alignrec.pipeline.release.manifest import Input, ItemColumns, Maker, Manifest
 from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.release.read import ITEMS
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.verdict import LINEAR, is_below
 from alignrec.pipeline.runtime import code
@@ -26,7 +27,6 @@ from alignrec.pipeline.runtime.record import quoted_record
 from alignrec.pipeline.runtime.source import Shown
 from alignrec.pipeline.sources.base import is_web
 
-ITEMS = "items.parquet"
 BEYOND_TITLES = ("brand", "description", "text", "image_url")
 LEFT_OUT: dict[Shown, tuple[str, ...]] = {
     "all": (), "titles": BEYOND_TITLES, "none": ("title", *BEYOND_TITLES)

@@ -105,6 +105,11 @@ class File(Part):
         top, *below = PurePosixPath(self.path).parts
         return PurePosixPath(below[0]).stem if below and top in PER_SET else None
 
+    @property
+    def table_path(self) -> str:
+        """Path of the table; that of a feature set is a folder, as it can have several files."""
+        return self.path.rpartition("/")[0] if self.table == "features" else self.path
+
 
 class Counts(Part):
     """Size of the dataset that the release describes."""
@@ -198,6 +203,9 @@ class Manifest(Part):
     """hash of the complete release's manifest, if only a part of its files was fetched"""
     digest: Sha256 | None = None
     """hash of all other keys, see function `digest`"""
+
+    def list_tables(self) -> list[File]:
+        return [file for file in self.files if file.table is not None]
 
     def sets_with(self, table: str) -> list[str]:
         return sorted({str(file.feature_set) for file in self.files if file.table == table})

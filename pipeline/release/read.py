@@ -23,6 +23,7 @@ from alignrec.pipeline.release.probes import read_probes
 from alignrec.pipeline.runtime.layout import Layout
 
 MAX_LISTED = 5  # maximum faults listed in an error
+ITEMS = "items.parquet"
 PROBES = "probes.json"
 # files that Git and the Hub's client leave in the top folder; not part of a release
 TOOLS = (".git", ".gitattributes", ".cache")
@@ -47,7 +48,7 @@ class Release:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest: Manifest = manifests.load(folder)
-        self.tables = {f.table for f in self.manifest.files if f.table}
+        self.tables = {file.table for file in self.manifest.list_tables()}
 
     def verify(self) -> Self:
         verify(self.folder)
@@ -56,7 +57,7 @@ class Release:
     @cached_property
     def items(self) -> pa.Table:
         self.refuse_without("items")
-        return io.read_table(self.folder / "items.parquet", schemas.RELEASED_ITEMS)
+        return io.read_table(self.folder / ITEMS, schemas.RELEASED_ITEMS)
 
     @property
     def feature_sets(self) -> list[str]:

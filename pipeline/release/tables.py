@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -20,18 +20,18 @@ from alignrec.pipeline.io.parquet import read_batches
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Counts, File, Manifest
 
-TEXTS, TEXT_EXPANSION = (
-    1 << 28,
-    100,
-)  # maximum bytes of a table's texts, and their ratio to its size above that
+MAX_TEXT_BYTES = 1 << 28  # of a table in memory
+MAX_TEXT_EXPANSION = 100  # above it: ratio of a table's texts in memory to its bytes on disk
 CHANGED = "rows or columns are not as the manifest says"
+COUNTED = {"item_id": "item", "neighbour_id": "item", "user_id": "user"}  # column -> what it names
 
 
-class Check:
+class RowCheck:
     """Stateful check of a table's rows, in one file or several."""
 
     def __init__(self, where: str, counts: Counts) -> None:
-        self.where, self.counts = where, counts
+        self.where = where
+        self.counts = counts
 
     def check_rows(self, part: pa.Table, first: int) -> str:
         """Check the next rows, numbered from `first`; a non-empty fault stops reading the file."""
@@ -42,106 +42,121 @@ class Check:
 
 
 def find_faults(folder: Path, manifest: Manifest) -> list[str]:
-    """Validate single tables, then ids across tables, then graphs and semantic IDs, until a stage has faults."""
-    counts, names = manifest.counts, {"item": Names("asin"), "user": Names("user")}
-    ids, others, found = dict[str, Ids](), dict[str, Check](), list[str]()
-    for file in manifest.files:
-        if file.table is None:
-            continue
-        checks, numbered = list[Check](), manifests.TABLES[file.table].numbered
-        # a feature set can have several files
-        where = file.path.rpartition("/")[0] if file.table == "features" else file.path
-        if numbered:
-            checks.append(ids.setdefault(where, Ids(where, counts, numbered, names[numbered])))
-        if own := OWN.get(file.table):
-            checks.append(others.setdefault(where, own(where, counts)))
-        if fault := _table_fault(folder / file.path, file, counts, checks):
-            found.append(f"{file.path}: {fault}")
-    for some in (ids, others):
-        found = found or [fault for check in some.values() if (fault := check.find_fault())]
-    return found
+    """Validate tables, then ids across them, then the rest, until a stage has faults."""
+    names = {"item": NameIndex("asin"), "user": NameIndex("user")}
+    id_checks: dict[str, RowCheck] = {}
+    content_checks: dict[str, RowCheck] = {}
+    faults = []
+    for file in manifest.list_tables():
+        kind = str(file.table)
+        table = file.table_path
+        checks: list[RowCheck] = []
+        if numbered := manifests.TABLES[kind].numbered:
+            check = IdCheck(table, manifest.counts, numbered, names[numbered])
+            checks.append(id_checks.setdefault(table, check))
+        if kind in CONTENT_CHECKS:
+            content_check = CONTENT_CHECKS[kind](table, manifest.counts)
+            checks.append(content_checks.setdefault(table, content_check))
+
+        if fault := _table_fault(folder / file.path, file, manifest.counts, checks):
+            faults.append(f"{file.path}: {fault}")
+
+    return faults or _collect_faults(id_checks) or _collect_faults(content_checks)
 
 
-def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]) -> str:
-    entry = manifests.TABLES[str(file.table)]
-    if not fnmatchcase(file.path, entry.path):
-        return f"is no path of a table of kind {file.table}, which is {entry.path}"
+def _collect_faults(checks: Mapping[str, RowCheck]) -> list[str]:
+    faults = (check.find_fault() for check in checks.values())
+    return list(filter(None, faults))
+
+
+def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[RowCheck]) -> str:
+    glob = manifests.TABLES[str(file.table)].path
+    if not fnmatchcase(file.path, glob):
+        return f"is no path of a table of kind {file.table}, which is {glob}"
     try:
         if manifests.read_shape(path) != (file.rows, file.columns):
             return CHANGED
         if file.table == "interactions" and file.rows != counts.interactions:
             return f"{file.rows} rows, expected {counts.interactions}"
-        stored = pq.read_schema(path)
-        widths = [f.type.list_size for f in stored if pa.types.is_fixed_size_list(f.type)]
-        schema, first, texts = (
-            entry.schema(widths[0] if widths else 1) if entry.schema else None,
-            0,
-            0,
-        )
-        if schema is not None:
-            schemas.check(stored.empty_table(), schema, str(path))
-        for batch in read_batches(path, rows=io.PART):
-            batch.validate(full=True)  # detects invalid UTF-8 and list offsets out of bounds
-            if (texts := texts + sum(map(_text_size, batch.columns))) > max(
-                TEXTS, TEXT_EXPANSION * file.bytes
-            ):
-                return f"takes {texts:,} bytes of memory for texts, from {file.bytes:,} on disk"
-            part = pa.Table.from_batches([batch])
-            part = part if schema is None else schemas.check(part, schema, str(path), first)
-            for check in checks:
-                if fault := check.check_rows(part, first):
-                    return fault
-            first += len(part)
-        return "" if first == file.rows else CHANGED
+        return _rows_fault(path, file, checks)
     except (
-        UserError,
-        schemas.ContractError,
-        pa.ArrowException,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as e:
-        fault = (
-            str(e)
-            .removeprefix(f"{path}")
-            .removeprefix(":")
-            .removesuffix("; make or fetch it again")
-        )
+        UserError, schemas.ContractError, pa.ArrowException, OSError, ValueError, KeyError
+    ) as e:  # fmt: skip
+        fault = str(e).removeprefix(f"{path}").removeprefix(":")
+        fault = fault.removesuffix("; make or fetch it again")
         return " ".join(fault.split())  # Arrow's messages have several lines
 
 
-def _text_size(column: pa.Array) -> int:
+def _rows_fault(path: Path, file: File, checks: Sequence[RowCheck]) -> str:
+    schema = _table_schema(path, file)
+    max_text_bytes = max(MAX_TEXT_BYTES, MAX_TEXT_EXPANSION * file.bytes)
+    first = 0
+    text_bytes = 0
+    for batch in read_batches(path, rows=io.PART):
+        batch.validate(full=True)  # detects invalid UTF-8 and list offsets out of bounds
+        text_bytes += sum(map(_count_text_bytes, batch.columns))
+        if text_bytes > max_text_bytes:
+            return f"takes {text_bytes:,} bytes of memory for texts, from {file.bytes:,} on disk"
+
+        part = pa.Table.from_batches([batch])
+        if schema is not None:
+            part = schemas.check(part, schema, str(path), first)
+        for check in checks:
+            if fault := check.check_rows(part, first):
+                return fault
+        first += len(part)
+    return "" if first == file.rows else CHANGED
+
+
+def _table_schema(path: Path, file: File) -> pa.Schema | None:
+    """Return the schema that the rows must have; ContractError if the columns differ from it."""
+    schema_of = manifests.TABLES[str(file.table)].schema
+    if schema_of is None:
+        return None
+    stored = pq.read_schema(path)
+    lists = [field.type for field in stored if pa.types.is_fixed_size_list(field.type)]
+    schema = schema_of(lists[0].list_size if lists else 1)
+    schemas.check(stored.empty_table(), schema, str(path))
+    return schema
+
+
+def _count_text_bytes(column: pa.Array) -> int:
     """Return the bytes of all texts; UserError if one is longer than the stage `items` allows."""
-    texts = (
-        column.flatten()
-        if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
-        else column
-    )
+    texts = column
+    if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+        texts = column.flatten()
     if pa.types.is_primitive(texts.type):
         return 0
     if not pa.types.is_string(texts.type):
         raise UserError(f"has a column of {column.type}")
-    if (longest := pc.max(pc.utf8_length(texts)).as_py() or 0) > LONGEST_TEXT:
-        raise UserError(
-            f"has a text of {longest:,} characters; none has more than {LONGEST_TEXT:,}"
-        )
+
+    longest = pc.max(pc.utf8_length(texts)).as_py() or 0
+    if longest > LONGEST_TEXT:
+        limit = f"none has more than {LONGEST_TEXT:,}"
+        raise UserError(f"has a text of {longest:,} characters; {limit}")
     return pc.sum(pc.binary_length(texts)).as_py() or 0
 
 
-class References(Check):
+def _count_of(counts: Counts, numbered: str) -> int:
+    return counts.users if numbered == "user" else counts.items
+
+
+class ReferenceCheck(RowCheck):
     """Foreign keys: ids must exist in the tables of users and items."""
 
     def check_rows(self, part: pa.Table, first: int) -> str:
-        for column, what in (("item_id", "item"), ("neighbour_id", "item"), ("user_id", "user")):
-            if column in part.column_names:
-                known = self.counts.users if what == "user" else self.counts.items
-                wrong = np.flatnonzero(part[column].to_numpy() >= known)
-                if wrong.size:
-                    return f"row {first + wrong[0]}: {column} {part[column][int(wrong[0])]} is no {what}"
+        for column, numbered in COUNTED.items():
+            if column not in part.column_names:
+                continue
+            ids = part[column].to_numpy()
+            wrong = np.flatnonzero(ids >= _count_of(self.counts, numbered))
+            if wrong.size:
+                row = int(wrong[0])
+                return f"row {first + row}: {column} {ids[row]} is no {numbered}"
         return ""
 
 
-class Names:
+class NameIndex:
     """Names of items or users in the first table that has them; the reference for all others."""
 
     def __init__(self, column: str) -> None:
@@ -152,144 +167,182 @@ class Names:
     def find_difference(
         self, owner: object, first: int, names: pa.ChunkedArray
     ) -> tuple[int, str] | None:
-        """Return the first row from `first` on whose name differs from the reference, and the reference name."""
+        """Return the first row from `first` on whose name differs, and the reference name."""
         if self._owner in (None, owner):
             self._owner = owner
             self._chunks += names.chunks
             return None
-        known = pa.chunked_array(self._chunks, pa.string()).slice(first, len(names))
-        if known.equals(names):
+
+        expected = pa.chunked_array(self._chunks, pa.string()).slice(first, len(names))
+        if expected.equals(names):
             return None
-        row = pc.index(pc.equal(known, names.slice(0, len(known))), False).as_py()
-        return None if row < 0 else (first + row, known[row].as_py())
+        is_equal = pc.equal(expected, names.slice(0, len(expected)))
+        row = pc.index(is_equal, False).as_py()
+        return None if row < 0 else (first + row, expected[row].as_py())
 
     @cached_property
     def repeated_name(self) -> str | None:
         """A duplicate name, if any; frees the names, so use it after all comparisons."""
-        names, self._chunks = pa.chunked_array(self._chunks, pa.string()), []
+        names = pa.chunked_array(self._chunks, pa.string())
+        self._chunks = []
         order = pc.sort_indices(names)  # takes 8 bytes per name, a hash table ten times that
-        for at in range(0, len(names) - 1, io.PART):
-            some = names.take(order.slice(at, io.PART + 1))
-            row = pc.index(pc.equal(some.slice(0, len(some) - 1), some.slice(1)), True).as_py()
+        for start in range(0, len(names) - 1, io.PART):
+            block = names.take(order.slice(start, io.PART + 1))
+            is_repeated = pc.equal(block.slice(0, len(block) - 1), block.slice(1))
+            row = pc.index(is_repeated, True).as_py()
             if row >= 0:
-                return str(some[row])
+                return str(block[row])
         return None
 
 
-class Ids(Check):
+class IdCheck(RowCheck):
     """Ids must be dense, ascending, and have the same names in every table."""
 
-    def __init__(self, where: str, counts: Counts, numbered: str, names: Names) -> None:
+    def __init__(self, where: str, counts: Counts, numbered: str, names: NameIndex) -> None:
         super().__init__(where, counts)
-        self._key, self._expected = (
-            f"{numbered}_id",
-            counts.items if numbered == "item" else counts.users,
-        )
-        self._names, self._rows, self._wrong, self._other, self._named = names, 0, "", "", False
+        self._numbered = numbered
+        self._names = names
+        self._rows = 0
+        self._has_names = False  # users can be unnamed
+        self._order_fault = ""
+        self._name_fault = ""
 
     def check_rows(self, part: pa.Table, first: int) -> str:
-        numbers, at, name = part[self._key].to_numpy(), self._rows, self._names.column
-        self._rows += len(numbers)
-        wrong = np.flatnonzero(numbers != np.arange(at, self._rows))
-        if wrong.size and not self._wrong:
-            row = int(wrong[0])
-            self._wrong = f", row {at + row}: {self._key} {numbers[row]}, expected {at + row}"
-        self._named = name in part.column_names  # users can be unnamed
-        if (
-            self._named
-            and not self._other
-            and (found := self._names.find_difference(self, at, part[name]))
-        ):
-            row, elsewhere = found
-            self._other = (
-                f", row {row}: {name} {part[name][row - at].as_py()!r}, elsewhere {elsewhere!r}"
-            )
+        start = self._rows
+        self._rows += len(part)
+        self._order_fault = self._order_fault or self._compare_ids(part, start)
+        self._name_fault = self._name_fault or self._compare_names(part, start)
         return ""
 
+    def _compare_ids(self, part: pa.Table, start: int) -> str:
+        column = f"{self._numbered}_id"
+        ids = part[column].to_numpy()
+        wrong = np.flatnonzero(ids != np.arange(start, self._rows))
+        if not wrong.size:
+            return ""
+        row = int(wrong[0])
+        return f", row {start + row}: {column} {ids[row]}, expected {start + row}"
+
+    def _compare_names(self, part: pa.Table, start: int) -> str:
+        column = self._names.column
+        self._has_names = column in part.column_names
+        if not self._has_names:
+            return ""
+        difference = self._names.find_difference(self, start, part[column])
+        if difference is None:
+            return ""
+        row, expected = difference
+        name = part[column][row - start].as_py()
+        return f", row {row}: {column} {name!r}, elsewhere {expected!r}"
+
     def find_fault(self) -> str:
-        if self._rows != self._expected:
-            return f"{self.where}: {self._rows} rows, expected {self._expected}"
-        fault = self._wrong or self._other
-        if not fault and self._named and (twice := self._names.repeated_name) is not None:
-            fault = f": {self._names.column} {twice!r} is there twice"
-        return fault and f"{self.where}{fault}"
+        expected = _count_of(self.counts, self._numbered)
+        if self._rows != expected:
+            return f"{self.where}: {self._rows} rows, expected {expected}"
+        fault = self._order_fault or self._name_fault
+        if fault:
+            return f"{self.where}{fault}"
+
+        repeated = self._names.repeated_name if self._has_names else None
+        if repeated is None:
+            return ""
+        return f"{self.where}: {self._names.column} {repeated!r} is there twice"
 
 
-class Edges(References):
+class EdgeCheck(ReferenceCheck):
     """Edges must be sorted by item and rank, with at least one edge per item."""
 
-    _last, _fault = (-1, 0), ""  # item and rank of the last row
+    _last_item = -1
+    _last_rank = 0
+    _fault = ""
 
     def check_rows(self, part: pa.Table, first: int) -> str:
-        if unknown := super().check_rows(part, first):
+        unknown = super().check_rows(part, first)
+        if unknown or not len(part):
             return unknown
-        item, rank = (part[name].to_numpy().astype(np.int64) for name in ("item_id", "rank"))
-        item_before, rank_before = (
-            np.append(last, x[:-1]) for last, x in zip(self._last, (item, rank), strict=True)
-        )
-        next_rank = (item == item_before) & (rank == rank_before + 1)
-        wrong = np.flatnonzero(~(next_rank | ((item == item_before + 1) & (rank == 0))))
+
+        item = part["item_id"].to_numpy().astype(np.int64)
+        rank = part["rank"].to_numpy().astype(np.int64)
+        item_before = np.append(self._last_item, item[:-1])
+        rank_before = np.append(self._last_rank, rank[:-1])
+        is_next_rank = (item == item_before) & (rank == rank_before + 1)
+        is_next_item = (item == item_before + 1) & (rank == 0)
+        wrong = np.flatnonzero(~(is_next_rank | is_next_item))
+
         if wrong.size and not self._fault:
             row = int(wrong[0])
-            self._fault = f"{self.where}, row {first + row}: rank {rank[row]} of item {item[row]} is not the next edge"
+            edge = f"rank {rank[row]} of item {item[row]}"
+            self._fault = f"{self.where}, row {first + row}: {edge} is not the next edge"
             if item[row] > item_before[row] + 1:
-                self._fault = f"{self.where}: no edge of item {item_before[row] + 1}"
-        if len(part):
-            self._last = int(item[-1]), int(rank[-1])
+                self._fault = self._without_edge(item_before[row] + 1)
+        self._last_item = int(item[-1])
+        self._last_rank = int(rank[-1])
         return ""
 
     def find_fault(self) -> str:
-        last = self._last[0] + 1
-        return self._fault or (
-            f"{self.where}: no edge of item {last}" if last != self.counts.items else ""
-        )
+        if self._fault:
+            return self._fault
+        next_item = self._last_item + 1
+        return "" if next_item == self.counts.items else self._without_edge(next_item)
+
+    def _without_edge(self, item: int) -> str:
+        return f"{self.where}: no edge of item {item}"
 
 
-class Vectors(Check):
+class VectorCheck(RowCheck):
     """A feature set must have a non-zero vector."""
 
-    _present = False
+    _is_present = False
 
     def check_rows(self, part: pa.Table, first: int) -> str:
-        self._present = self._present or bool(io.matrix(part["vector"]).any())
+        self._is_present = self._is_present or bool(io.matrix(part["vector"]).any())
         return ""
 
     def find_fault(self) -> str:
-        return (
-            ""
-            if self._present
-            else f"{self.where}: every vector is zero; leave it out of publish.features"
-        )
+        if self._is_present:
+            return ""
+        return f"{self.where}: every vector is zero; leave it out of publish.features"
 
 
-class SemanticIds(Check):
+class CodeCheck(RowCheck):
     """Codes, suffix and status must be consistent, and pairs of codes and suffix unique."""
 
     def __init__(self, where: str, counts: Counts) -> None:
         super().__init__(where, counts)
-        self._numbered: list[np.ndarray] = []
+        self._suffixed_codes: list[np.ndarray] = []
 
     def check_rows(self, part: pa.Table, first: int) -> str:
-        column, suffix = part["codes"].combine_chunks(), part["suffix"].combine_chunks()
-        coded, numbered = (x.is_valid().to_numpy(zero_copy_only=False) for x in (column, suffix))
-        codes = np.full((len(part), column.type.list_size), -1, np.int32)
-        codes[coded] = column.drop_null().flatten().to_numpy().reshape(-1, column.type.list_size)
-        wrong = (coded != pc.equal(part["status"], "coded").to_numpy()) | (numbered & ~coded)
-        wrong |= coded & (codes < 0).any(axis=1)
+        codes_column = part["codes"].combine_chunks()
+        suffix = part["suffix"].combine_chunks()
+        is_coded = codes_column.is_valid().to_numpy(zero_copy_only=False)
+        has_suffix = suffix.is_valid().to_numpy(zero_copy_only=False)
+        levels = codes_column.type.list_size
+        codes = np.full((len(part), levels), -1, np.int32)
+        codes[is_coded] = codes_column.drop_null().flatten().to_numpy().reshape(-1, levels)
+
+        wrong = is_coded != pc.equal(part["status"], "coded").to_numpy()
+        wrong |= has_suffix & ~is_coded
+        wrong |= is_coded & (codes < 0).any(axis=1)
         if wrong.any():
             return f"row {first + wrong.argmax()}: codes, suffix and status do not agree"
-        self._numbered.append(np.column_stack([codes[numbered], suffix.drop_null().to_numpy()]))
+        suffixes = suffix.drop_null().to_numpy()
+        self._suffixed_codes.append(np.column_stack([codes[has_suffix], suffixes]))
         return ""
 
     def find_fault(self) -> str:
-        every = np.concatenate(self._numbered or [np.empty((0, 1), np.int32)])
-        twice = len(every) - len(np.unique(every, axis=0))
-        return (
-            f"{self.where}: {twice:,} items have the codes and suffix of another" if twice else ""
-        )
+        if not self._suffixed_codes:
+            return ""
+        rows = np.concatenate(self._suffixed_codes)
+        repeated = len(rows) - len(np.unique(rows, axis=0))
+        if not repeated:
+            return ""
+        return f"{self.where}: {repeated:,} items have the codes and suffix of another"
 
 
 # kind of table -> check of constraints beyond its schema
-OWN: dict[str, type[Check]] = {
-    "interactions": References, "features": Vectors, "edges": Edges, "semantic_ids": SemanticIds
-}  # fmt: skip
+CONTENT_CHECKS: dict[str, type[RowCheck]] = {
+    "interactions": ReferenceCheck,
+    "features": VectorCheck,
+    "edges": EdgeCheck,
+    "semantic_ids": CodeCheck,
+}
