@@ -72,13 +72,15 @@ def write_release(
         for row in io.read_json(layout.sources)
     ]
     made_by = _find_makers([*tables, *upstream], outputs)
-    said = facts.state_facts(folder / ITEMS, outputs, publish, names, empty, files, inputs, made_by)
+    stated = facts.gather_facts(
+        folder / ITEMS, outputs, publish, names, empty, files, inputs, made_by
+    )
     # each of croissant.json, card and manifest lists all files written before it
-    io.write_json(folder / card.CROISSANT, card.croissant(said, files))
+    io.write_json(folder / card.CROISSANT, card.make_croissant(stated, files))
     files.append(manifest.describe_file(folder, folder / card.CROISSANT))
     index = folder / "embeddings/index.json"
     text = card.render_card(
-        outputs, said, files, encoders, io.read_json(index) if index.exists() else None
+        outputs, stated, files, encoders, io.read_json(index) if index.exists() else None
     )
     io.write_bytes(folder / "README.md", text.encode())
     files.append(manifest.describe_file(folder, folder / "README.md"))
@@ -90,10 +92,10 @@ def write_release(
     ]
     written = Manifest(
         format=manifest.FORMAT,
-        dataset=said.dataset,
+        dataset=stated.dataset,
         version=publish.version,
         kind=outputs.kind,
-        counts=said.counts,
+        counts=stated.counts,
         files=sorted(files, key=lambda f: f.path),
         inputs=inputs,
         weights=[
@@ -101,9 +103,9 @@ def write_release(
             for p in trained
             if p.exists()
         ],
-        encoders=dict(said.networks),
+        encoders=dict(stated.networks),
         columns=columns,
-        made_by=dict(said.made_by),
+        made_by=dict(stated.made_by),
         code=code.fingerprint("alignrec.stages.publish"),
     )
     manifest.write(folder / manifest.NAME, written)
