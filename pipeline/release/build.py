@@ -14,12 +14,15 @@ from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.evaluation import evidence
 from alignrec.pipeline.features.folder import SET, FeatureSet
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release import card, encoder, facts, manifest
+from alignrec.pipeline.release import encoder
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.card import CROISSANT, make_croissant, render_card
 from alignrec.pipeline.release.encoder import hash_images, text_sha256
-from alignrec.pipeline.release.manifest import Input, ItemColumns, Maker, Manifest
+from alignrec.pipeline.release.facts import gather_facts
+from alignrec.pipeline.release.manifest import Input, ItemColumns, Maker, Manifest, describe_file
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.release.read import ITEMS
-from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.verdict import LINEAR, is_below
 from alignrec.pipeline.runtime import code
 from alignrec.pipeline.runtime.layout import Layout
@@ -27,10 +30,16 @@ from alignrec.pipeline.runtime.record import quoted_record
 from alignrec.pipeline.runtime.source import Shown
 from alignrec.pipeline.sources.base import is_web
 
+README = "README.md"
+INDEX_FACTS = "embeddings/index.json"
 BEYOND_TITLES = ("brand", "description", "text", "image_url")
-LEFT_OUT: dict[Shown, tuple[str, ...]] = {
-    "all": (), "titles": BEYOND_TITLES, "none": ("title", *BEYOND_TITLES)
-}  # fmt: skip  # publish.texts -> columns to blank
+BLANKED_COLUMNS: dict[Shown, tuple[str, ...]] = {  # by publish.texts
+    "all": (),
+    "titles": BEYOND_TITLES,
+    "none": ("title", *BEYOND_TITLES),
+}
+
+TableKinds = Iterator[tuple[Path, str]]  # each table that was written, and its kind
 
 
 def write_release(
@@ -41,86 +50,84 @@ def write_release(
     warn: Callable[[str], object],
     columns: ItemColumns | None = None,
 ) -> Manifest:
-    """Write a release into an empty folder; UserError if there are no items or no feature set to release.
+    """Write a release into an empty folder; UserError without items or a feature set to release.
 
-    `publish` comes from `resolve_settings`, `columns` from `record_columns`; `record` has the stage,
-    parameters and versions of this run.
+    `publish` comes from `resolve_settings`, `columns` from `record_columns`; `record` has the
+    stage, parameters and versions of this run.
     """
-    layout, asked = outputs.layout, _available_sets(outputs.layout, publish)
-    empty = [name for name in asked if _is_zero(layout, name)]
-    if empty == asked:
-        raise UserError(
-            "publish.features: every vector of each set is zero; check the texts and images of the items"
-        )
+    layout = outputs.layout
+    names, empty = _select_sets(outputs, publish)
     for name in empty:
         warn(f"{name}: every vector is zero; it is left out of the release")
-    names = _order_sets(outputs, [name for name in asked if name not in empty])
 
-    tables = _write_tables(folder, layout, publish, names, record)
+    tables = dict(_write_tables(folder, layout, publish, names, record))
     encoders = select_encoders(layout, names)
     used_by = _copy_encoders(folder / encoder.FOLDER, encoders)
     _write_evidence(folder, outputs)
     files = [
-        manifest.describe_file(folder, p, tables.get(p), used_by.get(p, ()))
-        for p in io.files_below(folder)
+        describe_file(folder, path, tables.get(path), used_by.get(path, ()))
+        for path in io.files_below(folder)
     ]
-    upstream = [
-        path for path in (layout.interactions, layout.items, layout.results) if path.exists()
-    ]
-    inputs = [
-        Input(**{k: row[k] for k in ("name", "bytes", "sha256")})
-        for row in io.read_json(layout.sources)
-    ]
-    made_by = _find_makers([*tables, *upstream], outputs)
-    stated = facts.gather_facts(
-        folder / ITEMS, outputs, publish, names, empty, files, inputs, made_by
-    )
+
+    inputs = _list_inputs(layout)
+    made_by = _find_makers([*tables, layout.interactions, layout.items, layout.results], outputs)
+    facts = gather_facts(folder / ITEMS, outputs, publish, names, empty, files, inputs, made_by)
+
     # each of croissant.json, card and manifest lists all files written before it
-    io.write_json(folder / card.CROISSANT, card.make_croissant(stated, files))
-    files.append(manifest.describe_file(folder, folder / card.CROISSANT))
-    index = folder / "embeddings/index.json"
-    text = card.render_card(
-        outputs, stated, files, encoders, io.read_json(index) if index.exists() else None
-    )
-    io.write_bytes(folder / "README.md", text.encode())
-    files.append(manifest.describe_file(folder, folder / "README.md"))
-    trained = [
-        layout.encoder.weights,
-        layout.encoder.tokenizer,
-        layout.encoder.whitening,
-        layout.model,
-    ]
-    written = Manifest(
-        format=manifest.FORMAT,
-        dataset=stated.dataset,
+    io.write_json(folder / CROISSANT, make_croissant(facts, files))
+    files.append(describe_file(folder, folder / CROISSANT))
+    index = read_json(folder / INDEX_FACTS, None)
+    card = render_card(outputs, facts, files, encoders, index)
+    io.write_bytes(folder / README, card.encode())
+    files.append(describe_file(folder, folder / README))
+
+    manifest = Manifest(
+        format=manifests.FORMAT,
+        dataset=facts.dataset,
         version=publish.version,
         kind=outputs.kind,
-        counts=stated.counts,
-        files=sorted(files, key=lambda f: f.path),
+        counts=facts.counts,
+        files=sorted(files, key=lambda file: file.path),
         inputs=inputs,
-        weights=[
-            Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p))
-            for p in trained
-            if p.exists()
-        ],
-        encoders=dict(stated.networks),
+        weights=_list_weights(layout),
+        encoders=dict(facts.networks),
         columns=columns,
-        made_by=dict(stated.made_by),
+        made_by=dict(made_by),
         code=code.fingerprint("alignrec.stages.publish"),
     )
-    manifest.write(folder / manifest.NAME, written)
-    return written
+    manifests.write(folder / manifests.NAME, manifest)
+    return manifest
+
+
+def _select_sets(outputs: Outputs, publish: Publish) -> tuple[list[str], list[str]]:
+    """Return the sets to release, in order, and those that are left out as they are all zeros."""
+    available = _available_sets(outputs.layout, publish)
+    empty = [name for name in available if _is_zero(outputs.layout, name)]
+    names = [name for name in available if name not in empty]
+    if not names:
+        raise UserError(
+            "publish.features: every vector of each set is zero; check the texts and images of "
+            "the items"
+        )
+
+    # the first set leads the card and is the default config of `datasets.load_dataset`
+    if LINEAR in names and is_below(outputs.released, LINEAR, outputs.probes, outputs.tests):
+        names.remove(LINEAR)
+        names.insert(0, LINEAR)
+    return names, empty
 
 
 def _available_sets(layout: Layout, publish: Publish) -> list[str]:
-    wanted, encoded = publish.features, layout.feature_sets()
-    names = [name for name in wanted if name in encoded]
+    encoded = layout.feature_sets()
+    names = [name for name in publish.features if name in encoded]
     if not names:
-        there = (
-            ", ".join(encoded) or f"no feature sets: run `alignrec encode {layout.dataset}` first"
+        dataset = layout.dataset
+        listed = ", ".join(encoded) or f"no feature sets: run `alignrec encode {dataset}` first"
+        requested = ", ".join(publish.features)
+        raise UserError(
+            f"publish.features ({requested}): none has been encoded for {dataset}; "
+            f"there are {listed}"
         )
-        asked = f"publish.features ({', '.join(wanted)})"
-        raise UserError(f"{asked}: none has been encoded for {layout.dataset}; there are {there}")
     return names
 
 
@@ -128,137 +135,189 @@ def _is_zero(layout: Layout, name: str) -> bool:
     return not any(vectors.any() for vectors in FeatureSet.of(layout, name).vectors())
 
 
-def _order_sets(outputs: Outputs, names: list[str]) -> list[str]:
-    # the first set leads the card and is the default config of `datasets.load_dataset`
-    if LINEAR in names and is_below(outputs.released, LINEAR, outputs.probes, outputs.tests):
-        names = [LINEAR, *(name for name in names if name != LINEAR)]
-    return names
+def _list_inputs(layout: Layout) -> list[Input]:
+    rows = io.read_json(layout.sources)
+    return [Input(name=row["name"], bytes=row["bytes"], sha256=row["sha256"]) for row in rows]
+
+
+def _list_weights(layout: Layout) -> list[Input]:
+    stored = layout.encoder
+    paths = [stored.weights, stored.tokenizer, stored.whitening, layout.model]
+    return [
+        Input(name=path.name, bytes=path.stat().st_size, sha256=io.sha256(path))
+        for path in paths
+        if path.exists()
+    ]
 
 
 def _write_tables(
-    folder: Path, layout: Layout, publish: Publish, names: Sequence[str], record: Mapping[str, Any]
-) -> dict[Path, str]:
-    """Write or copy all tables; return path -> kind of table."""
-    io.write_tables(
-        _read_items(layout, publish), folder / ITEMS, schemas.RELEASED_ITEMS, dict(record)
-    )
-    tables = {folder / ITEMS: "items"}
+    folder: Path,
+    layout: Layout,
+    publish: Publish,
+    names: Sequence[str],
+    record: Mapping[str, Any],
+) -> TableKinds:
+    items = _read_items(layout, publish)
+    io.write_tables(items, folder / ITEMS, schemas.RELEASED_ITEMS, dict(record))
+    yield folder / ITEMS, "items"
+
     if publish.interactions:
-        for name, source, schema in (
-            ("interactions", layout.interactions, schemas.INTERACTIONS), ("users", layout.users, schemas.USERS)
-        ):  # fmt: skip
-            parts = io.read_tables(source, schema)
-            if name == "users" and publish.users != "names":
-                at = schema.get_field_index("user")
-                parts = (
-                    part.set_column(at, schema.field(at), part["user_id"].cast(pa.string()))
-                    for part in parts
-                )
-            io.write_tables(parts, folder / f"{name}.parquet", schema, io.record(source) or None)
-            tables[folder / f"{name}.parquet"] = name
+        yield from _write_interactions(folder, layout, publish)
     for name in names:
-        for path in io.shards(layout.features(name), "features"):
-            tables |= _copy_table(path, folder / f"features/{name}/{path.name}", "features")
-        tables |= _copy_table(layout.edges(name), folder / f"graph/{name}/edges.parquet", "edges")
-        tables |= _copy_table(
-            layout.codes(name), folder / f"semantic_ids/{name}/codes.parquet", "semantic_ids"
-        )
-    tables |= _copy_table(
-        layout.item_embeddings, folder / "embeddings/items.parquet", "item_embeddings"
-    )
-    source, target = layout.user_embeddings, folder / "embeddings/users.parquet"
+        yield from _copy_feature_set(folder, layout, name)
+    embeddings = folder / "embeddings"
+    yield from _copy_table(layout.item_embeddings, embeddings / "items.parquet", "item_embeddings")
+    yield from _write_user_embeddings(embeddings / "users.parquet", layout, publish)
+
+
+def _write_interactions(folder: Path, layout: Layout, publish: Publish) -> TableKinds:
+    interactions = io.read_tables(layout.interactions, schemas.INTERACTIONS)
+    target = folder / "interactions.parquet"
+    record = io.record(layout.interactions) or None
+    io.write_tables(interactions, target, schemas.INTERACTIONS, record)
+    yield target, "interactions"
+
+    users = io.read_tables(layout.users, schemas.USERS)
+    if publish.users != "names":
+        users = map(_number_users, users)
+    target = folder / "users.parquet"
+    io.write_tables(users, target, schemas.USERS, io.record(layout.users) or None)
+    yield target, "users"
+
+
+def _number_users(users: pa.Table) -> pa.Table:
+    """Replace the names of users by their numbers."""
+    column = schemas.USERS.get_field_index("user")
+    numbers = users["user_id"].cast(pa.string())
+    return users.set_column(column, schemas.USERS.field(column), numbers)
+
+
+def _copy_feature_set(folder: Path, layout: Layout, name: str) -> TableKinds:
+    for path in io.shards(layout.features(name), "features"):
+        yield from _copy_table(path, folder / "features" / name / path.name, "features")
+    edges = folder / "graph" / name / "edges.parquet"
+    yield from _copy_table(layout.edges(name), edges, "edges")
+    codes = folder / "semantic_ids" / name / "codes.parquet"
+    yield from _copy_table(layout.codes(name), codes, "semantic_ids")
+
+
+def _write_user_embeddings(target: Path, layout: Layout, publish: Publish) -> TableKinds:
+    source = layout.user_embeddings
     if publish.users == "names":
-        tables |= _copy_table(source, target, "user_embeddings")
-    # a vector reveals much of a user's history, so it is published with a name only if the publisher opts in
+        yield from _copy_table(source, target, "user_embeddings")
+    # a vector reveals much of a user's history: its name is published only if the publisher opts in
     elif publish.users == "numbers" and source.exists():
         width = int(pq.read_schema(source).field("vector").type.list_size)
-        own = schemas.numbered_user_embeddings(width)
-        vectors = io.read_slices(source, schemas.user_embeddings(width), own.names, io.PART)
-        io.write_tables(vectors, target, own, io.record(source) or None)
-        tables[target] = "numbered_user_embeddings"
-    return tables
+        schema = schemas.numbered_user_embeddings(width)
+        vectors = io.read_slices(source, schemas.user_embeddings(width), schema.names, io.PART)
+        io.write_tables(vectors, target, schema, io.record(source) or None)
+        yield target, "numbered_user_embeddings"
 
 
-def _copy_table(source: Path, target: Path, table: str) -> dict[Path, str]:
-    if not source.exists():  # the stage did not run
-        return {}
-    _copy_file(source, target)
-    return {target: table}
+def _copy_table(source: Path, target: Path, kind: str) -> TableKinds:
+    if source.exists():  # otherwise the stage did not run
+        _copy_file(source, target)
+        yield target, kind
 
 
 def _write_evidence(folder: Path, outputs: Outputs) -> None:
     for path in (outputs.layout.items_index, outputs.layout.index_facts):
         if path.exists():
             _copy_file(path, folder / "embeddings" / path.name)
+
     if outputs.results is not None:
-        io.write_json(folder / "results.json", evidence.as_json(outputs.results, outputs.protocols))
+        results = evidence.as_json(outputs.results, outputs.protocols)
+        io.write_json(folder / "results.json", results)
     if outputs.probes is not None:
         io.write_json(folder / "probes.json", outputs.probes)
     if outputs.study:
-        io.write_json(
-            folder / "study.json",
-            {part: table.to_pylist() for part, table in outputs.study.items()},
-        )
+        study = {part: table.to_pylist() for part, table in outputs.study.items()}
+        io.write_json(folder / "study.json", study)
 
 
 def _read_items(layout: Layout, publish: Publish) -> Iterator[pa.Table]:
     if not any(layout.images.glob("images-*.parquet")):
-        yield from (
-            _release_items(items, None, publish)
-            for items in io.read_tables(layout.items, schemas.ITEMS)
-        )
+        for items in io.read_tables(layout.items, schemas.ITEMS):
+            yield _release_items(items, _without_images(items), publish)
         return
+
     first = 0
     for path in io.shards(layout.images, "images"):
         images = hash_images(path, ["status", "url", "sha256", "phash"])
-        items = io.read_rows(layout.items, schemas.ITEMS, schemas.ITEMS.names, first, len(images))
-        first += len(images)
+        n = len(images)
+        items = io.read_rows(layout.items, schemas.ITEMS, schemas.ITEMS.names, first, n)
+        first += n
         yield _release_items(items, images, publish)
 
 
-def _release_items(items: pa.Table, images: pa.Table | None, publish: Publish) -> pa.Table:
-    """Return n items in schema RELEASED_ITEMS, with LEFT_OUT columns blanked; `images`: None if none were fetched."""
+def _without_images(items: pa.Table) -> pa.Table:
+    """Return the columns of `hash_images` for items whose images were not fetched."""
     n = len(items)
     blank = pa.array([""] * n, pa.string())
-    if images is None:
-        addresses = [next(iter(urls or []), "") for urls in items["image_urls"].to_pylist()]
-        columns = dict.fromkeys(("sha256", "input_image_sha256"), blank)
-        nulls = {"status": pa.nulls(n, pa.string()), "phash": pa.nulls(n, pa.uint64())}
-        images = pa.table(columns | nulls | {"url": pa.array(addresses, pa.string())})
-    derived = {f"image_{name}": images[name] for name in ("status", "sha256", "phash")}
-    derived |= {
+    urls = [next(iter(urls or []), "") for urls in items["image_urls"].to_pylist()]
+    return pa.table(
+        {
+            "status": pa.nulls(n, pa.string()),
+            "url": pa.array(urls, pa.string()),
+            "sha256": blank,
+            "phash": pa.nulls(n, pa.uint64()),
+            "input_image_sha256": blank,
+        }
+    )
+
+
+def _release_items(items: pa.Table, images: pa.Table, publish: Publish) -> pa.Table:
+    """Return n items in schema RELEASED_ITEMS, with BLANKED_COLUMNS blank."""
+    urls = [url if is_web(url) else "" for url in images["url"].to_pylist()]
+    text_hashes = pa.array(map(text_sha256, items["text"].to_pylist()), pa.string())
+    columns = {name: items[name] for name in items.column_names}
+    columns |= {
+        "image_status": images["status"],
+        "image_sha256": images["sha256"],
+        "image_phash": images["phash"],
         "input_image_sha256": images["input_image_sha256"],
-        "image_url": pa.array(
-            [a if is_web(a) else "" for a in images["url"].to_pylist()], pa.string()
-        ),
-        "input_text_sha256": pa.array(map(text_sha256, items["text"].to_pylist()), pa.string()),
+        "image_url": pa.array(urls, pa.string()),
+        "input_text_sha256": text_hashes,
     }
-    derived |= dict.fromkeys(LEFT_OUT[publish.texts or "all"], blank)
+
+    n = len(items)
+    blank = pa.array([""] * n, pa.string())
+    columns |= dict.fromkeys(BLANKED_COLUMNS[publish.texts or "all"], blank)
     if publish.texts == "none":
-        derived["categories"] = pa.array([[]] * n, schemas.RELEASED_ITEMS.field("categories").type)
-    names = schemas.RELEASED_ITEMS.names
-    return pa.table({name: derived[name] if name in derived else items[name] for name in names})
+        kind = schemas.RELEASED_ITEMS.field("categories").type
+        columns["categories"] = pa.array([[]] * n, kind)
+    return pa.table({name: columns[name] for name in schemas.RELEASED_ITEMS.names})
 
 
 def select_encoders(layout: Layout, names: Sequence[str]) -> dict[str, FeatureSet]:
-    """Select the encoders to release: those of `names` with all dependencies, unless one is a third-party model."""
+    """Select the encoders to release: those of `names` with all dependencies.
+
+    An encoder that depends on a third-party model is left out.
+    """
     released: dict[str, FeatureSet] = {}
     for name in names:
         needed = _with_dependencies(layout, name)
-        # weights that a package ships have no origin and do not count as third-party weights
-        specs = (ENCODERS.get(one.facts.network) for one in needed)
-        if all(one.facts.portable for one in needed) and all(
-            spec is None or spec.origin is None for spec in specs
-        ):
-            released |= {one.name: one for one in needed}
+        if all(map(_is_releasable, needed)):
+            released |= {features.name: features for features in needed}
     return released
 
 
+def _is_releasable(features: FeatureSet) -> bool:
+    # weights that a package ships have no origin and do not count as third-party weights
+    spec = ENCODERS.get(features.facts.network)
+    return features.facts.portable and (spec is None or spec.origin is None)
+
+
 def _with_dependencies(layout: Layout, name: str) -> list[FeatureSet]:
-    own = FeatureSet.of(layout, name)
-    weights = [own.facts.weights] if own.facts.weights not in (None, name) else []
-    needed = [*own.facts.parts, *filter(None, weights)]
-    return [*(one for other in needed for one in _with_dependencies(layout, other)), own]
+    features = FeatureSet.of(layout, name)
+    needed = [*features.facts.parts]
+    if features.facts.weights not in (None, name):
+        needed.append(features.facts.weights)
+
+    sets: list[FeatureSet] = []
+    for dependency in needed:
+        sets += _with_dependencies(layout, dependency)
+    return [*sets, features]
 
 
 def _copy_file(source: Path, target: Path) -> None:
@@ -266,37 +325,52 @@ def _copy_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def _copy_encoders(above: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path, list[str]]:
+def _copy_encoders(folder: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path, list[str]]:
+    """Copy encoders to folders of their own; return file -> the sets that use it."""
     used_by: dict[Path, list[str]] = {}
-    for name, one in encoders.items():
-        _copy_file(one.folder / SET, above / name / encoder.NAME)
-        for path in io.files_below(one.encoder):
-            _copy_file(path, above / name / path.relative_to(one.encoder))
-        used_by |= {path: [name] for path in io.files_below(above / name)}
-    # sets can share weights, stored in the folder of one of them, so fetching a set may need files of another
-    for name, one in encoders.items():
-        needed = [path for part in one.facts.parts for path in io.files_below(above / part)]
-        weights = io.files_below(above / one.facts.weights) if one.facts.weights else []
-        for path in [*needed, *(path for path in weights if path.name != encoder.NAME)]:
-            used_by[path] += [name] * (name not in used_by[path])
+    for name, features in encoders.items():
+        target = folder / name
+        _copy_file(features.folder / SET, target / encoder.NAME)
+        for path in io.files_below(features.encoder):
+            _copy_file(path, target / path.relative_to(features.encoder))
+        for path in io.files_below(target):
+            used_by[path] = [name]
+
+    # sets can share weights, stored in the folder of one of them, so fetching a set may need
+    # files of another
+    for name, features in encoders.items():
+        for path in _list_shared(folder, features):
+            if name not in used_by[path]:
+                used_by[path].append(name)
     return used_by
 
 
-def _find_makers(paths: list[Path], outputs: Outputs) -> dict[str, Maker]:
-    """Return stage -> Maker of its outputs, from the records of all stages that ran and of the tables."""
-    found: dict[str, Maker] = {}
-    layout = outputs.layout
-    # stages with a matrix, such as encode, have a record per item
-    items = [
-        (stage, path.parent.name)
-        for stage in outputs.stages
-        for path in layout.out(stage).glob(f"*/{io.RECORD}")
-    ]
-    of_items = [quoted_record(layout, *item) for item in items]
-    for record in (*of_items, *outputs.records.values(), *map(io.record, paths)):
-        if record:
-            source = code.fingerprint(f"alignrec.stages.{record['stage']}")
-            found[record["stage"]] = Maker(
-                params=record["params"], versions=record["versions"], code=source
-            )
-    return dict(sorted(found.items()))
+def _list_shared(folder: Path, features: FeatureSet) -> list[Path]:
+    """Return the files of other encoders that a set needs."""
+    paths: list[Path] = []
+    for part in features.facts.parts:
+        paths += io.files_below(folder / part)
+    if features.facts.weights:
+        weights = io.files_below(folder / features.facts.weights)
+        paths += [path for path in weights if path.name != encoder.NAME]
+    return paths
+
+
+def _find_makers(paths: Sequence[Path], outputs: Outputs) -> dict[str, Maker]:
+    """Return stage -> Maker, from the records of all stages that ran and of the tables."""
+    records: list[Mapping[str, Any]] = []
+    for stage in outputs.stages:
+        # stages with a matrix, such as encode, have a record per item
+        item_records = outputs.layout.out(stage).glob(f"*/{io.RECORD}")
+        records += [quoted_record(outputs.layout, stage, path.parent.name) for path in item_records]
+    records += outputs.records.values()
+    records += [io.record(path) for path in paths if path.exists()]
+
+    makers: dict[str, Maker] = {}
+    for record in filter(None, records):
+        makers[record["stage"]] = Maker(
+            params=record["params"],
+            versions=record["versions"],
+            code=code.fingerprint(f"alignrec.stages.{record['stage']}"),
+        )
+    return dict(sorted(makers.items()))

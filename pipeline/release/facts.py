@@ -288,7 +288,7 @@ def _package_facts(package: str) -> dict[str, str]:
     return {
         "model": package,
         "revision": f"{LOCAL}{sha256}",
-        "library": f"{package} {stated['version']}",
+        "library": f"{package} {metadata.version(package)}",
         "licence": next((text for text in licences if text and text != "UNKNOWN"), ""),
     }
 
