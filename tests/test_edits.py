@@ -95,8 +95,10 @@ def with_stage(path: str) -> str:
 
 
 def with_export(path: str) -> str:
-    text = (ROOT / path).read_text().replace("export import formats", "export import formats, plain")
-    return text.replace('    "mmrec":', '    "plain": plain.write_plain,\n    "mmrec":')
+    package = "from alignrec.pipeline.release.export"
+    text = (ROOT / path).read_text()
+    text = text.replace(f"{package}.recbole", f"{package}.plain import write_plain\n{package}.recbole")
+    return text.replace('    "mmrec":', '    "plain": write_plain,\n    "mmrec":')
 
 
 def registered(group: str, name: str, place: str) -> tuple[str, str]:

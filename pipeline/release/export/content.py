@@ -1,18 +1,20 @@
-"""Content of an export, read from a dataset's stages or a release: I items, N exported rows, F width."""
+"""Content of an export: I items of a dataset or release, N exported rows, F width."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 from pyarrow import csv
 
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.release.read import ITEMS, Release
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.pipeline.sources.base import is_web
@@ -42,6 +44,11 @@ class ExportContent:
     def matrix(self, name: str) -> np.ndarray:
         return io.matrix(self.features[name]["vector"])
 
+    @property
+    def first_set(self) -> str:
+        """Name of the first feature set, for examples in a README."""
+        return next(iter(self.features), "features")
+
     def save_vectors(self, folder: Path) -> None:
         for name in self.features:
             io.write_npy(folder / f"{name}.npy", self.matrix(name))
@@ -62,18 +69,18 @@ class ExportContent:
 
 
 def of_dataset(layout: Layout, features: list[str], coded: bool = False) -> ExportContent:
-    """Read all feature sets of a dataset, or the named ones; if `coded`, the one with semantic IDs."""
-    items, codes = io.read_table(layout.items, schemas.ITEMS), None
-    has_codes = (
-        [name for name in layout.feature_sets() if layout.codes(name).exists()] if coded else None
-    )
-    names = _choose_sets(features, layout.feature_sets(), has_codes, layout.dataset)
+    """Read all or the named feature sets of a dataset; if `coded`, the one with semantic IDs."""
+    items = io.read_table(layout.items, schemas.ITEMS)
+    available = layout.feature_sets()
+    has_codes = [name for name in available if layout.codes(name).exists()]
+    names = _choose_sets(features, available, has_codes if coded else None, layout.dataset)
+    codes = None
     if coded:
-        codes = io.read_codes(layout.codes(names[0]))
+        path = layout.codes(names[0])
+        codes = io.read_codes(path)
         if not codes["asin"].equals(items["asin"]):
-            raise UserError(
-                f"{layout.codes(names[0])}: of other items; run `alignrec semantic_ids {layout.dataset}`"
-            )
+            raise UserError(f"{path}: of other items; run `alignrec semantic_ids {layout.dataset}`")
+
     urls = [next(filter(is_web, urls or []), "") for urls in items["image_urls"].to_pylist()]
     return ExportContent(
         name=layout.dataset,
@@ -87,159 +94,165 @@ def of_dataset(layout: Layout, features: list[str], coded: bool = False) -> Expo
 
 def of_release(folder: Path, features: list[str], coded: bool = False) -> ExportContent:
     release = Release(folder).refuse_without("items").verify()
-    manifest, has_codes = (
-        release.manifest,
-        release.manifest.sets_with("semantic_ids") if coded else None,
-    )
+    manifest = release.manifest
+    has_codes = manifest.sets_with("semantic_ids") if coded else None
     names = _choose_sets(features, release.feature_sets, has_codes, manifest.dataset)
-    tables = {str(f.table): f.path for f in manifest.files}
-    users = tables.get("users") or tables.get("user_embeddings")
     return ExportContent(
         name=manifest.dataset,
-        items=io.read_table(
-            folder / "items.parquet", schemas.RELEASED_ITEMS, [*FIELDS, "image_url"]
-        ),
+        items=io.read_table(folder / ITEMS, schemas.RELEASED_ITEMS, [*FIELDS, "image_url"]),
         features={name: release.features(name) for name in names},
-        users=io.read_table(folder / users, schemas.USERS, schemas.USERS.names) if users else None,
-        interactions=release.interactions if "interactions" in tables else None,
+        users=_read_users(release),
+        interactions=release.interactions if "interactions" in release.tables else None,
         codes=release.semantic_ids(names[0]) if coded else None,
     )
 
 
+def _read_users(release: Release) -> pa.Table | None:
+    paths = {file.table: file.path for file in release.manifest.list_tables()}
+    path = paths.get("users") or paths.get("user_embeddings")
+    if path is None:
+        return None
+    return io.read_table(release.folder / path, schemas.USERS, schemas.USERS.names)
+
+
 def _choose_sets(
-    wanted: list[str], available: list[str], has_codes: Container[str] | None, dataset: str
+    names: list[str], available: list[str], has_codes: Container[str] | None, dataset: str
 ) -> list[str]:
-    if unknown := [n for n in wanted if n not in available]:
-        raise UserError(
-            f"no feature set '{unknown[0]}'; there are {', '.join(available) or 'none'}"
-        )
+    if unknown := [name for name in names if name not in available]:
+        listed = ", ".join(available) or "none"
+        raise UserError(f"no feature set '{unknown[0]}'; there are {listed}")
     if has_codes is None:
-        return wanted or available
+        return names or available
+
     # a format with semantic IDs takes exactly one set
-    names = [name for name in wanted or available if name in has_codes]
-    if not names:
+    coded = [name for name in names or available if name in has_codes]
+    if not coded:
         raise UserError(
-            f"{dataset}: no semantic IDs of these feature sets; name one under semantic_ids.features and run "
-            f"`alignrec semantic_ids {dataset}`"
+            f"{dataset}: no semantic IDs of these feature sets; name one under "
+            f"semantic_ids.features and run `alignrec semantic_ids {dataset}`"
         )
-    if len(names) > 1:
+    if len(coded) > 1:
+        choices = ", ".join(coded)
         raise UserError(
-            f"several feature sets have semantic IDs; choose one with --features: {', '.join(names)}"
+            f"several feature sets have semantic IDs; choose one with --features: {choices}"
         )
-    return names
+    return coded
 
 
 def arrange_rows(content: ExportContent, order: Path | None) -> ExportContent:
-    """Follow a mapping file's order, if given, and fill zero rows, or drop them if there are semantic IDs.
+    """Follow a mapping file's order, if given; fill zero rows, or drop them with semantic IDs.
 
-    Raises UserError if no item is left, a set is all zeros, or items of the mapping file would be dropped.
+    Raises UserError if no item is left, a set is all zeros, or items of the mapping file would be
+    dropped.
     """
-    own = content.items["asin"].to_pylist()
     if order is not None:
-        asins, places = identifiers.read_order(order, own), {asin: i for i, asin in enumerate(own)}
-        rows = np.array([places.get(asin, -1) for asin in asins])
-        lacking, left_out = int((rows < 0).sum()), len(own) - int((rows >= 0).sum())
-        notes = [f"Items are numbered as in {order.name}, not as in the dataset."]
-        notes += (
-            [f"Items of it that the dataset lacks, and that have no content: {lacking:,}."]
-            if lacking
-            else []
-        )
-        notes += (
-            [f"Items of the dataset left out, as it does not name them: {left_out:,}."]
-            if left_out
-            else []
-        )
-        content = _take_items(content, rows, asins, notes)
+        content = _follow_order(content, order)
     # other tools divide by a vector's norm, so zero rows would become NaN
-    zero = {name: (content.matrix(name) == 0).all(axis=1) for name in content.features}
+    is_zero = {name: (content.matrix(name) == 0).all(axis=1) for name in content.features}
     if content.codes is None:
-        features = {
-            name: _fill_zeros(name, table, zero[name]) for name, table in content.features.items()
-        }
-        return replace(
-            content,
-            features=features,
-            filled={n: np.flatnonzero(z).tolist() for n, z in zero.items()},
-        )
-    empty = np.any([content.codes["codes"].is_null().to_numpy(), *zero.values()], axis=0)
-    if not empty.any():
+        return _fill_rows(content, is_zero)
+
+    is_uncoded = content.codes["codes"].is_null().to_numpy()
+    is_empty = np.any([is_uncoded, *is_zero.values()], axis=0)
+    if not is_empty.any():
         return content
     if order is not None:
         raise UserError(
-            "items without a semantic ID are left out, which leaves gaps in the given order; omit --order"
+            "items without a semantic ID are left out, which leaves gaps in the given order; "
+            "omit --order"
         )
-    if empty.all():
+    if is_empty.all():
         raise UserError(
             "no item has a semantic ID and a vector; choose another feature set with --features"
         )
-    asins = [asin for asin, left_out in zip(own, empty, strict=True) if not left_out]
-    note = f"Items left out for a row of zeros: {int(empty.sum()):,}; the others are renumbered."
-    return _take_items(content, np.flatnonzero(~empty), asins, [note])
+    return _drop_rows(content, is_empty)
 
 
-def _fill_zeros(name: str, table: pa.Table, zero: np.ndarray) -> pa.Table:
-    if not zero.any():
+def _follow_order(content: ExportContent, order: Path) -> ExportContent:
+    available = content.items["asin"].to_pylist()
+    row_of = {asin: row for row, asin in enumerate(available)}
+    asins = identifiers.read_order(order, available)
+    rows = np.array([row_of.get(asin, -1) for asin in asins])
+
+    present = int((rows >= 0).sum())
+    lacking = len(rows) - present
+    left_out = len(available) - present
+    notes = [f"Items are numbered as in {order.name}, not as in the dataset."]
+    if lacking:
+        lack = "Items of it that the dataset lacks, and that have no content"
+        notes.append(f"{lack}: {lacking:,}.")
+    if left_out:
+        notes.append(f"Items of the dataset left out, as it does not name them: {left_out:,}.")
+    return _take_items(content, rows, asins, notes)
+
+
+def _fill_rows(content: ExportContent, is_zero: Mapping[str, np.ndarray]) -> ExportContent:
+    features: dict[str, pa.Table] = {}
+    filled: dict[str, list[int]] = {}
+    for name, table in content.features.items():
+        features[name] = _fill_zeros(name, table, is_zero[name])
+        filled[name] = np.flatnonzero(is_zero[name]).tolist()
+    return replace(content, features=features, filled=filled)
+
+
+def _drop_rows(content: ExportContent, is_empty: np.ndarray) -> ExportContent:
+    rows = np.flatnonzero(~is_empty)
+    asins = content.items["asin"].take(pa.array(rows)).to_pylist()
+    n_dropped = int(is_empty.sum())
+    note = f"Items left out for a row of zeros: {n_dropped:,}; the others are renumbered."
+    return _take_items(content, rows, asins, [note])
+
+
+def _fill_zeros(name: str, table: pa.Table, is_zero: np.ndarray) -> pa.Table:
+    if not is_zero.any():
         return table
-    if zero.all():
+    if is_zero.all():
         raise UserError(
             f"feature set '{name}' holds nothing but zeros; choose others with --features"
         )
+
+    # random, because in a set that is not centred the mean, or a mixture of rows, would be near
+    # many rows
     x = io.matrix(table["vector"]).copy()
-    # Random, because in a set that is not centred the mean, or a mixture of rows, would be near many rows.
-    rows = len(x) - int(zero.sum())
+    rows = len(x) - int(is_zero.sum())
     mean = x.sum(axis=0, dtype=np.float64) / rows
-    squares = np.einsum("if,if->f", x, x, dtype=np.float64) / rows
-    spread = np.sqrt(np.maximum(squares - mean**2, 0))
-    limit = np.finfo(np.float32).max
+    mean_square = np.einsum("if,if->f", x, x, dtype=np.float64) / rows
+    deviation = np.sqrt(np.maximum(mean_square - mean**2, 0))
+
     # seeded by the item, so that rows do not depend on the order of items
-    seeds = [
-        seed_for("export", name, asin) for asin in table["asin"].filter(pa.array(zero)).to_pylist()
-    ]
-    noise = np.array([np.random.default_rng(seed).standard_normal(x.shape[1]) for seed in seeds])
-    x[zero] = np.clip(mean + spread * noise, -limit, limit)
-    return table.set_column(
-        table.column_names.index("vector"), table.schema.field("vector"), io.vectors(x)
-    )
+    asins = table["asin"].filter(pa.array(is_zero)).to_pylist()
+    generators = [np.random.default_rng(seed_for("export", name, asin)) for asin in asins]
+    noise = np.array([generator.standard_normal(x.shape[1]) for generator in generators])
+    limit = np.finfo(np.float32).max
+    x[is_zero] = np.clip(mean + deviation * noise, -limit, limit)
+    return _set_column(table, "vector", io.vectors(x))
+
+
+def _set_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    index = table.column_names.index(name)
+    return table.set_column(index, table.schema.field(name), values)
 
 
 def _take_items(
     content: ExportContent, rows: np.ndarray, asins: Sequence[str], notes: list[str]
 ) -> ExportContent:
     """Select `rows`, int64 [N], of the content; -1 stands for an item without content."""
-    index = pa.array(np.where(rows < 0, len(content.items), rows))
-    ids = {"item_id": pa.array(range(len(rows)), pa.int32()), "asin": pa.array(asins, pa.string())}
+    blank_row = len(content.items)
+    index = pa.array(np.where(rows < 0, blank_row, rows))
+    item_ids = pa.array(range(len(rows)), pa.int32())
+    names = pa.array(asins, pa.string())
 
     def take_rows(table: pa.Table) -> pa.Table:
-        row: dict[str, object] = {}  # row of an item without content
-        for name, kind in zip(table.schema.names, table.schema.types, strict=True):
-            if pa.types.is_fixed_size_list(kind):
-                row[name] = [0.0] * kind.list_size
-            elif pa.types.is_list(kind):
-                row[name] = []
-            else:
-                row[name] = (
-                    "" if pa.types.is_string(kind) else False if pa.types.is_boolean(kind) else 0
-                )
-        blank = pa.Table.from_pylist([row], table.schema.remove_metadata())
+        blank = pa.Table.from_pylist([_blank_row(table.schema)], table.schema.remove_metadata())
         table = pa.concat_tables([table.replace_schema_metadata(), blank]).take(index)
-        for name, values in ids.items():
-            table = table.set_column(
-                table.column_names.index(name), table.schema.field(name), values
-            )
-        return table
+        return _set_column(_set_column(table, "item_id", item_ids), "asin", names)
 
     interactions = content.interactions
     if interactions is not None:
-        number = np.full(len(content.items), -1, np.int32)
-        number[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
-        renumbered = pa.array(number[interactions["item_id"].to_numpy()])
-        at = interactions.column_names.index("item_id")
-        interactions = interactions.set_column(at, interactions.schema.field(at), renumbered)
-        kept = interactions.filter(pc.greater_equal(interactions["item_id"], 0))
-        if lost := len(interactions) - len(kept):
+        before = len(interactions)
+        interactions = _renumber_items(interactions, rows, len(content.items))
+        if lost := before - len(interactions):
             notes = [*notes, f"Interactions left out with their items: {lost:,}."]
-        interactions = kept
     return replace(
         content,
         items=take_rows(content.items),
@@ -248,6 +261,31 @@ def _take_items(
         codes=None if content.codes is None else take_rows(content.codes),
         notes=[*content.notes, *notes],
     )
+
+
+def _blank_row(schema: pa.Schema) -> dict[str, object]:
+    """Return the row of an item without content."""
+    return {field.name: _blank_value(field.type) for field in schema}
+
+
+def _blank_value(kind: pa.DataType) -> object:
+    if pa.types.is_fixed_size_list(kind):
+        return [0.0] * kind.list_size
+    if pa.types.is_list(kind):
+        return []
+    if pa.types.is_string(kind):
+        return ""
+    return False if pa.types.is_boolean(kind) else 0
+
+
+def _renumber_items(interactions: pa.Table, rows: np.ndarray, n_items: int) -> pa.Table:
+    """Number the items of interactions by `rows`, and drop those of other items."""
+    is_present = rows >= 0
+    numbers = np.full(n_items, -1, np.int32)
+    numbers[rows[is_present]] = np.flatnonzero(is_present)
+    item_ids = pa.array(numbers[interactions["item_id"].to_numpy()])
+    interactions = _set_column(interactions, "item_id", item_ids)
+    return interactions.filter(pc.greater_equal(item_ids, 0))
 
 
 def write_tsv(path: Path, table: pa.Table, header: list[str] | None, delimiter: str = "\t") -> None:
@@ -270,3 +308,7 @@ def write_mappings(
     )
     if users is not None:
         write_tsv(folder / f"users.{ending}", users, ["user_id", "user"], delimiter)
+
+
+def write_yaml(path: Path, settings: Mapping[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")

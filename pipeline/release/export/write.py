@@ -8,40 +8,42 @@ import pyarrow.compute as pc
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release.export import formats
 from alignrec.pipeline.release.export.content import ExportContent, write_tsv
+from alignrec.pipeline.release.export.cornac import write_cornac
+from alignrec.pipeline.release.export.hf import write_hf
+from alignrec.pipeline.release.export.minionerec import write_minionerec
+from alignrec.pipeline.release.export.mmrec import write_mmrec
+from alignrec.pipeline.release.export.npy import write_npy
+from alignrec.pipeline.release.export.recbole import write_recbole
 
-# format -> function that writes its files and returns the README's usage text, and notes on what it changes
+# format -> function that writes its files and returns the README's usage text, and notes on what
+# it changes
 FORMATS: dict[str, Callable[[ExportContent, Path], tuple[str, list[str]]]] = {
-    "mmrec": formats.write_mmrec,
-    "recbole": formats.write_recbole,
-    "cornac": formats.write_cornac,
-    "npy": formats.write_npy,
-    "hf": formats.write_hf,
-    "minionerec": formats.write_minionerec,
+    "mmrec": write_mmrec,
+    "recbole": write_recbole,
+    "cornac": write_cornac,
+    "npy": write_npy,
+    "hf": write_hf,
+    "minionerec": write_minionerec,
 }
 CODED = {"minionerec"}  # formats that need semantic IDs
+FORMULA = r"^[=+\-@]"  # pattern of names that a spreadsheet evaluates
 
 
 def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
     """Write an export to a new or empty folder and return its notes."""
-    to, work = to.resolve(), io.next_to(to.resolve(), "new")
+    to = to.resolve()
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"{to}: holds something already; name another folder, or delete this one")
-    with io.scratch(work) as new:
-        if any(content.filled.values()):
-            rows = [(name, item) for name, items in content.filled.items() for item in items]
-            names, items = (pa.array(column) for column in zip(*rows, strict=True))
-            write_tsv(
-                new / "filled.tsv",
-                pa.table({"features": names, "item_id": items}),
-                ["features", "item_id"],
-            )
-        how, notes = FORMATS[form](content, new)
-        readme = new / "README.md"
+
+    with io.scratch(io.next_to(to, "new")) as folder:
+        _write_filled(content, folder / "filled.tsv")
+        usage, notes = FORMATS[form](content, folder)
+        readme = folder / "README.md"
         header = readme.read_text(encoding="utf-8") if readme.exists() else ""
-        readme.write_text(header + _describe_export(content, form, notes) + how, encoding="utf-8")
-        io.rename_folder(new, to)
+        text = header + _describe_export(content, form, notes) + usage
+        readme.write_text(text, encoding="utf-8")
+        io.rename_folder(folder, to)
     return notes
 
 
@@ -51,36 +53,54 @@ def wants_codes(form: str) -> bool:
     return form in CODED
 
 
+def _write_filled(content: ExportContent, path: Path) -> None:
+    """List the items whose zero rows were filled, if any."""
+    names: list[str] = []
+    items: list[int] = []
+    for name, rows in content.filled.items():
+        names += [name] * len(rows)
+        items += rows
+    if items:
+        table = pa.table({"features": names, "item_id": items})
+        write_tsv(path, table, table.column_names)
+
+
 def _describe_export(content: ExportContent, form: str, notes: Sequence[str]) -> str:
     numbered = "" if content.notes else ", numbered as in the dataset's `item_id`"
-    rows = [
-        f"# {content.name} for {form}\n",
-        f"{len(content.items):,} items{numbered}.",
-        *content.notes,
-        *notes,
-    ]
-    if content.interactions is None:
-        rows.append("Interactions are not here: the export was made from a release that has none.")
-    else:
-        rows.append(f"{len(content.interactions):,} interactions, split as in the dataset.")
-        if content.clock() == "order":
-            rows.append("Timestamps are positions in the user's sequence, not times.")
-    columns = [content.items[name] for name in ("asin", "title", "brand")]
-    columns += [] if content.users is None else [content.users["user"]]
-    if formulas := sum(
-        pc.sum(pc.match_substring_regex(column, r"^[=+\-@]")).as_py() or 0 for column in columns
-    ):
-        rows.append(
-            f"{formulas:,} names begin with =, +, - or @, formulas to a spreadsheet: import them as text."
-        )
+    lines = [f"# {content.name} for {form}\n", f"{len(content.items):,} items{numbered}."]
+    lines += [*content.notes, *notes, *_describe_interactions(content)]
+
+    formulas = _count_formulas(content)
+    if formulas:
+        warning = "names begin with =, +, - or @, formulas to a spreadsheet"
+        lines.append(f"{formulas:,} {warning}: import them as text.")
     if any(content.filled.values()):
-        rows.append(
-            "In place of zeros, items without content (`filled.tsv`) have random numbers, each with the mean and the "
-            "standard deviation of its column over the other items."
+        lines.append(
+            "In place of zeros, items without content (`filled.tsv`) have random numbers, each "
+            "with the mean and the standard deviation of its column over the other items."
         )
-    rows.append("\nFeature sets, row i is item i:\n")
+
+    lines.append("\nFeature sets, row i is item i:\n")
     for name, table in content.features.items():
+        width = table["vector"].type.list_size
         filled = len(content.filled.get(name, ()))
         note = f"; zero rows filled with drawn numbers: {filled:,}" if filled else ""
-        rows.append(f"- `{name}`: {table['vector'].type.list_size} dimensions{note}")
-    return "\n".join([*rows, "\n"])
+        lines.append(f"- `{name}`: {width} dimensions{note}")
+    return "\n".join([*lines, "\n"])
+
+
+def _describe_interactions(content: ExportContent) -> list[str]:
+    if content.interactions is None:
+        return ["Interactions are not here: the export was made from a release that has none."]
+    lines = [f"{len(content.interactions):,} interactions, split as in the dataset."]
+    if content.clock() == "order":
+        lines.append("Timestamps are positions in the user's sequence, not times.")
+    return lines
+
+
+def _count_formulas(content: ExportContent) -> int:
+    columns = [content.items[name] for name in ("asin", "title", "brand")]
+    if content.users is not None:
+        columns.append(content.users["user"])
+    counts = [pc.sum(pc.match_substring_regex(column, FORMULA)).as_py() for column in columns]
+    return sum(filter(None, counts))
