@@ -1,9 +1,8 @@
-"""Read an untrusted release folder: verify it, open single tables, or unpack it as a dataset's layout."""
+"""Read an untrusted release folder: verify it, open tables, or unpack it as a dataset's layout."""
 
 import hashlib
 import os
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -27,12 +26,13 @@ ITEMS = "items.parquet"
 PROBES = "probes.json"
 # files that Git and the Hub's client leave in the top folder; not part of a release
 TOOLS = (".git", ".gitattributes", ".cache")
-# need -> alternative sets of tables that meet it, and the end of the error message if none is present
+# need -> alternative sets of tables that meet it, and the end of the message without any of them
 NEEDS: dict[str, tuple[list[set[str]], str]] = {
     "items": ([{"items"}], "items.parquet; fetch or publish it whole"),
     "interactions": (
         [{"interactions", "users"}],
-        "interactions, which are needed here; its publisher may set publish.interactions, if their licence allows",
+        "interactions, which are needed here; its publisher may set publish.interactions, "
+        "if their licence allows",
     ),
     "embeddings": ([{"item_embeddings"}], "embeddings of a trained recommender"),
     "user embeddings": (
@@ -43,7 +43,10 @@ NEEDS: dict[str, tuple[list[set[str]], str]] = {
 
 
 class Release:
-    """An untrusted release folder; accessors raise UserError for tables it lacks, `verify` checks everything."""
+    """An untrusted release folder; `verify` checks everything.
+
+    Accessors raise UserError for tables that it lacks.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,19 +76,25 @@ class Release:
         return io.read_table(self._list_files("edges", "graph of", name)[0], schemas.EDGES)
 
     def _list_files(self, table: str, what: str, name: str) -> list[Path]:
-        if not (paths := self.manifest.paths_of(self.folder, table, name)):
-            there = ", ".join(self.manifest.sets_with(table)) or "none"
-            raise UserError(f"{self.folder}: no {what} '{name}'; there are {there}")
+        paths = self.manifest.paths_of(self.folder, table, name)
+        if not paths:
+            available = ", ".join(self.manifest.sets_with(table)) or "none"
+            raise UserError(f"{self.folder}: no {what} '{name}'; there are {available}")
         return paths
 
     def embeddings(self, what: str) -> pa.Table:
-        """Return the recommender's vectors of `items` or `users`; users have a name column only if they are named."""
-        self.refuse_without("embeddings", *["user embeddings"] * (what == "users"))
-        path = self.folder / f"embeddings/{what}.parquet"
-        kind = next(f.table for f in self.manifest.files if self.folder / f.path == path)
-        schema = manifests.TABLES[str(kind)].schema
-        assert schema is not None
-        return io.read_table(path, schema(pq.read_schema(path).field("vector").type.list_size))
+        """Return the recommender's vectors of `items` or `users`, which may have no names."""
+        self.refuse_without("embeddings")
+        if what == "users":
+            self.refuse_without("user embeddings")
+        name = f"embeddings/{what}.parquet"
+        kind = next(file.table for file in self.manifest.files if file.path == name)
+        schema_of = manifests.TABLES[str(kind)].schema
+        assert schema_of is not None
+
+        path = self.folder / name
+        width = pq.read_schema(path).field("vector").type.list_size
+        return io.read_table(path, schema_of(width))
 
     @property
     def interactions(self) -> pa.Table:
@@ -100,59 +109,67 @@ class Release:
     def refuse_without(self, *needs: str) -> Self:
         """Return self; UserError if one of `needs` (keys of NEEDS) is missing."""
         for need in needs:
-            accepted, lack = NEEDS[need]
-            if not any(kinds <= self.tables for kinds in accepted):
+            alternatives, lack = NEEDS[need]
+            if not any(kinds <= self.tables for kinds in alternatives):
                 raise UserError(f"{self.folder}: this release has no {lack}")
         return self
 
 
 @contextmanager
 def unpack_release(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
-    """Yield a release as the layout of a dataset, in a temporary folder; UserError if one of `needs` is missing."""
-    tables = release.refuse_without(*needs).tables
+    """Yield a release as a dataset's layout in a temporary folder.
+
+    Raises UserError if one of `needs` is missing.
+    """
+    release.refuse_without(*needs)
     with tempfile.TemporaryDirectory(prefix="alignrec-") as temporary:
         layout = Layout(Path(temporary), release.manifest.dataset)
-        # tables are linked, not copied; those of items have another schema and are rewritten below
-        links = {f"features/{name}": layout.features(name) for name in release.feature_sets}
-        links |= {
-            f"graph/{name}": layout.edges(name).parent
-            for name in release.manifest.sets_with("edges")
-        }
-        if "interactions" in tables:
-            links |= {"interactions.parquet": layout.interactions, "users.parquet": layout.users}
-        if "item_embeddings" in tables:
-            links["embeddings/items.parquet"] = layout.item_embeddings
-        if tables & {*manifests.USER_VECTORS}:
-            links["embeddings/users.parquet"] = layout.user_embeddings
-        for source, target in links.items():
+        # tables are linked, not copied, but those of items have another schema
+        for source, target in _list_links(release, layout).items():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(release.folder.resolve() / source)
-        io.write_table(
-            release.items.select(schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS
-        )
-        texts = release.items["text"].to_pylist()
-        urls = pa.array(
-            [[url] if url else [] for url in release.items["image_url"].to_pylist()],
-            pa.list_(pa.string()),
-        )
-        derived = {
-            "image_urls": urls.cast(schemas.ITEMS.field("image_urls").type),
-            "tokens": pa.array([text.count(" ") + bool(text) for text in texts], pa.int32()),
-            "extra": pa.array(["{}"] * len(texts), pa.string()),
-        }
-        columns = {
-            name: derived[name] if name in derived else release.items[name]
-            for name in schemas.ITEMS.names
-        }
-        io.write_table(pa.table(columns), layout.items, schemas.ITEMS)
+        ids = release.items.select(schemas.ITEM_IDS.names)
+        io.write_table(ids, layout.item_ids, schemas.ITEM_IDS)
+        io.write_table(_restore_items(release.items), layout.items, schemas.ITEMS)
         yield layout
+
+
+def _list_links(release: Release, layout: Layout) -> dict[str, Path]:
+    """Return path in the release -> path in the layout."""
+    links: dict[str, Path] = {}
+    for name in release.feature_sets:
+        links[f"features/{name}"] = layout.features(name)
+    for name in release.manifest.sets_with("edges"):
+        links[f"graph/{name}"] = layout.edges(name).parent
+    if "interactions" in release.tables:
+        links["interactions.parquet"] = layout.interactions
+        links["users.parquet"] = layout.users
+    if "item_embeddings" in release.tables:
+        links["embeddings/items.parquet"] = layout.item_embeddings
+    if not release.tables.isdisjoint(manifests.USER_VECTORS):
+        links["embeddings/users.parquet"] = layout.user_embeddings
+    return links
+
+
+def _restore_items(items: pa.Table) -> pa.Table:
+    """Return the items of a release in schema ITEMS, as far as they are released."""
+    urls = [[url] if url else [] for url in items["image_url"].to_pylist()]
+    texts = items["text"].to_pylist()
+    tokens = [text.count(" ") + bool(text) for text in texts]
+    restored = {
+        "image_urls": pa.array(urls, schemas.ITEMS.field("image_urls").type),
+        "tokens": pa.array(tokens, pa.int32()),
+        "extra": pa.array(["{}"] * len(texts), pa.string()),
+    }
+    names = schemas.ITEMS.names
+    return pa.table({name: restored[name] if name in restored else items[name] for name in names})
 
 
 def verify(folder: Path, key: Path | None = None) -> list[str]:
     """Verify a release folder, and its signature by `key` if given; return a line per check.
 
-    Checks signature, manifest, files present, sizes and hashes, tables, encoders and probes, in this order; UserError
-    lists up to MAX_LISTED faults of the first check that fails.
+    Checks signature, manifest, files present, sizes and hashes, tables, encoders and probes, in
+    this order; UserError lists up to MAX_LISTED faults of the first check that fails.
     """
     folder = Path(folder)
     raw = manifests.read(folder)
@@ -160,17 +177,20 @@ def verify(folder: Path, key: Path | None = None) -> list[str]:
     manifest = manifests.parse(folder, raw)
     _refuse_faults("not as the manifest lists them", _stray_files(folder, manifest))
     refuse_damaged(folder, manifest.files)
-    for check in (tables.find_faults, encoder.find_faults, _find_mixed):
-        _refuse_faults("not what the schemas say", [*check(folder, manifest)])
-    total, counts = sum(f.bytes for f in manifest.files), manifest.counts
-    return [
+    for find_faults in (tables.find_faults, encoder.find_faults, _find_mixed):
+        _refuse_faults("not what the schemas say", [*find_faults(folder, manifest)])
+
+    total = sum(file.bytes for file in manifest.files)
+    counts = manifest.counts
+    lines = [
         f"{folder}: {manifest.dataset} {manifest.version}, {len(manifest.files)} files",
         f"bytes and sha256 of every file agree ({total:,} bytes)",
-        f"{sum(f.table is not None for f in manifest.files)} tables keep their schemas; ids agree "
+        f"{len(manifest.list_tables())} tables keep their schemas; ids agree "
         f"({counts.items:,} items, {counts.users:,} users)",
-        *([signed] if signed else []),
-        f"release {hashlib.sha256(raw).hexdigest()}",
     ]
+    if signed:
+        lines.append(signed)
+    return [*lines, f"release {hashlib.sha256(raw).hexdigest()}"]
 
 
 def _refuse_faults(what: str, faults: list[str]) -> None:
@@ -179,57 +199,71 @@ def _refuse_faults(what: str, faults: list[str]) -> None:
 
 
 def join_faults(faults: list[str]) -> str:
-    more = [f"and {len(faults) - MAX_LISTED} more"] * (len(faults) > MAX_LISTED)
-    return "; ".join([*faults[:MAX_LISTED], *more])
+    listed = faults[:MAX_LISTED]
+    if len(faults) > MAX_LISTED:
+        listed.append(f"and {len(faults) - MAX_LISTED} more")
+    return "; ".join(listed)
 
 
 def _stray_files(folder: Path, manifest: Manifest) -> list[str]:
-    listed, present, faults = (
-        {f.path for f in manifest.files} | {manifests.NAME},
-        set[str](),
-        list[str](),
-    )
-    for at, names, files in os.walk(folder):
-        here = Path(at)
-        if here == folder:
-            names[:] = [n for n in names if n not in TOOLS]
-            files = [
-                f for f in files if f not in (*TOOLS, signature.NAME) or (here / f).is_symlink()
-            ]
-        for name in sorted(names + files):
-            path = here / name
-            relative = path.relative_to(folder).as_posix()
-            if path.is_symlink() or not (path.is_file() or path.is_dir()):
-                faults.append(f"{relative}: neither file nor folder")
-            if path.is_symlink() or not path.is_dir():
-                present.add(relative)
+    listed = {file.path for file in manifest.files} | {manifests.NAME}
+    present = set[str]()
+    faults = []
+    for path in _walk_release(folder):
+        name = path.relative_to(folder).as_posix()
+        is_link = path.is_symlink()
+        if is_link or not (path.is_file() or path.is_dir()):
+            faults.append(f"{name}: neither file nor folder")
+        if is_link or not path.is_dir():
+            present.add(name)
+
     faults += [f"{name}: missing" for name in sorted(listed - present)]
-    return faults + [f"{name}: not in the manifest" for name in sorted(present - listed)]
+    faults += [f"{name}: not in the manifest" for name in sorted(present - listed)]
+    return faults
+
+
+def _walk_release(folder: Path) -> Iterator[Path]:
+    """Yield files and folders, without the signature and TOOLS at the top."""
+    for above, names, files in os.walk(folder):
+        if Path(above) == folder:
+            names[:] = [name for name in names if name not in TOOLS]
+            files = [name for name in files if not _is_ignored(folder / name)]
+        for name in sorted(names + files):
+            yield Path(above, name)
+
+
+def _is_ignored(path: Path) -> bool:
+    return path.name in (*TOOLS, signature.NAME) and not path.is_symlink()
 
 
 def refuse_damaged(folder: Path, files: Iterable[File]) -> None:
-    faults = list[str]()
-    for file in files:
-        path = folder / file.path
-        if not path.is_file():
-            faults.append(f"{file.path}: missing")
-        elif (size := path.stat().st_size) != file.bytes:
-            faults.append(f"{file.path}: {size} bytes, expected {file.bytes}")
-        elif io.sha256(path) != file.sha256:
-            faults.append(f"{file.path}: changed, its sha256 is another")
-    _refuse_faults("damaged", faults)
+    faults = filter(None, (_file_fault(folder / file.path, file) for file in files))
+    _refuse_faults("damaged", list(faults))
+
+
+def _file_fault(path: Path, file: File) -> str:
+    if not path.is_file():
+        return f"{file.path}: missing"
+    size = path.stat().st_size
+    if size != file.bytes:
+        return f"{file.path}: {size} bytes, expected {file.bytes}"
+    if io.sha256(path) != file.sha256:
+        return f"{file.path}: changed, its sha256 is another"
+    return ""
 
 
 def _find_mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Yield sets of vectors whose files differ in fingerprint, and faults of the probes."""
-    sets = defaultdict[str, list[Path]](list)
+    sets: dict[str, list[Path]] = {}
     for file in manifest.files:
         if file.table in ("features", "item_embeddings", *manifests.USER_VECTORS):
-            sets[file.path.rpartition("/")[0]].append(folder / file.path)
+            above = file.path.rpartition("/")[0]
+            sets.setdefault(above, []).append(folder / file.path)
+
     checks: list[Callable[[], object]] = [
         partial(io.require_same_space, paths) for paths in sets.values()
     ]
-    if PROBES in {f.path for f in manifest.files}:
+    if PROBES in {file.path for file in manifest.files}:
         checks.append(partial(read_probes, folder / PROBES))
     for check in checks:
         try:

@@ -21,7 +21,7 @@ HALF = ASK + b"Content-Length: 1000\r\n\r\nx"
 
 
 def impatient(*arguments: str) -> None:
-    serve.HEADERS, serve.BODY = HEADERS, BODY
+    serve.HEADER_SECONDS, serve.BODY_SECONDS = HEADERS, BODY
     command(*arguments)
 
 

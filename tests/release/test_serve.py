@@ -21,7 +21,7 @@ from alignrec.pipeline.release import manifest
 from alignrec.pipeline.release import serve as serving
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.read import Release
-from alignrec.pipeline.release.serve import BYTES, CHARACTERS, Nearest, Refused
+from alignrec.pipeline.release.serve import MAX_CHARACTERS, MAX_IMAGE_BYTES, Nearest, Refused
 
 ANSWERED = toy.ITEMS - 1  # one has neither text nor image, and so no direction
 OURS = {"x-alignrec": "1"}
@@ -57,8 +57,8 @@ def test_an_items_own_text_and_image_find_it_first(encoding: Path) -> None:
 UNANSWERED = [
     ("absent", "red", b"", "no encoder"),
     ("beit3", "  ", b"", "give one of these"),
-    ("beit3", "x" * (CHARACTERS + 1), b"", "too much"),
-    ("beit3", "red", b"\0" * (BYTES + 1), "too much"),
+    ("beit3", "x" * (MAX_CHARACTERS + 1), b"", "too much"),
+    ("beit3", "red", b"\0" * (MAX_IMAGE_BYTES + 1), "too much"),
     ("beit3", "", b"no image", "image cannot be used"),
     ("beit3", "", picture()[:60], "image cannot be used"),
     ("beit3", "", picture(size=(200, 200)), "image cannot be used"),
@@ -70,7 +70,7 @@ UNANSWERED = [
 def test_what_cannot_be_answered_is_refused_with_its_reason(
     encoding: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, image: bytes, why: str
 ) -> None:
-    monkeypatch.setattr(serving, "PIXELS", 10_000)
+    monkeypatch.setattr(serving, "MAX_PIXELS", 10_000)
     with pytest.raises(Refused, match=why):
         Nearest(Release(encoding)).search(name, text, image)
 
@@ -84,7 +84,7 @@ def test_it_answers_over_http_and_refuses_strangers(address: str) -> None:
     assert httpx.get(asked, headers=OURS).status_code == 405
     assert httpx.get(address, headers={"host": "evil.example"}).status_code == 400
     assert httpx.get(f"{address}../../etc/passwd").status_code == 404
-    large = httpx.post(asked, params={"encoder": "beit3"}, content=b"\0" * (BYTES + 1), headers=OURS)
+    large = httpx.post(asked, params={"encoder": "beit3"}, content=b"\0" * (MAX_IMAGE_BYTES + 1), headers=OURS)
     assert (large.status_code, large.json()["error"]) == (400, "the file is too large; 10 MB are taken")
     bad = httpx.post(asked, params={"encoder": "beit3"}, content=b"<svg onload=alert(1)>", headers=OURS)
     assert bad.status_code == 400
