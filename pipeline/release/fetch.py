@@ -18,7 +18,7 @@ from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature
 from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.read import join_faults, verify
-from alignrec.pipeline.release.stores import TRIES, Progress, Store, open_store, read_small
+from alignrec.pipeline.release.stores import MAX_ATTEMPTS, Progress, Store, open_store, read_small
 from alignrec.pipeline.web.download import is_web_page
 from alignrec.pipeline.web.retries import ENOUGH, Absent, TransientError, append_blocks
 
@@ -173,7 +173,7 @@ def _download_file(
                 return
 
     try:
-        append_blocks(read, path, TRIES, min(ENOUGH, file.bytes >> 6), stopped.wait)
+        append_blocks(read, path, MAX_ATTEMPTS, min(ENOUGH, file.bytes >> 6), stopped.wait)
     except Absent:
         return f"{file.path}: missing"
     except TransientError as e:

@@ -1,10 +1,13 @@
-"""Addresses of releases and read access to them, one class per scheme; addresses in messages contain no secrets."""
+"""Addresses of releases and read access to them, one class per scheme.
+
+Addresses in messages contain no secrets.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.resources import files
@@ -22,26 +25,36 @@ if TYPE_CHECKING:
     import httpx
 
 SAMPLE_FILE = "sample.zip"  # small release shipped with the package, for use offline
-BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)*")
-DATASET = re.compile(r"datasets/([\w.-]+/[\w.-]+)(?:@([^/]+))?/?(.*)")
+BUCKET_PATH = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)*")
+HUB_PATH = re.compile(r"datasets/([\w.-]+/[\w.-]+)(?:@([^/]+))?/?(.*)")
 # must not echo the address, which may contain a password
-INVALID = "the address is not valid: its host or port cannot be; write it as https://host/folder"
+INVALID_ADDRESS = (
+    "the address is not valid: its host or port cannot be; write it as https://host/folder"
+)
 
-BLOCK = 4 << 20  # bytes per read
-TIMEOUT, CONNECT = 60.0, 15.0  # seconds: between bytes, to connect
-SILENCE = 120.0  # seconds between bytes for S3, and to send a part of 5 MB
-TRIES = 6  # attempts per small file; for large files, consecutive attempts with little progress
-IDENTITY = (
-    "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_SKIP_SIGNATURE",
-)  # fmt: skip  # without any of these variables, requests are anonymous
-ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-KEYS = (
+BYTES_PER_READ = 4 << 20
+TIMEOUT_SECONDS = 60.0  # between bytes
+CONNECT_SECONDS = 15.0
+S3_READ_SECONDS = 120.0  # between bytes, and to send a part of 5 MB
+S3_REQUEST_SECONDS = 3600.0
+# per small file; for large files, consecutive attempts with little progress
+MAX_ATTEMPTS = 6
+IDENTITY_VARIABLES = (  # without any of them, requests are anonymous
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_SKIP_SIGNATURE",
+)
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
+KEYS_HINT = (
     "are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY right? "
     'eval "$(aws configure export-credentials --format env)" sets them from a profile'
 )
-CLOSED = "127.0.0.1:1"  # address of a "proxy" that refuses every connection
-OTHER_REGION = ("configured region", "AuthorizationHeaderMalformed", "PermanentRedirect")
+CLOSED_PROXY = "127.0.0.1:1"  # refuses every connection
+# parts of messages of obstore
+OTHER_REGION_SIGNS = ("configured region", "AuthorizationHeaderMalformed", "PermanentRedirect")
 
 Progress = Callable[[int, int], None]  # called with (bytes done, total bytes)
 
@@ -49,42 +62,48 @@ Progress = Callable[[int, int], None]  # called with (bytes done, total bytes)
 def scheme_of(address: str) -> str:
     scheme = address.partition("://")[0].lower() if "://" in address else "file"
     if scheme not in ("file", "http", "https", "s3", "hf"):
-        raise UserError(
-            f"cannot use '{scheme}' addresses; use a path, https://, s3:// or hf://datasets/"
-        )
+        usable = "a path, https://, s3:// or hf://datasets/"
+        raise UserError(f"cannot use '{scheme}' addresses; use {usable}")
     return scheme
 
 
 def local_path(address: str) -> Path | None:
-    """Return the path of a local address, for `sample` that of the bundled zip file; None for a remote address."""
+    """Return the path of a local address, for `sample` the bundled zip file; None if remote."""
     if scheme_of(address) != "file":
         return None
     if address == "sample" and not Path(address).exists():
         return Path(str(files("alignrec"))) / SAMPLE_FILE
-    return Path(unquote(urlsplit(address).path) if address.lower().startswith("file:") else address)
+    if address.lower().startswith("file:"):
+        address = unquote(urlsplit(address).path)
+    return Path(address)
 
 
 def hub_parts(address: str) -> tuple[str, str, str]:
-    """Split hf://datasets/owner/name[@revision][/path] into repository, revision and path; UserError if invalid."""
+    """Split hf://datasets/owner/name[@revision][/path] into repository, revision and path."""
     path = address.partition("://")[2].rstrip("/")
-    if not (found := DATASET.fullmatch(path)):
+    match = HUB_PATH.fullmatch(path)
+    if match is None:
         raise UserError(f"hf://{path}: names no dataset repository; write hf://datasets/owner/name")
-    return found[1], unquote(found[2] or "main"), found[3]
+    repository, revision, folder = match.groups()
+    return repository, unquote(revision or "main"), folder
 
 
 def web_address(address: str) -> httpx.URL:
-    """Normalise an http(s) address, without trailing slash; UserError, which does not echo it, if invalid."""
+    """Normalise an http(s) address, without trailing slash.
+
+    Raises UserError, which does not echo it, if it is invalid.
+    """
     from alignrec.pipeline.web.client import Blocked, parse_url
 
     try:
         parts = urlsplit(address)
         return parse_url(parts._replace(path=parts.path.rstrip("/"), fragment="").geturl())
     except (Blocked, ValueError):
-        raise UserError(INVALID) from None
+        raise UserError(INVALID_ADDRESS) from None
 
 
 def read_small(source: Store, name: str, limit: int) -> bytes:
-    """Read a whole file, or slightly more than `limit` bytes of a larger one, which the caller must reject."""
+    """Read a whole file, or slightly more than `limit` bytes, which the caller must reject."""
 
     def read() -> bytes:
         data = bytearray()
@@ -95,7 +114,7 @@ def read_small(source: Store, name: str, limit: int) -> bytes:
         return bytes(data)
 
     try:
-        return retry(read, TRIES)
+        return retry(read, MAX_ATTEMPTS)
     except TransientError as e:
         raise UserError(f"{source.address}: cannot be reached ({e}); run again later") from None
 
@@ -104,7 +123,8 @@ class Folder:
     """A release in a local folder."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.address = path, str(path)
+        self.path = path
+        self.address = str(path)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         path = self.path / name
@@ -112,44 +132,44 @@ class Folder:
             raise Absent(f"{path}: no such file")
         with io.require_plain(path).open("rb") as f:
             f.seek(start)
-            while block := f.read(BLOCK):
+            while block := f.read(BYTES_PER_READ):
                 yield block
 
 
 class Archive:
-    """A release in a local zip file, at the top or in a folder; members are streamed, not unpacked."""
+    """A release in a local zip file, at the top or in a folder; members are streamed."""
 
     def __init__(self, path: Path) -> None:
         self.address = str(path)
         self.zip = archives.open_zip(path)
-        found = [name for name in self.zip.namelist() if name.rpartition("/")[2] == manifests.NAME]
-        self.top = min(found, key=len, default=manifests.NAME).removesuffix(manifests.NAME)
+        names = self.zip.namelist()
+        paths = [name for name in names if name.rpartition("/")[2] == manifests.NAME]
+        self.top = min(paths, key=len, default=manifests.NAME).removesuffix(manifests.NAME)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        shown = f"{self.address}: {name}"
+        label = f"{self.address}: {name}"
         try:
             member = self.zip.getinfo(self.top + name)
         except KeyError:
-            raise Absent(f"{shown}: no such file") from None
-        return archives.read_member(self.zip, member, shown, start)
+            raise Absent(f"{label}: no such file") from None
+        return archives.read_member(self.zip, member, label, start)
 
 
 class Http:
-    """A folder on a web server; the address's query (such as a signature) is sent with every request."""
+    """A folder on a web server; the address's query (a signature) is sent with every request."""
 
     def __init__(self, address: str) -> None:
         from alignrec.pipeline.web.client import open_client
 
         self.url = web_address(address)
         self.address = str(self.url.copy_with(userinfo=b"", query=None))
-        self.client = open_client(TIMEOUT, CONNECT)
+        self.client = open_client(TIMEOUT_SECONDS, CONNECT_SECONDS)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         from alignrec.pipeline.web.client import first_byte, read_body, request_file
 
-        folder = (
-            self.url.raw_path.partition(b"?")[0].decode("ascii").rstrip("/")
-        )  # still percent-encoded
+        path, _, _ = self.url.raw_path.partition(b"?")
+        folder = path.decode("ascii").rstrip("/")  # still percent-encoded
         url = self.url.copy_with(path=f"{folder}/{quote(name)}")
         with request_file(self.client, url, f"{self.address}/{name}", start) as response:
             if response.status_code == 416:
@@ -162,22 +182,25 @@ class Http:
 
 
 class Hub(Http):
-    """A path in a dataset repository of the Hugging Face Hub, with the token of the environment or login."""
+    """A path in a dataset repository of the Hugging Face Hub, with the user's token."""
 
     def __init__(self, address: str) -> None:
         from huggingface_hub import constants, get_token
 
         repository, revision, path = hub_parts(address)
-        super().__init__(
-            f"{constants.ENDPOINT}/datasets/{repository}/resolve/{quote(revision, safe='')}/{path}"
-        )
+        revision = quote(revision, safe="")
+        root = f"{constants.ENDPOINT}/datasets/{repository}"
+        super().__init__(f"{root}/resolve/{revision}/{path}")
         self.address = address
         if token := get_token():
             self.client.headers["Authorization"] = f"Bearer {token}"
 
 
 class Bucket:
-    """Objects under an S3 prefix; UserError if access is denied, TransientError after obstore's own retries."""
+    """Objects under an S3 prefix.
+
+    Raises UserError if access is denied, TransientError after obstore's own retries.
+    """
 
     def __init__(self, address: str) -> None:
         try:
@@ -185,37 +208,26 @@ class Bucket:
             from obstore.store import S3Store
         except ImportError:
             raise UserError(f"s3:// needs another package: {installing('s3')}") from None
-        from alignrec.pipeline.web.client import is_proxied
 
         path = address.partition("://")[2].rstrip("/")
-        if not BUCKET.fullmatch(path):  # must not echo the address, which may contain keys
+        if not BUCKET_PATH.fullmatch(path):  # must not echo the address, which may contain keys
             raise UserError(
-                "s3://: the address names no bucket; write s3://bucket/prefix, and keys as AWS_* variables"
+                "s3://: the address names no bucket; write s3://bucket/prefix, and keys as AWS_* "
+                "variables"
             )
         self.address = f"s3://{path}"
         bucket, _, prefix = path.partition("/")
-        config: Any = {} if any(map(os.environ.get, IDENTITY)) else {"skip_signature": True}
-        hosts = _amazon_hosts()
-        if endpoint := next(filter(None, map(os.environ.get, ENDPOINTS)), None):
-            try:
-                url = web_address(endpoint)
-            except UserError as e:
-                raise UserError(f"AWS_ENDPOINT_URL: {e}") from None
-            config["aws_endpoint_url_s3"] = str(url)
-            hosts.append(url.host)
-        seconds = {"connect_timeout": CONNECT, "read_timeout": SILENCE, "timeout": 3600.0}
-        client: Any = {name: timedelta(seconds=value) for name, value in seconds.items()}
-        client["allow_http"] = config.get("aws_endpoint_url_s3", "").startswith("http:")
-        # obstore follows every redirect, with the session token: all hosts but the service's own are made unreachable
-        if not is_proxied():
-            client |= {"proxy_url": f"http://{CLOSED}", "proxy_excludes": ",".join(hosts)}
-        try:  # bulk deletion is disabled, as not every server supports it
-            options: Any = {"config": config, "client_options": client, "disable_bulk_delete": True}
+        endpoint = _read_endpoint()
+        options: Any = {
+            "config": _s3_config(endpoint),
+            "client_options": _client_options(endpoint),
+            "disable_bulk_delete": True,  # not every server supports it
+        }
+        try:
             self.objects = S3Store(bucket, prefix=prefix or None, **options)
         except BaseError as e:
-            raise UserError(
-                f"{self.address}: invalid settings ({type(e).__name__}); {KEYS}"
-            ) from None
+            fault = f"invalid settings ({type(e).__name__})"
+            raise UserError(f"{self.address}: {fault}; {KEYS_HINT}") from None
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         with self.translate_errors():
@@ -223,8 +235,9 @@ class Bucket:
                 start and start >= self.objects.head(name)["size"]
             ):  # a range beyond the end is an error
                 return
-            found = self.objects.get(name, options={"range": {"offset": start}} if start else {})
-            yield from map(bytes, found.stream(BLOCK))
+            options: Any = {"range": {"offset": start}} if start else {}
+            stored = self.objects.get(name, options=options)
+            yield from map(bytes, stored.stream(BYTES_PER_READ))
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
@@ -235,38 +248,85 @@ class Bucket:
         except FileNotFoundError:
             raise Absent(f"{self.address}: no such bucket or object") from None
         except (PermissionDeniedError, UnauthenticatedError) as e:
-            raise UserError(f"{self.address}: access denied ({type(e).__name__}); {KEYS}") from None
+            fault = f"access denied ({type(e).__name__})"
+            raise UserError(f"{self.address}: {fault}; {KEYS_HINT}") from None
         except BaseError as e:
-            if any(sign in str(e) for sign in OTHER_REGION):
-                raise UserError(
-                    f"{self.address}: the bucket is in another region; set AWS_REGION"
-                ) from None
-            if f" {CLOSED}," in str(e):  # the message lists causes, one socket address per line
-                raise UserError(
-                    f"{self.address}: the server redirects to another host, which is refused"
-                ) from None
+            message = str(e)
+            if any(sign in message for sign in OTHER_REGION_SIGNS):
+                fault = "the bucket is in another region; set AWS_REGION"
+                raise UserError(f"{self.address}: {fault}") from None
+            if f" {CLOSED_PROXY}," in message:  # it lists causes, one socket address per line
+                fault = "the server redirects to another host, which is refused"
+                raise UserError(f"{self.address}: {fault}") from None
             raise TransientError(type(e).__name__) from None  # the message may contain signed URLs
 
 
-# read(name, start) yields a file's bytes; Absent if it does not exist, TransientError if a retry may help;
-# `address` is for messages: without credentials and query
+# read(name, start) yields a file's bytes; Absent if it does not exist, TransientError if a retry
+# may help; `address` is for messages: without credentials and query
 Store = Folder | Archive | Http | Bucket
 
 
 def open_store(address: str) -> Store:
-    path, scheme = local_path(address), scheme_of(address)
+    scheme = scheme_of(address)
     if scheme == "s3":
         return Bucket(address)
+    if scheme == "hf":
+        return Hub(address)
+    path = local_path(address)
     if path is None:
-        return Hub(address) if scheme == "hf" else Http(address)
-    return Archive(path) if path.suffix.lower() == ".zip" and not path.is_dir() else Folder(path)
+        return Http(address)
+    if path.suffix.lower() == ".zip" and not path.is_dir():
+        return Archive(path)
+    return Folder(path)
+
+
+def _read_endpoint() -> httpx.URL | None:
+    address = next(iter(_read_variables(ENDPOINT_VARIABLES)), None)
+    if address is None:
+        return None
+    try:
+        return web_address(address)
+    except UserError as e:
+        raise UserError(f"AWS_ENDPOINT_URL: {e}") from None
+
+
+def _s3_config(endpoint: httpx.URL | None) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    if not _read_variables(IDENTITY_VARIABLES):
+        config["skip_signature"] = True
+    if endpoint is not None:
+        config["aws_endpoint_url_s3"] = str(endpoint)
+    return config
+
+
+def _client_options(endpoint: httpx.URL | None) -> dict[str, Any]:
+    from alignrec.pipeline.web.client import is_proxied
+
+    hosts = _amazon_hosts()
+    if endpoint is not None:
+        hosts.append(endpoint.host)
+    options: dict[str, Any] = {
+        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+        "read_timeout": timedelta(seconds=S3_READ_SECONDS),
+        "timeout": timedelta(seconds=S3_REQUEST_SECONDS),
+        "allow_http": endpoint is not None and endpoint.scheme == "http",
+    }
+    # obstore follows every redirect, with the session token: all hosts but the service's own are
+    # made unreachable
+    if not is_proxied():
+        options["proxy_url"] = f"http://{CLOSED_PROXY}"
+        options["proxy_excludes"] = ",".join(hosts)
+    return options
+
+
+def _read_variables(names: Iterable[str]) -> list[str]:
+    """Return the values of those environment variables that are set."""
+    return list(filter(None, map(os.environ.get, names)))
 
 
 def _amazon_hosts() -> list[str]:
-    """Return Amazon's hosts of the region: S3, and those that the variables of an identity need."""
-    regions = {*filter(None, map(os.environ.get, ("AWS_REGION", "AWS_DEFAULT_REGION")))} or {
-        "us-east-1"
-    }
+    """Return Amazon's hosts of the region: S3, and those that an identity's variables need."""
+    regions = set(_read_variables(REGION_VARIABLES)) or {"us-east-1"}
     hosts = [f"s3.{region}.amazonaws.com" for region in regions]
     if os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
         hosts += [f"sts.{region}.amazonaws.com" for region in regions]
@@ -274,6 +334,7 @@ def _amazon_hosts() -> list[str]:
         hosts.append("169.254.169.254")  # "false" asks EC2 for the role of the machine
     if os.environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
         hosts.append("169.254.170.2")
-    if container := os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI"):
+    container = os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    if container:
         hosts.append(urlsplit(container).hostname or "")
     return hosts

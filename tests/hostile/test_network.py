@@ -126,8 +126,8 @@ STUCK: dict[str, Answer] = {
 def test_an_answer_that_never_ends_is_given_up(answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "getproxies", dict)
     monkeypatch.setattr(client, "WINDOW", 1.0)
-    monkeypatch.setattr(stores, "TIMEOUT", 1.0)
-    monkeypatch.setattr(stores, "TRIES", 1)
+    monkeypatch.setattr(stores, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(stores, "MAX_ATTEMPTS", 1)
     started = time.monotonic()
     with serving({"/x": answer, "/manifest.json": answer}) as server:
         with pytest.raises(UserError):

@@ -156,7 +156,7 @@ def test_a_bad_file_is_named_and_nothing_appears(server: Folder, plain: Path, tm
 
 def test_no_release_or_server(plain: Path, server: Folder, tmp_path: Path,
                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr(stores, "TRIES", 3)
+    monkeypatch.setattr(stores, "MAX_ATTEMPTS", 3)
     absent = dict.fromkeys((f"{server.address}/nothing", str(plain.parent)), r"no manifest\.json there")
     for address, says in (absent | {"http://127.0.0.1:9": "cannot be reached", "ftp://host/release": "'ftp'"}).items():
         with pytest.raises(UserError, match=says):

@@ -310,7 +310,7 @@ def test_a_wrong_token_and_a_wrong_repository_are_said_without_the_token(
         push(release, "hf://datasets/owner")
     push(release, TARGET)
     monkeypatch.setenv("HF_TOKEN", "hf_wrongtoken")
-    monkeypatch.setattr(stores, "TRIES", 1)
+    monkeypatch.setattr(stores, "MAX_ATTEMPTS", 1)
     for act in (lambda: push(release, TARGET), lambda: fetch(f"{TARGET}/shop/0.1.0", tmp_path / "here")):
         with pytest.raises(UserError, match="HF_TOKEN") as e:
             act()

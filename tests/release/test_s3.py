@@ -24,12 +24,12 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest, stores
 from alignrec.pipeline.release.fetch import fetch
 from alignrec.pipeline.release.read import verify
-from alignrec.pipeline.release.stores import BLOCK, open_store
+from alignrec.pipeline.release.stores import BYTES_PER_READ, open_store
 from alignrec.pipeline.runtime.code import ROOT
 from alignrec.pipeline.web.retries import TransientError
 
 ADDRESS = "s3://bucket/below"
-DATA = os.urandom(BLOCK + 70_000)
+DATA = os.urandom(BYTES_PER_READ + 70_000)
 
 
 @pytest.fixture
@@ -94,13 +94,13 @@ def test_without_encryption_only_where_the_endpoint_says_so(server: Folder, envi
     assert not server.asked
 
 
-@pytest.mark.parametrize("start", [0, 1, BLOCK, len(DATA) - 1, len(DATA), len(DATA) + 1])
+@pytest.mark.parametrize("start", [0, 1, BYTES_PER_READ, len(DATA) - 1, len(DATA), len(DATA) + 1])
 def test_reading_begins_anywhere(server: Folder, start: int) -> None:
     assert read(start) == DATA[start:]
 
 
 def test_a_silent_server_is_given_up_and_a_region_is_named(server: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "SILENCE", 0.1)
+    monkeypatch.setattr(stores, "S3_READ_SECONDS", 0.1)
     server.pause = 1
     with pytest.raises(TransientError):
         read()
