@@ -11,7 +11,7 @@ import pytest
 from alignrec.pipeline.runtime import code
 
 ORDER = [
-    *("io", "runtime", "linalg", "web", "sources", "dataset", "images", "vectors"),
+    *("io", "runtime", "linalg", "web", "vectors", "sources", "dataset", "images"),
     *("encoders", "features", "beit3", "evaluation", "models", "probe", "benchmark", "report", "release", "checks"),
 ]
 FILES = {

@@ -35,8 +35,8 @@ from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.sources.amazon import SIZES as PUBLISHED
 from alignrec.pipeline.sources.base import Downloaded
-from alignrec.pipeline.sources.feature_files import FEATURE
 from alignrec.pipeline.sources.sample import SampleSource
+from alignrec.pipeline.vectors.formats import FEATURE
 from alignrec.pipeline.web.download import local_path
 
 PROCESS, TORCH, START = (

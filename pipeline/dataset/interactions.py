@@ -23,6 +23,7 @@ from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import AmazonSource
 from alignrec.pipeline.sources.base import Reader, downloaded_files
 from alignrec.pipeline.sources.tabular import Tabular
+from alignrec.pipeline.vectors.mapping_files import read_numbering
 
 BLOCK = 1 << 20  # rows fetched from the database at a time
 # a published id must be below SPARSEST times the number of distinct ids, or below SPARE
@@ -401,11 +402,11 @@ def _import_published(
     if file.timestamps is None:
         print(f"{run.label}: {FOUND[clock]}", flush=True)
     if mmrec.ITEMS in raw:
-        asins = mmrec.read_numbering(raw[mmrec.ITEMS], "itemID", mmrec.ITEM_NAMES, items)
+        asins = read_numbering(raw[mmrec.ITEMS], "itemID", mmrec.ITEM_NAMES, items)
     else:
         asins = mmrec.read_asins(raw.get("metadata"), items)
     if mmrec.USERS in raw:
-        names = mmrec.read_numbering(raw[mmrec.USERS], "userID", mmrec.USER_NAMES, users)
+        names = read_numbering(raw[mmrec.USERS], "userID", mmrec.USER_NAMES, users)
     min_rating = run.params[Interactions].min_rating
     return import_published(db, asins, clock != "none", min_rating, division, names), clock
 

@@ -23,6 +23,7 @@ from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.amazon import AmazonSource
 from alignrec.pipeline.sources.base import Product, is_web
+from alignrec.pipeline.vectors.identifiers import plain_name
 from alignrec.schemas import TEXT_FIELDS
 
 LOOKED_FOR = ("title", "brand", "categories", "description", "image_urls")
@@ -215,7 +216,7 @@ def describe_items(run: Run, found: Metadata, file: Path | None) -> None:
 
 def _check_losses(run: Run, file: Path) -> None:
     """Warn about fields that most items lack; raise UserError if the file does not fit the interactions."""
-    from alignrec.pipeline.sources.inspect import KNOWN, TRANSLATED, plain_name  # loads DuckDB
+    from alignrec.pipeline.sources.inspect import KNOWN, TRANSLATED  # loads DuckDB
 
     n, statuses, there, extras = 0, Counter[str](), set[str](), list[str]()
     for part in io.read_slices(

@@ -32,7 +32,7 @@ from alignrec.pipeline.runtime.code import versions
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.seeds import seed_for
-from alignrec.pipeline.vectors.base import READERS, File, feature_files
+from alignrec.pipeline.vectors.base import READERS, ImportedFile, feature_files
 from alignrec.schemas import MODALITIES
 
 OF_IMAGES = "records"  # file format whose features are computed only from images
@@ -65,7 +65,7 @@ def write_combinations(run: Run) -> None:
 
 
 def _write_set(
-    run: Run, name: str, ids: pa.Table, file: File | None, done: Callable[[int], object]
+    run: Run, name: str, ids: pa.Table, file: ImportedFile | None, done: Callable[[int], object]
 ) -> None:
     folder, own = run.folder / name, run.params[Combine]
     there, of = run.layout.feature_sets(), names.parts_of(run.params, run.dataset, name)
@@ -122,7 +122,7 @@ def _make_set(
     definition: Mapping[str, Any],
     parts: Sequence[FeatureSet],
     ids: pa.Table,
-    file: File | None,
+    file: ImportedFile | None,
 ) -> tuple[Rows, Facts]:
     kind, size, seed = definition["kind"], run.params[Encode].shard_rows, run.params[Combine].seed
     if file:
@@ -191,7 +191,7 @@ def _fit_map(
     return JoinedMap([Block(0, np.ones(len(own.mean), bool), 1.0, unit=False)], [own]), more
 
 
-def _imported_rows(file: File, ids: pa.Table, size: int) -> Rows:
+def _imported_rows(file: ImportedFile, ids: pa.Table, size: int) -> Rows:
     matched = file.matched(ids["asin"].to_pylist())
     for start in range(0, len(ids), size):
         own = ids.slice(start, size)
@@ -282,7 +282,9 @@ def _describe(
     return facts.with_space(space)
 
 
-def _note_set(run: Run, made: FeatureSet, parts: Sequence[FeatureSet], file: File | None) -> None:
+def _note_set(
+    run: Run, made: FeatureSet, parts: Sequence[FeatureSet], file: ImportedFile | None
+) -> None:
     note, warnings = judge_quality(made.facts, made.shards, file and file.path)
     run.note(**note)
     for warning in warnings:

@@ -20,7 +20,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.section import Section, nearest, require_known, validate
 from alignrec.pipeline.sources.base import Downloaded
-from alignrec.pipeline.sources.feature_files import FEATURE
+from alignrec.pipeline.vectors.formats import FEATURE
 from alignrec.schemas import MODALITIES, variant
 
 CONCAT, LINEAR, MAPPED, MASKED = "concat", "linear", "mapped", "masked"

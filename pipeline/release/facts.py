@@ -289,7 +289,7 @@ def _package_facts(package: str) -> dict[str, str]:
         "model": package,
         "revision": f"{LOCAL}{sha256}",
         "library": f"{package} {metadata.version(package)}",
-        "licence": next((text for text in licences if text and text != "UNKNOWN"), ""),
+        "licence": str(next((text for text in licences if text and text != "UNKNOWN"), "")),
     }
 
 

@@ -19,7 +19,7 @@ from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object
 from alignrec.pipeline.runtime.registry import Registry
 from alignrec.pipeline.runtime.section import Mirrors, Name, Rate, Section, nearest, validate
 from alignrec.pipeline.runtime.source import Source
-from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of
+from alignrec.pipeline.vectors.formats import FEATURE, ROWS, format_of, raw_files
 from alignrec.pipeline.web.download import local_path
 
 NOT_A_PATH = re.compile(
@@ -218,10 +218,6 @@ class Downloaded(Source):
     @abstractmethod
     def files(self) -> dict[str, list[str]]:
         """Return role -> addresses to try in order; the role of a feature file is FEATURE and its name."""
-
-
-def raw_files(sources: Path) -> dict[str, Path]:
-    return {row["role"]: sources.parent / row["name"] for row in io.read_json(sources)}
 
 
 def downloaded_files(sources: Path) -> dict[str, Path]:

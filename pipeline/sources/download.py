@@ -15,7 +15,7 @@ from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.runtime.progress import meter
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.sources.base import SOURCES, Download, Downloaded, Generated
-from alignrec.pipeline.sources.feature_files import (
+from alignrec.pipeline.vectors.formats import (
     FEATURE,
     folder_sha256,
     list_members,

@@ -17,14 +17,13 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.json_rows import column_names
 from alignrec.pipeline.io.sql import identifier_of
 from alignrec.pipeline.sources.base import Product, as_text, is_path
-from alignrec.pipeline.sources.feature_files import NAMES, plain_name
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
+from alignrec.pipeline.vectors.identifiers import IDENTIFIER_COLUMNS, plain_name
 
 KNOWN = {
     "user": ("userid", "reviewerid", "customer", "customerid", "visitorid", "uid"),
-    "item": tuple(
-        plain_name(name) for name in NAMES if name != "id"
-    ),  # `id` in interactions identifies the row
+    # `id` in interactions identifies the row
+    "item": tuple(plain_name(name) for name in IDENTIFIER_COLUMNS if name != "id"),
     "rating": ("stars", "overall", "score"),
     "timestamp": ("time", "date", "datetime", "unixreviewtime", "ts"),
     "split": ("xlabel",),

@@ -2,13 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-
-import numpy as np
-import pyarrow as pa
-from pyarrow import csv
 
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.sql import csv_sql, identifier_of, rating_sql, trim_sql, whole_sql
@@ -150,54 +146,3 @@ def read_asins(path: Path | None, items: int) -> list[str]:
             f"{path}: asin {repeated} belongs to several itemIDs; an asin names one item"
         )
     return names
-
-
-def read_numbering(path: Path, number: str, names: Sequence[str], count: int) -> list[str]:
-    """Return the identifiers of numbers 0 .. count-1, from a mapping file with columns `number` and one of `names`."""
-    columns = text_table(path)
-    name = next((n for n in names if n in columns), None)
-    if number not in columns or name is None:
-        raise UserError(
-            f"{path}: expected the columns {names[0]} and {number}; it has {', '.join(columns)}"
-        )
-    found = [value.strip() for value in columns[name].to_pylist()]
-    if len({*found, ""}) <= len(found):
-        repeated, _ = Counter(["", *found]).most_common(1)[0]
-        raise UserError(f"{path}: {name} {repeated!r} is empty or occurs twice; keep one row each")
-    if (rows_of := read_permutation(columns[number])) is None or len(found) != count:
-        raise UserError(
-            f"{path}: {len(found):,} rows, expected {number} 0 .. {count - 1:,}, each once"
-        )
-    return [found[i] for i in np.argsort(rows_of)]
-
-
-def read_permutation(column: pa.ChunkedArray) -> np.ndarray | None:
-    """Return the numbers of a text column, int64 [N], if they are a permutation of 0 .. N-1, otherwise None."""
-    try:
-        numbers = column.cast(pa.int64()).to_numpy()
-    except pa.ArrowException:
-        return None
-    whole = numbers.dtype.kind == "i" and np.array_equal(np.sort(numbers), np.arange(len(numbers)))
-    return numbers if whole and len(numbers) else None
-
-
-def text_table(path: Path) -> dict[str, pa.ChunkedArray]:
-    try:
-        header = first_line(path)
-        delimiter = TAB if TAB in header else ","
-        names = [name.strip().strip('"') for name in header.split(delimiter)]
-        lines, values = (
-            csv.ReadOptions(column_names=names, skip_rows=1),
-            csv.ParseOptions(delimiter=delimiter),
-        )
-        texts = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
-        table = csv.read_csv(path, lines, values, texts)
-        return {name: table.columns[names.index(name)] for name in dict.fromkeys(names)}
-    except OSError as e:
-        raise UserError(
-            f"{path}: {e.strerror or e}; --order names a mapping file: identifier, row"
-        ) from None
-    except (pa.ArrowException, UnicodeDecodeError) as e:
-        raise UserError(
-            f"{path}: not readable as a mapping file: {' '.join(str(e).split())}"
-        ) from None

@@ -12,16 +12,16 @@ import pyarrow as pa
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.runtime.registry import Registry
-from alignrec.pipeline.sources.base import raw_files
-from alignrec.pipeline.sources.feature_files import FEATURE, FOLDER, ROWS, format_of
-from alignrec.pipeline.vectors import identifiers
+from alignrec.pipeline.vectors.formats import FEATURE, FOLDER, ROWS, format_of, raw_files
+from alignrec.pipeline.vectors.identifiers import match_rows
+from alignrec.pipeline.vectors.mapping_files import read_order
 
-WIDEST = 1 << 20  # maximum width of vectors
-Rows = Iterable[tuple[int, object]]  # ascending row number, and a vector (array-like)
+MAX_WIDTH = 1 << 20  # of vectors
+NumberedVectors = Iterable[tuple[int, object]]  # ascending row number, and a vector (array-like)
 
 
 @dataclass(frozen=True)
-class Vectors:
+class VectorFile:
     """An opened feature file: its rows, their identifiers, and access to vectors.
 
     Readers must not run code from the file, nor reserve memory beyond its size.
@@ -37,69 +37,76 @@ class Vectors:
     of_images: bool = False  # whether it is known to encode only images
 
 
+# to add a format, write a reader in this package and register it here
+READERS: Registry[Callable[..., VectorFile]] = Registry(
+    "readers",
+    {
+        "npy": "alignrec.pipeline.vectors.arrays:open_npy",
+        "torch": "alignrec.pipeline.vectors.arrays:open_torch",
+        "records": "alignrec.pipeline.vectors.records:open_records",
+        "parquet": "alignrec.pipeline.vectors.parquet:open_parquet",
+        "json": "alignrec.pipeline.vectors.objects:open_json",
+        "delimited": "alignrec.pipeline.vectors.delimited:open_delimited",
+        "zip": "alignrec.pipeline.vectors.members:open_archive",
+        "folder": "alignrec.pipeline.vectors.members:open_folder",
+    },
+)  # format -> reader
+
+
 def check_vector(path: Path, row: int, value: object, width: int | None) -> np.ndarray:
-    """Return a vector of shape [F] or [1, F] as an array [F]; raise UserError for another shape, dtype or width."""
+    """Return a vector of shape [F] or [1, F] as an array [F]; UserError for another shape, dtype or width."""
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError, TypeError):  # such as ragged lists
         array = np.empty(0, object)
+
     if array.ndim == 2 and len(array) == 1:
         array = array[0]
-    if array.ndim != 1 or not 0 < len(array) <= WIDEST or array.dtype.kind not in "fiu":
-        raise UserError(
-            f"{path}, row {row}: holds {array.dtype} {array.shape}, expected a vector of numbers"
-        )
+    if array.ndim != 1 or not 0 < len(array) <= MAX_WIDTH or array.dtype.kind not in "fiu":
+        fault = f"holds {array.dtype} {array.shape}, expected a vector of numbers"
+        raise UserError(f"{path}, row {row}: {fault}")
     if width is not None and len(array) != width:
-        raise UserError(
-            f"{path}, row {row}: {len(array):,} numbers, the rows before have {width:,}"
-        )
+        fault = f"{len(array):,} numbers, the rows before have {width:,}"
+        raise UserError(f"{path}, row {row}: {fault}")
     return array
 
 
-def gather_rows(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndarray:
+def gather_rows(path: Path, rows: NumberedVectors, numbers: np.ndarray, width: int) -> np.ndarray:
     """Return the vectors of the rows `numbers`, both ascending: float32 [n, F]; UserError for an invalid vector."""
-    out, wanted, at = np.zeros((len(numbers), width), np.float32), numbers.tolist(), 0
+    vectors = np.zeros((len(numbers), width), np.float32)
+    row_numbers = numbers.tolist()
+    filled = 0
     for row, value in rows:
-        if at == len(wanted):
+        if filled == len(row_numbers):
             break
-        if row == wanted[at]:
+        if row == row_numbers[filled]:
             with np.errstate(
                 over="ignore"
             ):  # an overflowing double becomes inf, which is refused later
-                out[at] = check_vector(path, row, value, width)
-            at += 1
-    return out
+                vectors[filled] = check_vector(path, row, value, width)
+            filled += 1
+    return vectors
 
 
 def no_vectors(path: Path) -> UserError:
     return UserError(f"{path}: holds no vectors")
 
 
-# to add a format, write a reader in this package and register it here
-READERS: Registry[Callable[..., Vectors]] = Registry(
-    "readers",
-    {
-        "npy": "alignrec.pipeline.vectors.arrays:open_npy",
-        "torch": "alignrec.pipeline.vectors.arrays:open_torch",
-        "records": "alignrec.pipeline.vectors.arrays:open_records",
-        "parquet": "alignrec.pipeline.vectors.tables:open_parquet",
-        "json": "alignrec.pipeline.vectors.tables:open_json",
-        "delimited": "alignrec.pipeline.vectors.arrays:open_delimited",
-        "zip": "alignrec.pipeline.vectors.arrays:open_archive",
-        "folder": "alignrec.pipeline.vectors.arrays:open_folder",
-    },
-)  # format -> reader
-
-
-def open_vectors(path: Path, column: str | None = None) -> Vectors:
+def open_vectors(path: Path, column: str | None = None) -> VectorFile:
+    """Open a feature file by the format of its name; `column` picks one of a Parquet table."""
     if not path.is_dir():
         io.require_plain(path)
     with reraise_faults(path):
         if column is not None:
             return READERS["parquet"](path, column)
-        known, ending = format_of(path.name), path.suffix[1:].lower()
-        is_added = known == FOLDER and ending in READERS.entries.keys() - READERS.built_in.keys()
-        return READERS[ending if is_added else known](path)
+        return READERS[_find_format(path)](path)
+
+
+def _find_format(path: Path) -> str:
+    file_format = format_of(path.name)
+    ending = path.suffix[1:].lower()
+    added_formats = READERS.entries.keys() - READERS.built_in.keys()
+    return ending if file_format == FOLDER and ending in added_formats else file_format
 
 
 @contextmanager
@@ -111,10 +118,10 @@ def reraise_faults(path: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedFile:
     """An opened feature file, and the row of each item."""
 
-    vectors: Vectors
+    vectors: VectorFile
     place: np.ndarray  # row of each item, int64 [I]; -1 for none
     how: str  # description of how rows were matched, for messages
     identified: bool  # whether the file contains identifiers
@@ -127,32 +134,30 @@ class Matched:
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Return vectors of items start .. stop-1, float32 [n, F], zeros without a row; UserError if not finite."""
-        place, path = self.place[start:stop], self.vectors.path
-        there = np.flatnonzero(place >= 0)
-        order = there[np.argsort(place[there], kind="stable")]
-        out = np.zeros((len(place), self.vectors.width), np.float32)
-        with (
-            reraise_faults(path),
-            np.errstate(over="ignore"),
-        ):  # an overflowing double becomes inf, refused below
-            out[order] = self.vectors.take(place[order])
-        wrong = np.flatnonzero(~np.isfinite(out).all(axis=1))
+        places = self.place[start:stop]
+        path = self.vectors.path
+        matched = np.flatnonzero(places >= 0)
+        in_file_order = matched[np.argsort(places[matched], kind="stable")]
+
+        vectors = np.zeros((len(places), self.vectors.width), np.float32)
+        # an overflowing double becomes inf, refused below
+        with reraise_faults(path), np.errstate(over="ignore"):
+            vectors[in_file_order] = self.vectors.take(places[in_file_order])
+
+        wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if wrong.size:
-            raise UserError(
-                f"{path}, row {place[wrong[0]]}: not finite in single precision; repair the file"
-            )
-        return out
+            row = places[wrong[0]]
+            raise UserError(f"{path}, row {row}: not finite in single precision; repair the file")
+        return vectors
 
     def counted(self, asins: Sequence[str], fate: str = "get zeros") -> str:
         """Describe unmatched rows and items in a sentence; empty if all match."""
-        parts = (
-            [f"{self.unknown:,} rows are of no item here, such as {self.example}"]
-            if self.unknown
-            else []
-        )
-        if missing := self.missing:
+        parts = []
+        if self.unknown:
+            parts.append(f"{self.unknown:,} rows are of no item here, such as {self.example}")
+        if self.missing:
             first = asins[int(np.flatnonzero(self.place < 0)[0])]
-            parts.append(f"{missing:,} items have no row, such as {first!r}, and {fate}")
+            parts.append(f"{self.missing:,} items have no row, such as {first!r}, and {fate}")
         return "; ".join(parts)
 
 
@@ -162,43 +167,40 @@ def match_file(
     order: Path | None = None,
     key: str = "--order",
     column: str | None = None,
-) -> Matched:
+) -> MatchedFile:
     """Open a feature file and match its rows by identifiers, the mapping file `order`, or position, in this order."""
     vectors = open_vectors(path, column)
     if vectors.ids is not None and (vectors.ids.num_columns or order is None):
-        found = identifiers.match_rows(path, vectors.ids, asins)
-        return Matched(
-            vectors,
-            found.rows,
-            f"rows matched by {found.column}",
-            True,
-            found.unknown,
-            found.example,
-        )
+        match = match_rows(path, vectors.ids, asins)
+        how = f"rows matched by {match.column}"
+        return MatchedFile(vectors, match.rows, how, True, match.unknown, match.example)
     if order is not None:
-        names = identifiers.read_order(order, asins)
-        if vectors.count != len(names):
-            raise UserError(f"{path}: {vectors.count} rows, {order} names {len(names)}")
-        table = pa.table({"asin": pa.array(names, pa.string())})
-        found = identifiers.match_rows(order, table, asins)
-        return Matched(
-            vectors,
-            found.rows,
-            f"rows in the order of {order.name}",
-            False,
-            found.unknown,
-            found.example,
-        )
+        return _match_by_order(vectors, order, asins)
+    return _match_by_position(vectors, asins, key)
+
+
+def _match_by_order(vectors: VectorFile, order: Path, asins: Sequence[str]) -> MatchedFile:
+    names = read_order(order, asins)
+    if vectors.count != len(names):
+        raise UserError(f"{vectors.path}: {vectors.count} rows, {order} names {len(names)}")
+
+    table = pa.table({"asin": pa.array(names, pa.string())})
+    match = match_rows(order, table, asins)
+    how = f"rows in the order of {order.name}"
+    return MatchedFile(vectors, match.rows, how, False, match.unknown, match.example)
+
+
+def _match_by_position(vectors: VectorFile, asins: Sequence[str], key: str) -> MatchedFile:
     if vectors.count != len(asins):
-        raise UserError(
-            f"{path}: {vectors.count} rows, {len(asins)} items, and no identifiers; map them by {key}"
-        )
+        fault = f"{vectors.count} rows, {len(asins)} items, and no identifiers; map them by {key}"
+        raise UserError(f"{vectors.path}: {fault}")
+
     how = f"rows assumed to be in order of item_id: it holds no identifiers; {key} gives another order"
-    return Matched(vectors, np.arange(len(asins)), how, False)
+    return MatchedFile(vectors, np.arange(len(asins)), how, False)
 
 
-class File(NamedTuple):
-    """A feature file, and its mapping file."""
+class ImportedFile(NamedTuple):
+    """A feature file of a source, and its mapping file."""
 
     path: Path
     order: Path | None = (
@@ -209,32 +211,36 @@ class File(NamedTuple):
     def format(self) -> str:
         return format_of(self.path.name)
 
-    def matched(self, asins: Sequence[str]) -> Matched:
+    def matched(self, asins: Sequence[str]) -> MatchedFile:
         return match_file(self.path, asins, self.order, ROWS)
 
 
-def feature_files(sources: Path) -> dict[str, File]:
-    raw = raw_files(sources)
-    return {
-        role.removeprefix(FEATURE): File(raw[role], raw.get(ROWS))
-        for role in raw
-        if role.startswith(FEATURE)
-    }
+def feature_files(sources: Path) -> dict[str, ImportedFile]:
+    """Return feature set -> its file, of those that `sources.json` lists."""
+    paths = raw_files(sources)
+    files = {}
+    for role, path in paths.items():
+        if role.startswith(FEATURE):
+            files[role.removeprefix(FEATURE)] = ImportedFile(path, paths.get(ROWS))
+    return files
 
 
-def check_files(found: Mapping[str, File], asins: Sequence[str]) -> dict[str, dict[str, Any]]:
+def check_files(
+    files: Mapping[str, ImportedFile], asins: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Return facts about how files fit the items; UserError for one that does not."""
     facts: dict[str, dict[str, Any]] = {}
-    for name, file in found.items():
+    for name, file in files.items():
         matched = file.matched(asins)
         facts[name] = {
             "rows": matched.vectors.count,
             "width": matched.vectors.width,
             "matched": matched.how,
         }
-        more = {
+        differences = {
             "rows_of_no_item": matched.unknown,
             "items_without_a_row": matched.missing,
             "such_as": matched.example,
         }
-        facts[name] |= {key: value for key, value in more.items() if value}
+        facts[name] |= {key: value for key, value in differences.items() if value}
     return facts

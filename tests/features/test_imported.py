@@ -16,7 +16,7 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.vectors.arrays import WIDTH
+from alignrec.pipeline.vectors.records import WIDTH
 from tests.vectors import formats
 from tests.vectors.test_formats import record, write
 

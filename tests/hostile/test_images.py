@@ -14,7 +14,7 @@ from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.fetch import fetch
-from alignrec.pipeline.vectors.arrays import open_archive
+from alignrec.pipeline.vectors.members import open_archive
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 LIMITS = {"size": 32, "quality": 90, "max_pixels": 1_000_000}

@@ -18,7 +18,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.base import declared_source
-from alignrec.pipeline.sources.mmrec import read_numbering
+from alignrec.pipeline.vectors.mapping_files import read_numbering
 
 ITEMS, USERS = 30, 12
 ASINS = [f"B{7 * i % ITEMS:09d}" for i in range(ITEMS)]

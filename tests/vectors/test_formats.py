@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.sources.feature_files import list_members, pack_folder
-from alignrec.pipeline.vectors import arrays
-from alignrec.pipeline.vectors.arrays import BLOCK, RECORD
+from alignrec.pipeline.vectors import records
 from alignrec.pipeline.vectors.base import match_file, open_vectors
+from alignrec.pipeline.vectors.formats import list_members, pack_folder
+from alignrec.pipeline.vectors.records import RECORD_BYTES, RECORDS_PER_BLOCK
 from tests.vectors import formats
 
 ITEMS, WIDTH = 40, 5
@@ -181,7 +181,7 @@ def test_a_folder_packed_is_one_file_the_same_each_time(tmp_path: Path, write: f
 
 
 def record(asin: str, value: float) -> bytes:
-    return asin.encode() + np.full(arrays.WIDTH, value, "<f4").tobytes()
+    return asin.encode() + np.full(records.WIDTH, value, "<f4").tobytes()
 
 
 def write(path: Path, *records: bytes) -> Path:
@@ -192,18 +192,18 @@ def write(path: Path, *records: bytes) -> Path:
 
 @pytest.mark.parametrize("name", ["x.b", "x.b.gz"])
 def test_wanted_items_in_the_wanted_order_and_the_others_counted(tmp_path: Path, name: str) -> None:
-    many = [record(f"B{i:09d}", i) for i in range(BLOCK + 2)]
+    many = [record(f"B{i:09d}", i) for i in range(RECORDS_PER_BLOCK + 2)]
     path = write(tmp_path / name, *many, record("B000000003", -1))
-    asins = [f"B{BLOCK + 1:09d}", "NOT_THERE_", "B000000003"]
+    asins = [f"B{RECORDS_PER_BLOCK + 1:09d}", "NOT_THERE_", "B000000003"]
     matched = match_file(path, asins)
-    assert matched.rows(0, 3)[:, [0, -1]].tolist() == [[BLOCK + 1] * 2, [0, 0], [3, 3]]
+    assert matched.rows(0, 3)[:, [0, -1]].tolist() == [[RECORDS_PER_BLOCK + 1] * 2, [0, 0], [3, 3]]
     assert (matched.place >= 0).tolist() == [True, False, True]
-    assert (matched.unknown, matched.missing, matched.vectors.of_images) == (BLOCK + 1, 1, True)
+    assert (matched.unknown, matched.missing, matched.vectors.of_images) == (RECORDS_PER_BLOCK + 1, 1, True)
 
 
 def test_a_cut_or_broken_file_is_one_line_with_the_place(tmp_path: Path) -> None:
     good = record("B000000000", 1)
-    with pytest.raises(UserError, match=rf"x\.b: cut off at byte {RECORD + 99:,}"):
+    with pytest.raises(UserError, match=rf"x\.b: cut off at byte {RECORD_BYTES + 99:,}"):
         match_file(write(tmp_path / "x.b", good, good[:99]), ["B000000000"])
     matched = match_file(write(tmp_path / "x.b", good, record("B000000001", np.nan)), ["B000000000", "B000000001"])
     with pytest.raises(UserError, match="row 1: not finite"):

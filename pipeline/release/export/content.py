@@ -18,7 +18,7 @@ from alignrec.pipeline.release.read import ITEMS, Release
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.pipeline.sources.base import is_web
-from alignrec.pipeline.vectors import identifiers
+from alignrec.pipeline.vectors import mapping_files
 
 SPLITS = ("train", "valid", "test")
 FIELDS = ("item_id", "asin", "title", "brand", "categories", "description")
@@ -171,7 +171,7 @@ def arrange_rows(content: ExportContent, order: Path | None) -> ExportContent:
 def _follow_order(content: ExportContent, order: Path) -> ExportContent:
     available = content.items["asin"].to_pylist()
     row_of = {asin: row for row, asin in enumerate(available)}
-    asins = identifiers.read_order(order, available)
+    asins = mapping_files.read_order(order, available)
     rows = np.array([row_of.get(asin, -1) for asin in asins])
 
     present = int((rows >= 0).sum())

@@ -10,9 +10,9 @@ from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources import inspect, mmrec
 from alignrec.pipeline.sources.amazon import Amazon2023, AmazonSource
 from alignrec.pipeline.sources.mmrec import MmrecSource
-from alignrec.pipeline.vectors import identifiers
-from alignrec.pipeline.vectors.arrays import RECORD
 from alignrec.pipeline.vectors.base import match_file
+from alignrec.pipeline.vectors.mapping_files import read_numbering, read_order
+from alignrec.pipeline.vectors.records import RECORD_BYTES
 from tests.hostile import test_sources
 from tests.hostile.fuzz.target import Target, encoded, folder, table, written
 from tests.hostile.test_sources import HEADER, ROWS
@@ -120,11 +120,11 @@ def targets() -> dict[str, Target]:
         ),
         "date": Target(date, encoded(DATES), quick=SLOW),
         "inspect": Target(looked_at, [*CSV[:3], *JSONS], quick=SLOW),
-        "row-order": Target(lambda data: identifiers.read_order(written("o.csv", data), ["A", "B", "C"]), ORDERS),
+        "row-order": Target(lambda data: read_order(written("o.csv", data), ["A", "B", "C"]), ORDERS),
         "itemid": Target(numbered, NUMBERED),
         "split-mapping": Target(
-            lambda data: mmrec.read_numbering(written("i.csv", data), "itemID", ("asin",), 3),
+            lambda data: read_numbering(written("i.csv", data), "itemID", ("asin",), 3),
             [b"asin\titemID\nA\t0\nB\t2\nC\t1\n", b"itemID,asin,imUrl\n0,A,x\n1,A,y\n2,B,z\n"],
         ),
-        "image-features": Target(image_features, [b"ABCDEFGHIJ" + bytes(RECORD - 10), bytes(RECORD + 5)]),
+        "image-features": Target(image_features, [b"ABCDEFGHIJ" + bytes(RECORD_BYTES - 10), bytes(RECORD_BYTES + 5)]),
     }
