@@ -56,9 +56,7 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     addresses = {
         key: mirrors for key, mirrors in addresses.items() if ask or local_path(mirrors[0])
     }
-    waiting = (
-        f"asking for {len(addresses)} files, at most {download.WAIT:g} s; timing a matrix product"
-    )
+    waiting = f"asking for {len(addresses)} files, at most {download.WAIT_SECONDS:g} s; timing a matrix product"
     say(f"{layout.dataset}: {waiting}", err=True)
 
     # load torch while waiting for servers

@@ -24,182 +24,222 @@ from alignrec.pipeline.vectors.formats import (
 )
 from alignrec.pipeline.web.download import Progress, fetch_file, local_path
 
-WAIT = (
-    4.0  # seconds to wait for all answers: without a network, resolving names would take a minute
-)
-SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
+# to wait for all answers: without a network, resolving names would take a minute
+WAIT_SECONDS = 4.0
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
-Row = Mapping[str, Any]  # a row of `sources.json`
+SourceRow = Mapping[str, Any]  # a row of `sources.json`
 Addresses = Mapping[str, Sequence[str]]  # role -> addresses to try in order
 
 
-def fetch_source(run: Run) -> list[Row]:
-    source, raw, params = run.source, run.layout.raw, run.params[Download]
-    rows: list[Row] = []
-    code = SOURCES.source_files(source.kind)
-    run.drop_altered(raw)
-    if isinstance(source, Generated):
-        run.resume(raw, code, source.model_dump())
-        rows = list_files(
-            raw, source.make(raw, lambda names: run.progress(names, unit="image")), {}
-        )
-    elif isinstance(source, Downloaded):
-        listed = [
-            path
-            for path in (run.layout.sources, run.out / run.layout.sources.name)
-            if path.exists()
-        ]
-        earlier: list[dict[str, Any]] = io.read_json(listed[0]) if listed else []
-        addresses = source.files()
-        run.resume(raw, code, source.model_dump(), local_hashes(addresses))
-        # copy links to DVC's cache, as editing them in place would damage the cache
-        for path in filter(Path.is_file, local_files(addresses)):
-            if path.stat().st_nlink > 1 and not path.stat().st_mode & 0o222:
-                with io.atomic(path) as temporary:
-                    shutil.copyfile(path, temporary)
-        io.write_json(
-            run.layout.sources, earlier
-        )  # the first checksums must survive a failed download
-        rows = download_files(
-            run.layout.dataset, addresses, raw, source.sha256, earlier, params,
-            lambda name: meter(run.progress(unit="B", what=name)),
-        )  # fmt: skip
+def fetch_source(run: Run) -> list[SourceRow]:
+    """Generate or download the raw files, and list them in `sources.json`."""
+    run.drop_altered(run.layout.raw)
+    rows: list[SourceRow] = []
+    if isinstance(run.source, Generated):
+        rows = _generate_files(run, run.source)
+    elif isinstance(run.source, Downloaded):
+        rows = _download_source(run, run.source)
     io.write_json(run.layout.sources, rows)
     return rows
 
 
+def _generate_files(run: Run, source: Generated) -> list[SourceRow]:
+    raw = run.layout.raw
+    run.resume(raw, SOURCES.source_files(source.kind), source.model_dump())
+    names = source.make(raw, lambda names: run.progress(names, unit="image"))
+    return list_files(raw, names, {})
+
+
+def _download_source(run: Run, source: Downloaded) -> list[SourceRow]:
+    raw = run.layout.raw
+    earlier = _read_earlier(run)
+    addresses = source.files()
+    code = SOURCES.source_files(source.kind)
+    run.resume(raw, code, source.model_dump(), local_hashes(addresses))
+    _copy_cached(addresses)
+
+    io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failed download
+    return download_files(
+        run.layout.dataset,
+        addresses,
+        raw,
+        source.sha256,
+        earlier,
+        run.params[Download],
+        lambda name: meter(run.progress(unit="B", what=name)),
+    )
+
+
+def _read_earlier(run: Run) -> list[dict[str, Any]]:
+    """Return the rows of `sources.json` of an earlier download."""
+    for path in (run.layout.sources, run.out / run.layout.sources.name):
+        if path.exists():
+            return io.read_json(path)
+    return []
+
+
+def _copy_cached(addresses: Addresses) -> None:
+    """Copy links to DVC's cache, as editing them in place would damage the cache."""
+    for path in filter(Path.is_file, local_files(addresses)):
+        status = path.stat()
+        is_read_only = not status.st_mode & 0o222
+        if status.st_nlink > 1 and is_read_only:
+            with io.atomic(path) as temporary:
+                shutil.copyfile(path, temporary)
+
+
 def file_names(addresses: Addresses) -> dict[str, str]:
     """Return role -> file name: the last part of the first address, prefixed with its folder if ambiguous."""
-    paths = {
-        role: unquote(urlsplit(several[0]).path).rstrip("/").split("/")
-        for role, several in addresses.items()
-    }
-    often = Counter(parts[-1] for parts in paths.values())
+    path_parts = {}
+    for role, mirrors in addresses.items():
+        path = unquote(urlsplit(mirrors[0]).path).rstrip("/")
+        path_parts[role] = path.split("/")
+    counts = Counter(parts[-1] for parts in path_parts.values())
+
     names: dict[str, str] = {}
-    for role, (address, *_) in addresses.items():
-        name = "-".join(
-            part for part in paths[role][-2 if often[paths[role][-1]] > 1 else -1 :] if part
-        )
+    for role, parts in path_parts.items():
+        address = addresses[role][0]
+        name = parts[-1]
+        if counts[name] > 1:
+            name = "-".join(filter(None, parts[-2:]))
         if _is_folder(address):
             name += ".zip" if list_members(Path(address)) else ".parquet"
-        if not SAFE.fullmatch(name) or name == "sources.json":
+
+        if not SAFE_NAME.fullmatch(name) or name == "sources.json":
             raise UserError(f"{address}: invalid file name; use letters, digits, . _ -")
         if name in names.values():
-            raise UserError(f"{address}: two files of this dataset are called {name}; rename one")
+            fault = f"two files of this dataset are called {name}; rename one"
+            raise UserError(f"{address}: {fault}")
         names[role] = name
     return names
 
 
 def _is_folder(address: str) -> bool:
-    return (path := local_path(address)) is not None and path.is_dir()
+    path = local_path(address)
+    return path is not None and path.is_dir()
 
 
 def download_files(
-    dataset: str, addresses: Addresses, raw: Path, pinned: Mapping[str, str], earlier: Sequence[Row],
-    params: Download, progress: Callable[[str], Progress],
-) -> list[Row]:  # fmt: skip
+    dataset: str,
+    addresses: Addresses,
+    raw: Path,
+    pinned: Mapping[str, str],
+    earlier: Sequence[SourceRow],
+    params: Download,
+    progress: Callable[[str], Progress],
+) -> list[SourceRow]:
     """Download the files missing in `raw` from the first address that works; return rows of `sources.json`."""
-    stored, expected = file_names(addresses), expected_hashes(addresses, pinned, earlier)
+    names = file_names(addresses)
+    expected = expected_hashes(addresses, pinned, earlier)
     origins = {row["role"]: row["url"] for row in earlier}
-    for role, name in stored.items():
-        failures: list[str] = []
+
+    for role, name in names.items():
+        path = raw / name
+        faults: list[str] = []
         for address in addresses[role]:
-            if (raw / name).exists():
+            if path.exists():
                 break
             try:
                 if role.startswith(FEATURE) and _is_folder(address):
-                    with io.atomic(raw / name) as temporary:
-                        pack_folder(Path(address), temporary)
-                        pin = expected.get(role)
-                        if pin not in (None, io.sha256(temporary)):
-                            raise UserError(
-                                f"{address}: expected sha256 {pin}: its rows differ from those pinned"
-                            )
+                    _pack_checked(Path(address), path, expected.get(role))
                 else:
-                    fetch_file(
-                        address,
-                        raw / name,
-                        expected.get(role),
-                        params.timeout,
-                        params.retries,
-                        progress(name),
-                    )
-                origins[role] = _public_address(address, name)
-                for part in raw.glob(f".{name}.*"):  # delete partial downloads from other mirrors
-                    part.unlink(missing_ok=True)
+                    timeout, retries = params.timeout, params.retries
+                    fetch_file(address, path, expected.get(role), timeout, retries, progress(name))
             except UserError as e:
-                failures.append(str(e))
-        if not (raw / name).exists():
-            lacking = [
-                r
-                for r in stored
-                if local_path(addresses[r][0]) is None and not (raw / stored[r]).exists()
-            ]
-            remedy = (
-                f". Local files work too: give paths as {key_names(dataset, lacking)}"
-                if lacking
-                else ""
-            )
-            raise UserError("; ".join(failures) + remedy)
-    urls = {
-        role: origins.get(role) or _public_address(addresses[role][0], name)
-        for role, name in stored.items()
-    }
-    return list_files(raw, stored, urls)
+                faults.append(str(e))
+                continue
+
+            origins[role] = _public_address(address, name)
+            for part in raw.glob(f".{name}.*"):  # partial downloads from other mirrors
+                part.unlink(missing_ok=True)
+        if not path.exists():
+            raise UserError("; ".join(faults) + _suggest_paths(dataset, addresses, raw, names))
+
+    urls = {}
+    for role, name in names.items():
+        urls[role] = origins.get(role) or _public_address(addresses[role][0], name)
+    return list_files(raw, names, urls)
+
+
+def _pack_checked(folder: Path, target: Path, expected: str | None) -> None:
+    with io.atomic(target) as temporary:
+        pack_folder(folder, temporary)
+        if expected is not None and io.sha256(temporary) != expected:
+            fault = f"expected sha256 {expected}: its rows differ from those pinned"
+            raise UserError(f"{folder}: {fault}")
+
+
+def _suggest_paths(dataset: str, addresses: Addresses, raw: Path, names: Mapping[str, str]) -> str:
+    """Suggest local paths for the remote files that are not downloaded."""
+    lacking = []
+    for role, name in names.items():
+        is_remote = local_path(addresses[role][0]) is None
+        if is_remote and not (raw / name).exists():
+            lacking.append(role)
+    if not lacking:
+        return ""
+    return f". Local files work too: give paths as {key_names(dataset, lacking)}"
 
 
 def key_names(dataset: str, roles: Iterable[str]) -> str:
-    of = (
-        f"features.{role.removeprefix(FEATURE)}" if role.startswith(FEATURE) else role
-        for role in roles
-    )
-    return ", ".join(f"sources.{dataset}.{key}" for key in of)
+    keys = []
+    for role in roles:
+        key = f"features.{role.removeprefix(FEATURE)}" if role.startswith(FEATURE) else role
+        keys.append(f"sources.{dataset}.{key}")
+    return ", ".join(keys)
 
 
 def expected_hashes(
-    addresses: Addresses, pinned: Mapping[str, str], earlier: Sequence[Row]
+    addresses: Addresses, pinned: Mapping[str, str], earlier: Sequence[SourceRow]
 ) -> dict[str, str]:
     """Return role -> expected sha256: pinned in the parameters, or from the first download of remote files."""
-    if unknown := sorted(set(pinned) - set(addresses)):
-        raise UserError(f"sha256 of '{unknown[0]}': this source has {', '.join(addresses)}")
-    pairs = [(role, address) for role, mirrors in addresses.items() for address in mirrors]
-    remote = {
-        (role, _public_address(address, ""))
-        for role, address in pairs
-        if local_path(address) is None
-    }
-    return {
-        row["role"]: row["sha256"] for row in earlier if (row["role"], row["url"]) in remote
-    } | dict(pinned)
+    unknown = sorted(pinned.keys() - addresses.keys())
+    if unknown:
+        known = ", ".join(addresses)
+        raise UserError(f"sha256 of '{unknown[0]}': this source has {known}")
+
+    remote = set()
+    for role, mirrors in addresses.items():
+        for address in mirrors:
+            if local_path(address) is None:
+                remote.add((role, _public_address(address, "")))
+
+    hashes = {}
+    for row in earlier:
+        if (row["role"], row["url"]) in remote:
+            hashes[row["role"]] = row["sha256"]
+    return hashes | dict(pinned)
 
 
-def list_files(raw: Path, stored: Mapping[str, str], urls: Mapping[str, str]) -> list[Row]:
-    return [
-        {
+def list_files(raw: Path, names: Mapping[str, str], urls: Mapping[str, str]) -> list[SourceRow]:
+    """Return the rows of `sources.json`."""
+    rows = []
+    for role, name in names.items():
+        row = {
             "role": role,
             "name": name,
             "url": urls.get(role, f"file:{name}"),
             "bytes": (raw / name).stat().st_size,
+            "sha256": io.sha256(raw / name),
         }
-        | {"sha256": io.sha256(raw / name)}
-        for role, name in stored.items()
-    ]
+        rows.append(row)
+    return rows
 
 
 def local_files(addresses: Addresses) -> list[Path]:
-    return [
-        path
-        for mirrors in addresses.values()
-        for path in map(local_path, mirrors)
-        if path is not None
-    ]
+    paths = []
+    for mirrors in addresses.values():
+        paths += filter(None, map(local_path, mirrors))
+    return paths
 
 
 def local_hashes(addresses: Addresses) -> dict[str, str]:
-    paths = local_files(addresses)
-    return {
-        str(p): folder_sha256(p) if p.is_dir() else io.sha256(io.require_plain(p)) for p in paths
-    }
+    hashes = {}
+    for path in local_files(addresses):
+        is_folder = path.is_dir()
+        hashes[str(path)] = folder_sha256(path) if is_folder else io.sha256(io.require_plain(path))
+    return hashes
 
 
 def _public_address(address: str, name: str) -> str:
@@ -207,7 +247,8 @@ def _public_address(address: str, name: str) -> str:
     if local_path(address) is not None:
         return f"file:{name}"
     parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1], query="", fragment="").geturl()
+    host = parts.netloc.rsplit("@", 1)[-1]
+    return parts._replace(netloc=host, query="", fragment="").geturl()
 
 
 class Answer(NamedTuple):
@@ -219,45 +260,51 @@ class Answer(NamedTuple):
     fault: str = ""  # error if no address has the file
 
 
-def ask_for_files(addresses: Addresses, wait: float = WAIT) -> Callable[[], list[Answer]]:
+def ask_for_files(addresses: Addresses, wait: float = WAIT_SECONDS) -> Callable[[], list[Answer]]:
     """Check in the background whether files are available; the returned function waits for the answers."""
-    found: dict[str, Answer] = {}
+    answers: dict[str, Answer] = {}
 
-    def look(key: str, mirrors: Sequence[str]) -> None:
-        faults: list[str] = []
-        for address in mirrors:
-            try:
-                # half of the time remains for resolving names
-                found[key] = Answer(key, address, _find_size(address, wait / 2 / len(mirrors)))
-                return
-            except UserError as e:
-                faults.append(one_line(e))
-        found[key] = Answer(key, mirrors[0], None, "; ".join(dict.fromkeys(faults)))
+    def ask(key: str, mirrors: Sequence[str]) -> None:
+        answers[key] = _ask_mirrors(key, mirrors, wait)
 
-    threads = [
-        Thread(target=look, args=pair, daemon=True) for pair in addresses.items()
-    ]  # daemons do not delay exit
+    # daemons do not delay exit
+    threads = [Thread(target=ask, args=pair, daemon=True) for pair in addresses.items()]
     deadline = time.monotonic() + wait
     for thread in threads:
         thread.start()
 
-    def answers() -> list[Answer]:
+    def wait_for_answers() -> list[Answer]:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        silent = f"no answer within {wait:g} s"
-        return [
-            found.get(key) or Answer(key, own[0], None, f"{own[0]}: {silent}")
-            for key, own in addresses.items()
-        ]
 
-    return answers
+        complete = []
+        for key, mirrors in addresses.items():
+            silent = Answer(key, mirrors[0], None, f"{mirrors[0]}: no answer within {wait:g} s")
+            complete.append(answers.get(key, silent))
+        return complete
+
+    return wait_for_answers
+
+
+def _ask_mirrors(key: str, mirrors: Sequence[str], wait: float) -> Answer:
+    faults: list[str] = []
+    for address in mirrors:
+        try:
+            # half of the time remains for resolving names
+            return Answer(key, address, _find_size(address, wait / 2 / len(mirrors)))
+        except UserError as e:
+            faults.append(one_line(e))
+    return Answer(key, mirrors[0], None, "; ".join(dict.fromkeys(faults)))
 
 
 def _find_size(address: str, wait: float) -> int | None:
-    if (path := local_path(address)) is not None:
-        if path.is_dir():
-            return sum(file.stat().st_size for file in list_parts(path))
+    """Return the bytes of a file, or None if a server does not say; UserError if it is not available."""
+    path = local_path(address)
+    if path is not None and path.is_dir():
+        return sum(file.stat().st_size for file in list_parts(path))
+    if path is not None:
         return io.require_plain(path).stat().st_size
+
     from alignrec.pipeline.web.client import open_client, request_file
     from alignrec.pipeline.web.retries import TransientError
 
@@ -266,6 +313,7 @@ def _find_size(address: str, wait: float) -> int | None:
             headers = response.headers
     except TransientError as e:
         raise UserError(f"{address}: {e}") from None
+
     if headers.get("content-type", "").startswith("text/html"):
         raise UserError(f"{address}: a web page")
     length = headers.get("content-length", "")
