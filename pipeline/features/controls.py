@@ -14,7 +14,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import random_vectors, shuffled_order
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.base import PLANTED
-from alignrec.pipeline.sources.sticker_shop import COARSE, MOTIVES
+from alignrec.pipeline.sources.shoppers import COARSE, MOTIVES
 
 WIDTH = 64  # if the dataset has no other feature set
 TOGETHER = 8  # shards that `shuffled` permutes together, which bounds memory

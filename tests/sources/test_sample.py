@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 
 from alignrec.pipeline.io import digest
 from alignrec.pipeline.sources.sample import SampleSource
-from alignrec.pipeline.sources.sticker_shop import COLOURS, SHAPES, choose_stickers, draw_purchases, measure_look
+from alignrec.pipeline.sources.shoppers import draw_purchases
+from alignrec.pipeline.sources.stickers import COLOURS, SHAPES, choose_stickers, measure_look
 
 SMALL = SampleSource(kind="sample", users=150, items=100)
 
