@@ -23,30 +23,41 @@ _LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
 _REPOSITORY = "https://datarepo.eng.ucsd.edu/mcauley_group/data"
 
 # Formats and addresses: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018) and
-# amazon-reviews-2023.github.io (2023). {} is the category as the publisher spells it; mirrors are tried in order.
+# amazon-reviews-2023.github.io (2023). {} is the category as the publisher spells it; mirrors are
+# tried in order.
 MIRRORS = {
     "amazon2014": [f"{_SNAP}/{{}}", f"{_LAB}/amazon/categoryFiles/{{}}"],
     "amazon2018": [
-        f"{base}/amazon_v2/{{}}" for base in (_LAB, _REPOSITORY, "https://jmcauley.ucsd.edu/data")
+        f"{_LAB}/amazon_v2/{{}}",
+        f"{_REPOSITORY}/amazon_v2/{{}}",
+        "https://jmcauley.ucsd.edu/data/amazon_v2/{}",
     ],
     "amazon2023": [f"{_LAB}/amazon_2023/{{}}.gz", f"{_REPOSITORY}/amazon_2023/{{}}.gz"],
 }
-_PATHS = {
-    "amazon2014": ("reviews_{}_5.json.gz", "reviews_{}.json.gz", "meta_{}.json.gz"),
-    "amazon2018": (
-        "categoryFilesSmall/{}_5.json.gz",
-        "categoryFiles/{}.json.gz",
-        "metaFiles2/meta_{}.json.gz",
-    ),
-    "amazon2023": (
-        *("benchmark/5core/rating_only/{}.csv", "benchmark/0core/rating_only/{}.csv"),
-        "raw/meta_categories/meta_{}.jsonl",
-    ),
-}
+PATHS = {
+    "amazon2014": {
+        "5-core": "reviews_{}_5.json.gz",
+        "all": "reviews_{}.json.gz",
+        "metadata": "meta_{}.json.gz",
+    },
+    "amazon2018": {
+        "5-core": "categoryFilesSmall/{}_5.json.gz",
+        "all": "categoryFiles/{}.json.gz",
+        "metadata": "metaFiles2/meta_{}.json.gz",
+    },
+    "amazon2023": {
+        "5-core": "benchmark/5core/rating_only/{}.csv",
+        "all": "benchmark/0core/rating_only/{}.csv",
+        "metadata": "raw/meta_categories/meta_{}.jsonl",
+    },
+}  # kind -> subset of the reviews, or metadata -> path below a mirror
 KIND = "amazon{}"  # name of the kind of source, with {} for the year
-ONLY_JSON = re.compile(
-    rb"[\[:,]\s*+(?:-?[0-9]{19}|true|false|null)"
-)  # not Python, or another value there
+# not Python, or another value there
+ONLY_JSON = re.compile(rb"[\[:,]\s*+(?:-?[0-9]{19}|true|false|null)")
+# of a Python literal: parsing takes 600 times its size; real lines have up to 100 kB
+MAX_LITERAL_BYTES = 1 << 18
+SCRIPT = "getTime"  # marks titles that are scripts, according to the dataset's page of 2018
+IMAGE_SIZES = ("hi_res", "large", "thumb")  # fields of an image of 2023, best first
 
 
 class Published(NamedTuple):
@@ -61,17 +72,16 @@ class Published(NamedTuple):
 
 
 CATEGORIES: dict[str, list[str]] = {}  # year -> categories
-SIZES: dict[
-    tuple[str, str], Published
-] = {}  # (kind, category) -> size of the published 5-core, from categories.json
+# (kind, category) -> size of the published 5-core, from categories.json
+SIZES: dict[tuple[str, str], Published] = {}
 for _year, _vintage in orjson.loads(
     Path(__file__).with_name("categories.json").read_bytes()
 ).items():
     CATEGORIES[_year] = [*_vintage["categories"]]
     if _year == "2014":
-        SIZES |= {
-            (KIND.format(_year), n): Published(**c) for n, c in _vintage["categories"].items() if c
-        }
+        for _category, _size in _vintage["categories"].items():
+            if _size:
+                SIZES[KIND.format(_year), _category] = Published(**_size)
 
 
 def _licence(link: str, data: str, cited: str) -> Licence:
@@ -99,25 +109,26 @@ class AmazonReader(Reader):
     def ratings(self, raw: Mapping[str, Path]) -> str:
         if mmrec.INTERACTIONS in raw:
             return mmrec.ratings_sql(raw[mmrec.INTERACTIONS])
-        path = raw["reviews"]
-        if path.suffix == ".parquet":  # as converted by the Hub
-            texts = ", ".join(f"{column}::VARCHAR AS {column}" for column in self.columns)
-            table = f"(SELECT {texts} FROM read_parquet({quote_text(path)}))"
-        else:
-            is_csv = ".csv" in path.suffixes
-            table = (
-                csv_sql(path, self.csv_columns, self.header)
-                if is_csv
-                else json_sql(path, self.columns)
-            )
-        user, item, stars, time = self.columns
+
+        user, item, rating, time = self.columns
         return (
-            f"SELECT {strip_sql(user)} AS user, {strip_sql(item)} AS item, {rating_sql(trim_sql(stars))} AS rating, "
-            f"try_cast({trim_sql(time)} AS BIGINT) // {self.ticks} AS timestamp FROM {table}"
+            f"SELECT {strip_sql(user)} AS user, {strip_sql(item)} AS item, "
+            f"{rating_sql(trim_sql(rating))} AS rating, "
+            f"try_cast({trim_sql(time)} AS BIGINT) // {self.ticks} AS timestamp "
+            f"FROM {self._table_sql(raw['reviews'])}"
         )
 
+    def _table_sql(self, path: Path) -> str:
+        if path.suffix == ".parquet":  # as converted by the Hub
+            texts = ", ".join(f"{column}::VARCHAR AS {column}" for column in self.columns)
+            return f"(SELECT {texts} FROM read_parquet({quote_text(path)}))"
+        if ".csv" in path.suffixes:
+            return csv_sql(path, self.csv_columns, self.header)
+        return json_sql(path, self.columns)
+
     def name(self, record: dict[str, Any]) -> str | None:
-        return value if isinstance(value := record.get(self.item), str) else None
+        identifier = record.get(self.item)
+        return identifier if isinstance(identifier, str) else None
 
 
 class Reader2014(AmazonReader):
@@ -127,41 +138,47 @@ class Reader2014(AmazonReader):
     csv_columns = AmazonReader.columns
     # `categories` also stays in `extra`, as only one of its paths is used
     kept = frozenset({"asin", "title", "brand", "description", "imUrl"})
-    longest = (
-        1 << 18
-    )  # maximum bytes of a literal: parsing takes 600 times its size; real lines have up to 100 kB
 
     def parse(self, line: bytes) -> dict[str, Any]:
         with suppress(orjson.JSONDecodeError):
             return require_dict(orjson.loads(line))
-        if len(line) > self.longest:
+        if len(line) > MAX_LITERAL_BYTES:
             raise ValueError("not JSON, and too long for a Python literal")
-        # with the quotes of JSON a literal is parsed twenty times as fast, to the same values under these conditions:
-        # single quotes are paired in every second part, so that the other parts are inside double quotes
-        parts = line.split(b'"')
-        if not (
-            b"\\" in line
-            or ONLY_JSON.search(line)
-            or any(part.count(b"'") % 2 for part in parts[::2])
-        ):
-            parts[::2] = [part.replace(b"'", b'"') for part in parts[::2]]
+
+        json_line = _swap_quotes(line)
+        if json_line is not None:
             with suppress(orjson.JSONDecodeError):
-                return require_dict(orjson.loads(b'"'.join(parts)))
-        try:
-            # literal_eval runs no code
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # ignore warnings about invalid escapes such as '\d'
-                record = ast.literal_eval(line.decode())
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            raise ValueError("not a Python literal in UTF-8") from None
-        return require_dict(record)
+                return require_dict(orjson.loads(json_line))
+        return require_dict(_evaluate_literal(line))
 
     def product(self, record: dict[str, Any]) -> Product:
         paths = [as_list(path) for path in _of_type(list, record.get("categories"))]
         deepest = max(paths, key=len, default=[])  # the first of equally deep ones
         return super().product(record)._replace(categories=deepest)
+
+
+def _swap_quotes(line: bytes) -> bytes | None:
+    """Write a Python literal with the quotes of JSON, which is parsed twenty times as fast.
+
+    None where the values could differ. Single quotes are paired in every second part, so that the
+    other parts are inside double quotes.
+    """
+    parts = line.split(b'"')
+    is_unpaired = any(part.count(b"'") % 2 for part in parts[::2])
+    if is_unpaired or b"\\" in line or ONLY_JSON.search(line):
+        return None
+    parts[::2] = [part.replace(b"'", b'"') for part in parts[::2]]
+    return b'"'.join(parts)
+
+
+def _evaluate_literal(line: bytes) -> Any:
+    """Parse a Python literal; literal_eval runs no code."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ignore warnings about invalid escapes such as '\d'
+            return ast.literal_eval(line.decode())
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise ValueError("not a Python literal in UTF-8") from None
 
 
 class Reader2018(AmazonReader):
@@ -170,16 +187,18 @@ class Reader2018(AmazonReader):
     kept = frozenset(
         {"asin", "title", "brand", "category", "description", "imageURL", "imageURLHighRes"}
     )
-    item_columns = {**AmazonReader.item_columns, "categories": "category", "image_urls": "imageURL"}
-    script = "getTime"  # marks titles that are scripts, according to the dataset's page
+    item_columns = {
+        **AmazonReader.item_columns,
+        "categories": "category",
+        "image_urls": "imageURL",
+    }
 
     def product(self, record: dict[str, Any]) -> Product:
         product = super().product(record)
-        urls = as_list(record.get("imageURLHighRes")) + as_list(
-            record.get("imageURL")
-        )  # best first
+        title = "" if SCRIPT in product.title else product.title
+        urls = as_list(record.get("imageURLHighRes")) + as_list(record.get("imageURL"))
         return product._replace(
-            title="" if self.script in product.title else product.title,
+            title=title,
             categories=as_list(record.get("category")),
             image_urls=list(dict.fromkeys(urls)),
         )
@@ -203,40 +222,46 @@ class Reader2023(AmazonReader):
     }
 
     def product(self, record: dict[str, Any]) -> Product:
-        details, images = record.get("details"), record.get("images")
-        if isinstance(details, str) and details.startswith(
-            "{"
-        ):  # the Hub's Parquet has JSON, and lists in `images`
+        details = record.get("details")
+        if isinstance(details, str) and details.startswith("{"):  # as in the Hub's Parquet
             details = json_object(details.encode())
-        if isinstance(images, dict):
-            images = [
-                dict(zip(images, values, strict=False))
-                for values in zip(*images.values(), strict=False)
-            ]
         brand = as_text(details.get("Brand")) if isinstance(details, dict) else ""
-        entries = sorted(
-            _of_type(dict, images), key=lambda i: i.get("variant") != "MAIN"
-        )  # stable sort: MAIN first
-        urls = [
-            url
-            for i in entries
-            for size in ("hi_res", "large", "thumb")
-            for url in as_list(i.get(size))
-        ]
+        descriptions = as_list(record.get("features")) + as_list(record.get("description"))
         product = super().product(record)
         return product._replace(
             brand=brand or as_text(record.get("store")),
-            description=" ".join(
-                as_list(record.get("features")) + as_list(record.get("description"))
-            ),
-            image_urls=list(dict.fromkeys(urls)),
+            description=" ".join(descriptions),
+            image_urls=_image_addresses(record.get("images")),
         )
 
 
+def _image_addresses(images: Any) -> list[str]:
+    """Return the addresses of an item's images of 2023, the main image's first."""
+    if isinstance(images, dict):  # the Hub's Parquet has a list per field
+        rows = zip(*images.values(), strict=False)
+        images = [dict(zip(images, values, strict=False)) for values in rows]
+
+    entries = _of_type(dict, images)
+    entries.sort(key=lambda entry: entry.get("variant") != "MAIN")  # stable
+    addresses = []
+    for entry in entries:
+        for size in IMAGE_SIZES:
+            addresses += as_list(entry.get(size))
+    return list(dict.fromkeys(addresses))
+
+
 def _of_type(kind: type, values: Any) -> list[Any]:
-    return (
-        [value for value in values if isinstance(value, kind)] if isinstance(values, list) else []
-    )
+    """Return the values of a type in a list; nothing if it is no list."""
+    if not isinstance(values, list):
+        return []
+    return [value for value in values if isinstance(value, kind)]
+
+
+READERS_OF_KINDS: dict[str, type[AmazonReader]] = {
+    "amazon2014": Reader2014,
+    "amazon2018": Reader2018,
+    "amazon2023": Reader2023,
+}
 
 
 class AmazonSource(Downloaded):
@@ -261,25 +286,25 @@ class AmazonSource(Downloaded):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, raw: Any) -> Any:
-        known = (
-            isinstance(raw, dict)
-            and raw.get("kind") in MIRRORS
-            and isinstance(raw.get("category"), str)
-        )
-        if not known:
+        is_known = isinstance(raw, dict) and raw.get("kind") in MIRRORS
+        if not is_known or not isinstance(raw.get("category"), str):
             return raw
         if "subset" in raw and ("reviews" in raw or raw.get("split")):
             raise ValueError(
                 "subset: applies to what `category` fills in, not to `reviews` or `split`"
             )
-        core, every, metadata = (path.format(raw["category"]) for path in _PATHS[raw["kind"]])
-        paths = {"reviews": every if raw.get("subset") == "all" else core, "metadata": metadata}
+
+        paths = PATHS[raw["kind"]]
+        subset = "all" if raw.get("subset") == "all" else "5-core"
+        filled = {"reviews": paths[subset], "metadata": paths["metadata"]}
         if raw.get("split"):
-            del paths["reviews"]
-        return {
-            role: [mirror.format(path) for mirror in MIRRORS[raw["kind"]]]
-            for role, path in paths.items()
-        } | raw
+            del filled["reviews"]
+
+        addresses: dict[str, Any] = {}
+        for role, path in filled.items():
+            file_path = path.format(raw["category"])
+            addresses[role] = [mirror.format(file_path) for mirror in MIRRORS[raw["kind"]]]
+        return addresses | raw
 
     @model_validator(mode="after")
     def _one_source_of_interactions(self) -> Self:
@@ -294,9 +319,7 @@ class AmazonSource(Downloaded):
         return self
 
     def reader(self) -> Reader:
-        return {"amazon2014": Reader2014, "amazon2018": Reader2018, "amazon2023": Reader2023}[
-            self.kind
-        ]()
+        return READERS_OF_KINDS[self.kind]()
 
     def files(self) -> dict[str, list[str]]:
         metadata = {"metadata": self.metadata} if self.metadata else {}
