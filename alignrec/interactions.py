@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alignrec.pipeline.dataset import interactions as build
+from alignrec.pipeline.dataset import split_tables
 from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.dataset.split import Split, load_split
 from alignrec.pipeline.dataset.split_sql import MMREC, PROTOCOLS, Division
@@ -177,14 +177,14 @@ def _split_rows(table: pa.Table, how: Splitting) -> Numbered:
     columns = ["user", "item", *(c if c in table.column_names else missing[c] for c in missing)]
     with (
         tempfile.TemporaryDirectory() as folder,
-        build.create_database(Path(folder) / "scratch", Interactions().memory_limit) as db,
+        split_tables.create_database(Path(folder) / "scratch", Interactions().memory_limit) as db,
     ):
         db.register("given", table)
         query = f"SELECT {', '.join([*columns, *['split'] * own])} FROM given"
         if own:
-            parts = build.import_split(db, query)
+            parts = split_tables.import_split(db, query)
         else:
-            parts = build.divide_ratings(db, query, how.user_core, how.item_core, chosen)
+            parts = split_tables.divide_ratings(db, query, how.user_core, how.item_core, chosen)
         users, items, rows = (
             pa.concat_tables(part) for part in (parts.users, parts.item_ids, parts.interactions)
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from alignrec.pipeline.dataset.interactions import SplitTables
+from alignrec.pipeline.dataset.split_tables import SplitTables
 from alignrec.schemas import TEST, TRAIN, VALID
 
 

@@ -18,7 +18,7 @@ from alignrec.pipeline.beit3.params import VOCAB, BEiT3Sets, Pretrain
 from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.benchmark.plan import list_entries
 from alignrec.pipeline.benchmark.settings import model_settings
-from alignrec.pipeline.dataset import interactions as build
+from alignrec.pipeline.dataset.catalogue import measure_catalogue
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import kind_of
 from alignrec.pipeline.features.names import feature_sets, maskable_sets
@@ -112,7 +112,7 @@ def read_size(params: Parameters, layout: Layout) -> Size:
         )
     for path in paths.values():
         io.require_plain(path)
-    left = build.measure_catalogue(source, paths)
+    left = measure_catalogue(source, paths)
     return Size(left.users, left.items, left.interactions, pieces, "counted in its files")
 
 

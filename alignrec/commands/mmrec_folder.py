@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from alignrec.commands import own_data
 from alignrec.commands.own_data import Given, OwnData
 from alignrec.pipeline.beit3.params import BEIT3_SETS
-from alignrec.pipeline.dataset import interactions as build
+from alignrec.pipeline.dataset.catalogue import measure_catalogue
 from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.features.names import KINDS
 from alignrec.pipeline.features.params import Combine
@@ -75,7 +75,7 @@ def read_folder(given: Given) -> OwnData:
     inter = find_inter(given.interactions)
     own_data.check_paths([inter])
     alone = MmrecSource(kind="mmrec", interactions=[str(inter)])
-    left = build.measure_catalogue(alone, {"interactions": inter})
+    left = measure_catalogue(alone, {"interactions": inter})
     seen = [f"{inter}: {own_data.count_catalogue(left)}; its split is kept"]
 
     files = ItemFiles(None, None, None)

@@ -9,8 +9,7 @@ import yaml
 
 from alignrec.commands.arguments import parse_columns
 from alignrec.commands.estimate import LONGEST, Size
-from alignrec.pipeline.dataset import interactions as build
-from alignrec.pipeline.dataset.interactions import Catalogue
+from alignrec.pipeline.dataset.catalogue import Catalogue, measure_catalogue
 from alignrec.pipeline.dataset.split_sql import USER_TIME
 from alignrec.pipeline.encoders.params import MULTILINGUAL, Encode
 from alignrec.pipeline.io.errors import UserError
@@ -92,7 +91,7 @@ def read_tables(given: Given) -> OwnData:
     # choose the core from all interactions, which DuckDB counts in seconds
     source = _describe_source(rows, item_rows)
     counted = TabularSource.model_validate({**source, "columns": rows.renamed()})
-    left = build.measure_catalogue(counted, {"interactions": given.interactions})
+    left = measure_catalogue(counted, {"interactions": given.interactions})
     split = _choose_split(rows, left)
     seen += _describe_catalogue(rows, left)
     if item_rows:

@@ -14,9 +14,9 @@ from ratings import Whole, inter, number, random_ratings, reference, reference_s
 
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.dataset import interactions
-from alignrec.pipeline.dataset.interactions import create_database
+from alignrec.pipeline.dataset.published import detect_clock, import_published, load_published
 from alignrec.pipeline.dataset.split_sql import BY_USER, Division
+from alignrec.pipeline.dataset.split_tables import Query, create_database, divide_ratings, draw_again, import_split
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.runtime.layout import Layout
@@ -43,7 +43,7 @@ def do(tmp_path: Path) -> Do:
         rows: pd.DataFrame, core: int = 1, item_core: int = 1, min_rating: float | None = None, **division: Any
     ) -> Whole:
         with database(tmp_path, rows) as db:
-            return whole(interactions.divide_ratings(db, SQL, core, item_core, Division(**division), min_rating))
+            return whole(divide_ratings(db, SQL, core, item_core, Division(**division), min_rating))
 
     return run
 
@@ -78,7 +78,7 @@ def own_split(folder: Path, splits: list[object], min_rating: float | None = Non
     rows = table("a x 1, a x 1, a y 2, b y 1, b z 3")
     rows = rows.assign(rating=np.array([1, 2, 3, 4, 5], np.float32), split=pd.Series(splits, dtype=object))
     with database(folder, rows) as db:
-        return whole(interactions.import_split(db, SQL, min_rating))
+        return whole(import_split(db, SQL, min_rating))
 
 
 @pytest.mark.parametrize("splits", [["train", "valid", "test", "train", "val"], ["0", "1", "2", "0", "1.0"]])
@@ -109,8 +109,8 @@ def numbers_of(actual: Whole) -> list[tuple[int, int, int]]:
 
 def published(folder: Path, rows: pd.DataFrame, **settings: Any) -> Whole:
     with database(folder, rows) as db:
-        _, count = interactions.load_published(db, SQL)
-        return whole(interactions.import_published(db, [f"A{i}" for i in range(count)], True, **settings))
+        _, count = load_published(db, SQL)
+        return whole(import_published(db, [f"A{i}" for i in range(count)], True, **settings))
 
 
 def test_a_published_split_may_lose_its_low_ratings(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_published_split_may_lose_its_low_ratings(tmp_path: Path) -> None:
 def test_unix_seconds_of_a_split_are_detected(times: tuple[int, int | None], clock: str, tmp_path: Path) -> None:
     with create_database(tmp_path / "scratch", "1GiB") as db:
         db.register("raw", pd.DataFrame({"timestamp": pd.array(times, "Int64")}))
-        assert interactions.detect_clock(db) == clock
+        assert detect_clock(db) == clock
 
 
 def test_a_source_without_ratings_or_times_keeps_its_rows(do: Do) -> None:
@@ -225,7 +225,7 @@ def test_what_does_not_fit_into_memory_is_spilled_and_ends_alike(tmp_path: Path)
     def run(limit: str, disk: str) -> Whole:
         with create_database(tmp_path / "scratch", limit) as db:
             db.execute(f"SET threads = 2; SET max_temp_directory_size = '{disk}'")
-            return whole(interactions.divide_ratings(db, MANY, 5, 5, Division()))
+            return whole(divide_ratings(db, MANY, 5, 5, Division()))
 
     with pytest.raises(UserError, match="offload"):
         run("28MiB", "0KB")
@@ -234,10 +234,10 @@ def test_what_does_not_fit_into_memory_is_spilled_and_ends_alike(tmp_path: Path)
 
 
 def test_rows_leave_the_database_in_equal_blocks_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignrec.pipeline.dataset.interactions.BLOCK", 5000)
+    monkeypatch.setattr("alignrec.pipeline.dataset.split_tables.ROWS_PER_BLOCK", 5000)
     with create_database(tmp_path / "scratch", "1GiB") as db:
         sql = "SELECT (i * 7919 % 17000)::BIGINT AS user_id, i::VARCHAR AS user FROM range(17000) r(i) ORDER BY user_id"
-        blocks = list(interactions.Query(db, sql, USERS))
+        blocks = list(Query(db, sql, USERS))
     assert [len(block) for block in blocks] == [5000, 5000, 5000, 2000]
     assert pa.concat_tables(blocks)["user_id"].to_pylist() == list(range(17000))
 
@@ -340,7 +340,7 @@ def test_an_imported_split_becomes_cold_or_sparse(tmp_path: Path) -> None:
 
     def imported(division: Division) -> Whole:
         with database(tmp_path, rows) as db:
-            return whole(interactions.import_split(db, SQL, division=division))
+            return whole(import_split(db, SQL, division=division))
 
     plain, sparse, cold = (
         imported(d) for d in (Division(), Division("sparse", most_train=1), Division("cold-items", 3))
@@ -358,10 +358,10 @@ def test_an_imported_split_becomes_cold_or_sparse(tmp_path: Path) -> None:
 def draws(folder: Path, rows: pd.DataFrame, division: Division) -> tuple[Whole, list[pa.Table]]:
     """Return the first draw, and the interactions of every draw."""
     with database(folder, rows) as db:
-        split = interactions.divide_ratings(db, SQL, 2, 2, division)
+        split = divide_ratings(db, SQL, 2, 2, division)
         first, tables = whole(split), []
         for number in range(1, division.draws):
-            again = interactions.draw_again(db, division._replace(draw=number), split)
+            again = draw_again(db, division._replace(draw=number), split)
             tables.append(pa.concat_tables(again))
     return first, [first.interactions, *tables]
 

@@ -30,6 +30,7 @@ from alignrec.pipeline.report.probes import leak_tables
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.base import PLANTED
 from alignrec.pipeline.sources.shoppers import COARSE, MOTIVES
+from tests.features.test_linear import shop as described_shop
 
 BOTH = {"both": {"kind": "concat", "of": ["tfidf", "descriptors"]}}
 WHITE = {"kind": "whitened", "of": "tfidf"}

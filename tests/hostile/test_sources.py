@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from commands import alignrec
 
-from alignrec.pipeline.dataset import interactions
 from alignrec.pipeline.dataset.items import merge_products
 from alignrec.pipeline.dataset.products import Parsed, clean_text, parse_line, parse_lines
+from alignrec.pipeline.dataset.split_tables import create_database
 from alignrec.pipeline.images.access import NO_FILE, open_files
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import sha256
@@ -61,9 +61,7 @@ TEXTS = {
 
 def tabular(path: Path) -> list[tuple]:
     source = TabularSource(kind="tabular", interactions=[str(path)])
-    with interactions.create_database(
-        path.parent / "scratch", "256MiB"
-    ) as db:  # which says in one line what DuckDB refuses
+    with create_database(path.parent / "scratch", "256MiB") as db:  # which says in one line what DuckDB refuses
         return db.sql(source.reader().ratings({"interactions": path})).fetchall()
 
 

@@ -5,7 +5,8 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 
-from alignrec.pipeline.dataset import interactions
+from alignrec.pipeline.dataset.published import import_published, load_published
+from alignrec.pipeline.dataset.split_tables import create_database
 from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources import inspect, mmrec
 from alignrec.pipeline.sources.amazon import Amazon2023, AmazonSource
@@ -57,12 +58,12 @@ PARQUET = table(user=["a", "a", "b"], item=["x", "y", "x"], rating=[5, 4, 3], ti
 
 def ratings(source: Source, role: str, name: str, data: bytes) -> None:
     path = written(name, data)
-    with interactions.create_database(folder("scratch"), "256MiB") as db:
+    with create_database(folder("scratch"), "256MiB") as db:
         sql = source.reader().ratings({role: path})
         if isinstance(source, MmrecSource):
-            asins = [str(i) for i in range(interactions.load_published(db, sql)[1])]
+            asins = [str(i) for i in range(load_published(db, sql)[1])]
             if len(asins) < 100_000:
-                list(interactions.import_published(db, asins, True).interactions)
+                list(import_published(db, asins, True).interactions)
         else:
             db.sql(sql).fetchall()
 
