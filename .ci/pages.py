@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import alignrec
 from alignrec.commands.params import SECTIONS
 from alignrec.pipeline.encoders.registry import ENCODERS
-from alignrec.pipeline.features.names import KINDS
+from alignrec.pipeline.features.kinds import KINDS
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.sources.base import SOURCES
@@ -196,7 +196,8 @@ def parameters() -> str:
     families: dict[str, Mapping[str, type]] = {
         "Sections": {"the whole file": Parameters} | SECTIONS,
         "Recommenders": {name: MODELS[name].Params for name in MODELS.built_in},
-        "Encoders": {name: ENCODERS[name].params for name in ENCODERS.built_in} | KINDS,
+        "Encoders": {name: ENCODERS[name].params for name in ENCODERS.built_in},
+        "Combinations": {name: kind.params for name, kind in KINDS.items()},
         "Sources": {name: SOURCES[name] for name in SOURCES.built_in},
     }
     for heading, kinds in families.items():

@@ -12,8 +12,8 @@ from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset import split
-from alignrec.pipeline.features import maps
 from alignrec.pipeline.features.folder import SET
+from alignrec.pipeline.features.kinds.mapped import refit_mapped
 from alignrec.pipeline.runtime.layout import Layout
 
 USERS, ITEMS, COLD = 40, 120, 26
@@ -68,7 +68,7 @@ def draw_again(layout: Layout) -> None:
 
 
 def learned(layout: Layout) -> np.ndarray:
-    return maps.refit_mapped(layout, "mapped", np.zeros(0, np.int64))
+    return refit_mapped(layout, "mapped", np.zeros(0, np.int64))
 
 
 def parts() -> split.Split:

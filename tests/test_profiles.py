@@ -10,7 +10,7 @@ from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.settings import model_settings
-from alignrec.pipeline.features.names import feature_sets
+from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime import yaml_files
 from alignrec.pipeline.runtime.layout import Layout
@@ -45,7 +45,7 @@ def test_each_profile_of_the_article_trains_what_the_article_trains(dataset: str
     assert {name: model_settings(params, "alignrec", name).features for name in arms} == arms
     assert not any("beit3" in (*params.publish.features, *params.benchmark.features, name) for name in arms.values())
     assert not params.beit3.whiten  # CLS itself in all sets
-    assert set(params.publish.features) <= set(feature_sets(params, dataset))
+    assert set(params.publish.features) <= set(DeclaredSets(params, dataset).names())
     assert params.semantic_ids.features == ["beit3-raw"]
     overlay = yaml.safe_load((PROFILES / f"{dataset}.yaml").read_text())
     assert overlay.keys() <= {"extends", "datasets", "pretrain"}

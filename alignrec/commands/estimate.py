@@ -21,7 +21,7 @@ from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.dataset.catalogue import measure_catalogue
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import kind_of
-from alignrec.pipeline.features.names import feature_sets, maskable_sets
+from alignrec.pipeline.features.names import DeclaredSets, maskable_sets
 from alignrec.pipeline.features.params import Graph, SemanticIds
 from alignrec.pipeline.images.params import RATE, Images
 from alignrec.pipeline.io.errors import UserError
@@ -137,7 +137,7 @@ class Plan:
 
     @cached_property
     def sets(self) -> list[str]:
-        return feature_sets(self.params, self.dataset)
+        return DeclaredSets(self.params, self.dataset).names()
 
     @cached_property
     def shape(self) -> BEiT3Config:

@@ -10,8 +10,7 @@ from alignrec.commands.own_data import Given, OwnData
 from alignrec.pipeline.beit3.params import BEIT3_SETS
 from alignrec.pipeline.dataset.catalogue import measure_catalogue
 from alignrec.pipeline.encoders.registry import ENCODERS
-from alignrec.pipeline.features.names import KINDS
-from alignrec.pipeline.features.params import Combine
+from alignrec.pipeline.features.kinds import NAMED_KINDS
 from alignrec.pipeline.io.csv_rows import find_delimiter
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.json_rows import column_names
@@ -31,12 +30,7 @@ CONTENT = {
     "description": "description",
     "image_urls": "imUrl",
 }  # role -> column of MMRec's item file
-OURS = {
-    *KINDS,
-    *ENCODERS,
-    *BEIT3_SETS,
-    *Combine().controls,
-}  # names that imported sets may not have
+OURS = {*NAMED_KINDS, *ENCODERS, *BEIT3_SETS}  # names that imported sets may not have
 
 
 class ItemFiles(NamedTuple):

@@ -21,7 +21,7 @@ from alignrec.commands.params import Params, check, parse, read
 from alignrec.commands.plan import format_duration
 from alignrec.commands.terminal import say
 from alignrec.pipeline import io
-from alignrec.pipeline.features.names import feature_sets
+from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.section import require_known, validate
@@ -215,7 +215,7 @@ def _without_absent_sets(over: dict[str, Any], base: Path) -> tuple[dict[str, An
     own = over.get("benchmark", {})
     features, ablations = own.get("features", []), own.get("ablations", {})
     params = parse(merge(read_yaml(base), over) | {"benchmark": {}}, base)
-    made = [feature_sets(params, dataset) for dataset in params.datasets]
+    made = [DeclaredSets(params, dataset).names() for dataset in params.datasets]
     wanted = dict.fromkeys(
         [*features, *(keys["features"] for keys in ablations.values() if "features" in keys)]
     )

@@ -14,6 +14,7 @@ from alignrec.pipeline.checks.settings import check_settings
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import check_encoders, settings_of
 from alignrec.pipeline.features import names
+from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.features.params import Combine, SemanticIds
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
@@ -75,21 +76,19 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     if not has_content(params, dataset):
         encode = encode.model_copy(update={"encoders": []})
         ours = ours.model_copy(update={"sets": []})
-        # the default sets are made of encoders' vectors
-        sets = combine.sets if "sets" in combine.model_fields_set else {}
-        ready = names.sets_of_imported(params.with_sections(encode, ours), dataset, sets)
+        ready: dict[str, dict[str, Any]] = {}
+        if "sets" in combine.model_fields_set:  # the default sets are made of encoders' vectors
+            ready = DeclaredSets(params.with_sections(encode, ours), dataset).made_of_imported()
         combine = combine.model_copy(update={"sets": ready})
-    # only generated catalogues have planted sets
+    declared = DeclaredSets(params.with_sections(encode, ours, combine), dataset)
     if not isinstance(source, Generated):
-        sets = combine.sets
-        kept = {
-            name: sets[name]
-            for name in sets
-            if name == names.LEAKED or not names.is_ceiling(sets, name)
+        sets = {
+            name: given for name, given in combine.sets.items() if not declared.is_generated(name)
         }
-        combine = combine.model_copy(update={"sets": kept})
+        combine = combine.model_copy(update={"sets": sets})
     params = params.with_sections(encode, ours, combine)
-    made = names.sets_without_controls(params, dataset)
+    declared = DeclaredSets(params, dataset)
+    made = declared.without_controls()
     content = [name for name in made if not names.is_partial(combine.sets, name)]
     preferred = [name for name in (FEATURES, names.LINEAR) if name in content]
     trained = next(iter([*preferred, *content, *made, *combine.controls]), FEATURES)
@@ -100,7 +99,7 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
         trained = named  # even a control
     judged = content if trained in content or trained not in made else [trained, *content]
     # third-party files are released only if named explicitly
-    others = [*names.imported_sets(params, dataset), *names.sets_with_text(params, dataset)]
+    others = [*declared.imported, *declared.with_text]
     own = [
         name
         for name in made or [trained]
@@ -200,11 +199,10 @@ def _check_names(params: Parameters) -> None:
     refuse_encoder_names(params.encoders, params[Encode].encoders)
     check_encoders(params.encoders, params[Encode].encoders)
     for dataset in params.sources:
-        names.check_names(params, dataset)
+        DeclaredSets(params, dataset).check()
     benchmark, publish = params[Benchmark], params[Publish]
-    made = dict.fromkeys(
-        name for dataset in params.sources for name in names.feature_sets(params, dataset)
-    )
+    sets_of = {dataset: DeclaredSets(params, dataset).names() for dataset in params.sources}
+    made = dict.fromkeys(name for sets in sets_of.values() for name in sets)
     require_known(benchmark.models, MODELS, "benchmark.models")
     require_known(benchmark.overrides, MODELS, "benchmark.overrides")
     require_known(params[Search].spaces, MODELS, "search.spaces")
@@ -220,13 +218,11 @@ def _check_names(params: Parameters) -> None:
         )
     for dataset in params.datasets:
         for where, wanted in named.items():
-            require_known(wanted, names.feature_sets(params, dataset), where)
+            require_known(wanted, sets_of[dataset], where)
     used = {where: wanted for where, wanted in named.items() if where != "benchmark.features"}
     for where, wanted in (used | {"publish.features": publish.features}).items():
         for name in wanted:
             names.refuse_ceiling(params[Combine].sets, name, where)
     if "features" in publish.model_fields_set:  # a release includes those sets that its dataset has
-        everywhere = {
-            name: 0 for dataset in params.datasets for name in names.feature_sets(params, dataset)
-        }
+        everywhere = {name: 0 for dataset in params.datasets for name in sets_of[dataset]}
         require_known(publish.features, everywhere, "publish.features")

@@ -17,8 +17,8 @@ from alignrec.pipeline.benchmark.settings import model_settings, search_ranges, 
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.evaluation.protocol import Protocol
-from alignrec.pipeline.features import maps, names
-from alignrec.pipeline.features.params import Graph
+from alignrec.pipeline.features.names import CEILINGS, kind_of
+from alignrec.pipeline.features.params import Combine, Graph
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import ABLATED, MODELS, RELEASED
 from alignrec.pipeline.models.ease import Closed
@@ -47,7 +47,7 @@ def list_entries(params: Parameters, draws: int = 1) -> list[Entry]:
         (model, features)
         for model in benchmark.models
         for features in (benchmark.features if MODELS[model].needs else [NO_FEATURES])
-        if model in BOUNDED or features not in names.CEILINGS
+        if model in BOUNDED or features not in CEILINGS
     ]
     if benchmark.ablations:
         kinds.append((RELEASED, released))
@@ -92,13 +92,14 @@ def _data_of_draw(experiment: Experiment, features: str, draw: int) -> DatasetDa
     """Return a run's data for a draw; feature sets learned from train interactions are refitted to that draw."""
     params, layout = experiment.params, experiment.draws[draw]
     stored = DatasetData.of(params, layout, features)
-    if not draw or not names.learns_from_train(params, layout.dataset, features):
+    kind = kind_of(params[Combine].sets, features)
+    if not draw or kind is None or kind.refit is None:
         return stored
     path = experiment.run.folder / "draws" / str(draw) / f"{features}.npy"
     again = replace(stored, features=path, graph=params[Graph])
     if path in experiment.made:
         return again
-    io.write_npy(path, maps.refit_mapped(layout, features, np.zeros(0, np.int64)))
+    io.write_npy(path, kind.refit(layout, features, np.zeros(0, np.int64)))
     experiment.made.append(path)
     return again
 

@@ -10,7 +10,8 @@ from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.features import names
-from alignrec.pipeline.features.params import Combine
+from alignrec.pipeline.features.kinds import MASKED
+from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
@@ -60,18 +61,17 @@ def check_image_tokens(params: Parameters, dataset: str) -> None:
 
 
 def check_combinations(params: Parameters, dataset: str) -> None:
-    sets = params[Combine].sets
-    for name in sets:
-        if names.is_of_all(sets, name) and not names.parts_of(params, dataset, name):
+    declared = DeclaredSets(params, dataset)
+    for name in declared.combined:
+        if declared.takes_all(name) and not declared.parts_of(name):
             hint = f"write encode: {{encoders: [tfidf]}}, or leave {name} out of combine.sets"
             raise UserError(f"'combine.sets.{name}': no encoder to build on; {hint}")
-        if names.kind_of(sets, name) == names.MASKED:
-            refuse_mask_of_trained(params, dataset, name)
+        if names.kind_of(declared.combined, name) is MASKED:
+            refuse_mask_of_trained(params, declared, name)
 
 
-def refuse_mask_of_trained(params: Parameters, dataset: str, name: str) -> None:
-    parts = names.list_with_parts(params, dataset, name)
-    trained = [part for part in parts if part in params[BEiT3Sets].sets]
+def refuse_mask_of_trained(params: Parameters, declared: DeclaredSets, name: str) -> None:
+    trained = [part for part in declared.with_parts(name) if part in params[BEiT3Sets].sets]
     if trained:
         masked = " or ".join(variant(trained[0], modality) for modality in MODALITIES)
         raise UserError(
@@ -88,9 +88,9 @@ def check_draws(params: Parameters, dataset: str) -> None:
     if not any(MODELS[model].needs for model in benchmark.models):
         return
 
+    declared = DeclaredSets(params, dataset)
     for name in benchmark.features:
-        learns = names.learns_from_train(params, dataset, name)
-        if learns and not names.can_refit(params, dataset, name):
+        if declared.learns_from_train(name) and not declared.can_refit(name):
             raise UserError(
                 f"'benchmark.features': {name} learns from the train interactions of the first draw and "
                 "cannot learn from the others; leave it out, or set interactions.draws to 1"
@@ -98,13 +98,14 @@ def check_draws(params: Parameters, dataset: str) -> None:
 
 
 def check_mask_modality(params: Parameters, dataset: str) -> None:
-    made = names.feature_sets(params, dataset)
+    declared = DeclaredSets(params, dataset)
+    made = declared.names()
     if not params[Study].mask.ratios or names.maskable_sets(made):
         return
 
     where = f"'study.mask': no feature set of {dataset} is also made with each modality masked"
     features = params[TrainSettings].features
-    if features not in names.sets_without_controls(params, dataset):
+    if features not in declared.without_controls():
         raise UserError(f"{where}; leave study.mask out")
 
     missing = [name for modality in MODALITIES if (name := variant(features, modality)) not in made]

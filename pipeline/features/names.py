@@ -1,4 +1,4 @@
-"""Names, kinds, parts and settings of a dataset's feature sets, derived only from the parameters."""
+"""Feature sets that parameters declare for a dataset: names, kinds, parts, and what each may be used for."""
 
 from __future__ import annotations
 
@@ -6,93 +6,82 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from alignrec.pipeline.encoders.params import Encode
-from alignrec.pipeline.features.params import (
-    Combine,
-    Concat,
-    Derived,
-    Leaked,
-    Linear,
-    Masked,
-    Planted,
-    Whitened,
-)
+from alignrec.pipeline.features.kinds import CONCAT, IMPORTED, KINDS, MASKED, NAMED_KINDS, SetKind
+from alignrec.pipeline.features.kinds.base import KindSettings
+from alignrec.pipeline.features.params import Combine
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.params import Parameters
-from alignrec.pipeline.runtime.section import Section, nearest, require_known, validate
+from alignrec.pipeline.runtime.section import nearest, require_known, validate
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.vectors.formats import FEATURE
 from alignrec.schemas import MODALITIES, variant
 
-CONCAT, LINEAR, MAPPED, MASKED = "concat", "linear", "mapped", "masked"
-LEAKED, PLANTED = "leaked", "planted"  # upper bounds, named like their kinds
-KINDS: dict[str, type[Section]] = {
-    CONCAT: Concat,
-    "whitened": Whitened,
-    LINEAR: Linear,
-    MAPPED: Derived,
-}
-KINDS |= {MASKED: Masked, LEAKED: Leaked, PLANTED: Planted}
-CEILINGS = (LEAKED, PLANTED, *(variant(PLANTED, modality) for modality in MODALITIES))
 TEXT = "minilm"  # text encoder that is concatenated with imported features of images
 NOT_TRAINED = ("-raw", "-untrained", "-official")  # suffixes of sets that only serve as baselines
-Sets = Mapping[str, Mapping[str, Any]]  # section `combine.sets`
+MASKS = tuple(variant("", modality) for modality in MODALITIES)  # suffixes of masked sets
+LINEAR, LEAKED, PLANTED = "linear", "leaked", "planted"  # kinds whose sets are called like them
+CEILINGS = (LEAKED, PLANTED, *(f"{PLANTED}{mask}" for mask in MASKS))
+Definitions = Mapping[str, Mapping[str, Any]]  # section `combine.sets`
 
 
-def definition_of(sets: Sets, name: str) -> Mapping[str, Any]:
+def definition_of(definitions: Definitions, name: str) -> Mapping[str, Any]:
     """Return the kind and settings of a combination; `<set>-<modality>-masked` needs no settings."""
-    own = sets.get(name, {})
-    masked = next(
-        (modality for modality in MODALITIES if name.endswith(variant("", modality))), None
-    )
-    if "kind" in own or name in KINDS or masked is None:
-        return {"kind": name} | dict(own)
-    return {
-        "kind": MASKED,
-        "of": name.removesuffix(variant("", masked)),
-        "modality": masked,
-    } | dict(own)
+    declared = definitions.get(name, {})
+    if "kind" not in declared and name not in KINDS:
+        for modality in MODALITIES:
+            if name.endswith(variant("", modality)):
+                whole = name.removesuffix(variant("", modality))
+                return {"kind": MASKED.name, "of": whole, "modality": modality, **declared}
+
+    return {"kind": name, **declared}
 
 
-def kind_of(sets: Sets, name: str) -> str:
-    return str(definition_of(sets, name)["kind"])
+def kind_of(definitions: Definitions, name: str) -> SetKind | None:
+    """Return the kind of a combination or control; None for other sets."""
+    return NAMED_KINDS.get(str(definition_of(definitions, name)["kind"]))
 
 
-def settings_of(sets: Sets, name: str) -> Section:
+def settings_of(definitions: Definitions, name: str) -> KindSettings:
     """Return validated settings; raises UserError for an unknown kind, key or value."""
-    given = dict(definition_of(sets, name))
-    kind = given.pop("kind")
+    settings = dict(definition_of(definitions, name))
+    kind = settings.pop("kind")
     if kind not in KINDS:
-        if "kind" not in sets.get(name, {}):
+        if "kind" not in definitions.get(name, {}):
             raise UserError(f"'combine.sets.{name}.kind' is required{nearest(name, KINDS)}")
         require_known([kind], KINDS, f"combine.sets.{name}.kind")
-    return validate(KINDS[kind], given, f"combine.sets.{name}")
+    return validate(KINDS[kind].params, settings, f"combine.sets.{name}")
 
 
-def parts_of(params: Parameters, dataset: str, name: str) -> list[str]:
-    if name in sets_with_text(params, dataset):
-        return [TEXT, name.removeprefix(f"{TEXT}-")]
-    sets = params[Combine].sets
-    if name not in sets:
-        return []
-    if is_of_all(sets, name):
-        return [*params[Encode].encoders, *imported_sets(params, dataset)]
-    of = getattr(settings_of(sets, name), "of", [])
-    return [of] if isinstance(of, str) else list(of)
+def is_ceiling(definitions: Definitions, name: str) -> bool:
+    """Return whether a set is an upper bound, whole or with a masked modality."""
+    kind = kind_of(definitions, name)
+    if kind is MASKED:
+        kind = kind_of({}, str(definition_of(definitions, name).get("of")))
+    return kind is not None and kind.is_ceiling
 
 
-def is_of_all(sets: Sets, name: str) -> bool:
-    """Return whether a set is `linear` over all available encoders."""
-    return (
-        name in sets
-        and kind_of(sets, name) == LINEAR
-        and not settings_of(sets, name).model_dump()["of"]
-    )
+def refuse_ceiling(definitions: Definitions, name: str, where: str) -> None:
+    if is_ceiling(definitions, name):
+        raise UserError(f"'{where}': '{name}' is an upper bound, and no feature; leave it out")
 
 
-def imported_sets(params: Parameters, dataset: str) -> list[str]:
-    source = params.source(dataset)
-    files = source.files() if isinstance(source, Downloaded) else {}
-    return [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
+def is_control(definitions: Definitions, name: str) -> bool:
+    whole = name
+    for mask in MASKS:
+        whole = whole.removesuffix(mask)
+
+    return is_ceiling(definitions, name) or whole.endswith(NOT_TRAINED)
+
+
+def is_partial(definitions: Definitions, name: str) -> bool:
+    is_masked = name.endswith(MASKS) or kind_of(definitions, name) is MASKED
+    return is_masked or is_control(definitions, name)
+
+
+def maskable_sets(names: Collection[str]) -> list[str]:
+    """Return the feature sets that also exist with each modality masked, without upper bounds."""
+    content = [name for name in names if name not in CEILINGS]
+    return [name for name in content if all(f"{name}{mask}" in names for mask in MASKS)]
 
 
 def trained_sets(params: Parameters) -> list[str]:
@@ -101,126 +90,123 @@ def trained_sets(params: Parameters) -> list[str]:
     return sets
 
 
-def encoded_sets(params: Parameters, dataset: str) -> list[str]:
-    return [*trained_sets(params), *params[Encode].encoders, *imported_sets(params, dataset)]
+class DeclaredSets:
+    """The feature sets that parameters declare for a dataset."""
 
+    def __init__(self, params: Parameters, dataset: str) -> None:
+        source = params.source(dataset)
+        roles = source.files() if isinstance(source, Downloaded) else {}
+        self.dataset = dataset
+        self.encoders = params[Encode].encoders
+        self.imported = [r.removeprefix(FEATURE) for r in roles if r.startswith(FEATURE)]
+        self.encoded = [*trained_sets(params), *self.encoders, *self.imported]
+        # concatenations of MiniLM with imported sets
+        self.with_text: list[str] = []
+        if TEXT in self.encoders:
+            self.with_text = [f"{TEXT}-{name}" for name in self.imported]
+        self.combined: Definitions = params[Combine].sets
+        self.controls = params[Combine].controls
 
-def sets_with_text(params: Parameters, dataset: str) -> list[str]:
-    """Return the concatenations of MiniLM with imported sets, if MiniLM is encoded."""
-    return [
-        f"{TEXT}-{name}"
-        for name in imported_sets(params, dataset)
-        if TEXT in params[Encode].encoders
-    ]
+    def names(self) -> list[str]:
+        return [*self.without_controls(), *self.controls]
 
+    def without_controls(self) -> list[str]:
+        """Return all feature sets but controls, parts first."""
+        names = list(self.encoded)
+        pending = [*self.with_text, *self.combined]
+        while pending:
+            ready = [name for name in pending if not {*self.parts_of(name)} & {*pending}]
+            if not ready:
+                circle = " and ".join(pending)
+                raise UserError(
+                    f"'combine.sets': {circle} are parts of one another; break the circle"
+                )
+            names += ready
+            pending = [name for name in pending if name not in ready]
+        return names
 
-def sets_without_controls(params: Parameters, dataset: str) -> list[str]:
-    """Return all feature sets but controls, parts first."""
-    names = encoded_sets(params, dataset)
-    todo = [*sets_with_text(params, dataset), *params[Combine].sets]
-    while todo:
-        ready = [name for name in todo if not {*parts_of(params, dataset, name)} & {*todo}]
-        if not ready:
+    def definition_of(self, name: str) -> Mapping[str, Any]:
+        if name in self.imported:
+            return {"kind": IMPORTED.name}
+        if name in self.with_text:
+            return {"kind": CONCAT.name, "of": self.parts_of(name)}
+        return definition_of(self.combined, name)
+
+    def parts_of(self, name: str) -> list[str]:
+        if name in self.with_text:
+            return [TEXT, name.removeprefix(f"{TEXT}-")]
+        if name not in self.combined:
+            return []
+        if self.takes_all(name):
+            return [*self.encoders, *self.imported]
+        return settings_of(self.combined, name).parts()
+
+    def takes_all(self, name: str) -> bool:
+        """Return whether a set is derived from all available encoders."""
+        if name not in self.combined:
+            return False
+        kind = kind_of(self.combined, name)
+        is_open = kind is not None and kind.takes_all
+        return is_open and not settings_of(self.combined, name).parts()
+
+    def with_parts(self, name: str) -> list[str]:
+        """Return a set and, recursively, all its parts."""
+        names = [name]
+        for part in self.parts_of(name):
+            names += self.with_parts(part)
+        return names
+
+    def made_of_imported(self) -> dict[str, dict[str, Any]]:
+        """Return the combinations whose parts, recursively, all come with the source."""
+        ready = {}
+        for name, definition in self.combined.items():
+            leaves = [part for part in self.with_parts(name) if not self.parts_of(part)]
+            if all(leaf in self.imported for leaf in leaves):
+                ready[name] = dict(definition)
+        return ready
+
+    def is_generated(self, name: str) -> bool:
+        """Return whether only generated datasets have a set."""
+        kinds = [kind_of(self.combined, part) for part in self.with_parts(name)]
+        return any(kind.is_generated for kind in kinds if kind)
+
+    def learns_from_train(self, name: str) -> bool:
+        kinds = [kind_of(self.combined, part) for part in self.with_parts(name)]
+        return any(kind.refit for kind in kinds if kind)
+
+    def can_refit(self, name: str) -> bool:
+        """Return whether a set can relearn without some interactions: its parts must not depend on them."""
+        kind = kind_of(self.combined, name)
+        if kind is None or kind.refit is None:
+            return False
+        return not any(self.learns_from_train(part) for part in self.parts_of(name))
+
+    def check(self) -> None:
+        """Raise UserError for unknown kinds or parts, cycles and duplicate names."""
+        given = [*self.encoded, *self.with_text]
+        parts = [*given, *self.combined]
+        for position, name in enumerate([*parts, *self.controls]):
+            if name in parts[:position]:
+                raise UserError(
+                    f"'{self.dataset}': two feature sets are called '{name}'; rename one"
+                )
+
+        for name in self.combined:
+            self._check_combination(name, parts)
+        self.without_controls()  # raises for a circle
+
+    def _check_combination(self, name: str, known_parts: list[str]) -> None:
+        where = f"combine.sets.{name}.of"
+        parts = self.parts_of(name)
+        kind = kind_of(self.combined, name)
+        if kind and kind.is_ceiling and name != kind.name:
             raise UserError(
-                f"'combine.sets': {' and '.join(todo)} are parts of one another; break the circle"
-            )
-        names += ready
-        todo = [name for name in todo if name not in ready]
-    return names
-
-
-def feature_sets(params: Parameters, dataset: str) -> list[str]:
-    return [*sets_without_controls(params, dataset), *params[Combine].controls]
-
-
-def list_with_parts(params: Parameters, dataset: str, name: str) -> list[str]:
-    """Return a set and, recursively, all its parts."""
-    return [
-        name,
-        *(
-            one
-            for part in parts_of(params, dataset, name)
-            for one in list_with_parts(params, dataset, part)
-        ),
-    ]
-
-
-def sets_of_imported(params: Parameters, dataset: str, sets: Sets) -> dict[str, dict[str, Any]]:
-    """Return the combinations whose parts, recursively, all come with the source."""
-    imported = imported_sets(params, dataset)
-    ready: dict[str, dict[str, Any]] = {}
-    for name, settings in sets.items():
-        tree = list_with_parts(params, dataset, name)
-        leaves = [part for part in tree if not parts_of(params, dataset, part)]
-        if all(leaf in imported for leaf in leaves):
-            ready[name] = dict(settings)
-
-    return ready
-
-
-def is_ceiling(sets: Sets, name: str) -> bool:
-    """Return whether a set is an upper bound: leaked, or planted, whole or with a masked modality."""
-    own = definition_of(sets, name)
-    return own["kind"] in (LEAKED, PLANTED) or (own["kind"] == MASKED and own.get("of") == PLANTED)
-
-
-def refuse_ceiling(sets: Sets, name: str, where: str) -> None:
-    if is_ceiling(sets, name):
-        raise UserError(f"'{where}': '{name}' is an upper bound, and no feature; leave it out")
-
-
-def is_control(sets: Sets, name: str) -> bool:
-    whole = name
-    for modality in MODALITIES:
-        whole = whole.removesuffix(variant("", modality))
-
-    return is_ceiling(sets, name) or whole.endswith(NOT_TRAINED)
-
-
-def is_partial(sets: Sets, name: str) -> bool:
-    masked = name.endswith(tuple(variant("", modality) for modality in MODALITIES))
-    return masked or kind_of(sets, name) == MASKED or is_control(sets, name)
-
-
-def maskable_sets(names: Collection[str]) -> list[str]:
-    """Return the feature sets that also exist with each modality masked, without upper bounds."""
-    content = [name for name in names if name not in CEILINGS]
-    return [
-        name for name in content if all(variant(name, modality) in names for modality in MODALITIES)
-    ]
-
-
-def learns_from_train(params: Parameters, dataset: str, name: str) -> bool:
-    return any(
-        kind_of(params[Combine].sets, one) == MAPPED
-        for one in list_with_parts(params, dataset, name)
-    )
-
-
-def can_refit(params: Parameters, dataset: str, name: str) -> bool:
-    """Return whether a mapped set can be refitted without some interactions: its parts must not depend on them."""
-    is_mapped = kind_of(params[Combine].sets, name) == MAPPED
-    return is_mapped and not any(
-        learns_from_train(params, dataset, part) for part in parts_of(params, dataset, name)
-    )
-
-
-def check_names(params: Parameters, dataset: str) -> None:
-    """Raise UserError for unknown kinds or parts, cycles and duplicate names."""
-    sets = params[Combine].sets
-    names = [*encoded_sets(params, dataset), *sets_with_text(params, dataset)]
-    for i, name in enumerate([*names, *sets, *params[Combine].controls]):
-        if name in [*names, *sets][:i]:
-            raise UserError(f"'{dataset}': two feature sets are called '{name}'; rename one")
-    for name in sets:
-        where, parts = f"combine.sets.{name}.of", parts_of(params, dataset, name)
-        if (kind := kind_of(sets, name)) in (LEAKED, PLANTED) and name != kind:
-            raise UserError(
-                f"'combine.sets.{name}': a set of kind '{kind}' is called {kind}; rename it"
+                f"'combine.sets.{name}': a set of kind '{kind.name}' is called {kind.name}; rename it"
             )
         if name in parts:
             raise UserError(f"'{where}': it is a part of itself")
-        require_known(parts, [*names, *sets], where)
-        for part in parts if kind != MASKED else ():
-            refuse_ceiling(sets, part, where)
-    sets_without_controls(params, dataset)
+
+        require_known(parts, known_parts, where)
+        if kind is not MASKED:
+            for part in parts:
+                refuse_ceiling(self.combined, part, where)

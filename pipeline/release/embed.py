@@ -25,9 +25,9 @@ from alignrec.pipeline.encoders.registry import (
     find_network,
     settings_facts,
 )
-from alignrec.pipeline.features import names
 from alignrec.pipeline.features.batching import Items
 from alignrec.pipeline.features.encode import write_features, write_set
+from alignrec.pipeline.features.names import DeclaredSets, kind_of
 from alignrec.pipeline.features.params import Combine
 from alignrec.pipeline.images import fetcher
 from alignrec.pipeline.images.decode import Decoded, normalise_image
@@ -131,9 +131,10 @@ def choose_encoder(
         raise UserError(
             f"no encoder '{name}'{nearest(name, [*encoders, *ENCODERS, *sets, *there])}"
         )
-    needed = names.list_with_parts(params, DATASET, name)
+    needed = DeclaredSets(params, DATASET).with_parts(name)
     for one in needed:
-        if one in BEIT3_SETS or names.kind_of(sets, one) in (names.MAPPED, *names.CEILINGS):
+        kind = kind_of(sets, one)
+        if one in BEIT3_SETS or (kind and (kind.refit or kind.is_ceiling)):
             raise UserError(
                 f"'{one}' needs more than a table; run `dvc repro`, or name a release by --release"
             )

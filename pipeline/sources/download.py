@@ -214,7 +214,7 @@ def expected_hashes(
 
 def list_files(raw: Path, names: Mapping[str, str], urls: Mapping[str, str]) -> list[SourceRow]:
     """Return the rows of `sources.json`."""
-    rows = []
+    rows: list[SourceRow] = []
     for role, name in names.items():
         row = {
             "role": role,
@@ -228,7 +228,7 @@ def list_files(raw: Path, names: Mapping[str, str], urls: Mapping[str, str]) -> 
 
 
 def local_files(addresses: Addresses) -> list[Path]:
-    paths = []
+    paths: list[Path] = []
     for mirrors in addresses.values():
         paths += filter(None, map(local_path, mirrors))
     return paths

@@ -69,7 +69,7 @@ def draw_purchases(
     item = _draw_items(rng, chances, motive, group)
     stars = 1 + rng.choice(len(STARS), len(session), p=STARS)
 
-    purchases = {
+    purchases: dict[str, np.ndarray] = {
         "user": buyer.astype(np.int32),
         "item": item.astype(np.int32),
         "stars": stars.astype(np.int8),

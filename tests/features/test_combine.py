@@ -19,9 +19,12 @@ from alignrec.pipeline.benchmark.plan import list_entries
 from alignrec.pipeline.benchmark.significance import declare_pairs
 from alignrec.pipeline.dataset.cooccurrence import user_item_matrix
 from alignrec.pipeline.encoders import chain
-from alignrec.pipeline.features import batching, maps, names
-from alignrec.pipeline.features.controls import planted_halves
+from alignrec.pipeline.features import batching
 from alignrec.pipeline.features.folder import ENCODER, FeatureSet
+from alignrec.pipeline.features.kinds.factors import collaborative_factors
+from alignrec.pipeline.features.kinds.mapped import fit_ridge
+from alignrec.pipeline.features.kinds.planted import planted_halves
+from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.linalg.projections import unit_rows
@@ -109,9 +112,10 @@ def test_what_cannot_be_made_is_one_line_that_names_the_key(tmp_path: Path, sets
 
 def test_sets_come_after_their_parts_and_linear_is_of_all_encoders() -> None:
     given = params("tfidf", "descriptors", sets={"linear": {"of": ["both"]}, "open": {"kind": "linear"}} | BOTH)
-    made = names.sets_without_controls(given, "shop")
+    declared = DeclaredSets(given, "shop")
+    made = declared.without_controls()
     assert made.index("both") < made.index("linear")
-    assert names.parts_of(given, "shop", "open") == ["tfidf", "descriptors"]
+    assert declared.parts_of("open") == ["tfidf", "descriptors"]
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +176,7 @@ def shop(root: Path) -> Layout:
 
 
 def test_products_are_the_chances_of_a_shopper_who_has_picked_one_item_to_pick_the_other(tmp_path: Path) -> None:
-    x = np.hstack([*planted_halves(shop(tmp_path)).values()])
+    x = np.hstack(planted_halves(shop(tmp_path)))
     theme, look, _ = MOTIVES
     a0_a2 = COARSE * theme / 3 + look / 2 + COARSE * look / 3  # a category of three, a look of two, a colour of three
     a3_a0 = COARSE * look / 3
@@ -182,7 +186,7 @@ def test_products_are_the_chances_of_a_shopper_who_has_picked_one_item_to_pick_t
 def test_its_halves_stand_apart_and_a_source_that_is_not_generated_has_none(tmp_path: Path) -> None:
     layout = shop(tmp_path)
     stage(layout, params(sets={"planted": {}, "planted-image-masked": {}}))
-    whole, text = vectors(layout, "planted"), planted_halves(layout)["text"]
+    whole, text = vectors(layout, "planted"), planted_halves(layout)[0]
     np.testing.assert_array_equal(vectors(layout, "planted-image-masked")[:, : text.shape[1]], text)
     assert not vectors(layout, "planted-image-masked")[:, text.shape[1] :].any()
     assert whole[:, text.shape[1] :].any()
@@ -298,7 +302,7 @@ def scaled() -> np.ndarray:
 @pytest.mark.parametrize("width", [5, 128])
 def test_factors_are_the_leading_right_singular_vectors(width: int) -> None:
     matrix = user_item_matrix(*np.nonzero(MATRIX), ITEMS)
-    actual = maps.collaborative_factors(matrix, width, 0)
+    actual = collaborative_factors(matrix, width, 0)
     exact = np.linalg.svd(scaled())[2][: min(width, ITEMS - 3)].T
     assert actual.shape == exact.shape
     assert not actual[:3].any()
@@ -308,7 +312,7 @@ def test_factors_are_the_leading_right_singular_vectors(width: int) -> None:
 def test_the_map_has_the_least_squared_error_and_weights_and_blocks_change_nothing() -> None:
     x = (RNG.normal(size=(50, 6)) * [9, 3, 1, 1, 0.1, 0] + 5).astype(np.float32)
     y = RNG.normal(size=(50, 3))
-    fitted = maps.fit_ridge(lambda: [(x[:20], y[:20]), (x[20:20], y[20:20]), (x[20:], y[20:])], 0.5)
+    fitted = fit_ridge(lambda: [(x[:20], y[:20]), (x[20:20], y[20:20]), (x[20:], y[20:])], 0.5)
     centred = x - x.mean(axis=0, dtype=np.float64)
     penalty = 0.5 * centred.var(axis=0).mean() * len(x)
     rows = np.vstack([centred, np.sqrt(penalty) * np.eye(6)])  # ridge is least squares with these rows beside
@@ -323,7 +327,7 @@ def test_all_items_are_mapped_and_those_without_train_interactions_teach_nothing
     stage(layout, params("minilm", sets=NEAR))
     x, first = vectors(layout, "minilm"), vectors(layout, "near")
     known = [0, 1, 3, 5]
-    targets = maps.collaborative_factors(user_item_matrix(*map(np.array, zip(*pairs, strict=True)), toy.ITEMS), 128, 0)[
+    targets = collaborative_factors(user_item_matrix(*map(np.array, zip(*pairs, strict=True)), toy.ITEMS), 128, 0)[
         known
     ]
     centred = x[known] - x[known].mean(axis=0)

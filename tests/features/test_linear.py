@@ -13,7 +13,7 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders import chain
 from alignrec.pipeline.features.folder import ENCODER, FeatureSet
-from alignrec.pipeline.features.maps import CHOICES, LinearSettings
+from alignrec.pipeline.features.kinds.linear import CHOICES, LinearChoice
 from alignrec.pipeline.features.params import Combine
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import projections
@@ -84,14 +84,14 @@ def shop(root: Path) -> Layout:
     return layout
 
 
-def by_valid(root: Path, without: int | None = None) -> tuple[LinearSettings, np.ndarray]:
+def by_valid(root: Path, without: int | None = None) -> tuple[LinearChoice, np.ndarray]:
     """Return the combination that validation chose, and its vectors, for a split without a part."""
     layout, rows = shop(root), data().interactions
     kept = rows.filter(rows["split"].to_numpy() != without)
     io.write_table(kept, layout.interactions, schemas.INTERACTIONS)
     stage(layout, given())
     chosen = FeatureSet.of(layout, "linear").facts.settings
-    return LinearSettings(*(chosen[key] for key in LinearSettings._fields)), vectors(layout, "linear")
+    return LinearChoice(*(chosen[key] for key in LinearChoice._fields)), vectors(layout, "linear")
 
 
 def given(of: tuple[str, ...] = ("tfidf", "noise")) -> Params:
@@ -101,7 +101,7 @@ def given(of: tuple[str, ...] = ("tfidf", "noise")) -> Params:
     return toy.params(sources={"shop": source}, **own)
 
 
-def as_given(root: Path, way: LinearSettings) -> np.ndarray:
+def as_given(root: Path, way: LinearChoice) -> np.ndarray:
     """Return the vectors of a combination of the parts that `by_valid` left."""
     parts = [[vectors(Layout(root, "shop"), "tfidf"), NOISE]]
     every = [Block(i, np.ones(x.shape[1], bool), 1.0) for i, x in enumerate(parts[0])]

@@ -8,7 +8,7 @@ import pytest
 import toyproject
 
 from alignrec.commands import params
-from alignrec.pipeline.features.names import feature_sets
+from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.io.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -97,7 +97,7 @@ def test_imported_feature_sets_count_as_made(tmp_path: Path) -> None:
         f"datasets: [shop]\nsources: {{shop: {source}}}\ntrain: {{features: theirs}}\npublish: {{features: [theirs]}}\n"
     )
     made = params.for_dataset(load(tmp_path, text), "shop")
-    assert feature_sets(made, "shop") == ["theirs", "random", "shuffled", "constant"]
+    assert DeclaredSets(made, "shop").names() == ["theirs", "random", "shuffled", "constant"]
     with pytest.raises(UserError, match=r"train\.features"):  # each dataset that is built needs it
         load(tmp_path, text.replace("[shop]", "[shop, other]").replace("{shop:", "{other: {kind: sample}, shop:"))
 
@@ -108,7 +108,7 @@ def test_without_an_item_file_combinations_of_imported_sets_remain(tmp_path: Pat
     text = f"datasets: [shop]\nsources: {{shop: {source}}}\n"
     text += f"combine: {{sets: {sets}, controls: []}}\n"
     made = params.for_dataset(load(tmp_path, text), "shop")
-    assert feature_sets(made, "shop") == ["a", "b", "linear", "both"]
+    assert DeclaredSets(made, "shop").names() == ["a", "b", "linear", "both"]
     assert (made.encode.encoders, made.train.features) == ([], "linear")
 
 
