@@ -2,25 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
 
 from alignrec.pipeline.dataset.cooccurrence import user_item_matrix
-from alignrec.pipeline.linalg.projections import float64_units
-from alignrec.pipeline.runtime import engine
+from alignrec.pipeline.linalg.ranking import rank_targets
 from alignrec.pipeline.runtime.seeds import seed_for
 
-TIE = 1e-6  # cosines closer than this are tied, as in the probes
 SHARE = 0.2  # share of items that are cold in a draw
 FEWEST = 40  # minimum cold items per draw: with fewer, Recall@20 would cover more than half of the candidates
 # upper bound on user-item scores: 5,000 users for 20,000 items, fewer for larger catalogues
 SCORED = 100_000_000
 FEWEST_USERS = 500
 MOST_USERS = 5_000  # users sampled; bounds time
-SCORES = 1 << 24  # scores held at a time by all threads
-COMPARED = 1 << 17  # scores compared at a time, which fit the cache
 
 
 @dataclass(frozen=True)
@@ -34,46 +29,12 @@ class Profiles:
 
     def recalls(self, features: np.ndarray, k: int) -> np.ndarray:
         """Return Recall@K per user by cosine of features float32 [I, F]: float64 [G], NaN without a target."""
-        # a tied target counts by its expected rank
-        used, users = np.unique(self.has.indices), self.has.shape[0]
-        members, units = self.has[:, used].astype(np.float64), float64_units(features, used)
-        # multiply by user or by item, whichever takes fewer products
-        sums = members @ units if users <= len(used) else None  # [G, F]
-        masked = self.has[:, self.candidates].tocsc()
-        step = max(1, SCORES // engine.CORES // max(1, users))
-
-        @lru_cache(maxsize=1)  # a single block is computed once for both passes
-        def score_block(first: int) -> np.ndarray:
-            block = slice(first, first + step)
-            columns = float64_units(features, self.candidates[block]).T
-            scores = members @ (units @ columns) if sums is None else sums @ columns  # [G, step]
-            scores[masked[:, block].nonzero()] = -np.inf
-            return scores
-
-        starts, place = (
-            range(0, len(self.candidates), step),
-            np.searchsorted(self.candidates, self.target),
-        )
-        own = np.empty(len(self.user))
-        for first in starts:
-            inside = np.flatnonzero((place >= first) & (place < first + step))
-            own[inside] = score_block(first)[self.user[inside], place[inside] - first]
-        slack = TIE * np.diff(self.has.indptr)[self.user]
-        above, reached = np.zeros(len(own), np.int64), np.zeros(len(own), np.int64)
-        for first in starts:
-            scores = score_block(first)
-            at_once = max(1, COMPARED // max(1, scores.shape[1]))
-            for at in range(0, len(own), at_once):
-                pairs = slice(at, at + at_once)
-                theirs, value, near = scores[self.user[pairs]], own[pairs, None], slack[pairs, None]
-                above[pairs] += np.count_nonzero(theirs > value + near, axis=1)
-                reached[pairs] += np.count_nonzero(theirs >= value - near, axis=1)
-        found = np.clip((k - above) / (reached - above), 0, 1)
+        ranks = rank_targets(features, self.has, self.user, self.target, self.candidates)
+        users = self.has.shape[0]
+        hits = np.bincount(self.user, ranks.hits(k), users)
         with np.errstate(invalid="ignore"):
-            means: np.ndarray = np.bincount(self.user, found, users) / np.bincount(
-                self.user, minlength=users
-            )
-        return means
+            recalls: np.ndarray = hits / np.bincount(self.user, minlength=users)
+        return recalls
 
 
 def draw_users(user: np.ndarray, n_items: int, seed: int) -> np.ndarray:

@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignrec.pipeline.linalg.projections import first_not_finite, float64_units
-from alignrec.pipeline.runtime import engine
+from alignrec.pipeline.linalg.projections import first_not_finite
+from alignrec.pipeline.linalg.ranking import rank_targets
 
 if TYPE_CHECKING:
     from scipy import sparse
 
-TIE = 1e-6  # cosines within this are equal: features have single precision, and products of equal rows differ by less
-# Scores (float64) held in memory, without effect on results. Small blocks are faster, as the sparse product gathers
-# their rows, which should fit the processor's cache.
-SCORES_HELD = 1 << 23
 COSINES = 400_000_000  # budget per feature set and probe: catalogues of up to 20,000 items are compared in full
 FEWEST = 2000  # minimum sample of users or items
 
@@ -75,41 +71,13 @@ def hit_rates(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> 
     """Return the hit rates of groups, float64 [G, len(ks)], for features float32 [I, F]; ValueError if not finite."""
     if (wrong := first_not_finite(features)) is not None:
         raise ValueError(f"features: row {wrong} is not finite")
-    by_item = questions.members.astype(np.float64).tocsc()
-    size = np.diff(questions.members.indptr)
-    used = np.unique(questions.members.indices)
-    members, unit = by_item[:, used].tocsr(), float64_units(features, used)
-    # sums of the members' cosines to the target, [N]; TIE absorbs rounding differences to the products below
-    step, target = max(1, SCORES_HELD // features.shape[1]), questions.target
-    parts = [slice(at, at + step) for at in range(0, len(target), step)]
-    own = np.concatenate(
-        [
-            np.einsum("nf,nf->n", members[p] @ unit, float64_units(features, target[p]))
-            for p in parts
-        ]
-    )
-    low, high = ((own + slack * size)[:, None] for slack in (-TIE, TIE))
-    # multiply by question or by item, whichever takes fewer products
-    sums = members @ unit if len(size) <= len(features) else None
-    block = max(1, SCORES_HELD // engine.CORES // (len(size) + (len(used) if sums is None else 0)))
-    better, tied = np.zeros(len(size), np.int64), np.zeros(len(size), np.int64)
-    for at in range(0, len(features), block):
-        columns = float64_units(features, slice(at, at + block)).T
-        scores = (
-            members @ (unit @ columns) if sums is None else sums @ columns
-        )  # [N, block], sums of members' cosines
-        ends = by_item.indptr[at : at + scores.shape[1] + 1]
-        column = np.repeat(np.arange(scores.shape[1]), np.diff(ends))
-        scores[by_item.indices[ends[0] : ends[-1]], column] = -np.inf
-        # items that score above each target, and those that score at least as high
-        better += np.count_nonzero(scores > high, axis=1)
-        tied += np.count_nonzero(scores >= low, axis=1)
-    tied -= better
+
+    every_question = np.arange(len(questions.target))
+    every_item = np.arange(len(features))
+    ranks = rank_targets(features, questions.members, every_question, questions.target, every_item)
     # expected hits over random orders of the ties, so that constant features score exactly at chance
-    probability = np.clip(
-        (np.asarray(ks)[None, :] - better[:, None]) / tied[:, None], 0, 1
-    )  # [N, len(ks)]
-    return _group_means(probability, questions.group)
+    hits = np.stack([ranks.hits(k) for k in ks], axis=1)  # [N, len(ks)]
+    return _group_means(hits, questions.group)
 
 
 def summarise_hits(

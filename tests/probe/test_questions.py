@@ -13,7 +13,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset import cooccurrence, split
 from alignrec.pipeline.evaluation import metrics
-from alignrec.pipeline.linalg import projections
+from alignrec.pipeline.linalg import projections, ranking
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.probe import behaviour, judge, questions
 from alignrec.pipeline.probe.behaviour import content_neighbours
@@ -83,7 +83,7 @@ def plain_hits(features: np.ndarray, question: questions.Questions, k: int) -> l
 
 @pytest.mark.parametrize("scores_held", [1, 400, 1 << 20])
 def test_hits_are_their_definition_in_any_block_size(scores_held: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(questions, "SCORES_HELD", scores_held)
+    monkeypatch.setattr(ranking, "SCORES_HELD", scores_held)
     rng = np.random.default_rng(1)
     features = rng.normal(size=(60, 8)).astype(np.float32)
     question = behaviour.last_items(rng.integers(0, 50, 300), rng.integers(0, 60, 300), rng.integers(0, 9, 300), 60)
