@@ -14,6 +14,7 @@ import numpy as np
 from alignrec.pipeline import io
 from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.io.errors import UserError, installing, one_line
+from alignrec.pipeline.linalg.nearest import find_nearest
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.loading import Loaded
@@ -75,8 +76,8 @@ class SearchIndex(NamedTuple):
     """An encoder, and the vectors of the items that it is compared with."""
 
     encoder: Loaded
-    units: np.ndarray  # float32 [I, F]
-    directed: np.ndarray  # bool [I], which vectors are not zero
+    items: np.ndarray  # int64 [n], those whose vector is not zero
+    units: np.ndarray  # float32 [n, F]
 
 
 class Nearest:
@@ -100,9 +101,10 @@ class Nearest:
             needed = [file for file in files if file.feature_set == name or name in file.used_by]
             # files may have changed since the server verified them
             refuse_damaged(release.folder, needed)
-            vectors = io.matrix(release.features(name)["vector"])
+            units, directed = unit_rows(io.matrix(release.features(name)["vector"]))
+            items = np.flatnonzero(directed)
             encoder = ReleasedEncoders(release.folder).load(name)
-            self._loaded[name] = SearchIndex(encoder, *unit_rows(vectors))
+            self._loaded[name] = SearchIndex(encoder, items, units[items])
         return self._loaded[name]
 
     def search(self, name: str, text: str, image: bytes) -> list[dict[str, Any]]:
@@ -116,10 +118,13 @@ class Nearest:
         with self._lock:
             index = self.load_encoder(name)
             vector = _encode_query(name, index.encoder, text, image)
-        cosines = np.where(index.directed, index.units @ vector, -2.0)
-        order = np.argsort(-cosines, kind="stable")[:MAX_ANSWER_ITEMS]
-        rows = [int(row) for row in order if index.directed[row]]
-        return [self._describe_item(row, float(cosines[row])) for row in rows]
+        if not len(index.items):
+            return []
+
+        (nearest,) = find_nearest(vector[None], index.units, MAX_ANSWER_ITEMS)
+        cosines = index.units[nearest] @ vector
+        items = index.items[nearest].tolist()
+        return [self._describe_item(*pair) for pair in zip(items, cosines.tolist(), strict=True)]
 
     def _describe_item(self, row: int, cosine: float) -> dict[str, Any]:
         return {

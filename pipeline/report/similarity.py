@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alignrec.pipeline.linalg import projections
+from alignrec.pipeline.linalg.nearest import find_nearest
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.probe.questions import sample_ids
 from alignrec.pipeline.report.feature_set import FeatureSet
@@ -36,11 +37,9 @@ def find_neighbours(
     block = max(1, scores_held // engine.CORES // n)
 
     def of_block(at: int) -> np.ndarray:
-        own = rows[at : at + block]
-        # an integer key orders by score, then by id, so that ties are broken the same way on every machine
-        key = -np.rint((unit[own] @ unit.T) * 1e6).astype(np.int64) * n + np.arange(n)
-        key[np.arange(len(own)), own] = np.iinfo(np.int64).max
-        return np.sort(np.argpartition(key, k - 1, axis=1)[:, :k], axis=1).astype(np.int32)
+        searched = rows[at : at + block]
+        nearest = find_nearest(unit[searched], unit, k, searched)
+        return np.sort(nearest, axis=1).astype(np.int32)
 
     return np.concatenate(list(engine.in_threads(of_block, range(0, len(rows), block))))
 
@@ -52,9 +51,7 @@ def changed_items(
     near, at = [], [item for item, _ in items]
     for vectors in (a.vectors, b.vectors):
         unit = unit_rows(vectors)[0]
-        scores = np.rint((unit[at] @ unit.T) * 1e6)  # ties as in `find_neighbours`
-        scores[np.arange(len(at)), at] = -np.inf
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :SHOWN]
+        best = find_nearest(unit[at], unit, SHOWN, np.array(at, np.int64))
         near.append(dict(zip(at, best.tolist(), strict=True)))
     return {"a": a.name, "b": b.name, "items": items, "near_a": near[0], "near_b": near[1]}
 
