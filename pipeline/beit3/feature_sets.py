@@ -34,7 +34,7 @@ from alignrec.pipeline.encoders.registry import Encoder, Network
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.features.batching import Items
 from alignrec.pipeline.features.encode import image_facts, write_features
-from alignrec.pipeline.features.folder import ENCODER, LARGEST, SET, Facts
+from alignrec.pipeline.features.folder import ENCODER, MAX_SET_BYTES, SET, Facts
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.runtime.layout import EncoderFiles, Layout
@@ -100,7 +100,7 @@ def write_sets(run: Run, max_tokens: int) -> None:
                 run.resume(run.folder / name, inputs, settings, name, home)
                 if not (run.folder / name / SET).is_file():
                     _write_encoder(run, own, name, home, items, known)
-            facts = Facts.read(run.folder / name / SET, LARGEST)
+            facts = Facts.read(run.folder / name / SET, MAX_SET_BYTES)
             read = BEiT3Params.model_validate(facts.settings)
             network = TrainedNetwork(
                 name, facts.kind, read, run.folder / home / ENCODER, known=known

@@ -1,4 +1,7 @@
-"""Recall@K of targets among the items nearest to a user's profile. G users, I items, n pairs, C candidates, F width."""
+"""Recall@K of targets among the items nearest to a user's profile.
+
+G users, I items, n pairs, C candidates, F width.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +14,8 @@ from alignrec.pipeline.linalg.ranking import rank_targets
 from alignrec.pipeline.runtime.seeds import seed_for
 
 SHARE = 0.2  # share of items that are cold in a draw
-FEWEST = 40  # minimum cold items per draw: with fewer, Recall@20 would cover more than half of the candidates
+# minimum cold items per draw: with fewer, Recall@20 would cover more than half of the candidates
+FEWEST = 40
 # upper bound on user-item scores: 5,000 users for 20,000 items, fewer for larger catalogues
 SCORED = 100_000_000
 FEWEST_USERS = 500
@@ -28,7 +32,9 @@ class Profiles:
     candidates: np.ndarray  # int64 [C], ascending: items ranked, except those in the user's profile
 
     def recalls(self, features: np.ndarray, k: int) -> np.ndarray:
-        """Return Recall@K per user by cosine of features float32 [I, F]: float64 [G], NaN without a target."""
+        """Return Recall@K per user by cosine of features float32 [I, F]: float64 [G], NaN without a
+        target.
+        """
         ranks = rank_targets(features, self.has, self.user, self.target, self.candidates)
         users = self.has.shape[0]
         hits = np.bincount(self.user, ranks.hits(k), users)
@@ -49,7 +55,10 @@ def build_profiles(
     has: tuple[np.ndarray, np.ndarray], finds: tuple[np.ndarray, np.ndarray], who: np.ndarray, n_items: int,
     candidates: np.ndarray | None = None,
 ) -> Profiles:  # fmt: skip
-    """Build profiles of the users `who` from (user, item) pairs; items in a user's profile are never targets."""
+    """Build profiles of the users `who` from (user, item) pairs.
+
+    Items in a user's profile are never targets.
+    """
     candidates = np.arange(n_items) if candidates is None else candidates
     mine, sought = (_profile_matrix(*pairs, who, n_items) for pairs in (has, finds))
     wanted = np.zeros(n_items, np.float32)
@@ -68,7 +77,10 @@ def draw_cold_profiles(
     n_items: int,
     draws: int,
 ) -> list[Profiles]:
-    """Return draws of cold items, the candidates, which are in no profile; none if fewer than FEWEST would be cold."""
+    """Return draws of cold items, the candidates, which are in no profile.
+
+    None if fewer than FEWEST would be cold.
+    """
     items, parts = np.unique(np.r_[has[1], finds[1]]), round(1 / SHARE)
     if len(items) // parts < FEWEST:
         return []
@@ -87,8 +99,11 @@ def draw_cold_profiles(
 def cold_recalls(
     draws: Sequence[Profiles], features: np.ndarray | Callable[[np.ndarray], np.ndarray], k: int
 ) -> np.ndarray:
-    """Return Recall@K of users with a target in one of D draws: float64 [G, D], NaN without a target in that draw."""
-    # features: float32 [I, F], or a function of the cold items that learns them without their interactions
+    """Return Recall@K of users with a target in one of D draws: float64 [G, D], NaN without a
+    target in that draw.
+    """
+    # features: float32 [I, F], or a function of the cold items that learns them without their
+    # interactions
     found = [
         draw.recalls(features(draw.candidates) if callable(features) else features, k)
         for draw in draws

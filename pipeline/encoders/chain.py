@@ -1,4 +1,4 @@
-"""Encoders of combined feature sets: the parts' encoders, and maps to one vector (B items, F and W widths)."""
+"""Encoders of combined feature sets: the parts' encoders, and maps to one vector."""
 
 from __future__ import annotations
 
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     from alignrec.pipeline.encoders.chunks import Reading
     from alignrec.pipeline.encoders.registry import Encoder
 
-# MAPS: mean and map of each mapped block, and `last`, PCA over all blocks; NAME: columns and weight of each block
-MAPS, NAME = "maps.safetensors", "chain.json"
-MAX_BLOCKS, MAX_BYTES, MAX_WIDTH = (
-    64,
-    1 << 16,
-    1 << 20,
-)  # blocks, bytes of chain.json, and columns of a part
+MAPS = "maps.safetensors"  # mean and map of each mapped block, and `last`, PCA over all blocks
+NAME = "chain.json"  # columns and weight of each block
+MAX_BLOCKS = 64
+MAX_CHAIN_BYTES = 1 << 16  # of chain.json
+MAX_WIDTH = 1 << 20  # columns of a part
 
 
 class ChainBlock(Part):
@@ -49,77 +47,98 @@ class Chain(Part):
 
 
 def write(folder: Path, fit: JoinedMap) -> None:
-    tensors, blocks = dict[str, np.ndarray](), list[ChainBlock]()
-    for name, one in [*((f"block-{i}", one) for i, one in enumerate(fit.maps)), ("last", fit.last)]:
-        if one is not None:
-            tensors |= {f"{name}.mean": one.mean, f"{name}.map": np.ascontiguousarray(one.map)}
-    for block in fit.blocks:
-        columns = np.flatnonzero(block.columns)
-        first, last = int(columns[0]), int(columns[-1]) + 1
-        assert len(columns) == last - first, "the columns of a block are contiguous"
-        own = ChainBlock(
-            part=int(block.part),
-            first=first,
-            last=last,
-            weight=float(block.weight),
-            unit=block.unit,
-        )
-        blocks.append(own)
+    named_maps = [(f"block-{number}", fitted) for number, fitted in enumerate(fit.maps)]
+    tensors = {}
+    for name, fitted in [*named_maps, ("last", fit.last)]:
+        if fitted is not None:
+            tensors[f"{name}.mean"] = fitted.mean
+            tensors[f"{name}.map"] = np.ascontiguousarray(fitted.map)
+
+    blocks = [_chain_block(block) for block in fit.blocks]
     io.write_bytes(folder / MAPS, save(tensors))
     io.write_json(folder / NAME, Chain(blocks=blocks).model_dump())
 
 
+def _chain_block(block: Block) -> ChainBlock:
+    columns = np.flatnonzero(block.columns)
+    first = int(columns[0])
+    last = int(columns[-1]) + 1
+    assert len(columns) == last - first, "the columns of a block are contiguous"
+    return ChainBlock(
+        part=int(block.part), first=first, last=last, weight=float(block.weight), unit=block.unit
+    )
+
+
 def read(folder: Path, widths: Sequence[int] | None = None) -> JoinedMap:
-    """Read untrusted maps for parts of `widths`, if given; raises UserError if they do not fit or are damaged."""
-    blocks, tensors = (
-        Chain.read(folder / NAME, MAX_BYTES).blocks,
-        arrays.read_tensors(folder / MAPS),
-    )
+    """Read untrusted maps for parts of `widths`, if given.
+
+    Raises UserError if they do not fit or are damaged.
+    """
+    blocks = Chain.read(folder / NAME, MAX_CHAIN_BYTES).blocks
+    tensors = arrays.read_tensors(folder / MAPS)
     if widths is None:
-        widths = [
-            max([0, *(b.last for b in blocks if b.part == part)]) for part in range(MAX_BLOCKS)
-        ]
+        widths = _least_widths(blocks)
+
     try:
-        maps = [
-            _read_map(tensors, f"block-{i}", block.last - block.first)
-            for i, block in enumerate(blocks)
-        ]
-        joined, read = 0, set[str]()
-        for i, (block, one) in enumerate(zip(blocks, maps, strict=True)):
-            if block.part >= len(widths) or not block.first < block.last <= widths[block.part]:
-                raise UserError(
-                    f"a block of columns {block.first} to {block.last} of part {block.part}"
-                )
-            joined += block.last - block.first if one is None else one.map.shape[1]
-            read |= {f"block-{i}.mean", f"block-{i}.map"} if one else set()
-        last = _read_map(tensors, "last", joined)
-        if unknown := tensors.keys() - read - ({"last.mean", "last.map"} if last else set()):
-            raise UserError(f"an unknown map {one_line(min(unknown), 64)}")
+        return _joined_map(blocks, tensors, widths)
     except UserError as e:
-        raise UserError(
-            f"{folder}: no chain of these encoders: {e}; make or fetch it again"
-        ) from None
-    columns = [np.arange(widths[block.part]) for block in blocks]
-    within = [
-        (block.first <= own) & (own < block.last)
-        for block, own in zip(blocks, columns, strict=True)
+        fault = f"no chain of these encoders: {e}"
+        raise UserError(f"{folder}: {fault}; make or fetch it again") from None
+
+
+def _least_widths(blocks: Sequence[ChainBlock]) -> list[int]:
+    """Return the width that each part has at least."""
+    widths = [0] * MAX_BLOCKS
+    for block in blocks:
+        widths[block.part] = max(widths[block.part], block.last)
+    return widths
+
+
+def _joined_map(
+    blocks: Sequence[ChainBlock], tensors: arrays.Tensors, widths: Sequence[int]
+) -> JoinedMap:
+    maps = [
+        _read_map(tensors, f"block-{number}", block.last - block.first)
+        for number, block in enumerate(blocks)
     ]
-    return JoinedMap(
-        [Block(b.part, own, b.weight, b.unit) for b, own in zip(blocks, within, strict=True)],
-        maps,
-        last,
-    )
+    joined_width = 0
+    expected = set[str]()
+    joined = []
+    for number, (block, fitted) in enumerate(zip(blocks, maps, strict=True)):
+        if block.part >= len(widths) or not block.first < block.last <= widths[block.part]:
+            columns = f"columns {block.first} to {block.last}"
+            raise UserError(f"a block of {columns} of part {block.part}")
+
+        if fitted is None:
+            joined_width += block.last - block.first
+        else:
+            joined_width += fitted.map.shape[1]
+            expected |= {f"block-{number}.mean", f"block-{number}.map"}
+
+        column = np.arange(widths[block.part])
+        is_in_block = (block.first <= column) & (column < block.last)
+        joined.append(Block(block.part, is_in_block, block.weight, block.unit))
+
+    last = _read_map(tensors, "last", joined_width)
+    if last:
+        expected |= {"last.mean", "last.map"}
+    if unknown := tensors.keys() - expected:
+        raise UserError(f"an unknown map {one_line(min(unknown), 64)}")
+
+    return JoinedMap(joined, maps, last)
 
 
 def digests(folder: Path, parts: Sequence[str]) -> dict[str, str]:
-    """Return what the maps, and the blocks of `parts` in order, contribute to the fingerprint of a set."""
-    blocks = hashlib.sha256("\n".join([*parts, io.sha256(folder / NAME)]).encode()).hexdigest()
+    """Return what maps, and the blocks of `parts`, contribute to the fingerprint of a set."""
+    text = "\n".join([*parts, io.sha256(folder / NAME)])
+    blocks = hashlib.sha256(text.encode()).hexdigest()
     return {"weights": io.digest([folder / MAPS]), "blocks": blocks}
 
 
 def _read_map(tensors: arrays.Tensors, name: str, rows: int) -> Whitening | None:
     if f"{name}.map" not in tensors:
         return None
+
     mean = arrays.require_tensor(tensors, f"{name}.mean", rows)
     return Whitening(mean, arrays.require_tensor(tensors, f"{name}.map", rows, None))
 
@@ -128,37 +147,42 @@ class ChainEncoder:
     """Encoder that maps the vectors of several encoders to one."""
 
     def __init__(self, parts: Sequence[tuple[Encoder, Sequence[str]]], fit: JoinedMap) -> None:
-        self._parts, self._fit = parts, fit  # each encoder with the modalities that it reads
+        self._parts = parts  # each encoder with the modalities that it reads
+        self._fit = fit
         self.width = fit.width
 
     def prepare(
         self, images: Sequence[bytes] | None, texts: Sequence[str] | None
     ) -> tuple[int, list[Any]]:
-        prepared = []
+        """Return the number of items, and a batch per part: None if no item has its modalities."""
+        batches = []
         for encoder, reads in self._parts:
-            shown, written = (
-                images if "image" in reads else None,
-                texts if "text" in reads else None,
-            )
-            prepared.append(
-                None if shown is None and written is None else encoder.prepare(shown, written)
-            )
-        return len(images or texts or ()), prepared
+            part_images = images if "image" in reads else None
+            part_texts = texts if "text" in reads else None
+            has_content = part_images is not None or part_texts is not None
+            batches.append(encoder.prepare(part_images, part_texts) if has_content else None)
+
+        return len(images or texts or ()), batches
 
     def reading(self, texts: Sequence[str]) -> Reading | None:
-        readers = (
-            getattr(encoder, "reading", None) for encoder, reads in self._parts if "text" in reads
-        )
-        return next((reading(texts) for reading in readers if reading is not None), None)
+        for encoder, reads in self._parts:
+            reading = getattr(encoder, "reading", None)
+            if "text" in reads and reading is not None:
+                result: Reading | None = reading(texts)
+                return result
+
+        return None
 
     def encode(self, prepared: tuple[int, list[Any]]) -> Tensor:
         import torch
 
-        n, batches = (
-            prepared  # number of items, and a batch per part: None if no item has its modalities
-        )
-        vectors = [np.zeros((n, encoder.width), np.float32) for encoder, _ in self._parts]
-        for number, ((encoder, _), own) in enumerate(zip(self._parts, batches, strict=True)):
-            if own is not None:
-                vectors[number] = encoder.encode(own).cpu().numpy()
-        return torch.from_numpy(np.ascontiguousarray(self._fit(vectors), np.float32))
+        n_items, batches = prepared
+        vectors = []
+        for (encoder, _), batch in zip(self._parts, batches, strict=True):
+            if batch is None:
+                vectors.append(np.zeros((n_items, encoder.width), np.float32))
+            else:
+                vectors.append(encoder.encode(batch).cpu().numpy())
+
+        joined = np.ascontiguousarray(self._fit(vectors), np.float32)
+        return torch.from_numpy(joined)

@@ -26,7 +26,7 @@ from alignrec.pipeline.encoders.registry import (
     settings_facts,
 )
 from alignrec.pipeline.features.batching import HALVED, Items, encode_rows, texts_and_images
-from alignrec.pipeline.features.folder import LARGEST, READ, SET, Facts, Span, judge_quality
+from alignrec.pipeline.features.folder import MAX_SET_BYTES, READ, SET, Facts, Span, judge_quality
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.runtime import cluster
 from alignrec.pipeline.runtime.code import versions
@@ -122,7 +122,9 @@ def write_set(
                     network.folder,
                 )
             io.write_json(folder / SET, describe_set(network, own, items, load()).model_dump())
-    write_features(run, folder, Facts.read(folder / SET, LARGEST), items, load, network, done, rows)
+    write_features(
+        run, folder, Facts.read(folder / SET, MAX_SET_BYTES), items, load, network, done, rows
+    )
 
 
 def image_facts(items: Items) -> dict[str, Any]:

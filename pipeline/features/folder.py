@@ -1,4 +1,6 @@
-"""Folder of a feature set: features-*.parquet, set.json, and encoder/ with the files that encode new items."""
+"""Folder of a feature set: features-*.parquet, set.json, and encoder/ with the files that encode
+new items.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,17 @@ from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.section import Part
 
 SET = "set.json"
-LARGEST = 1 << 16  # maximum bytes of set.json
-MOST = 64  # upper bound on parts, settings and packages
+MAX_SET_BYTES = 1 << 16  # of set.json
+MAX_ENTRIES = 64  # parts, settings and packages of a set
 READ = "text"  # key in the metadata of a Parquet file under which it has `Reading.facts`
-DERIVED = ("control", "masked", "mapped", "whitened")  # kinds whose vectors may all be zero
-ZEROS = 0.5  # fraction of zero vectors above which to warn
-UNREAD = 0.25  # fraction of unknown tokens above which texts count as unread: vectors of the rest are mostly noise
-EQUAL = 1e-5  # tolerance, relative to the largest number: batch sizes change the last bits
-BLOCK = 4096  # rows read at a time
+# kinds whose vectors may all be zero: whitening turns equal vectors into zeros
+MAY_BE_ZERO = ("control", "masked", "mapped", "whitened")
+WARN_ABOVE_ZEROS = 0.5  # fraction of zero vectors
+# fraction of unknown tokens above which texts count as unread: vectors of the rest are mostly noise
+MAX_UNKNOWN = 0.25
+# tolerance for equal vectors, relative to the largest number: batch sizes change the last bits
+EQUAL_WITHIN = 1e-5
+ROWS_PER_BLOCK = 4096
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]
 Modality = Literal["image", "text"]
 
@@ -47,48 +52,51 @@ class Span(Part):
 class Facts(Part):
     """How a feature set was made: set.json, which a release ships as encoder.json."""
 
-    encoder: Annotated[str, Field(max_length=64)]  # name of the feature set
+    # name of the feature set
+    encoder: Annotated[str, Field(max_length=64)]
     # kind of encoder or combination; empty in old releases, whose set names are kinds
     kind: Annotated[str, Field(max_length=64)] = ""
-    reads: Annotated[list[Modality], Field(max_length=2)]  # empty: unknown
-    settings: Annotated[
-        dict[str, Any], Field(max_length=MOST)
-    ]  # fields of the kind's settings class
-    weights: Plain | None = None  # set whose encoder/ has the weights; null: packages have them
-    parts: Annotated[
-        list[Plain], Field(max_length=MOST)
-    ] = []  # feature sets that it is derived from, in order
-    packages: Annotated[
-        dict[Plain, str], Field(max_length=MOST)
-    ] = {}  # package with its weights -> version
-    batch_size: Annotated[
-        int, Field(ge=1, le=1 << 20)
-    ]  # items per forward pass; affects only rounding
-    image_size: Annotated[
-        int, Field(ge=1, le=1 << 16)
-    ]  # pixels, upper bound on the shorter side of stored images
-    image_quality: Annotated[int, Field(ge=1, le=95)]  # JPEG quality of stored images
+    # empty: unknown
+    reads: Annotated[list[Modality], Field(max_length=2)]
+    # fields of the kind's settings class
+    settings: Annotated[dict[str, Any], Field(max_length=MAX_ENTRIES)]
+    # set whose encoder/ has the weights; null: packages have them
+    weights: Plain | None = None
+    # feature sets that it is derived from, in order
+    parts: Annotated[list[Plain], Field(max_length=MAX_ENTRIES)] = []
+    # package with its weights -> version
+    packages: Annotated[dict[Plain, str], Field(max_length=MAX_ENTRIES)] = {}
+    # items per forward pass; affects only rounding
+    batch_size: Annotated[int, Field(ge=1, le=1 << 20)]
+    # pixels, upper bound on the shorter side of stored images
+    image_size: Annotated[int, Field(ge=1, le=1 << 16)]
+    # JPEG quality of stored images
+    image_quality: Annotated[int, Field(ge=1, le=95)]
     # identifies the vector space, as in the metadata of its files; empty in old releases
-    fingerprint: Annotated[dict[str, Any], Field(max_length=MOST)] = {}
-    portable: bool = True  # whether this folder and `packages` suffice to encode new items
+    fingerprint: Annotated[dict[str, Any], Field(max_length=MAX_ENTRIES)] = {}
+    # whether this folder and `packages` suffice to encode new items
+    portable: bool = True
     # modalities of consecutive columns; empty: all are computed from `reads`
-    spans: Annotated[list[Span], Field(max_length=2 * MOST)] = []
-    model: Annotated[
-        dict[str, Any], Field(max_length=MOST)
-    ] = {}  # provenance of third-party models
+    spans: Annotated[list[Span], Field(max_length=2 * MAX_ENTRIES)] = []
+    # provenance of third-party models
+    model: Annotated[dict[str, Any], Field(max_length=MAX_ENTRIES)] = {}
 
     @property
     def network(self) -> str:
         return self.kind or self.encoder
 
     def space(self) -> dict[str, Any]:
-        """Return what these facts contribute to the fingerprint; weights, maps, parts and models add to it."""
+        """Return what these facts contribute to the fingerprint.
+
+        Weights, maps, parts and models add to it.
+        """
+        space: dict[str, Any] = {"kind": self.network, "reads": list(self.reads)}
         # the vector space depends neither on precision nor on the library's version
-        settings = {key: value for key, value in self.settings.items() if key != "precision"}
-        packages = {name: f"{name} {version}" for name, version in self.packages.items()}
-        images = {"image_size": self.image_size, "image_quality": self.image_quality}
-        own = {"kind": self.network, "reads": list(self.reads)} | settings | packages
-        return own | (images if "image" in self.reads else {})
+        space |= {key: value for key, value in self.settings.items() if key != "precision"}
+        space |= {name: f"{name} {version}" for name, version in self.packages.items()}
+        if "image" in self.reads:
+            space |= {"image_size": self.image_size, "image_quality": self.image_quality}
+        return space
 
     def with_space(self, space: Mapping[str, Any]) -> Facts:
         return self.model_copy(update={"fingerprint": self.space() | dict(space)})
@@ -106,14 +114,13 @@ class FeatureSet:
         """Open a feature set; raises UserError if no stage has written it."""
         folder = layout.features(name)
         if not (folder / SET).is_file():
-            raise UserError(
-                f"{folder}: no feature set '{name}' of {layout.dataset}; list it in the parameters, run `dvc repro`"
-            )
+            where = f"{folder}: no feature set '{name}' of {layout.dataset}"
+            raise UserError(f"{where}; list it in the parameters, run `dvc repro`")
         return cls(name, folder)
 
     @cached_property
     def facts(self) -> Facts:
-        return Facts.read(self.folder / SET, LARGEST)
+        return Facts.read(self.folder / SET, MAX_SET_BYTES)
 
     @property
     def encoder(self) -> Path:
@@ -139,7 +146,8 @@ class FeatureSet:
 
     def vectors(self) -> Iterator[np.ndarray]:
         """Yield the vectors of each shard in item order, float32 [n, F]."""
-        yield from (io.matrix(self.read(number)["vector"]) for number in range(len(self.shards)))
+        for number in range(len(self.shards)):
+            yield io.matrix(self.read(number)["vector"])
 
     def distinguishes(self) -> bool:
         items, _, equal = count_vectors(_vectors_with_content(self.shards))
@@ -147,7 +155,9 @@ class FeatureSet:
 
 
 def feature_rows(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: Any) -> pa.Table:
-    """Return rows of schema features(F) from vectors, float32 [n, F], and flags, bool [n], null if unknown."""
+    """Return rows of schema features(F) from vectors, float32 [n, F], and flags, bool [n], null if
+    unknown.
+    """
     columns = {
         "item_id": ids["item_id"],
         "asin": ids["asin"],
@@ -169,86 +179,120 @@ def text_shares(files: Iterable[Path]) -> Shares | None:
     sums = Counter[str]()
     for path in files:
         sums.update(io.record(path).get(READ, {}))
-    return (
-        Shares(*(sums[name] / sums["items"] for name in Shares._fields)) if sums["items"] else None
-    )
+    if not sums["items"]:
+        return None
+
+    return Shares(*(sums[name] / sums["items"] for name in Shares._fields))
 
 
 def judge_quality(
     facts: Facts, shards: Sequence[Path], file: Path | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return facts about a set for run.json, and warnings; raises UserError if all vectors are zero."""
-    name, warnings = facts.encoder, list[str]()
-    note: dict[str, Any] = (
-        {"encoder": {"dim": io.width(shards[0].parent)} | facts.model} if facts.model else {}
-    )
+    """Return facts about a set for run.json, and warnings.
+
+    Raises UserError if all vectors are zero.
+    """
+    name = facts.encoder
+    note: dict[str, Any] = {}
+    if facts.model:
+        note["encoder"] = {"dim": io.width(shards[0].parent)} | facts.model
+
+    warnings = []
     if shares := text_shares(shards):
         note |= {"text_read": round(shares.read, 4), "text_cut": round(shares.cut, 4)}
-        if shares.cut:
-            warnings.append(
-                f"{name}: reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of texts are cut"
-            )
-        if shares.unknown > UNREAD:
-            why = f"{name}: cannot read {shares.unknown:.0%} of a text on average"
-            hint = f"add an encoder of its language, such as `{MULTILINGUAL}`, and list it in encode.encoders"
-            warnings.append(f"{why}; {hint}")
+        warnings += [f"{name}: {problem}" for problem in describe_reading(shares)]
+
     items, zero, equal = count_vectors(_vectors_with_content(shards))
-    # whitening turns equal vectors into zeros
-    if items and zero == items and not facts.parts and facts.kind not in DERIVED:
-        where = file or name
+    if items and zero == items and not facts.parts and facts.kind not in MAY_BE_ZERO:
         raise UserError(
-            f"{where}: all {items:,} items with content have a vector of zeros; correct or leave it out"
+            f"{file or name}: all {items:,} items with content have a vector of zeros; "
+            "correct or leave it out"
         )
+
     if items > 1 and equal and zero < items:
         warnings.append(f"{name}: all {items:,} items with content have the same vector")
-    elif zero > ZEROS * items:
+    elif zero > WARN_ABOVE_ZEROS * items:
         warnings.append(f"{name}: {zero:,} of {items:,} items with content have a vector of zeros")
+
     return {name: note} if note else {}, warnings
+
+
+def describe_reading(shares: Shares) -> list[str]:
+    """Return what an encoder did not read of the texts."""
+    problems = []
+    if shares.cut:
+        average = f"reads {shares.read:.0%} of a text on average"
+        problems.append(f"{average}; {shares.cut:.0%} of texts are cut")
+    if shares.unknown > MAX_UNKNOWN:
+        problems.append(
+            f"cannot read {shares.unknown:.0%} of a text on average; add an encoder of its "
+            f"language, such as `{MULTILINGUAL}`, and list it in encode.encoders"
+        )
+    return problems
 
 
 def joinable_blocks(
     parts: Sequence[FeatureSet], distinct: Sequence[bool], image: float
 ) -> list[Block]:
-    """Return the blocks of `distinct` parts, without texts that their encoder cannot read unless no others are left."""
-    blocks = []  # image-only ones of weight `image`, and others of weight 1
+    """Return the blocks of `distinct` parts: image-only ones of weight `image`, others of weight 1.
+
+    Texts that their encoder cannot read are left out unless no other blocks are left.
+    """
+    blocks = []
+    readable = []
     for number, part in enumerate(parts):
-        pictured = np.concatenate(
-            [np.repeat([*span.reads] == ["image"], span.width) for span in part.spans]
-        )
-        for columns, weight in ((~pictured, 1.0), (pictured, image)):
-            if distinct[number] and columns.any():
-                blocks.append(Block(number, columns, weight))
-    shares = [text_shares(part.shards) for part in parts]
-    reads = [of is None or of.unknown <= UNREAD for of in shares]
-    written = [
-        np.concatenate([np.repeat([*span.reads] == ["text"], span.width) for span in part.spans])
-        for part in parts
-    ]
-    read = [
-        block
-        for block in blocks
-        if reads[block.part] or not written[block.part][block.columns].all()
-    ]
-    return read or blocks
+        if not distinct[number]:
+            continue
+
+        shares = text_shares(part.shards)
+        is_read = shares is None or shares.unknown <= MAX_UNKNOWN
+        of_images = columns_read_from(part, "image")
+        of_texts = columns_read_from(part, "text")
+        for columns, weight in ((~of_images, 1.0), (of_images, image)):
+            if columns.any():
+                block = Block(number, columns, weight)
+                blocks.append(block)
+                if is_read or not of_texts[columns].all():
+                    readable.append(block)
+
+    return readable or blocks
+
+
+def columns_read_from(part: FeatureSet, modality: Modality) -> np.ndarray:
+    """Return which columns are computed from this modality and no other, bool [F]."""
+    spans = [np.repeat([*span.reads] == [modality], span.width) for span in part.spans]
+    return np.concatenate(spans)
 
 
 def differ(vectors: np.ndarray) -> bool:
     """Return whether any two nonzero rows of [I, F] differ."""
-    blocks = (vectors[start : start + BLOCK] for start in range(0, len(vectors), BLOCK))
-    return not count_vectors(block[block.any(axis=1)] for block in blocks)[2]
+
+    def nonzero_blocks() -> Iterator[np.ndarray]:
+        for start in range(0, len(vectors), ROWS_PER_BLOCK):
+            block = vectors[start : start + ROWS_PER_BLOCK]
+            yield block[block.any(axis=1)]
+
+    _, _, equal = count_vectors(nonzero_blocks())
+    return not equal
 
 
 def count_vectors(blocks: Iterable[np.ndarray]) -> tuple[int, int, bool]:
     """Return the number of vectors, the number of zero vectors, and whether all are equal."""
-    items, zero, equal = 0, 0, True
+    items = 0
+    zero = 0
+    equal = True
     first: np.ndarray | None = None
     for vectors in blocks:
         if not len(vectors):
             continue
-        first = vectors[0] if first is None else first
+
+        if first is None:
+            first = vectors[0]
         items += len(vectors)
         zero += int((~vectors.any(axis=1)).sum())
-        equal = equal and bool(np.abs(vectors - first).max() <= EQUAL * np.abs(first).max())
+        largest_difference = np.abs(vectors - first).max()
+        equal = equal and bool(largest_difference <= EQUAL_WITHIN * np.abs(first).max())
+
     return items, zero, equal
 
 
@@ -256,4 +300,5 @@ def _vectors_with_content(paths: Iterable[Path]) -> Iterator[np.ndarray]:
     for path in paths:
         rows = pq.read_table(path, columns=["has_image", "has_text", "vector"])
         nothing = pc.and_kleene(pc.invert(rows["has_image"]), pc.invert(rows["has_text"]))
-        yield io.matrix(rows.filter(pc.invert(nothing).fill_null(True))["vector"])
+        has_content = pc.invert(nothing).fill_null(True)
+        yield io.matrix(rows.filter(has_content)["vector"])

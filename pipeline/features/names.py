@@ -1,4 +1,6 @@
-"""Feature sets that parameters declare for a dataset: names, kinds, parts, and what each may be used for."""
+"""Feature sets that parameters declare for a dataset: names, kinds, parts, and what each may be
+used for.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ Definitions = Mapping[str, Mapping[str, Any]]  # section `combine.sets`
 
 
 def definition_of(definitions: Definitions, name: str) -> Mapping[str, Any]:
-    """Return the kind and settings of a combination; `<set>-<modality>-masked` needs no settings."""
+    """Return the kind and settings of a combination.
+
+    `<set>-<modality>-masked` needs no settings.
+    """
     declared = definitions.get(name, {})
     if "kind" not in declared and name not in KINDS:
         for modality in MODALITIES:
@@ -175,7 +180,9 @@ class DeclaredSets:
         return any(kind.refit for kind in kinds if kind)
 
     def can_refit(self, name: str) -> bool:
-        """Return whether a set can relearn without some interactions: its parts must not depend on them."""
+        """Return whether a set can relearn without some interactions: its parts must not depend on
+        them.
+        """
         kind = kind_of(self.combined, name)
         if kind is None or kind.refit is None:
             return False
@@ -201,7 +208,8 @@ class DeclaredSets:
         kind = kind_of(self.combined, name)
         if kind and kind.is_ceiling and name != kind.name:
             raise UserError(
-                f"'combine.sets.{name}': a set of kind '{kind.name}' is called {kind.name}; rename it"
+                f"'combine.sets.{name}': a set of kind '{kind.name}' is called {kind.name}; "
+                "rename it"
             )
         if name in parts:
             raise UserError(f"'{where}': it is a part of itself")

@@ -48,8 +48,9 @@ def gemm_rate(precision: str, seconds: float = SECONDS) -> float:
 
 def gemm(x: Tensor, y: Tensor) -> Tensor:
     """Return x [M, K] @ y.T [K, N], without gradient."""
-    # torch uses MKL for float32, but oneDNN is faster on AMD EPYC: by a fifth on Zen 4, 450 instead of 210 GFLOP/s on
-    # two cores of a later one. It compiles a kernel per shape, in milliseconds, so shapes should repeat.
+    # torch uses MKL for float32, but oneDNN is faster on AMD EPYC: by a fifth on Zen 4, 450 instead
+    # of 210 GFLOP/s on two cores of a later one. It compiles a kernel per shape, in milliseconds,
+    # so shapes should repeat.
     if by_onednn(x.device, x.dtype):
         if not (y.is_contiguous() or y.T.is_contiguous()):
             y = y.contiguous()  # its path for strided rows takes seconds
@@ -62,7 +63,8 @@ def by_onednn(device: torch.device, dtype: torch.dtype) -> bool:
         return False
 
     if dtype == torch.bfloat16:
-        # oneDNN picks its instructions itself, whatever ATen's capability, and raises where it has none for bfloat16
+        # oneDNN picks its instructions itself, whatever ATen's capability, and raises where it has
+        # none for bfloat16
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
     return dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")

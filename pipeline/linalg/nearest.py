@@ -15,7 +15,8 @@ def find_nearest(
 
     Queries have length 1, float32 [n, F]; `left_out`, int [n], is a row that comes last for its query, such as itself.
     """
-    # an integer key orders by cosine, then by row, so that ties are broken the same way on every machine
+    # an integer key orders by cosine, then by row, so that ties are broken the same way on every
+    # machine
     steps = np.rint((queries @ units.T) * STEPS_PER_COSINE).astype(np.int64)
     keys = np.arange(len(units)) - steps * len(units)
     if left_out is not None:

@@ -86,7 +86,10 @@ def _silence_stdout() -> Iterator[None]:
 
 
 def train_index(sample: np.ndarray, n: int, codes: str) -> Any:
-    """Train an empty inverted file for n rows with 4 sqrt(n) k-means cells; `codes`: FAISS's encoding, such as SQ8."""
+    """Train an empty inverted file for n rows with 4 sqrt(n) k-means cells.
+
+    `codes`: FAISS's encoding, such as SQ8.
+    """
     cells = max(1, min(round(4 * n**0.5), len(sample) // POINTS))
     index: Any = faiss.index_factory(
         sample.shape[1], f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT
@@ -123,7 +126,10 @@ class Inverted:
     """On-disk index of a catalogue, 5 bytes per vector component."""
 
     def __init__(self, parts: Iterable[np.ndarray], width: int, folder: Path) -> None:
-        """Index float32 [b, F] blocks in order; `directed`, bool [N], marks rows with a direction."""
+        """Index float32 [b, F] blocks in order.
+
+        `directed`, bool [N], marks rows with a direction.
+        """
         path, usable = folder / "units.f32", []
         with path.open("wb") as file:
             for part in parts:
@@ -157,7 +163,9 @@ class Inverted:
         )
 
     def search(self, rows: np.ndarray, k: int, probes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return exact cosines and rows, [n, K], of the nearest rows in the probed cells, itself first; -1: none."""
+        """Return exact cosines and rows, [n, K], of the nearest rows in the probed cells, itself
+        first; -1: none.
+        """
         self.index.nprobe = probes
         self.index.max_codes = (
             CROWDED * probes * max(CANDIDATES * k, self.index.ntotal // self.index.nlist)
@@ -185,7 +193,10 @@ class Inverted:
         return cosines, ids
 
     def choose_probes(self, k: int, required: bool = True) -> SearchSettings:
-        """Increase the number of probes until RECALL is reached; UserError if a quarter of the cells is too few."""
+        """Increase the number of probes until RECALL is reached.
+
+        UserError if a quarter of the cells is too few.
+        """
         usable, cells = np.flatnonzero(self.directed), self.index.nlist
         rows = usable[np.sort(np.random.default_rng(1).permutation(len(usable))[:QUERIES])]
         # the exact cosine of each row's Kth neighbour, itself included
@@ -241,7 +252,9 @@ def search_inverted(
 def _edge_table(
     items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, lone: np.ndarray
 ) -> pa.Table:
-    """Return EDGES, sorted, from items [N], cosines and ids [N, K], with -1 for none, and isolated items [M]."""
+    """Return EDGES, sorted, from items [N], cosines and ids [N, K], with -1 for none, and isolated
+    items [M].
+    """
     rows, ranks = np.nonzero(ids >= 0)
     item = np.concatenate([items[rows], lone])
     table = {
@@ -258,7 +271,9 @@ def _edge_table(
 
 
 def _search_exact(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return cosines and rows, [N, K], of the exact nearest rows of `units` [N, F], the row itself first."""
+    """Return cosines and rows, [N, K], of the exact nearest rows of `units` [N, F], the row itself
+    first.
+    """
     n = len(units)
     cosines, ids = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
     if not n:
@@ -303,7 +318,10 @@ def has_gpu() -> bool:
 
 
 def _on_gpu(index: faiss.Index, rows: int, k: int) -> faiss.Index:
-    """Copy an IndexFlat to the first GPU; return it unchanged without a GPU or if it does not fit."""
+    """Copy an IndexFlat to the first GPU.
+
+    Return it unchanged without a GPU or if it does not fit.
+    """
     if not has_gpu():
         return index
     needed = rows * (4 * index.d + 8)

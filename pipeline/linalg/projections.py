@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 ROWS, ROWS_CHECKED = 8192, 1 << 16  # rows processed at once, to bound memory
-# share of the mean variance added to every variance, so that directions of low variance are not amplified
+# share of the mean variance added to every variance, so that directions of low variance are not
+# amplified
 FLOOR = 1e-3
 Seed = int | Sequence[int]  # s and [s, 0] give the same draws
 # defaults of joined blocks: width, power, and weight of image-only vectors; others weigh 1
@@ -29,7 +29,10 @@ Parts = Callable[[], Iterable[Sequence[np.ndarray]]]
 
 
 def unit_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows [N, D] scaled to length 1, float32, and which have a finite length > 0, bool [N]; others are zero."""
+    """Return rows [N, D] scaled to length 1, float32, and which have a finite length > 0, bool [N].
+
+    Others are zero.
+    """
     x = np.asarray(x, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         length = np.linalg.norm(x, axis=1)
@@ -57,7 +60,9 @@ def random_vectors(items: int, width: int, seed: Seed) -> np.ndarray:
 
 
 def shuffled_order(items: int, seed: Seed) -> np.ndarray:
-    """Return a permutation, int64 [I], that is one random cycle, so that no item keeps its own vector."""
+    """Return a permutation, int64 [I], that is one random cycle, so that no item keeps its own
+    vector.
+    """
     order = np.random.default_rng(seed).permutation(items)
     source = np.empty(items, np.int64)
     source[order] = np.roll(order, 1)
@@ -65,7 +70,9 @@ def shuffled_order(items: int, seed: Seed) -> np.ndarray:
 
 
 def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
-    """Return at most `width` right singular vectors of float64 [n, m], largest first: float64 [m, W]."""
+    """Return at most `width` right singular vectors of float64 [n, m], largest first: float64 [m,
+    W].
+    """
     from scipy.sparse.linalg import svds
 
     start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
@@ -83,7 +90,8 @@ class Whitening(NamedTuple):
     """The affine map `(x - mean) @ map` (as in BERT-whitening, arXiv 2103.15316)."""
 
     mean: np.ndarray  # float32 [D]
-    # float32 [D, D], symmetric (ZCA), hence independent of the signs of eigenvectors; [D, W] from `fit_pca`
+    # float32 [D, D], symmetric (ZCA), hence independent of the signs of eigenvectors; [D, W] from
+    # `fit_pca`
     map: np.ndarray
 
     def apply(self, x: np.ndarray) -> np.ndarray:
@@ -92,7 +100,8 @@ class Whitening(NamedTuple):
             return np.where(x.any(axis=1, keepdims=True), (x - self.mean) @ self.map, np.float32(0))
 
 
-# CLS vectors share a large mean and vary mostly along a few directions, which would dominate every cosine
+# CLS vectors share a large mean and vary mostly along a few directions, which would dominate every
+# cosine
 def fit_whitening(x: np.ndarray) -> Whitening:
     """Fit to vectors [n, D]; vectors without variance are only centred."""
     mean = x.sum(axis=0, dtype=np.float64) / max(1, len(x))
@@ -106,7 +115,9 @@ def fit_whitening(x: np.ndarray) -> Whitening:
 
 
 def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float = 1) -> Whitening:
-    """Fit PCA, scaled by sd^-power, to the non-zero vectors in `blocks`, float32 [b, D] each, which are read twice."""
+    """Fit PCA, scaled by sd^-power, to the non-zero vectors in `blocks`, float32 [b, D] each, which
+    are read twice.
+    """
     from scipy import linalg  # takes 0.3 s to import, and is only needed to fit
 
     with threadpool_limits(1):  # the order of sums decides the last bits
@@ -134,7 +145,9 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float
 
 
 def whiten_rows(x: np.ndarray, width: int, power: float = 1) -> np.ndarray:
-    """Fit `fit_pca` to vectors and apply it: float32 [n, D] -> [n, W], memory-mapped from an unlinked file."""
+    """Fit `fit_pca` to vectors and apply it: float32 [n, D] -> [n, W], memory-mapped from an
+    unlinked file.
+    """
     blocks = [x[start : start + ROWS] for start in range(0, len(x), ROWS)]
     return memory_map(map(fit_pca(lambda: blocks, width, power).apply, blocks))
 
@@ -179,16 +192,25 @@ class JoinedMap:
 def fit_blocks(
     parts: Parts, blocks: Sequence[Block], width: int, power: float, reduced: bool = True
 ) -> JoinedMap:
-    """Fit PCA to `width` directions at most per block, scaled by sd^-power; if `reduced`, also to the concatenation."""
+    """Fit PCA to `width` directions at most per block, scaled by sd^-power.
 
-    def columns_of(block: Block) -> Iterator[np.ndarray]:
-        return (x[block.part][:, block.columns] for x in parts())
+    If `reduced`, also to the concatenation.
+    """
+    maps: list[Whitening] = []
+    for block in blocks:
 
-    maps = [fit_pca(partial(columns_of, block), width, power) for block in blocks]
+        def read_block(block: Block = block) -> Iterator[np.ndarray]:
+            for batch in parts():
+                yield batch[block.part][:, block.columns]
+
+        maps.append(fit_pca(read_block, width, power))
+
     joined = JoinedMap(blocks, maps)
-    return (
-        replace(joined, last=fit_pca(lambda: map(joined, parts()), width, 0)) if reduced else joined
-    )
+    if not reduced:
+        return joined
+
+    last = fit_pca(lambda: map(joined, parts()), width, 0)
+    return replace(joined, last=last)
 
 
 def concatenation_map(widths: Sequence[int]) -> JoinedMap:
@@ -208,7 +230,8 @@ class Shape(NamedTuple):
     """Geometry of one feature set."""
 
     width: int
-    # exp of the entropy of the normalised singular values after centring (Roy and Vetterli 2007), 1 .. F
+    # exp of the entropy of the normalised singular values after centring (Roy and Vetterli 2007), 1
+    # .. F
     effective_rank: float
     mean_cosine: float  # over pairs of distinct items; 0 if isotropic, 1 if all are parallel
     zero_rows: int  # items whose vector is zero or not finite
@@ -234,7 +257,9 @@ def measure_shape(features: np.ndarray, spectrum: np.ndarray) -> Shape:
 def linear_cka(
     a: np.ndarray, b: np.ndarray, spectrum_a: np.ndarray, spectrum_b: np.ndarray
 ) -> float:
-    """Return linear CKA of [I, F] and [I, G]: ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F) (Kornblith et al. 2019)."""
+    """Return linear CKA of [I, F] and [I, G]: ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F) (Kornblith
+    et al. 2019).
+    """
     scale = np.linalg.norm(spectrum_a) * np.linalg.norm(spectrum_b)
     return (
         float((_cross_product(a - a.mean(axis=0), b - b.mean(axis=0)) ** 2).sum() / scale)

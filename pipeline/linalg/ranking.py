@@ -1,4 +1,7 @@
-"""Rank of targets among candidates by the mean cosine to a set of items. I items, N sets, n targets, F width."""
+"""Rank of targets among candidates by the mean cosine to a set of items.
+
+I items, N sets, n targets, F width.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from alignrec.pipeline.runtime import engine
 if TYPE_CHECKING:
     from scipy import sparse
 
-TIE = 1e-6  # cosines within this are equal: features have single precision, and products of equal rows differ by less
-# Scores (float64) in memory at a time, of all threads, without effect on results. Small blocks are faster, as the
-# sparse product gathers their rows, which should fit the processor's cache.
+# cosines within this are equal: features have single precision, and products of equal rows differ
+# by less
+TIE = 1e-6
+# Scores (float64) in memory at a time, of all threads, without effect on results. Small blocks are
+# faster, as the sparse product gathers their rows, which should fit the processor's cache.
 SCORES_HELD = 1 << 23
 SCORES_COMPARED = 1 << 17  # at a time, which fit the cache
 
@@ -26,7 +31,9 @@ class Ranks(NamedTuple):
     tied: np.ndarray  # int64 [n], the target included
 
     def hits(self, k: int) -> np.ndarray:
-        """Return the probability of the target to be among the K best, float64 [n], if ties are in random order."""
+        """Return the probability of the target to be among the K best, float64 [n], if ties are in
+        random order.
+        """
         probability: np.ndarray = np.clip((k - self.better) / self.tied, 0, 1)
         return probability
 
@@ -51,7 +58,8 @@ def rank_targets(
     def sum_members(sets: np.ndarray) -> np.ndarray:
         return weights[sets] @ units if sums is None else sums[sets]
 
-    # sums of the members' cosines to the target, which may differ by rounding from the same products below
+    # sums of the members' cosines to the target, which may differ by rounding from the same
+    # products below
     score = np.empty(len(targets))
     pairs_held = max(1, SCORES_HELD // features.shape[1])
     for start in range(0, len(targets), pairs_held):

@@ -13,7 +13,9 @@ from alignrec.pipeline.linalg.sparse import Sparse
 
 
 class Filter:
-    """Item-item score matrix, float32 [I, I]: row j is the contribution of item j in a history to the scores."""
+    """Item-item score matrix, float32 [I, I]: row j is the contribution of item j in a history to
+    the scores.
+    """
 
     def __init__(self, matrix: Tensor, kept: Tensor | None = None) -> None:
         self.matrix = matrix
@@ -38,7 +40,9 @@ Vectors: TypeAlias = Union[np.ndarray, Tensor, sp.csr_array, Filter]  # noqa: UP
 
 
 def select_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return values and columns of the K largest per row, ties by lowest column, which torch.topk does not define."""
+    """Return values and columns of the K largest per row, ties by lowest column, which torch.topk
+    does not define.
+    """
     values, ids = torch.topk(scores, min(k + 1, scores.shape[1]))
     if values.shape[1] > k:
         tied_rows = torch.nonzero(values[:, k - 1] == values[:, k])[:, 0]  # a tie spans the cut-off

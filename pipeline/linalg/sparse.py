@@ -57,9 +57,11 @@ def _csr_tensors(
 
 
 def spmm(rows: Sequence[Tensor], x: Tensor) -> Tensor:
-    """Multiply a CSR matrix (starts int32 [M + 1], columns int32 [E], weights float [E]) by x [N, D]: [M, D]."""
-    # embedding_bag sums each row in one thread in a fixed order on every device, and is the fastest on CPU: 118,551
-    # non-zeros x 64 on one core take 0.6 ms, SciPy's CSR 3.5 ms
+    """Multiply a CSR matrix (starts int32 [M + 1], columns int32 [E], weights float [E]) by x [N,
+    D]: [M, D].
+    """
+    # embedding_bag sums each row in one thread in a fixed order on every device, and is the fastest
+    # on CPU: 118,551 non-zeros x 64 on one core take 0.6 ms, SciPy's CSR 3.5 ms
     start, columns, weights = rows
     x = x.contiguous()
     return torch.embedding_bag(
@@ -81,7 +83,10 @@ class _Product(torch.autograd.Function):
 
 
 class SparsityPattern:
-    """Rows and columns [E] of a sparse matrix, whose values are arguments of each call; sums are deterministic."""
+    """Rows and columns [E] of a sparse matrix, whose values are arguments of each call.
+
+    Sums are deterministic.
+    """
 
     def __init__(
         self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], device: torch.device
@@ -102,11 +107,17 @@ class SparsityPattern:
         return other
 
     def product(self, weights: Tensor, x: Tensor) -> Tensor:
-        """Return the matrix with values `weights` [E] times x [N, D]: [M, D]; differentiable in both."""
+        """Return the matrix with values `weights` [E] times x [N, D]: [M, D].
+
+        Differentiable in both.
+        """
         return _Weighted.apply(weights, x, self)
 
     def dots(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return x[row] . y[column] of every edge, [E], for x [M, D] and y [N, D]; differentiable in both."""
+        """Return x[row] . y[column] of every edge, [E], for x [M, D] and y [N, D].
+
+        Differentiable in both.
+        """
         return _Dots.apply(x, y, self)
 
     def softmax(self, scores: Tensor) -> Tensor:

@@ -49,14 +49,17 @@ def ask_last_items(data: Data) -> Questions | str:
 def last_items(
     user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items: int
 ) -> Questions:
-    """Return the questions of zero-shot, from interactions [n] in any order: earlier items -> last item."""
+    """Return the questions of zero-shot, from interactions [n] in any order: earlier items -> last
+    item.
+    """
     # a repeated (user, item) pair counts at its first time
     order = np.lexsort((timestamp, item, user))
     user, item, timestamp = user[order], item[order], timestamp[order]
     first = np.r_[True, (user[1:] != user[:-1]) | (item[1:] != item[:-1])][: len(user)]
     user, item, timestamp = user[first], item[first], timestamp[first]
 
-    # each item of a user's last second is the target once, which averages over all orders of equal times
+    # each item of a user's last second is the target once, which averages over all orders of equal
+    # times
     starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]][: len(user)])
     sizes = np.diff(np.r_[starts, len(user)])
     latest = np.repeat(np.maximum.reduceat(timestamp, starts) if len(starts) else timestamp, sizes)

@@ -28,7 +28,9 @@ class ColdItems:
     draws: Sequence[Profiles]  # profiles exclude the cold items, which are the candidates
 
     def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
-        """Return Recall@K of each user in each draw: float64 [G, D], NaN where a user has no target."""
+        """Return Recall@K of each user in each draw: float64 [G, D], NaN where a user has no
+        target.
+        """
         return profiles.cold_recalls(self.draws, features if refit is None else refit, K)
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:

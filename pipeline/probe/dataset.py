@@ -40,7 +40,9 @@ def judge_dataset(run: Run, names: Sequence[str]) -> dict[str, Any]:
 def find_refits(
     layout: Layout, declared: DeclaredSets, names: Sequence[str]
 ) -> dict[str, Refit | None]:
-    """Return the refits of sets that learn from train interactions, None for those that cannot be refitted."""
+    """Return the refits of sets that learn from train interactions, None for those that cannot be
+    refitted.
+    """
     refits: dict[str, Refit | None] = {}
     for name in names:
         kind = kind_of(declared.combined, name)

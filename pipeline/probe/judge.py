@@ -22,8 +22,9 @@ from alignrec.pipeline.runtime import engine
 from alignrec.schemas import TRAIN, VALID
 
 RAW = "raw"
-# A large common mean dominates every cosine, and full whitening amplifies noise in directions of little variance, so
-# validation chooses: form -> exponent of the sd by which directions are divided after centring and PCA; None: raw
+# A large common mean dominates every cosine, and full whitening amplifies noise in directions of
+# little variance, so validation chooses: form -> exponent of the sd by which directions are divided
+# after centring and PCA; None: raw
 POWERS = {RAW: None, "relaxed": 0.5, "whitened": 1.0}
 UNCHOSEN = "whitened"  # without validation interactions
 VALID_K = 20
@@ -47,7 +48,10 @@ class Processing:
     """Processes feature sets one at a time and records the chosen forms."""
 
     def __init__(self, data: Data, width: int) -> None:
-        """Choose forms by predicting validation items from train items, if there are any; `width` is the maximum."""
+        """Choose forms by predicting validation items from train items, if there are any.
+
+        `width` is the maximum.
+        """
         user, item, split = (
             data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split")
         )
@@ -60,7 +64,10 @@ class Processing:
         self.figures: dict[str, dict[str, float]] = {}  # feature set -> form -> valid recall@K
 
     def process(self, name: str, x: np.ndarray, chooses: bool = True) -> np.ndarray:
-        """Return vectors in the best form on validation, the first on ties; unchanged unless `chooses`."""
+        """Return vectors in the best form on validation, the first on ties.
+
+        Unchanged unless `chooses`.
+        """
         if not chooses or self.valid is None:
             self.chosen[name] = UNCHOSEN if chooses else RAW
             return transform_vectors(x, self.chosen[name], self.width)
@@ -180,7 +187,8 @@ def judge_sets(
     with threadpool_limits(
         1
     ):  # sets share the processors, and the number of threads changes the order of sums
-        pa.default_memory_pool().release_unused()  # of reading the table, which may take more memory than the tasks
+        # of reading the table, which may take more memory than the tasks
+        pa.default_memory_pool().release_unused()
         tasks, processing, refits = build_tasks(data), Processing(data, width), data.refits
         del data
         pa.default_memory_pool().release_unused()

@@ -19,7 +19,8 @@ from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.probe.registry import Data, Probe, Refit
 
 GIB = 1.5  # upper bound on the I x I matrix: 20,000 items
-# validation chooses the ridge of EASE, then how L3AE divides it between |B|^2 and |B - S|^2; share 0 is EASE itself
+# validation chooses the ridge of EASE, then how L3AE divides it between |B|^2 and |B - S|^2; share
+# 0 is EASE itself
 RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # a user's row weighs 1
 SHARES = (0.3, 0.7, 1.0)  # shares of the ridge on |B - S|^2, S the content model
 CONTENT_RIDGES = (1.0, 10.0, 100.0)  # ridges of the content model, whose rows have unit length
@@ -104,7 +105,9 @@ class LinearCF:
 
     @cached_property
     def ease(self) -> tuple[float, float, np.ndarray]:
-        """The highest mean valid recall, its l2 (the first on ties), and (X^T X + l2)^-1, float32 [I, I]."""
+        """The highest mean valid recall, its l2 (the first on ties), and (X^T X + l2)^-1, float32
+        [I, I].
+        """
         from alignrec.pipeline.models import ease
 
         best = -1.0, 0.0, np.empty(0)
@@ -128,7 +131,10 @@ class LinearCF:
 
     @cached_property
     def _kept_products(self) -> dict[Judged, list[np.ndarray]]:
-        """Products h P of all blocks, shared by all feature sets; empty if they would take too much memory."""
+        """Products h P of all blocks, shared by all feature sets.
+
+        Empty if they would take too much memory.
+        """
         users = sum(one.history.shape[0] for blocks in self.user_blocks.values() for one in blocks)
         if users * self.split.n_items > HELD:
             return {}
@@ -169,7 +175,10 @@ class LinearCF:
         factors: tuple[np.ndarray, np.ndarray],
         shares: Sequence[float],
     ) -> list[np.ndarray]:
-        """Return recalls [N] at each share; off the diagonal L3AE's matrix is P diag(c) + Y V^T (ease.py)."""
+        """Return recalls [N] at each share.
+
+        Off the diagonal L3AE's matrix is P diag(c) + Y V^T (ease.py).
+        """
         (y, v), (_, ridge, inverse) = factors, self.ease
         own, p, drawn = -(w * v).sum(1), inverse.diagonal(), (y * v).sum(1)
         distil = [share * ridge for share in shares]

@@ -8,4 +8,6 @@ class Probe(Section):
 
     ks: list[Positive] = [5, 10, 20, 50]
     width: Positive = 128
-    """maximum width of processed sets, which are reduced by PCA and relaxed or whitened, whichever is best on valid"""
+    """maximum width of processed sets, which are reduced by PCA and relaxed or whitened, whichever
+    is best on valid
+    """

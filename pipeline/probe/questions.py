@@ -17,7 +17,8 @@ from alignrec.pipeline.linalg.ranking import rank_targets
 if TYPE_CHECKING:
     from scipy import sparse
 
-COSINES = 400_000_000  # budget per feature set and probe: catalogues of up to 20,000 items are compared in full
+# budget per feature set and probe: catalogues of up to 20,000 items are compared in full
+COSINES = 400_000_000
 FEWEST = 2000  # minimum sample of users or items
 
 
@@ -68,14 +69,18 @@ def join_questions(questions: Sequence[Questions]) -> Questions:
 
 
 def hit_rates(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> np.ndarray:
-    """Return the hit rates of groups, float64 [G, len(ks)], for features float32 [I, F]; ValueError if not finite."""
+    """Return the hit rates of groups, float64 [G, len(ks)], for features float32 [I, F].
+
+    ValueError if not finite.
+    """
     if (wrong := first_not_finite(features)) is not None:
         raise ValueError(f"features: row {wrong} is not finite")
 
     every_question = np.arange(len(questions.target))
     every_item = np.arange(len(features))
     ranks = rank_targets(features, questions.members, every_question, questions.target, every_item)
-    # expected hits over random orders of the ties, so that constant features score exactly at chance
+    # expected hits over random orders of the ties, so that constant features score exactly at
+    # chance
     hits = np.stack([ranks.hits(k) for k in ks], axis=1)  # [N, len(ks)]
     return _group_means(hits, questions.group)
 

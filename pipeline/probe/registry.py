@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from alignrec.pipeline.probe.questions import Questions
 
 
-# ids of cold items -> vectors of all items, float32 [I, F], learned without the interactions of the cold ones
+# ids of cold items -> vectors of all items, float32 [I, F], learned without the interactions of the
+# cold ones
 Refit = Callable[[np.ndarray], np.ndarray]
 
 
@@ -59,8 +60,9 @@ class Probe:
     leak: str = (
         ""  # why its figures favour sets learned from train interactions; empty if they do not
     )
-    # Whether the task answers in several draws [n, D], each hiding some items. Tests then resample draws as well as
-    # cases, and sets that learned from interactions are refitted without the hidden items.
+    # Whether the task answers in several draws [n, D], each hiding some items. Tests then resample
+    # draws as well as cases, and sets that learned from interactions are refitted without the
+    # hidden items.
     drawn: bool = False
 
     @property

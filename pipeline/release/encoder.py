@@ -22,7 +22,7 @@ from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.beit3.params import BEIT3_SETS
 from alignrec.pipeline.encoders.hub import LOCAL, Origin, Pretrained, with_version
 from alignrec.pipeline.encoders.registry import Spec
-from alignrec.pipeline.features.folder import LARGEST, Facts
+from alignrec.pipeline.features.folder import MAX_SET_BYTES, Facts
 from alignrec.pipeline.io import arrays
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.release import manifest as manifests
@@ -64,7 +64,7 @@ class ReleasedEncoders:
                 else "it has none; publish it with this alignrec"
             )
             raise UserError(f"{self.release}: no encoder '{name}' in this release; {known}")
-        read = Facts.read(path := self.folder(name) / NAME, LARGEST)
+        read = Facts.read(path := self.folder(name) / NAME, MAX_SET_BYTES)
         if read.encoder != name:
             raise UserError(
                 f"{path}: of '{one_line(read.encoder, 64)}', not of '{name}'; fetch the release again"
@@ -104,7 +104,7 @@ def find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     for name in list_encoders(manifest):
         own, shards = folder / FOLDER / name, manifest.paths_of(folder, "features", name)
         try:
-            read = Facts.read(own / NAME, LARGEST)
+            read = Facts.read(own / NAME, MAX_SET_BYTES)
             made = _encoder_widths(own, read, widths)
         except UserError as e:
             yield str(e).removeprefix(f"{folder}/")

@@ -1,4 +1,7 @@
-"""Kinds of combined feature sets. To add one, write its settings and maker in a file here, and list it in KINDS."""
+"""Kinds of combined feature sets.
+
+To add one, write its settings and maker in a file here, and list it in KINDS.
+"""
 
 from alignrec.pipeline.features.kinds.base import SetKind
 from alignrec.pipeline.features.kinds.concat import CONCAT

@@ -98,8 +98,8 @@ class SetKind:
     )
     is_yardstick: bool = False  # only calibrates the figures of probes, which judge it raw
     is_generated: bool = False  # only generated datasets have it
-    # Relearns a set's vectors, float32 [I, W], without the interactions of items, int [C]. Kinds with a refit learn
-    # from train interactions.
+    # Relearns a set's vectors, float32 [I, W], without the interactions of items, int [C]. Kinds
+    # with a refit learn from train interactions.
     refit: Callable[[Layout, str, np.ndarray], np.ndarray] | None = None
 
 

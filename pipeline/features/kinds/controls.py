@@ -1,4 +1,7 @@
-"""Controls, which a useful feature set must beat: random, shuffled, constant. I items, n of a shard, F width."""
+"""Controls, which a useful feature set must beat: random, shuffled, constant.
+
+I items, n of a shard, F width.
+"""
 
 from collections.abc import Callable, Iterator
 

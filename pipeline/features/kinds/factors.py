@@ -9,8 +9,8 @@ from alignrec.pipeline.linalg.projections import right_vectors
 def collaborative_factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
     """Return at most `width` factors of the items of `matrix`, float32 [U, I], as float64 [I, W].
 
-    They are right singular vectors of the matrix, with rows and columns divided by the roots of their counts; zero for
-    items without users.
+    They are right singular vectors of the matrix, with rows and columns divided by the roots of
+    their counts; zero for items without users.
     """
     counts = matrix.astype(np.float64)
     users, items = counts.sum(axis=1), counts.sum(axis=0)

@@ -1,4 +1,6 @@
-"""Sets that are made by a stored map of their parts' vectors, with which a release encodes new items."""
+"""Sets that are made by a stored map of their parts' vectors, with which a release encodes new
+items.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
@@ -37,7 +39,9 @@ def make_fitted(
 
 
 def spanned_parts(recipe: SetRecipe, fit: JoinedMap) -> Sequence[FeatureSet]:
-    """Return the parts if each column of the set has the modalities of a column of theirs, else none."""
+    """Return the parts if each column of the set has the modalities of a column of theirs, else
+    none.
+    """
     mixes_columns = fit.last is not None or any(fitted is not None for fitted in fit.maps)
     if mixes_columns or not all(part.facts.reads for part in recipe.parts):
         return ()
@@ -50,7 +54,8 @@ def map_shards(fit: JoinedMap, parts: Sequence[FeatureSet]) -> Iterator[pa.Table
         tables = [part.read(number) for part in parts]
         vectors = fit([io.matrix(table["vector"]) for table in tables])
 
-        # Kleene logic: a modality was used if any part used it, unknown if none is known to have and one is unknown
+        # Kleene logic: a modality was used if any part used it, unknown if none is known to have
+        # and one is unknown
         has_image = reduce(pc.or_kleene, [table["has_image"] for table in tables])
         has_text = reduce(pc.or_kleene, [table["has_text"] for table in tables])
         yield feature_rows(tables[0], vectors, has_image, has_text)

@@ -1,4 +1,7 @@
-"""Kind `linear`: all parts reduced by PCA and joined, as validation chooses. I items, n of a shard, F and W widths."""
+"""Kind `linear`: all parts reduced by PCA and joined, as validation chooses.
+
+I items, n of a shard, F and W widths.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +80,10 @@ def make_linear(recipe: SetRecipe) -> Combination:
 def fit_linear(
     layout: Layout, parts: Sequence[FeatureSet], width: int
 ) -> tuple[JoinedMap, LinearChoice]:
-    """Fit with the choice that is best on validation (else the first); raises UserError if no part varies."""
+    """Fit with the choice that is best on validation (else the first).
+
+    Raises UserError if no part varies.
+    """
     distinct = [part.distinguishes() for part in parts]
     if not any(distinct):
         names = ", ".join(part.name for part in parts)
@@ -101,7 +107,10 @@ def read_parts(parts: Sequence[FeatureSet]) -> Iterator[list[np.ndarray]]:
 def score_choices(
     layout: Layout, parts: Sequence[FeatureSet], distinct: Sequence[bool], width: int
 ) -> list[float]:
-    """Return a score per choice: geometric mean of warm and cold content-neighbour recall; none without validation."""
+    """Return a score per choice: geometric mean of warm and cold content-neighbour recall.
+
+    None without validation.
+    """
     warm, cold = draw_validation(layout)
     if not len(warm.user):
         return []
@@ -126,7 +135,9 @@ def score_choices(
 
 
 def draw_validation(layout: Layout) -> tuple[Profiles, list[Profiles]]:
-    """Return profiles of train items whose targets are validation items, and draws of them with cold targets."""
+    """Return profiles of train items whose targets are validation items, and draws of them with
+    cold targets.
+    """
     from alignrec.pipeline.dataset import profiles
 
     n_items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))

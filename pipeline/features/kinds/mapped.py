@@ -1,4 +1,7 @@
-"""Kind `mapped`: ridge regression of a feature set on factors of train interactions. I items, F and W widths."""
+"""Kind `mapped`: ridge regression of a feature set on factors of train interactions.
+
+I items, F and W widths.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ PENALTY = 1.0  # of the ridge regression, as a fraction of the mean variance of 
 
 
 class Mapped(Derived):
-    """Settings of kind `mapped`: a feature set mapped by ridge regression to factors of training interactions."""
+    """Settings of kind `mapped`: a feature set mapped by ridge regression to factors of training
+    interactions.
+    """
 
 
 def make_mapped(recipe: SetRecipe) -> Combination:
@@ -40,7 +45,10 @@ def make_mapped(recipe: SetRecipe) -> Combination:
 def fit_mapped(
     layout: Layout, part: FeatureSet, seed: int, cold: Sequence[int] | np.ndarray = ()
 ) -> Whitening:
-    """Fit a set's map without the interactions of items `cold`, int [C]; raises UserError if no item is left."""
+    """Fit a set's map without the interactions of items `cold`, int [C].
+
+    Raises UserError if no item is left.
+    """
     from alignrec.pipeline.dataset.cooccurrence import user_item_matrix
     from alignrec.pipeline.features.kinds.factors import collaborative_factors
 
@@ -55,7 +63,8 @@ def fit_mapped(
     is_fitted &= np.concatenate([vectors.any(axis=1) for vectors in part.vectors()])
     if not is_fitted.any():
         raise UserError(
-            f"no item of {layout.dataset} has both train interactions and a vector of {part.name}; leave it out"
+            f"no item of {layout.dataset} has both train interactions and a vector of {part.name}; "
+            "leave it out"
         )
 
     factors = collaborative_factors(user_item_matrix(user, item, n_items), MAX_FACTORS, seed)
@@ -74,7 +83,9 @@ def fit_mapped(
 def fit_ridge(
     read_pairs: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], strength: float
 ) -> Whitening:
-    """Fit a ridge regression from centred x, float32 [n, F], to centred y, float64 [n, W], given in blocks."""
+    """Fit a ridge regression from centred x, float32 [n, F], to centred y, float64 [n, W], given in
+    blocks.
+    """
     from scipy.linalg import solve
 
     with threadpool_limits(1):  # several threads would change the order of sums
@@ -82,7 +93,8 @@ def fit_ridge(
         n = sum(count for count, _ in sums)
         mean = np.asarray(sum(total for _, total in sums)) / n
 
-        # a second pass, because the mean may be large compared with the variance; memory does not grow with rows
+        # a second pass, because the mean may be large compared with the variance; memory does not
+        # grow with rows
         products = np.zeros((len(mean), len(mean)))
         crossed: np.ndarray | float = 0.0
         for x, y in read_pairs():

@@ -1,4 +1,6 @@
-"""Kind `masked`: a feature set without its images, or without its texts. n items of a shard, F width."""
+"""Kind `masked`: a feature set without its images, or without its texts. n items of a shard, F
+width.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -58,7 +60,8 @@ def mask_vectors(
 
     if any(len(span.reads) != 1 for span in part.spans if modality in span.reads):
         raise UserError(
-            f"no {modality} can be removed from {part.name}; encode it with fewer `modalities` instead"
+            f"no {modality} can be removed from {part.name}; "
+            "encode it with fewer `modalities` instead"
         )
 
     # zero the encoder's columns that use the modality

@@ -1,4 +1,7 @@
-"""Kind `planted`: the preferences that a generated catalogue was made with. I items, n planted rows, F width."""
+"""Kind `planted`: the preferences that a generated catalogue was made with.
+
+I items, n planted rows, F width.
+"""
 
 from pathlib import Path
 
@@ -35,11 +38,13 @@ def make_planted(recipe: SetRecipe) -> Combination:
 
 
 def planted_halves(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Return indicators of text and image, float32 [I, F] each; raises UserError if the dataset is not generated.
+    """Return indicators of text and image, float32 [I, F] each.
 
-    Users of a generated catalogue choose by theme (subcategory) or look (colour and shape), sometimes by the coarser
-    category or colour. With these weights, the dot product of two items is the probability that a user who chose one
-    chooses the other, apart from popularity.
+    Users of a generated catalogue choose by theme (subcategory) or look (colour and shape),
+    sometimes by the coarser category or colour. With these weights, the dot product of two items
+    is the probability that a user who chose one chooses the other, apart from popularity.
+
+    Raises UserError if the dataset is not generated.
     """
     path = planted_table(layout)
     if not path.is_file():
