@@ -1,4 +1,4 @@
-"""Read images from untrusted addresses: in a folder, a zip archive or on the web, with limits per host."""
+"""Read images from untrusted addresses: in a folder, a zip archive or on the web."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ from alignrec.pipeline.web.download import local_path
 RETRIES = 3  # retries after the first attempt, for transient failures
 PER_HOST = 8  # maximum simultaneous requests to one host
 GIVE_UP_AFTER = 16  # consecutive addresses without an answer before a host is abandoned
-HOSTS = 4096  # maximum hosts whose state is kept
-LONGEST_HOLD = 600.0  # consecutive seconds of Retry-After before a host is abandoned
+MAX_HOSTS = 4096  # whose state is kept
+MAX_HOLD_SECONDS = 600.0  # in a row of Retry-After, before a host is abandoned
 ITEM = re.compile(r"\{(?:item|asin)\}")
+QUOTED = re.compile(r"https?://|file:", re.IGNORECASE)  # addresses in which names are quoted
 
 
 class Fetched(NamedTuple):
@@ -68,24 +69,15 @@ class Folder(Files):
     """Images in a folder. Symbolic links are resolved before access is checked."""
 
     def __init__(self, root: Path, outside: bool) -> None:
-        self._root, self._outside = root.resolve(), outside
+        self._root = root.resolve()
+        self._outside = outside
 
     def read(self, address: str, max_bytes: int) -> Fetched:
         try:
-            if address[:5].lower() == "file:":
-                parts = urlsplit(address)
-                if parts.netloc not in ("", "localhost"):
-                    raise ValueError("file addresses begin with file:///")
-                address = unquote(parts.path)
-            first, _, rest = address.partition("/")
-            named = self._root / (
-                rest if first == self._root.name else address
-            )  # paths may start at the folder's name
-            path = Path(os.path.realpath(named))
+            path = self._resolve(address)
             if not (self._outside or path.is_relative_to(self._root)):
-                return Fetched(
-                    None, "blocked", "outside the folder of the images; see images.outside"
-                )
+                reason = "outside the folder of the images; see images.outside"
+                return Fetched(None, "blocked", reason)
             if not path.is_file():  # pipes and devices may block forever
                 return NO_FILE
             with path.open("rb") as file:
@@ -93,29 +85,38 @@ class Folder(Files):
         except (OSError, ValueError):  # an invalid name, or no permission
             return Fetched(None, "unreachable", "not a readable file")
 
+    def _resolve(self, address: str) -> Path:
+        if address[:5].lower() == "file:":
+            parts = urlsplit(address)
+            if parts.netloc not in ("", "localhost"):
+                raise ValueError("file addresses begin with file:///")
+            address = unquote(parts.path)
+        # paths may start at the folder's name
+        first, _, rest = address.partition("/")
+        name = rest if first == self._root.name else address
+        return Path(os.path.realpath(self._root / name))
+
 
 class Zip(Files):
     """Images in a zip archive, read without unpacking it."""
 
     def __init__(self, path: Path) -> None:
         self._zip = archives.open_zip(path)
-        named = (
-            member for member in self._zip.infolist() if member.filename and not member.is_dir()
-        )
-        self._members = {
-            posixpath.normpath(member.filename).lstrip("/"): member for member in named
-        }
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        for member in self._zip.infolist():
+            if member.filename and not member.is_dir():
+                self._members[posixpath.normpath(member.filename).lstrip("/")] = member
 
     def read(self, address: str, max_bytes: int) -> Fetched:
         name = posixpath.normpath(address)
-        if address[:5].lower() == "file:" or name.startswith(("/", "../")) or name == "..":
+        is_outside = name.startswith(("/", "../")) or name == ".."
+        if is_outside or address[:5].lower() == "file:":
             return Fetched(None, "blocked", "not a path inside the archive of the images")
         if name not in self._members:
             return NO_FILE
         try:
-            return read_limited(
-                archives.read_member(self._zip, self._members[name], "the archive"), max_bytes
-            )
+            blocks = archives.read_member(self._zip, self._members[name], "the archive")
+            return read_limited(blocks, max_bytes)
         except UserError as e:
             return Fetched(None, "unreachable", str(e)[:200])
 
@@ -133,14 +134,21 @@ def read_limited(blocks: Iterable[bytes], max_bytes: int) -> Fetched:
 
 
 def find_image_root(source: Source, raw: Path, folder: str | None) -> Path | None:
-    """Return the folder or archive to which image paths are relative; None if there is none on this machine."""
+    """Return the folder or archive to which image paths are relative.
+
+    None if there is none on this machine.
+    """
     if not isinstance(source, Downloaded):
         return raw
     if folder is not None:
         return Path(folder)
     files = source.files()
-    named = files.get("metadata") or next(iter(files.values()))
-    return next((path.parent for path in map(local_path, named) if path is not None), None)
+    addresses = files.get("metadata") or next(iter(files.values()))
+    for address in addresses:
+        path = local_path(address)
+        if path is not None:
+            return path.parent
+    return None
 
 
 def open_files(params: Images, start: Path | None) -> Files:
@@ -162,29 +170,34 @@ def open_files(params: Images, start: Path | None) -> Files:
 def prepend_candidates(
     items: pa.Table, patterns: Sequence[str], has: Callable[[str], bool]
 ) -> pa.Table:
-    """Put addresses from `patterns` first in items (asin, image_urls); local ones only if `has` finds them."""
-    quoted = re.compile(r"https?://|file:", re.IGNORECASE)
+    """Put addresses from `patterns` first in items (asin, image_urls).
+
+    Local ones are added only if `has` finds them.
+    """
     candidates = []
     for asin, urls in zip(items["asin"].to_pylist(), items["image_urls"].to_pylist(), strict=True):
-        names = {
-            pattern: quote(asin, safe="") if quoted.match(pattern) else asin for pattern in patterns
-        }
-        filled = (ITEM.sub(lambda _, name=name: name, pattern) for pattern, name in names.items())  # type: ignore[misc]
-        candidates.append(
-            list(dict.fromkeys([*(a for a in filled if not is_path(a) or has(a)), *urls]))
-        )
+        addresses = [_fill_pattern(pattern, asin) for pattern in patterns]
+        present = [address for address in addresses if not is_path(address) or has(address)]
+        candidates.append(list(dict.fromkeys([*present, *urls])))
     column = pa.array(candidates, items["image_urls"].type)
     return items.set_column(items.column_names.index("image_urls"), "image_urls", column)
 
 
+def _fill_pattern(pattern: str, asin: str) -> str:
+    name = quote(asin, safe="") if QUOTED.match(pattern) else asin
+    return ITEM.sub(lambda _: name, pattern)
+
+
 def hash_inputs(items: pa.Table, files: Files, max_bytes: int) -> str:
+    """Return the sha256 of items' addresses and of the content of local files."""
     total = hashlib.sha256()
     for batch in items.select(["asin", "image_urls"]).to_batches(8192):
         asins, urls = (column.to_pylist() for column in batch.columns)
         total.update(orjson.dumps([asins, urls]))
         for address in filter(is_path, chain.from_iterable(urls)):
-            content = files.read(address, max_bytes)
-            total.update(hashlib.sha256(content.data or content.reason.encode()).digest())
+            fetched = files.read(address, max_bytes)
+            content = fetched.data or fetched.reason.encode()
+            total.update(hashlib.sha256(content).digest())
     return total.hexdigest()
 
 
@@ -208,12 +221,27 @@ class _Host:
     next_at: float = 0.0  # earliest time of the next request, monotonic seconds
     given_up: Fetched | None = None  # outcome of all further requests
 
+    def wait_for_turn(self) -> None:
+        with self.lock:
+            now = time.monotonic()
+            turn = max(now, self.next_at)
+            self.next_at = turn + 1 / RATE
+        time.sleep(turn - now)
+
+    def hold(self, seconds: float) -> None:
+        """Send no request for the time of Retry-After, within limits."""
+        with self.lock:
+            now = time.monotonic()
+            free = max(self.next_at, now)
+            self.next_at = max(free, now + min(seconds, retries.MAX_WAIT_SECONDS))
+            self.held += self.next_at - free
+
     def fail_try(
         self, status: str, reason: str, wait: float | None = None, final: bool = False
     ) -> Fetched:
         """Return the failure if it is final or the host is abandoned; otherwise raise FailedTry."""
         failure = Fetched(None, status, reason)
-        if len(self.silent) >= GIVE_UP_AFTER or self.held > LONGEST_HOLD:
+        if len(self.silent) >= GIVE_UP_AFTER or self.held > MAX_HOLD_SECONDS:
             self.given_up = failure
         elif not final:
             raise FailedTry(failure, wait)
@@ -221,12 +249,17 @@ class _Host:
 
 
 class Crawler:
-    """Thread-safe HTTP fetcher for images; redirects count towards the host of the first address."""
+    """Thread-safe HTTP fetcher for images.
+
+    Redirects count towards the host of the first address.
+    """
 
     def __init__(self, timeout: float, max_bytes: int, private_hosts: Sequence[str]) -> None:
-        self.timeout, self.max_bytes = timeout, max_bytes
-        self._client = client.open_client(timeout, timeout / 2, client.Transport(private_hosts))
-        self._host = lru_cache(HOSTS)(lambda server: _Host())
+        self.timeout = timeout
+        self.max_bytes = max_bytes
+        transport = client.Transport(private_hosts)
+        self._client = client.open_client(timeout, timeout / 2, transport)
+        self._host = lru_cache(MAX_HOSTS)(lambda server: _Host())
         self.stopped = threading.Event()  # once set, requests that have not begun fail
         self.close = self._client.close
 
@@ -243,50 +276,51 @@ class Crawler:
         host = self._host((url.scheme, url.netloc))
         with host.slots:
             if host.given_up is None:
-                with host.lock:
-                    now = time.monotonic()
-                    at = max(now, host.next_at)
-                    host.next_at = at + 1 / RATE
-                time.sleep(at - now)
+                host.wait_for_turn()
             if host.given_up is not None:  # possibly abandoned while this request waited
                 return host.given_up
             if self.stopped.is_set():
                 return Fetched(None, "unreachable", "stopped")
-            request = self._client.build_request("GET", url, headers={"Accept": "image/*"})
-            try:
-                with client.limit_time(self.timeout):
-                    response = client.follow_redirects(self._client, request)
-                    with closing(response):
-                        return self._read_answer(host, response)
-            except httpx.TooManyRedirects:
-                return Fetched(None, "http_error", f"more than {client.MAX_REDIRECTS} redirects")
-            except (client.Unresolved, httpx.ConnectError, httpx.TimeoutException) as e:
-                host.silent.add(url)
-                if isinstance(e, client.Unresolved):
-                    return host.fail_try("unreachable", str(e), final=True)
-                if isinstance(e, (httpx.ConnectError, httpx.ConnectTimeout)):
-                    return host.fail_try("unreachable", "no connection")
-                return host.fail_try("timeout", f"not done in {self.timeout:g} s")
-            except httpx.TransportError as e:
-                raise FailedTry(
-                    Fetched(None, "unreachable", f"connection cut ({type(e).__name__})"), None
-                ) from None
+            return self._request(host, url)
+
+    def _request(self, host: _Host, url: httpx.URL) -> Fetched:
+        request = self._client.build_request("GET", url, headers={"Accept": "image/*"})
+        try:
+            with client.limit_time(self.timeout):
+                response = client.follow_redirects(self._client, request)
+                with closing(response):
+                    return self._read_answer(host, response)
+        except httpx.TooManyRedirects:
+            return Fetched(None, "http_error", f"more than {client.MAX_REDIRECTS} redirects")
+        except client.Unresolved as e:
+            host.silent.add(url)
+            return host.fail_try("unreachable", str(e), final=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            host.silent.add(url)
+            return host.fail_try("unreachable", "no connection")
+        except httpx.TimeoutException:
+            host.silent.add(url)
+            return host.fail_try("timeout", f"not done in {self.timeout:g} s")
+        except httpx.TransportError as e:
+            reason = f"connection cut ({type(e).__name__})"
+            raise FailedTry(Fetched(None, "unreachable", reason), None) from None
 
     def _read_answer(self, host: _Host, response: httpx.Response) -> Fetched:
         code = response.status_code
         if code in retries.RETRYABLE:
-            if (wait := retries.retry_after(response.headers.get("Retry-After"))) is not None:
-                with host.lock:
-                    free = max(host.next_at, time.monotonic())
-                    host.next_at = max(free, time.monotonic() + min(wait, retries.LONGEST_WAIT))
-                    host.held += host.next_at - free
+            wait = retries.retry_after(response.headers.get("Retry-After"))
+            if wait is not None:
+                host.hold(wait)
             return host.fail_try("http_error", str(code), wait)
-        try:
+
+        fetched = Fetched(None, "http_error", str(code))
+        if code == 200:
             # raw bytes: no compression was requested, so a compressed body is not an image
-            answer = read_limited(response.iter_raw(), self.max_bytes) if code == 200 else None
-        except httpx.RemoteProtocolError:
-            cut = f"connection cut after {response.num_bytes_downloaded:,} bytes"
-            raise FailedTry(Fetched(None, "truncated", cut), None) from None
+            try:
+                fetched = read_limited(response.iter_raw(), self.max_bytes)
+            except httpx.RemoteProtocolError:
+                reason = f"connection cut after {response.num_bytes_downloaded:,} bytes"
+                raise FailedTry(Fetched(None, "truncated", reason), None) from None
         host.silent.clear()
         host.held = 0.0
-        return answer or Fetched(None, "http_error", str(code))
+        return fetched

@@ -22,9 +22,15 @@ class Images(Section):
     timeout: Rate = 20.0
     """seconds per attempt"""
     folder: str | None = None
-    """folder or zip archive that image paths are relative to; default: the folder of the item file"""
+    """folder or zip archive that image paths are relative to.
+
+    Default: the folder of the item file.
+    """
     pattern: Annotated[list[Pattern], WRAPPED] = []
-    """path or URL of an item's image, such as images/{item}.jpg, or a list; tried before addresses in the metadata"""
+    """path or URL of an item's image, such as images/{item}.jpg, or a list.
+
+    Tried before addresses in the metadata.
+    """
     outside: bool = False
     """allow paths and links that lead outside the folder; only for data that you trust"""
     private_hosts: list[str] = []

@@ -20,7 +20,7 @@ from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.read import join_faults, verify
 from alignrec.pipeline.release.stores import MAX_ATTEMPTS, Progress, Store, open_store, read_small
 from alignrec.pipeline.web.download import is_web_page
-from alignrec.pipeline.web.retries import ENOUGH, Absent, TransientError, append_blocks
+from alignrec.pipeline.web.retries import MIN_PROGRESS_BYTES, Absent, TransientError, append_blocks
 
 WORKERS = 8
 WORK = "fetch"  # ending of the folder for unfinished downloads
@@ -173,7 +173,9 @@ def _download_file(
                 return
 
     try:
-        append_blocks(read, path, MAX_ATTEMPTS, min(ENOUGH, file.bytes >> 6), stopped.wait)
+        append_blocks(
+            read, path, MAX_ATTEMPTS, min(MIN_PROGRESS_BYTES, file.bytes >> 6), stopped.wait
+        )
     except Absent:
         return f"{file.path}: missing"
     except TransientError as e:

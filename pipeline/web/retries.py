@@ -11,11 +11,11 @@ from typing import TypeVar
 from alignrec.pipeline.io.errors import UserError
 
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be transient
-LONGEST_WAIT = 60.0  # maximum wait in seconds, even if Retry-After is longer
+MAX_WAIT_SECONDS = 60.0  # even if Retry-After is longer
 SECONDS = re.compile(
     r"\s*([0-9]{1,9})\s*"
 )  # ASCII only: str.isdigit accepts digits that float refuses
-ENOUGH = 1 << 16  # new bytes that count as progress
+MIN_PROGRESS_BYTES = 1 << 16  # new bytes that count as progress
 NO_FOLLOW = getattr(
     os, "O_NOFOLLOW", 0
 )  # never write through a planted link; Windows has no such flag
@@ -45,37 +45,45 @@ def retry(work: Callable[[], Result], tries: int) -> Result:
 
 
 def append_blocks(
-    read: Callable[[int], Iterator[bytes]], part: Path, tries: int, enough: int = ENOUGH,
+    read: Callable[[int], Iterator[bytes]],
+    part: Path,
+    tries: int,
+    min_bytes: int = MIN_PROGRESS_BYTES,
     sleep: Callable[[float], object] | None = None,
-) -> None:  # fmt: skip
-    """Append to a file what `read(size)` yields; give up after `tries` failures in a row below `enough` new bytes."""
-    idle = 0
+) -> None:
+    """Append to a file what `read(size)` yields.
+
+    Give up after `tries` failures in a row with less than `min_bytes` new bytes.
+    """
+    failures = 0
     while True:
-        with open(
-            part, "ab", opener=lambda path, flags: os.open(path, flags | NO_FOLLOW, 0o666)
-        ) as f:
-            before = f.tell()
+        with open(part, "ab", opener=_open_plain) as file:
+            before = file.tell()
             try:
                 for block in read(before):
-                    f.write(block)
-                    f.flush()  # downloaded bytes survive a kill
-                os.fsync(f.fileno())
+                    file.write(block)
+                    file.flush()  # downloaded bytes survive a kill
+                os.fsync(file.fileno())
                 return
             except TransientError as e:
-                idle = 0 if part.stat().st_size - before >= enough else idle + 1
-                if idle == tries:
+                has_progress = part.stat().st_size - before >= min_bytes
+                failures = 0 if has_progress else failures + 1
+                if failures == tries:
                     raise
                 wait = e.wait
-        if idle:
-            (sleep or time.sleep)(seconds_to_wait(idle - 1, wait))
+        if failures:
+            (sleep or time.sleep)(seconds_to_wait(failures - 1, wait))
+
+
+def _open_plain(path: str, flags: int) -> int:
+    return os.open(path, flags | NO_FOLLOW, 0o666)
 
 
 # `attempt` counts from 0; the delay doubles, with jitter
 def seconds_to_wait(attempt: int, requested: float | None = None) -> float:
-    return min(
-        requested if requested is not None else 2**attempt * random.uniform(0.25, 0.75),
-        LONGEST_WAIT,
-    )
+    if requested is None:
+        requested = 2**attempt * random.uniform(0.25, 0.75)
+    return min(requested, MAX_WAIT_SECONDS)
 
 
 def retry_after(value: str | None) -> float | None:

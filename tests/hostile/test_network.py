@@ -125,7 +125,7 @@ STUCK: dict[str, Answer] = {
 @pytest.mark.parametrize("answer", STUCK.values(), ids=STUCK)
 def test_an_answer_that_never_ends_is_given_up(answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "getproxies", dict)
-    monkeypatch.setattr(client, "WINDOW", 1.0)
+    monkeypatch.setattr(client, "SECONDS_PER_RATE", 1.0)
     monkeypatch.setattr(stores, "TIMEOUT_SECONDS", 1.0)
     monkeypatch.setattr(stores, "MAX_ATTEMPTS", 1)
     started = time.monotonic()
@@ -156,8 +156,8 @@ def test_a_host_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_host_that_asks_to_wait_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignrec.pipeline.web.retries.LONGEST_WAIT", 0.2)
-    monkeypatch.setattr(access, "LONGEST_HOLD", 0.5)
+    monkeypatch.setattr("alignrec.pipeline.web.retries.MAX_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(access, "MAX_HOLD_SECONDS", 0.5)
     with serving({f"/{i}": status(503, Retry_After="3600") for i in range(200)}) as server:
         results = images([[f"{server.address}/{i}"] for i in range(200)])
     assert set(endings(results)) == {("http_error", "503")}
@@ -167,5 +167,5 @@ def test_a_host_that_asks_to_wait_without_end_is_given_up(monkeypatch: pytest.Mo
 def test_the_addresses_of_an_item_are_capped() -> None:
     with serving({}) as server:
         (ending,) = endings(images([[f"{server.address}/{i}" for i in range(1000)]]))
-        assert server.asked.total() == fetcher.CANDIDATES
+        assert server.asked.total() == fetcher.MAX_ADDRESSES
     assert ending[0] == "http_error"

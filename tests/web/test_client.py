@@ -151,10 +151,10 @@ def test_a_file_goes_on_from_its_end_until_tries_bring_too_little(slept: list[fl
         if start + gain < len(data):
             raise TransientError("cut", 0.0)
 
-    append_blocks(reading, tmp_path / "x", tries=2, enough=10)
+    append_blocks(reading, tmp_path / "x", tries=2, min_bytes=10)
     assert (tmp_path / "x").read_bytes() == data
     assert slept == [0.0]  # after a try that brought one byte
     gains += [5, 50, 5, 5]
     with pytest.raises(TransientError):
-        append_blocks(reading, tmp_path / "y", tries=2, enough=10)
+        append_blocks(reading, tmp_path / "y", tries=2, min_bytes=10)
     assert (tmp_path / "y").stat().st_size == 65
