@@ -1,15 +1,44 @@
-"""Arrow schemas of all tables; each field documents its content, unit and shape, and `check` validates tables."""
-# ruff: noqa: I001
+"""Arrow schemas of all tables, whose fields document content, unit and shape; `check` validates."""
 
 from alignrec.schemas.contract import ContractError, check, field, provenance_of, vector
 from alignrec.schemas.dataset import (
-    COLD_ITEMS, IMAGE_STATUSES, IMAGES, INTERACTIONS, ITEM_IDS, ITEMS, PLANTED, REJECTS, RELEASED_ITEMS, SPARSE, TEST,
-    TEXT_FIELDS, TRAIN, USERS, VALID, embedded_items, read_clock,
-)  # fmt: skip
+    COLD_ITEMS,
+    IMAGE_STATUSES,
+    IMAGES,
+    INTERACTIONS,
+    ITEM_IDS,
+    ITEMS,
+    PLANTED,
+    REJECTS,
+    RELEASED_ITEMS,
+    SPARSE,
+    TEST,
+    TEXT_FIELDS,
+    TRAIN,
+    USERS,
+    VALID,
+    embedded_items,
+    read_clock,
+)
 from alignrec.schemas.feature_sets import (
-    EDGES, MODALITIES, features, item_embeddings, modalities_of, numbered_user_embeddings, semantic_ids,
-    user_embeddings, variant,
-)  # fmt: skip
+    EDGES,
+    MODALITIES,
+    features,
+    item_embeddings,
+    modalities_of,
+    numbered_user_embeddings,
+    semantic_ids,
+    user_embeddings,
+    variant,
+)
 from alignrec.schemas.results import (
-    MASK, RESULTS, SLICES, STUDY, SWEEPS, TAIL, TESTS, TUNING, rankings,
-)  # fmt: skip
+    MASK,
+    RESULTS,
+    SLICES,
+    STUDY,
+    SWEEPS,
+    TAIL,
+    TESTS,
+    TUNING,
+    rankings,
+)

@@ -1,4 +1,4 @@
-"""Schema fields, whose metadata contains documentation and constraints, and validation of tables."""
+"""Schema fields, with documentation and constraints as metadata, and validation of tables."""
 
 import json
 from typing import Any
@@ -13,9 +13,15 @@ class ContractError(ValueError):
 
 
 def field(
-    name: str, dtype: pa.DataType, doc: str, *, nullable: bool = False, low: float | None = None,
-    high: float | None = None, one_of: tuple[str, ...] | None = None,
-) -> pa.Field:  # fmt: skip
+    name: str,
+    dtype: pa.DataType,
+    doc: str,
+    *,
+    nullable: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+    one_of: tuple[str, ...] | None = None,
+) -> pa.Field:
     limits = {"low": low, "high": high, "one_of": list(one_of) if one_of else None}
     metadata = {"doc": doc}
     for key, limit in limits.items():
@@ -33,9 +39,10 @@ def vector(width: int) -> pa.DataType:
 
 
 def check(table: pa.Table, schema: pa.Schema, where: str = "table", first: int = 0) -> pa.Table:
-    """Return `table` with the schema's columns, order and metadata; raise ContractError for its first violation.
+    """Return `table` with the schema's columns, order and metadata.
 
-    Rows are numbered from `first`, as the table may be part of a larger one.
+    Raise ContractError for its first violation. Rows are numbered from `first`, as the table may be
+    part of a larger one.
     """
     _check_names(table, schema, where)
     for field in schema:

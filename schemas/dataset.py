@@ -94,15 +94,30 @@ IMAGES = schema(
 )
 RELEASED_ITEMS = schema(
     *(f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")),
-    field("image_status", pa.string(), "how fetching ended; null where none was tried", nullable=True,
-        one_of=IMAGE_STATUSES),
+    field(
+        "image_status",
+        pa.string(),
+        "how fetching ended; null where none was tried",
+        nullable=True,
+        one_of=IMAGE_STATUSES,
+    ),
     field("image_url", pa.string(), "public address of the picture; empty where there is none"),
-    field("image_sha256", pa.string(), "hex, of the picture's bytes as fetched; empty where none came"),
+    field(
+        "image_sha256", pa.string(), "hex, of the picture's bytes as fetched; empty where none came"
+    ),
     field("image_phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
-    field("input_text_sha256", pa.string(), "hex, of the text that went into encoders, UTF-8; empty: none did"),
-    field("input_image_sha256", pa.string(),
-        "hex, of the JPEG that went into encoders: the image as `images` stored it; empty: none did"),
-)  # fmt: skip
+    field(
+        "input_text_sha256",
+        pa.string(),
+        "hex, of the text that went into encoders, UTF-8; empty: none did",
+    ),
+    field(
+        "input_image_sha256",
+        pa.string(),
+        "hex, of the JPEG that went into encoders: the image as `images` stored it; "
+        "empty: none did",
+    ),
+)
 
 
 def embedded_items(width: int, identifier: str = "asin") -> pa.Schema:
@@ -119,7 +134,9 @@ def embedded_items(width: int, identifier: str = "asin") -> pa.Schema:
 
 
 def read_clock(interactions: pa.Table) -> str:
-    """Return what the timestamps of a table INTERACTIONS are: unix, order (positions in a sequence) or none."""
+    """Return what the timestamps of a table INTERACTIONS are: unix, order (positions in a sequence)
+    or none.
+    """
     if interactions["timestamp"].null_count:
         return "none"
     return str(provenance_of(interactions).get("timestamps", "unix"))

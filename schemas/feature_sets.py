@@ -67,15 +67,35 @@ EDGES = schema(
 
 
 def semantic_ids(levels: int) -> pa.Schema:
-    # nullable elements: Parquet reads a null list back with null elements; `check` rejects them in other lists
+    # nullable elements: Parquet reads a null list back with null elements; `check` rejects them in
+    # other lists
     codes = pa.list_(pa.field("element", pa.int32()), levels)
     return schema(
-        ITEM_ID, ASIN,
-        field("codes", codes, f"int32[{levels}], each 0 .. K-1; null without content", nullable=True),
-        field("suffix", pa.int32(),
-            "distinguishes items of equal codes: 0, 1, ... by item_id; null where the policy adds none",
-            nullable=True, low=0),
-        field("cosine", pa.float32(), "of the vector and what its codes reconstruct; null where there is none",
-            nullable=True, low=-1.001, high=1.001),
-        field("status", pa.string(), "coded, or why the item has no id", one_of=("coded", "no_content")),
-    )  # fmt: skip
+        ITEM_ID,
+        ASIN,
+        field(
+            "codes", codes, f"int32[{levels}], each 0 .. K-1; null without content", nullable=True
+        ),
+        field(
+            "suffix",
+            pa.int32(),
+            "distinguishes items of equal codes: 0, 1, ... by item_id; "
+            "null where the policy adds none",
+            nullable=True,
+            low=0,
+        ),
+        field(
+            "cosine",
+            pa.float32(),
+            "of the vector and what its codes reconstruct; null where there is none",
+            nullable=True,
+            low=-1.001,
+            high=1.001,
+        ),
+        field(
+            "status",
+            pa.string(),
+            "coded, or why the item has no id",
+            one_of=("coded", "no_content"),
+        ),
+    )

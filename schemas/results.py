@@ -1,4 +1,4 @@
-"""Schemas of recommender results: metrics, slices, paired tests, rankings, and tables of the study."""
+"""Schemas of recommender results: metrics, slices, paired tests, rankings, the study."""
 
 import pyarrow as pa
 
@@ -41,46 +41,89 @@ RESULTS = schema(
 
 SLICES = schema(
     *RUN,
-    field("slice", pa.string(), "users by length of history, items by popularity, or everything shown",
-        one_of=("history", "popularity", "catalogue")),
-    field("label", pa.string(),
-        "history: train interactions (`3`, `4-5`, `20+`); popularity: tenth of the items, `1` the least popular, "
-        "or `cold` for items that train lacks; catalogue: `all`"),
+    field(
+        "slice",
+        pa.string(),
+        "users by length of history, items by popularity, or everything shown",
+        one_of=("history", "popularity", "catalogue"),
+    ),
+    field(
+        "label",
+        pa.string(),
+        "history: train interactions (`3`, `4-5`, `20+`); popularity: tenth of the items, "
+        "`1` the least popular, or `cold` for items that train lacks; catalogue: `all`",
+    ),
     field("n", pa.int64(), "test users of the slice; of popularity: targets", low=0),
-    field("metric", pa.string(),
-        "recall, ndcg: means over n; exposure: share of what is shown; coverage: share of the catalogue that "
-        "any user is shown; gini: of how often each item is, 0 if all alike; novelty: mean of -log2(share of users "
-        "who have the item), bits", one_of=("recall", "ndcg", "exposure", "coverage", "gini", "novelty")),
+    field(
+        "metric",
+        pa.string(),
+        "recall, ndcg: means over n; exposure: share of what is shown; coverage: share of the "
+        "catalogue that any user is shown; gini: of how often each item is, 0 if all alike; "
+        "novelty: mean of -log2(share of users who have the item), bits",
+        one_of=("recall", "ndcg", "exposure", "coverage", "gini", "novelty"),
+    ),
     K,
-    field("value", pa.float64(), "on test, epoch chosen on valid; null where n is 0", nullable=True, low=0),
-)  # fmt: skip
+    field(
+        "value",
+        pa.float64(),
+        "on test, epoch chosen on valid; null where n is 0",
+        nullable=True,
+        low=0,
+    ),
+)
 
 TESTS = schema(
-    DATASET, *PROTOCOL,
-    *(field(f"{f.name}_{side}", f.type, f"run {side}: {f.metadata[b'doc'].decode()}")
-      for side in "ab" for f in (MODEL, FEATURE_SET, ABLATION)),
-    RESULTS.field("metric"), K,
-    field("seeds", pa.int32(), "runs of each over which a user's figure was averaged before the test", low=1),
+    DATASET,
+    *PROTOCOL,
+    *(
+        field(f"{f.name}_{side}", f.type, f"run {side}: {f.metadata[b'doc'].decode()}")
+        for side in "ab"
+        for f in (MODEL, FEATURE_SET, ABLATION)
+    ),
+    RESULTS.field("metric"),
+    K,
+    field(
+        "seeds",
+        pa.int32(),
+        "runs of each over which a user's figure was averaged before the test",
+        low=1,
+    ),
     field("n", pa.int64(), "test users, the pairs of the test", low=1),
     field("mean_a", pa.float64(), "of run a, on test"),
     field("mean_b", pa.float64(), "of run b, on test"),
     field("difference", pa.float64(), "mean_a - mean_b"),
-    field("low", pa.float64(), "95 % interval of the difference: paired bootstrap over users, percentiles"),
+    field(
+        "low",
+        pa.float64(),
+        "95 % interval of the difference: paired bootstrap over users, percentiles",
+    ),
     field("high", pa.float64(), "its other end"),
     field("p", pa.float64(), "two-sided, of the paired bootstrap", low=0, high=1),
     field("p_holm", pa.float64(), "p corrected (Holm) for all rows of this table", low=0, high=1),
-)  # fmt: skip
+)
 
 TUNING = schema(
-    MODEL, FEATURE_SET,
-    field("trial", pa.int32(), "number of the setting, from 0; the first is the setting as given", low=0),
+    MODEL,
+    FEATURE_SET,
+    field(
+        "trial",
+        pa.int32(),
+        "number of the setting, from 0; the first is the setting as given",
+        low=0,
+    ),
     field("state", pa.string(), "how it ended", one_of=("complete", "failed")),
     field("setting", pa.string(), "JSON: key of the model's settings -> value"),
     field("epochs", pa.int32(), "trained", low=0),
-    field("valid", pa.float64(), "valid Recall@20; null if it failed", nullable=True, low=0, high=1),
-    field("chosen", pa.bool_(), "whether the benchmark runs with it: best valid, the first of equal ones"),
+    field(
+        "valid", pa.float64(), "valid Recall@20; null if it failed", nullable=True, low=0, high=1
+    ),
+    field(
+        "chosen",
+        pa.bool_(),
+        "whether the benchmark runs with it: best valid, the first of equal ones",
+    ),
     field("reason", pa.string(), "why it failed; else empty"),
-)  # fmt: skip
+)
 
 
 def rankings(k: int) -> pa.Schema:
@@ -118,38 +161,67 @@ DIFFERENCE = (
     ),
 )
 MASK = schema(
-    DATASET, FEATURE_SET,
-    field("modality", pa.string(), "what is hidden; nothing at ratio 0", one_of=("nothing", "image", "text")),
+    DATASET,
+    FEATURE_SET,
+    field(
+        "modality",
+        pa.string(),
+        "what is hidden; nothing at ratio 0",
+        one_of=("nothing", "image", "text"),
+    ),
     field("ratio", pa.float64(), "share of items whose modality is hidden", low=0, high=1),
-    SEED, *PROTOCOL,
-    field("recall@20", pa.float64(), "on test, at the best valid epoch; mean over users", low=0, high=1),
+    SEED,
+    *PROTOCOL,
+    field(
+        "recall@20",
+        pa.float64(),
+        "on test, at the best valid epoch; mean over users",
+        low=0,
+        high=1,
+    ),
     BEST_EPOCH,
-)  # fmt: skip
+)
 
 TAIL = schema(
-    DATASET, *PROTOCOL,
+    DATASET,
+    *PROTOCOL,
     field("slice", pa.string(), "what the groups are of", one_of=("popularity", "history")),
-    field("label", pa.string(),
-        "popularity: tenth of the items, `1` the least popular, thirds (`head`, `middle`, `tail`) where tenths "
-        "are too thin, or `cold`; history: train interactions of the user (`3`, `4-5`, `20+`)"),
-    MODEL, FEATURE_SET, K,
+    field(
+        "label",
+        pa.string(),
+        "popularity: tenth of the items, `1` the least popular, "
+        "thirds (`head`, `middle`, `tail`) where tenths are too thin, or `cold`; "
+        "history: train interactions of the user (`3`, `4-5`, `20+`)",
+    ),
+    MODEL,
+    FEATURE_SET,
+    K,
     field("seeds", pa.int32(), "runs over which a figure was averaged before the test", low=1),
-    field("n", pa.int64(), "pairs of the test: targets of popularity, test users of history", low=1),
+    field(
+        "n", pa.int64(), "pairs of the test: targets of popularity, test users of history", low=1
+    ),
     field("mean", pa.float64(), "recall on test, mean over n", low=0, high=1),
-    field("mean_low", pa.float64(), "95 % interval of the mean: bootstrap over n, percentiles", low=0, high=1),
+    field(
+        "mean_low",
+        pa.float64(),
+        "95 % interval of the mean: bootstrap over n, percentiles",
+        low=0,
+        high=1,
+    ),
     field("mean_high", pa.float64(), "its other end", low=0, high=1),
     *DIFFERENCE,
-)  # fmt: skip
+)
 
 SWEEPS = schema(
     DATASET,
     field("sweep", pa.string(), "key of `study.sweeps`"),
     FEATURE_SET,
     field("setting", pa.string(), "JSON: key (`train.lr`, `graph.k`) -> value"),
-    SEED, *PROTOCOL,
+    SEED,
+    *PROTOCOL,
     field("recall@20", pa.float64(), "on valid; null if it failed", nullable=True, low=0, high=1),
     BEST_EPOCH,
     field("reason", pa.string(), "why it failed; else empty"),
-)  # fmt: skip
+)
 
 STUDY = {"mask": MASK, "tail": TAIL, "sweeps": SWEEPS}

@@ -36,7 +36,10 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 def read_member(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, start: int = 0
 ) -> Iterator[bytes]:
-    """Yield a member's bytes from `start`; raise UserError if it is damaged, encrypted or packed with bzip2."""
+    """Yield a member's bytes from `start`.
+
+    Raise UserError if it is damaged, encrypted or packed with bzip2.
+    """
     # a bzip2 block expands a kilobyte into gigabytes, and zipfile cannot bound its output
     if member.compress_type == zipfile.ZIP_BZIP2:
         raise UserError(f"{name}: bzip2 makes gigabytes of a kilobyte; pack it otherwise")

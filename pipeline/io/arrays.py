@@ -65,7 +65,10 @@ def refuse_infinite(path: Path) -> None:
 def require_tensor(
     tensors: Tensors, name: str, *shape: int | None, dtype: type[np.generic] = np.float32
 ) -> np.ndarray:
-    """Return a tensor; raise UserError unless it is finite and of this dtype and shape (None: any size above 0)."""
+    """Return a tensor.
+
+    Raise UserError unless it is finite and of this dtype and shape (None: any size above 0).
+    """
     if name not in tensors:
         raise UserError(f"no tensor '{name}'; there are {one_line(', '.join(tensors)) or 'none'}")
 

@@ -105,7 +105,10 @@ class _RowText:
 
 
 def repair_rows(path: Path, columns: Sequence[str], to: Path, max_share: float) -> pa.Table:
-    """Write columns of a text file as Parquet strings; return unreadable rows as a table REJECTS."""
+    """Write columns of a text file as Parquet strings.
+
+    Return unreadable rows as a table REJECTS.
+    """
     source = _select_columns(path, columns)
     schema = pa.schema([(name, pa.string()) for name in columns])
     rejects: list[Reject] = []

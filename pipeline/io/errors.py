@@ -1,4 +1,4 @@
-"""Errors that users can fix, printed as one line without a traceback; and untrusted text made printable."""
+"""Errors that users can fix, printed as one line without a traceback, and printable text."""
 
 # modules of the extras cpu and gpu, which a light install does not have
 HEAVY_MODULES = {
@@ -34,7 +34,10 @@ def not_installed(error: ModuleNotFoundError) -> UserError | None:
 
 
 def installing(extra: str) -> str:
-    """Return how to install an extra, from the repository: alignrec on PyPI could be any package."""
+    """Return how to install an extra, from the repository.
+
+    The package `alignrec` on PyPI could be any.
+    """
     clone = f'pip install -e ".[{extra}]" in a clone'
     wheel = f'pip install "PATH.whl[{extra}]" of a wheel'
     return f"{clone}, or {wheel}{ALTERNATIVES.get(extra, '')}"
@@ -46,7 +49,10 @@ def one_line(message: object, limit: int = 300) -> str:
 
 
 def printable(text: str) -> str:
-    """Return untrusted text as one line without escape sequences, changes of direction or broken characters."""
+    """Return untrusted text as one line.
+
+    It has no escape sequences, changes of direction or broken characters.
+    """
     return text if text.isprintable() else "".join(map(_printable_character, text))
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from alignrec.pipeline.io.errors import UserError
 
-# files of a resumable folder, see journal.py: the key of its inputs, and the sha256 of each file written to it
+# files of a resumable folder, see journal.py: the key of its inputs, and the sha256 of each file
+# written to it
 KEY = ".key"
 JOURNAL = ".sha256"
 # record of a stage, and the resources it used
@@ -23,7 +24,10 @@ STAGES = Path(__file__).parents[2] / "stages"
 
 
 def read_json(path: Path, max_bytes: int | None = None) -> Any:
-    """Read a JSON file; UserError, with the command to run, if it is missing, invalid or above `max_bytes`."""
+    """Read a JSON file.
+
+    UserError, with the command to run, if it is missing, invalid or above `max_bytes`.
+    """
     try:
         if max_bytes is not None and path.exists():
             require_plain(path, max_bytes)
@@ -58,7 +62,7 @@ def present(paths: Sequence[Path]) -> list[Path]:
 
 
 def made_by(path: Path) -> str:
-    """Return what to do if a path is missing or damaged: the command of the stage in whose folder it lies."""
+    """Return the command of the stage whose folder a missing or damaged file lies in."""
     parts = path.parts
     for i in [*range(len(parts) - 2, 0, -1), len(parts) - 1]:
         if i > 0 and (STAGES / f"{parts[i - 1]}.py").is_file():
@@ -67,7 +71,10 @@ def made_by(path: Path) -> str:
 
 
 def next_to(path: Path, ending: str) -> Path:
-    """Return a hidden name next to a path, for unfinished work; UserError for the root of the file system."""
+    """Return a hidden name next to a path, for unfinished work.
+
+    UserError for the root of the file system.
+    """
     path = path.absolute()
     if not path.name:
         raise UserError(f"{path}: cannot create a folder there; name one inside it")
@@ -75,7 +82,7 @@ def next_to(path: Path, ending: str) -> Path:
 
 
 def list_plain(folder: Path, pattern: str) -> list[Path]:
-    """Return the files of a folder that match, without hidden ones, whose names begin with _ or a dot."""
+    """Return the files of a folder that match, without those named _ or . at the start."""
     return [
         require_plain(path) for path in sorted(folder.glob(pattern)) if path.name[0] not in "._"
     ]

@@ -1,15 +1,19 @@
-"""Resume a folder of files after a kill: its key says what they are made from, its journal which are finished.
+"""Resume a folder of files after a kill.
 
-1. `open_journal(folder, key)` keeps the files if the folder has the same key, and empties it otherwise.
-   The key is a hash of all inputs: files, settings, versions, code.
-2. Whoever writes a file (`io.atomic`) writes a temporary one, lists its hash in the journal, then renames it.
-   A file under its final name is therefore whole; what a kill interrupts is a temporary or a missing file.
-3. `drop_unlisted(folder)` deletes files that the journal lacks or that differ from it, such as damaged ones.
-4. The stage writes the files that are missing. A file with inputs that the folder's key does not cover, such as
-   a shard of images, has a key of its own: `finish(path, key)` lists it, and `is_finished(path, key)` asks.
-5. A finished stage writes `run.json`, the hashes of all files (runtime/record.py), by which other stages check them.
+The folder's key says what its files are made from, its journal which of them are finished:
 
-Folders below may have journals of their own, which are independent of the one above.
+1. `open_journal(folder, key)` keeps the files if the folder has the same key, and empties it
+   otherwise. The key is a hash of all inputs: files, settings, versions, code.
+2. `io.atomic` writes a temporary file, lists its hash in the journal, then renames it. A file under
+   its final name is therefore whole; a kill leaves a temporary file, or none.
+3. `drop_unlisted(folder)` deletes files that the journal lacks, and damaged ones.
+4. The stage writes the files that are missing. A file with inputs that the folder's key does not
+   cover, such as a shard of images, has a key of its own: `finish(path, key)` lists it, and
+   `is_finished(path, key)` asks.
+5. A finished stage writes `run.json`, with the hash of every file (runtime/record.py); readers of
+   its output check that.
+
+A folder below may have a journal of its own, independent of the one above.
 """
 
 import os
@@ -28,7 +32,7 @@ GROWING = {
 
 
 def open_journal(folder: Path, key: str) -> None:
-    """Empty a folder and start its journal, unless its `key`, a hash of all inputs, is unchanged."""
+    """Empty a folder and start its journal, unless its `key` is unchanged."""
     key_file = folder / KEY
     if _has_journal(folder) and key_file.read_bytes() == key.encode():
         return
@@ -44,21 +48,24 @@ def open_journal(folder: Path, key: str) -> None:
 
 
 def list_file(path: Path, content: Path) -> None:
-    """List a file that is about to have the content of another, if a folder above it has a journal."""
+    """List a file that is about to get its content, if a folder above it has a journal."""
     folder = _folder_above(path)
     if folder is not None and path.name not in UNLISTED:
         _append_line(folder, path, sha256(content))
 
 
 def finish(path: Path, key: str) -> None:
-    """List a file as made from inputs with the hash `key`; a folder above it must have a journal."""
+    """List a file as made from inputs with the hash `key`.
+
+    A folder above it must have a journal.
+    """
     folder = _folder_above(path)
     assert folder is not None
     _append_line(folder, path, f"{sha256(path)} {key}")
 
 
 def is_finished(path: Path, key: str = "") -> bool:
-    """Return whether a file is as it was written, and `finish` listed it for this key if there is one."""
+    """Return whether a file is as it was written and, with a key, was listed by `finish`."""
     folder = _folder_above(path)
     if folder is None or not path.is_file():
         return False

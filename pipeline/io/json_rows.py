@@ -22,7 +22,10 @@ ROWS_INSPECTED = 1000  # JSON lines inspected for keys, as each line may have on
 
 
 def column_names(path: Path, required: Iterable[str] = ()) -> list[str]:
-    """Return the column names of a file; for JSON, the keys seen until all of `required` are found."""
+    """Return the column names of a file.
+
+    For JSON, the keys seen until all of `required` are found.
+    """
     if path.suffix == ".parquet":
         return parquet.column_names(path)
     if (delimiter := find_delimiter(path)) is not None:
@@ -42,7 +45,10 @@ def column_names(path: Path, required: Iterable[str] = ()) -> list[str]:
 
 
 def json_lines(path: Path) -> Iterator[bytes]:
-    """Yield each row of Parquet, or of a text file with a header, as JSON; lines of a JSON file are passed through."""
+    """Yield each row of Parquet, or of a text file with a header, as JSON.
+
+    Lines of a JSON file are passed through.
+    """
     if path.suffix == ".parquet":
         for batch in parquet.read_batches(path):
             yield from _batch_as_json(batch)
@@ -88,7 +94,10 @@ def _batch_as_json(batch: pa.RecordBatch) -> list[bytes]:
 
 
 def mark_unreadable(reason: str) -> bytes:
-    """Return a placeholder line for a row without a JSON form; `json_object` raises `reason` for it."""
+    """Return a placeholder line for a row without a JSON form.
+
+    `json_object` raises `reason` for it.
+    """
     return UNREADABLE + reason[:200].encode("utf-8", "replace")
 
 

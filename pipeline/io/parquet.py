@@ -27,7 +27,10 @@ def column_names(path: Path) -> list[str]:
 def read_batches(
     path: Path, columns: list[str] | None = None, rows: int = MAX_BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of an untrusted Parquet file in batches bounded by bytes; UserError if it is damaged."""
+    """Yield the rows of an untrusted Parquet file in batches bounded by bytes.
+
+    UserError if it is damaged.
+    """
     io.require_plain(path)
     try:
         schema = pq.read_schema(path)
@@ -37,7 +40,8 @@ def read_batches(
         bytes_per_row = _largest_mean(path) * max(1, metadata.num_columns)
         batch_rows = max(1, min(rows, MAX_BATCH_BYTES // bytes_per_row))
 
-        # dictionary encoding stores a text that all rows share only once; pyarrow has none of extensions such as JSON
+        # dictionary encoding stores a text that all rows share only once; pyarrow has none of
+        # extensions such as JSON
         options = {
             "read_dictionary": range(metadata.num_columns),
             "arrow_extensions_enabled": False,
@@ -56,7 +60,10 @@ def read_batches(
 
 
 def _largest_mean(path: Path) -> int:
-    """Return the largest mean bytes of a column in a row group; UserError for texts that are too long."""
+    """Return the largest mean bytes of a column in a row group.
+
+    UserError for texts that are too long.
+    """
     largest = 1
     for column, rows, size in io.column_sizes(path):
         mean = size // max(1, rows)
@@ -70,7 +77,7 @@ def _largest_mean(path: Path) -> int:
 
 
 def _split_batch(batch: pa.RecordBatch, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Halve a batch until its texts, each counted as often as it occurs, fit into MAX_LINE_BYTES."""
+    """Halve a batch until its texts, counted as often as they occur, fit into MAX_LINE_BYTES."""
     size = sum(map(_expanded_size, batch.columns))
     half = len(batch) // 2
     if size > MAX_LINE_BYTES and half:

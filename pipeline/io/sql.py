@@ -21,10 +21,13 @@ def quote_text(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-# Casts must wrap `trim_sql` or `strip_sql`: DuckDB 2.0 pushes a bare try_cast into its CSV reader, where a bad value is
-# an error instead of null.
+# Casts must wrap `trim_sql` or `strip_sql`: DuckDB 2.0 pushes a bare try_cast into its CSV reader,
+# where a bad value is an error instead of null.
 def trim_sql(text: str) -> str:
-    """Return SQL that strips spaces from a number or time, null if empty; see `strip_sql` for identifiers."""
+    """Return SQL that strips spaces from a number or time, null if empty.
+
+    See `strip_sql` for identifiers.
+    """
     return f"nullif(CASE WHEN contains({text}, ' ') THEN trim({text}) ELSE {text} END, '')"
 
 
@@ -74,7 +77,8 @@ def strip_sql(text: str) -> str:
     """Return SQL that strips white space as `str.strip` does; null if nothing is left."""
     text = f"({text})"
     white = f"'{WHITE_SPACE}'"
-    # trim is slow, so a cheap test selects the few values that may need it: not ASCII, or blank at an end
+    # trim is slow, so a cheap test selects the few values that may need it: not ASCII, or blank at
+    # an end
     is_suspect = f"strlen({text}) <> length({text}) OR {text} < '!' OR {text}[-1] < '!'"
     has_white = f"contains({white}, {text}[1]) OR contains({white}, {text}[-1])"
     trimmed = f"CASE WHEN {has_white} THEN trim({text}, {white}) ELSE {text} END"

@@ -17,14 +17,15 @@ from alignrec.pipeline.io.errors import UserError, one_line
 # content-defined page boundaries let a chunking store upload only what changed
 PARQUET = {"compression": "zstd", "use_content_defined_chunking": True}
 PART = 16_384  # items per row group, the unit held in memory
-# key of the provenance that identifies a file's vector space: kind, settings, model, prompt, weights, image size
+# key of the provenance that identifies a file's vector space: kind, settings, model, prompt,
+# weights, image size
 FINGERPRINT = "fingerprint"
 MAX_SHOWN_CHARACTERS = 40  # of a fingerprint's value in messages
 MAX_FINGERPRINT_LEVELS = 16  # of nesting
 # row groups above this are memory-mapped: reading a part would load all of it
 MAX_BYTES_UNMAPPED = 16 << 20
-# guards against decompression bombs: bytes of memory that any table may take, and the maximum ratio to its size on
-# disk above that; constant vectors reach a few hundred
+# guards against decompression bombs: bytes of memory that any table may take, and the maximum ratio
+# to its size on disk above that; constant vectors reach a few hundred
 MIN_BYTES_OF_BOMB = 1 << 30
 MAX_EXPANSION = 10_000
 
@@ -32,7 +33,10 @@ MAX_EXPANSION = 10_000
 def write_table(
     table: pa.Table, path: Path, schema: pa.Schema, record: dict[str, Any] | None = None
 ) -> None:
-    """Validate a table and write it atomically, with its provenance as JSON metadata under `alignrec`."""
+    """Validate a table and write it atomically.
+
+    Its provenance is JSON metadata under `alignrec`.
+    """
     table = schemas.check(table, schema, str(path))
     if record is not None:
         table = table.replace_schema_metadata(_metadata(record))
@@ -57,7 +61,10 @@ def _metadata(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Read columns of a Parquet file; raise UserError if it is unreadable, schemas.ContractError if invalid."""
+    """Read columns of a Parquet file.
+
+    Raise UserError if it is unreadable, schemas.ContractError if invalid.
+    """
     # pq.read_table would import pyarrow.dataset
     with reraise_faults(path), pq.ParquetFile(path) as file:
         table = file.read(columns)
@@ -181,7 +188,8 @@ def require_same_space(paths: Sequence[Path]) -> Sequence[Path]:
     return paths
 
 
-# Vectors with different fingerprints never form one set, even if equally wide. Third-party files have none: accepted.
+# Vectors with different fingerprints never form one set, even if equally wide. Third-party files
+# have none: accepted.
 def common_fingerprint(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> dict[str, Any]:
     first_path: Path | None = None
     common: dict[str, Any] = {}
@@ -199,7 +207,10 @@ def common_fingerprint(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> dic
 
 
 def fingerprint_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fingerprint of an untrusted record; empty if it is missing or nested too deeply."""
+    """Return the fingerprint of an untrusted record.
+
+    Empty if it is missing or nested too deeply.
+    """
     fingerprint = record.get(FINGERPRINT)
     if isinstance(fingerprint, dict) and _is_shallow(fingerprint, MAX_FINGERPRINT_LEVELS):
         return fingerprint
@@ -240,7 +251,10 @@ def shard(folder: Path, stem: str, number: int) -> Path:
 
 
 def read_features(folder: Path) -> pa.Table:
-    """Read a feature set in item order; raise UserError if it has no shards or mixed fingerprints."""
+    """Read a feature set in item order.
+
+    Raise UserError if it has no shards or mixed fingerprints.
+    """
     schema = schemas.features(width(folder))
     paths = require_same_space(shards(folder, "features"))
     table = pa.concat_tables([read_table(path, schema) for path in paths])
@@ -289,14 +303,18 @@ def read_codes(path: Path) -> pa.Table:
 
 
 def column_sizes(path: Path) -> Iterator[tuple[pq.ColumnSchema, int, int]]:
-    """Yield columns of row groups, their rows and bytes in memory, by an untrusted footer; UserError for a bomb."""
+    """Yield columns of row groups, their rows and bytes in memory, by an untrusted footer.
+
+    UserError for a bomb.
+    """
     disk = path.stat().st_size
     limit = max(MIN_BYTES_OF_BOMB, MAX_EXPANSION * disk)
     memory = 0
     with pq.ParquetFile(path, pre_buffer=False, memory_map=True) as file:
         numbers = range(len(file.schema))
         for group_number in range(file.num_row_groups if numbers else 0):
-            # wrong size statistics are an error of this reader, which reads no rows, but end the process in `column`
+            # wrong size statistics are an error of this reader, which reads no rows, but end the
+            # process in `column`
             list(file.reader.iter_batches(0, [group_number], numbers))
             group = file.metadata.row_group(group_number)
             for number in numbers:

@@ -29,7 +29,10 @@ MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
 def open_unpacked(path: Path) -> BufferedReader:
-    """Open a file for reading bytes, decompressing .gz; damage raises EOFError, BadGzipFile or IsalError."""
+    """Open a file for reading bytes, decompressing .gz.
+
+    Damage raises EOFError, BadGzipFile or IsalError.
+    """
     io.require_plain(path)
     if path.suffix != ".gz":
         return path.open("rb")
@@ -39,7 +42,10 @@ def open_unpacked(path: Path) -> BufferedReader:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[BufferedReader]:
-    """Open a text file after its BOM; raise UserError for UTF-16, UTF-32 or damaged gzip, also while reading."""
+    """Open a text file after its BOM.
+
+    Raise UserError for UTF-16, UTF-32 or damaged gzip, also while reading.
+    """
     try:
         with open_unpacked(path) as file:
             head = file.peek(BYTES_TO_DETECT_ENCODING)[:BYTES_TO_DETECT_ENCODING]
@@ -47,7 +53,7 @@ def open_text(path: Path) -> Iterator[BufferedReader]:
             if head.startswith(codecs.BOM_UTF8):
                 file.read(len(codecs.BOM_UTF8))
             yield file
-    except (EOFError, gzip.BadGzipFile, IsalError):  # type: ignore[misc]  # the stub declares an instance
+    except (EOFError, gzip.BadGzipFile, IsalError):  # type: ignore[misc]  # stub: an instance
         fault = "the gzip file is damaged or cut off; fetch it again, or pack it again"
         raise UserError(f"{path}: {fault}") from None
 
@@ -118,7 +124,7 @@ def reject_table(file: str, rejects: Iterable[Reject]) -> pa.Table:
 def refuse_many(
     file: object, what: str, rejects: Sequence[Reject], total: int, max_share: float, key: str
 ) -> None:
-    """Raise UserError if more than `max_share`, the setting `key`, of all lines or rows are rejects."""
+    """Raise UserError if the share of rejects is above `max_share`, the setting `key`."""
     if len(rejects) <= max_share * total:
         return
     common = Counter(reject.reason for reject in rejects).most_common(3)

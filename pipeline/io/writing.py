@@ -18,7 +18,10 @@ from alignrec.pipeline.io.journal import list_file
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces `path` on success, flushed to disk and listed in the folder's journal."""
+    """Yield a temporary path that replaces `path` on success.
+
+    It is flushed to disk and listed in the folder's journal.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # an unpredictable name, created exclusively, so that no planted link is followed
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -64,13 +67,19 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 def require_space(folder: Path, size: int) -> None:
-    """Raise OSError if the disk is full, before a file is mapped: writing to it would end the process by SIGBUS."""
+    """Raise OSError if the disk is full, before a file is mapped.
+
+    Writing to it would end the process by SIGBUS.
+    """
     if shutil.disk_usage(folder).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def memory_map(parts: Iterable[np.ndarray], folder: Path | None = None) -> np.ndarray:
-    """Concatenate arrays into a copy-on-write memory map of an unlinked file, in the system's folder by default."""
+    """Concatenate arrays into a copy-on-write memory map of an unlinked file.
+
+    The file is in the system's temporary folder by default.
+    """
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
 

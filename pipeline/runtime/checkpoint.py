@@ -39,7 +39,8 @@ class Checkpoint:
         for part, named in parts.items():
             for name, tensor in named.items():
                 tensors[f"{part}.{name}"] = tensor.detach().cpu().contiguous()
-        # written from the tensors: serialising to bytes first would take another 9 GB for BEiT3-base
+        # written from the tensors: serialising to bytes first would take another 9 GB for
+        # BEiT3-base
         with io.atomic(self.path) as temporary:
             save_file(tensors, temporary, {"state": json.dumps(state)})
 

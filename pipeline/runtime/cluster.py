@@ -1,6 +1,7 @@
-"""Run jobs on a Ray cluster with Ray Data: inputs are read on this machine, results come back in order.
+"""Run jobs on a Ray cluster with Ray Data.
 
-A row is a job with its input or result as Arrow bytes, so nodes need this package but no shared folder.
+Inputs are read on this machine, and results come back in order. A row is a job with its input or
+result as Arrow bytes, so nodes need this package but no shared folder.
 """
 
 import logging
@@ -134,7 +135,8 @@ class _Needs(NamedTuple):
 def _find_needs(ray: Any) -> _Needs:
     import torch
 
-    # all workers use the same kind of processor, and as many threads as this process, so that all rows round alike
+    # all workers use the same kind of processor, and as many threads as this process, so that all
+    # rows round alike
     threads = torch.get_num_threads()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if any(node["Resources"].get("GPU", 0) >= 1 for node in nodes):
@@ -171,7 +173,8 @@ def _schedule(
         inputs = rows.map_batches(
             read,
             compute=data.TaskPoolStrategy(size=min(CONCURRENT_READS, jobs)),
-            num_cpus=0,  # otherwise readers never start if workers occupy all CPUs (Ray issue 44687)
+            # otherwise readers never start if workers occupy all CPUs (Ray issue 44687)
+            num_cpus=0,
             label_selector=here,
             **BATCH,
         )

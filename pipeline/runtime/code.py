@@ -1,4 +1,4 @@
-"""Fingerprints of what results depend on: code without docstrings and comments, library versions, the machine."""
+"""Fingerprints of what results depend on: code, library versions, the machine."""
 
 import ast
 import hashlib
@@ -18,7 +18,8 @@ STAGES = f"{PREFIX}stages"
 PIPELINE = ROOT / "pipeline"
 # files of the harness that do affect results
 SHAPING = ("runtime/process.py", "runtime/seeds.py", "models/params.py")
-# files that do not affect results: downloads are verified by hash, and parameter values are part of a stage's key
+# files that do not affect results: downloads are verified by hash, and parameter values are part of
+# a stage's key
 HARNESS = {
     PIPELINE / "__init__.py",
     PIPELINE / "io" / "errors.py",
@@ -165,7 +166,7 @@ def _syntax_tree(path: Path) -> ast.Module:
 
 
 def _drop_declaration(tree: ast.Module) -> None:
-    """Drop declarations of stages, which do not affect results, and the imports that only they need."""
+    """Drop declarations of stages, which do not affect results, and imports that only they need."""
     tree.body = [statement for statement in tree.body if not _declares_stage(statement)]
     used_names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     for statement in tree.body:
@@ -194,7 +195,10 @@ def _walk_statements(node: ast.AST) -> Iterator[ast.AST]:
 
 @cache
 def _reexported_names(module: str) -> dict[str, str]:
-    """Return name -> full dotted name of a package whose __init__ only re-exports; empty for others."""
+    """Return name -> full dotted name of a package whose __init__ only re-exports.
+
+    Empty for others.
+    """
     path = _module_path(module) / "__init__.py"
     if not path.is_file():
         return {}
@@ -208,7 +212,10 @@ def _reexported_names(module: str) -> dict[str, str]:
 
 
 def module_file(name: str) -> Path | None:
-    """Return the file of the longest prefix that is a module; None for a package that only re-exports."""
+    """Return the file of the longest prefix that is a module.
+
+    None for a package that only re-exports.
+    """
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         module = ".".join(parts[:end])

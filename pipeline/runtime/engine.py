@@ -1,4 +1,7 @@
-"""Run independent jobs in this process, in threads or in processes, with equal results; cluster.py runs them on Ray."""
+"""Run independent jobs in this process, in threads or in processes, with equal results.
+
+The module `cluster` runs them on Ray.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,8 @@ Make = Callable[
 
 
 KILLED = (
-    "one of {} worker processes was killed, most likely as memory ran out; lower `workers` in the stage's section of "
-    "the parameters, if it has one, or give more memory, and run again"
+    "one of {} worker processes was killed, most likely as memory ran out; lower `workers` in the "
+    "stage's section of the parameters, if it has one, or give more memory, and run again"
 )
 CORES = min(
     os.cpu_count() or 1, 8
@@ -77,7 +80,8 @@ class Processes:
                 raise
 
 
-# created at the process's first job, as errors in a pool's initializer are reported without their cause
+# created at the process's first job, as errors in a pool's initializer are reported without their
+# cause
 _worker: Callable[[], Worker[Any, Any]]
 
 
@@ -106,15 +110,19 @@ def _end_with_parent() -> None:
 
 
 def run_jobs(
-    make: Make[Job, Result], jobs: Iterable[Job], on: Threads | Processes | None = None, ordered: bool = True,
+    make: Make[Job, Result],
+    jobs: Iterable[Job],
+    workers: Threads | Processes | None = None,
+    ordered: bool = True,
     ahead: int = 0,
-) -> Iterator[tuple[Job, Result]]:  # fmt: skip
-    """Run jobs on `on` or in this process, and yield each with its result, in order or as they finish; errors end all.
+) -> Iterator[tuple[Job, Result]]:
+    """Run jobs in workers or in this process, and yield each with its result.
 
-    Jobs are taken as results are consumed, `ahead` more than can run at a time. With n workers, an ordered job may
-    therefore depend on the results of all but the n - 1 jobs before it.
+    Results come in order or as jobs finish; an error ends all. Jobs are taken as results are
+    consumed, `ahead` more than can run at a time. With n workers, an ordered job may therefore
+    depend on the results of all but the n - 1 jobs before it.
     """
-    if on is None:
+    if workers is None:
         worker = cache(make)
         for job in jobs:
             yield job, worker()(job)
@@ -125,9 +133,9 @@ def run_jobs(
     if not first:  # starts no workers
         return
     source = chain(first, source)
-    with on.opened(make) as submit:
+    with workers.opened(make) as submit:
         # taking jobs as results are consumed limits memory
-        pending = {submit(job): job for job in islice(source, on.number + ahead)}
+        pending = {submit(job): job for job in islice(source, workers.number + ahead)}
         try:
             while pending:
                 future = _next_future(pending, ordered)

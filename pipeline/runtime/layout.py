@@ -66,7 +66,7 @@ class File:
 
 @dataclass(frozen=True)
 class OneOf:
-    """Descriptor of a method that returns the path of one of several files in the folder of a stage."""
+    """Descriptor of a method that returns the path of one of several files of a stage."""
 
     stage: str
     name: str  # file name with {} for the argument
@@ -78,7 +78,10 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of a dataset, <root>/<stage>/<dataset>/[<item>/]; the running stage writes below `work`."""
+    """Paths of a dataset, <root>/<stage>/<dataset>/[<item>/].
+
+    The running stage writes below `work`.
+    """
 
     root: Path
     dataset: str
@@ -208,7 +211,7 @@ class Layout:
     release = File("publish", "release", "the release folder")
 
     def cells(self, stage: str) -> Path:
-        """Folder of trained models: a record and rankings of each, see pipeline/benchmark/experiment.py."""
+        """Folder of trained models' records and rankings: pipeline/benchmark/experiment.py."""
         return self.folder(stage) / "cells"
 
     study = OneOf("study", "{}.parquet", "Table STUDY of a part of the study.")

@@ -18,7 +18,7 @@ class Parameters(Section):
     """datasets that `dvc repro` builds; each is declared under `sources`"""
     sources: dict[Name, SerializeAsAny[Source]]
     encoders: dict[Name, dict[str, Any]] = {}
-    """name -> `kind`, a name in pipeline/encoders/registry.py, and parameters of that kind's class"""
+    """name -> `kind`, a name in pipeline/encoders/registry.py, and parameters of its class"""
 
     def __getitem__(self, kind: type[Kind]) -> Kind:
         for name in type(self).model_fields:

@@ -1,4 +1,6 @@
-"""Memory and OpenMP threads of this process, and its rank under `torchrun`, where only rank 0 writes.
+"""Memory and OpenMP threads of this process, and its rank under `torchrun`.
+
+Only rank 0 writes.
 
 Imports only the standard library, and torch where there are several processes.
 """
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 STATUS = Path("/proc/self/status")
 MAXRSS_PER_MIB = 1 << 20 if sys.platform == "darwin" else 1 << 10  # units of `ru_maxrss`
 SECONDS_PER_SAMPLE = 0.1  # of memory; a sample takes 30 microseconds
-# bytes of address space that libraries reserve; with less, some abort or report intact files as damaged
+# bytes of address space that libraries reserve; with less, some abort or report intact files as
+# damaged
 ADDRESSES = 4 << 30
 TOO_LITTLE = (
     f"too little memory; alignrec needs {ADDRESSES >> 30} GiB of addresses (`ulimit -v`), "
@@ -112,9 +115,13 @@ def _status_kib(key: str) -> int:
 
 
 def keep_large_buffers() -> bool:
-    """Make malloc keep large freed buffers for reuse; return whether the C library supports that."""
-    # glibc unmaps buffers above 32 MiB when they are freed, and the next step faults every page in again: a third of
-    # AlignRec's step at 63,001 items, whose feature gradient has 194 MB. In exchange memory stays at its peak.
+    """Make malloc keep large freed buffers for reuse.
+
+    Return whether the C library supports that.
+    """
+    # glibc unmaps buffers above 32 MiB when they are freed, and the next step faults every page in
+    # again: a third of AlignRec's step at 63,001 items, whose feature gradient has 194 MB. In
+    # exchange memory stays at its peak.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing on musl and macOS
     if mallopt is None:
         return False
@@ -131,7 +138,8 @@ def ran_out(error: Exception) -> bool:
 
 def spin_if_idle() -> None:
     """Let threads spin if the machine is idle, unless the user has set a policy. Linux only."""
-    # on two idle cores spinning takes 25 % off a training step; next to one busy process a step takes twice as long
+    # on two idle cores spinning takes 25 % off a training step; next to one busy process a step
+    # takes twice as long
     if _is_policy_given or not CPU_TIMES.exists():
         return
     before = CPU_TIMES.read_text()

@@ -16,7 +16,7 @@ WITH_RATE = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{po
 
 
 class Bar(tqdm):
-    """A bar that measures its rate from the first result, without start-up, and estimates the time left later."""
+    """A bar that measures its rate from the first result, without start-up."""
 
     first: int | None = None  # count at the first result
 
@@ -55,7 +55,10 @@ def stage_bar(label: str, hidden: bool, **options: Any) -> tqdm:
 
 @contextmanager
 def bytes_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Yield a callback that takes the bytes done and the total; without a terminal it prints a line per minute."""
+    """Yield a callback that takes the bytes done and the total.
+
+    Without a terminal it prints a line per minute.
+    """
     with stage_bar(label, hidden=False, unit="B") as bar, print_heartbeat(label, [bar]):
         yield meter(bar)
 

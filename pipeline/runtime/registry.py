@@ -1,4 +1,6 @@
-"""Registries of recommenders, encoders, sources and probes. Other packages register theirs in pyproject.toml:
+"""Registries of recommenders, encoders, sources and probes.
+
+Other packages register theirs in pyproject.toml:
 
 [project.entry-points."alignrec.models"]
 mine = "my_package.mine:Mine"
@@ -21,7 +23,10 @@ BUILT_IN = "alignrec.pipeline."
 
 @dataclass(eq=False, frozen=True)
 class Registry(Mapping[str, Part]):
-    """Mapping from name to part, built-in parts first; parts are imported when they are looked up."""
+    """Mapping from name to part, built-in parts first.
+
+    Parts are imported when they are looked up.
+    """
 
     kind: str
     built_in: Mapping[str, str]
@@ -31,13 +36,15 @@ class Registry(Mapping[str, Part]):
         others = installed_parts(f"alignrec.{self.kind}")
         # the meaning of a built-in name must not depend on installed packages
         if twice := sorted(others.keys() & self.built_in.keys()):
-            raise UserError(
-                f"entry point '{twice[0]}' of alignrec.{self.kind}: the name is taken; choose another"
-            )
+            entry_point = f"entry point '{twice[0]}' of alignrec.{self.kind}"
+            raise UserError(f"{entry_point}: the name is taken; choose another")
         return {**self.built_in, **others}
 
     def __getitem__(self, name: str) -> Part:
-        """Import the part; KeyError if the name is unknown, UserError if a part of another package fails to import."""
+        """Import the part.
+
+        KeyError if the name is unknown, UserError if a part of another package fails to import.
+        """
         path = self.entries[name]
         module, _, attribute = path.partition(":")
         try:

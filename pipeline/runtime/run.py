@@ -1,4 +1,4 @@
-"""Runs of stages, which validate tables, write a run record and lock outputs against other writers."""
+"""Runs of stages: they validate tables, write a run record and lock outputs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_SECONDS_LOCKED = 3600  # wait for another run of the same folder
 
 @dataclass(eq=False)
 class Run:
-    """A run of a stage on a dataset (and an item of its matrix), through which the stage reads, writes and counts."""
+    """A run of a stage on a dataset, or on an item of its matrix."""
 
     stage: str
     dataset: str
@@ -93,7 +93,7 @@ class Run:
             self.drops[reason] += n
 
     def warn(self, message: str, recorded: bool = True) -> None:
-        """Print a warning of one line and, if equal runs repeat it (`recorded`), write it to run.json."""
+        """Print a warning of one line; `recorded` in run.json too, if equal runs repeat it."""
         if recorded:
             self.warnings.append(message)
         print(printable(f"warning: {self.label}: {message}"), file=sys.stderr, flush=True)
@@ -109,7 +109,10 @@ class Run:
     def progress(
         self, iterable: Iterable[Any] | None = None, what: str = "", **options: Any
     ) -> tqdm:
-        """Return a progress bar with options of tqdm; without a terminal it is printed as a line per minute."""
+        """Return a progress bar with options of tqdm.
+
+        Without a terminal it is printed as a line per minute.
+        """
         label = f"{self.label} {what}".rstrip()
         is_hidden = bool(process.rank())
         bar = progress.stage_bar(label, is_hidden, iterable=iterable, **options)
@@ -125,7 +128,7 @@ class Run:
     def resume(
         self, folder: Path, inputs: Iterable[Path], *facts: Any, modules: Sequence[str] = ()
     ) -> None:
-        """Empty a folder of unfinished work unless inputs, facts (JSON), versions and code are unchanged."""
+        """Empty a folder unless inputs, facts (JSON), versions and code are unchanged."""
         io.open_journal(
             folder, self.key(inputs, facts, modules or [f"alignrec.stages.{self.stage}"])
         )
@@ -148,7 +151,7 @@ class Run:
         return number % parts == part - 1
 
     def lock_of_part(self) -> AbstractContextManager[None]:
-        """Return a lock of the folder that all parts write to; none is needed by a whole run, which holds it."""
+        """Return a lock of the folder that all parts write to; a whole run holds it already."""
         return hold_lock(self.folder) if self.part else nullcontext()
 
 
@@ -195,7 +198,8 @@ def recorded(run: Run) -> Iterator[None]:
         print(f"{run.label}: all that it makes is there, and is kept", flush=True)
         return
 
-    # time and memory differ between equal runs, so they are not part of the record, which DVC hashes
+    # time and memory differ between equal runs, so they are not part of the record, which DVC
+    # hashes
     seconds = time.perf_counter() - started
     cost = {
         "seconds": round(seconds, 3),
@@ -229,7 +233,8 @@ def _deliver_out(run: Run) -> None:
     for path in [*io.files_below(run.folder), run.folder / io.RECORD]:
         io.link(path, new / path.relative_to(run.folder))
 
-    # renames never leave an incomplete output: after a kill between them there is none, and the stage runs again
+    # renames never leave an incomplete output: after a kill between them there is none, and the
+    # stage runs again
     run.out.parent.mkdir(parents=True, exist_ok=True)
     if run.out.exists():
         run.out.rename(old)

@@ -1,4 +1,4 @@
-"""Sections of the parameters: their base class, types of keys, validation, and messages for invalid values."""
+"""Sections of the parameters: base class, types of keys, validation and its messages."""
 
 from __future__ import annotations
 
@@ -41,12 +41,16 @@ Address = Annotated[str, AfterValidator(_check_port)]  # URL or path
 WRAPPED = BeforeValidator(
     lambda raw: [raw] if isinstance(raw, str) else raw
 )  # a single item needs no brackets
-# addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no list
+# addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no
+# list
 Mirrors = Annotated[list[Address], Field(min_length=1), WRAPPED]
 
 
 class Section(BaseModel):
-    """A section of params.yaml. Unknown keys are errors, values are not coerced, instances are immutable."""
+    """A section of params.yaml.
+
+    Unknown keys are errors, values are not coerced, instances are immutable.
+    """
 
     # commands need few validators, and to build all takes 0.1 s
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
@@ -64,7 +68,10 @@ Kind = TypeVar("Kind", bound=Section)
 
 
 def validate(kind: type[Kind], raw: Any, where: str = "") -> Kind:
-    """Validate parsed YAML as a section; UserError names the first error, with `where` as the path of the section."""
+    """Validate parsed YAML as a section.
+
+    UserError names the first error, with `where` as the path of the section.
+    """
     try:
         return kind.model_validate(raw)
     except ValidationError as e:
@@ -88,7 +95,10 @@ def nearest(name: str, among: Iterable[str]) -> str:
 
 
 def first_fault(error: ValidationError, kind: type[Section], where: str = "") -> str:
-    """Describe the first error of untrusted values; unknown keys come first, as they may be misspelt required keys."""
+    """Describe the first error of untrusted values.
+
+    Unknown keys come first, as they may be misspelt required keys.
+    """
     faults = error.errors()
     unknown_keys = [fault for fault in faults if fault["type"] == "extra_forbidden"]
     fault = (unknown_keys or faults)[0]
@@ -127,7 +137,10 @@ def _describe_value(value: Any) -> str:
 
 
 def _valid_keys(kind: Any, keys: Sequence[int | str]) -> list[str]:
-    """Return the keys of the section at the path `keys` within a section; none if it is no section."""
+    """Return the keys of the section at the path `keys` within a section.
+
+    None if it is no section.
+    """
     for key in keys:
         if _is_section(kind):
             kind = _annotations(kind).get(str(key))

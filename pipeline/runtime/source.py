@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from alignrec.pipeline.runtime.section import Section
 
-# item fields in a release besides identifier and hashes: title, brand, categories, description, text and image address;
-# title and categories; none
+# item fields in a release besides identifier and hashes: title, brand, categories, description,
+# text and image address; title and categories; none
 Shown = Literal["all", "titles", "none"]
 
 
@@ -28,16 +28,17 @@ class Licence:
 
 OWN = Licence(
     {"license": "unknown"},
-    "Made from files that the publisher of this release named; their terms are the publisher's to state.",
+    "Made from files that the publisher of this release named; "
+    "their terms are the publisher's to state.",
 )
 
 
 class Source(Section):
     """A dataset under `sources` of params.yaml, and base class of all kinds of source.
 
-    A kind overrides `reader` and is registered in pipeline/sources/base.py. `licence` applies to data derived from it;
-    `has_split` is whether its interactions come with a split; `has_images` whether its items can
-    have images, false if only the download shows that.
+    A kind overrides `reader` and is registered in pipeline/sources/base.py. `licence` applies to
+    data derived from it; `has_split` is whether its interactions come with a split; `has_images`
+    whether its items can have images, false if only the download shows that.
     """
 
     kind: str

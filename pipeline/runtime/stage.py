@@ -36,14 +36,16 @@ class Stage:
     params: type[Section]
     main: Callable[[Run], None]
     reads: tuple[Stage, ...] = ()  # stages whose files it reads
-    # parameters besides its own section: a section, a key such as "train.features", or SOURCE for the dataset's source
+    # parameters besides its own section: a section, a key such as "train.features", or SOURCE for
+    # the dataset's source
     sections: tuple[str, ...] = ()
     loads: tuple[Registry[Any], ...] = ()  # registries of parts that it loads by name
     light: bool = (
         False  # starts without torch: settings of models and encoders were validated by `download`
     )
     resumes: bool = False  # resumes unfinished work, which is deleted for other stages
-    # matrix key besides the dataset, such as "encoder": one run for each of `<name>.<per>s` in params.yaml
+    # matrix key besides the dataset, such as "encoder": one run for each of `<name>.<per>s` in
+    # params.yaml
     per: str = ""
 
     def before(self) -> list[str]:
@@ -91,7 +93,8 @@ def _perform_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     assert run.part
     part, parts = run.part
 
-    # lock the part only, against a resubmitted job: other parts write to the same folder at the same time
+    # lock the part only, against a resubmitted job: other parts write to the same folder at the
+    # same time
     folder_of_part = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")
     with hold_lock(folder_of_part), progress.print_heartbeat(run.label, run.bars):
         run.folder.mkdir(exist_ok=True)
@@ -101,7 +104,10 @@ def _perform_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
 
 
 def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None:
-    """Hash the outputs of stages; UserError names the first that is altered, so that corruption does not spread."""
+    """Hash the outputs of stages.
+
+    UserError names the first that is altered, so that corruption does not spread.
+    """
     for stage in stages:
         for folder in stage.folders(layout):
             fault = _find_fault(folder, stage.name)

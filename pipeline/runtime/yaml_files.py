@@ -17,7 +17,10 @@ FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, Re
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.1 loader that reads 1e-3 as a number, as YAML 1.2 and DVC do, and rejects repeated keys and aliases."""
+    """YAML 1.1 loader that rejects repeated keys and aliases.
+
+    It reads 1e-3 as a number, as YAML 1.2 and DVC do.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
