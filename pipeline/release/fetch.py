@@ -22,28 +22,27 @@ from alignrec.pipeline.release.stores import MAX_ATTEMPTS, Progress, Store, open
 from alignrec.pipeline.web.download import is_web_page
 from alignrec.pipeline.web.retries import MIN_PROGRESS_BYTES, Absent, TransientError, append_blocks
 
-WORKERS = 8
+PARALLEL_FILES = 8
 WORK = "fetch"  # ending of the folder for unfinished downloads
 
 
 def fetch(
-    address: str, to: Path, encoder: str | None = None, progress: Progress = lambda done, total: None,
+    address: str,
+    to: Path,
+    encoder: str | None = None,
+    progress: Progress = lambda done, total: None,
     key: Path | None = None,
-) -> Path:  # fmt: skip
-    """Download a release, or one feature set of it, to a folder that is absent, empty or already this release.
+) -> Path:
+    """Download a release, or one feature set of it, to a folder.
 
-    The signature by `key` is checked before the manifest is parsed. UserError if a file is missing, truncated or
-    altered; `to` is then left untouched.
+    The folder is absent, empty or already this release. The signature by `key` is checked before
+    the manifest is parsed. UserError if a file is missing, truncated or altered; `to` is then left
+    untouched.
     """
     to = Path(os.path.abspath(to))
     # files go to a hidden folder next to the target, which is renamed once all of them are verified
     work = io.next_to(to, WORK)
-    with suppress(FileExistsError):
-        work.mkdir(parents=True)
-    # in a shared folder such as /tmp, another user may have taken its name
-    status = work.lstat()
-    if not stat.S_ISDIR(status.st_mode) or not _is_own(status):
-        raise UserError(f"{work}: not a folder of yours; delete it, or name another target")
+    _claim_folder(work)
     try:
         with FileLock(work / "lock", timeout=0):
             try:
@@ -53,10 +52,18 @@ def fetch(
                 if not any(path.is_dir() for path in work.iterdir()):
                     shutil.rmtree(work, ignore_errors=True)
     except Timeout:
-        raise UserError(
-            f"{to}: another fetch is filling it; wait for that one, or name another folder"
-        ) from None
+        remedy = "wait for that one, or name another folder"
+        raise UserError(f"{to}: another fetch is filling it; {remedy}") from None
     return to
+
+
+def _claim_folder(work: Path) -> None:
+    with suppress(FileExistsError):
+        work.mkdir(parents=True)
+    # in a shared folder such as /tmp, another user may have taken its name
+    status = work.lstat()
+    if not stat.S_ISDIR(status.st_mode) or not _is_own(status):
+        raise UserError(f"{work}: not a folder of yours; delete it, or name another target")
 
 
 def _is_own(status: os.stat_result) -> bool:
@@ -71,26 +78,21 @@ def read_remote_manifest(address: str) -> tuple[Manifest, str]:
 
 
 def _fill_folder(
-    store: Store, to: Path, work: Path, encoder: str | None, progress: Progress, key: Path | None
+    store: Store,
+    to: Path,
+    work: Path,
+    encoder: str | None,
+    progress: Progress,
+    key: Path | None,
 ) -> None:
     manifest = _read_manifest(store, work, key)
     if encoder is not None:
-        if encoder not in (sets := manifest.sets_with("features")):
-            raise UserError(f"no feature set '{encoder}' in this release; it has {', '.join(sets)}")
-        files = [
-            f
-            for f in manifest.files
-            if f.feature_set in (None, encoder) and encoder in (f.used_by or [encoder])
-        ]
-        whole = manifest.part_of or io.sha256(work / manifests.NAME)
-        manifests.write(
-            work / manifests.NAME, manifest.model_copy(update={"files": files, "part_of": whole})
-        )
-        (work / signature.NAME).unlink(missing_ok=True)  # it signs the complete manifest
-        manifest = manifests.load(work)
-    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+        manifest = _select_part(manifest, work, encoder)
+
+    if to.exists() and not _is_empty(to):
         present = to / manifests.NAME
-        if not present.is_file() or present.read_bytes() != (work / manifests.NAME).read_bytes():
+        expected = (work / manifests.NAME).read_bytes()
+        if not present.is_file() or present.read_bytes() != expected:
             raise UserError(f"{to}: holds something else; name another folder, or delete this one")
         verify(to)
     else:
@@ -105,88 +107,118 @@ def _fill_folder(
         shutil.rmtree(unfinished)
 
 
-def _read_manifest(source: Store, work: Path, key: Path | None = None) -> Manifest:
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _select_part(manifest: Manifest, work: Path, features: str) -> Manifest:
+    """Restrict the manifest to one feature set, and write it to `work`."""
+    available = manifest.sets_with("features")
+    if features not in available:
+        listed = ", ".join(available)
+        raise UserError(f"no feature set '{features}' in this release; it has {listed}")
+
+    files = [
+        file
+        for file in manifest.files
+        if file.feature_set in (None, features) and features in (file.used_by or [features])
+    ]
+    path = work / manifests.NAME
+    whole = manifest.part_of or io.sha256(path)
+    manifests.write(path, manifest.model_copy(update={"files": files, "part_of": whole}))
+    (work / signature.NAME).unlink(missing_ok=True)  # it signs the complete manifest
+    return manifests.load(work)
+
+
+def _read_manifest(store: Store, work: Path, key: Path | None = None) -> Manifest:
     """Copy the manifest and its signature, if any, to `work`; return the validated manifest."""
+    path = work / manifests.NAME
     try:
-        data = read_small(source, manifests.NAME, manifests.MAX_BYTES)
+        data = read_small(store, manifests.NAME, manifests.MAX_BYTES)
         if is_web_page(data):
-            raise UserError(
-                f"{work / manifests.NAME}: a web page, and no manifest; is that the address of a release?"
-            )
-        io.write_bytes(work / manifests.NAME, data)
-        (work / signature.NAME).unlink(missing_ok=True)
-        # for missing files, some servers deny access and others return a web page
-        with suppress(UserError):
-            signed = read_small(source, signature.NAME, signature.MAX_BYTES)
-            if len(signed) <= signature.MAX_BYTES and not is_web_page(signed):
-                io.write_bytes(work / signature.NAME, signed)
+            question = "is that the address of a release?"
+            raise UserError(f"{path}: a web page, and no manifest; {question}")
+        io.write_bytes(path, data)
+        _copy_signature(store, work / signature.NAME)
         signature.check(work, data, key)
         return manifests.parse(work, manifests.read(work))
     except Absent:
-        raise UserError(
-            f"{source.address}: no {manifests.NAME} there; is this the address of a release?"
-        ) from None
+        question = "is this the address of a release?"
+        raise UserError(f"{store.address}: no {manifests.NAME} there; {question}") from None
     except UserError as e:
-        raise UserError(str(e).replace(str(work), source.address)) from None
+        raise UserError(str(e).replace(str(work), store.address)) from None
 
 
-def _download_files(source: Store, files: list[File], release: Path, progress: Progress) -> None:
-    done, total, lock, stopped = 0, sum(f.bytes for f in files), Lock(), Event()
+def _copy_signature(store: Store, path: Path) -> None:
+    path.unlink(missing_ok=True)
+    # for missing files, some servers deny access and others return a web page
+    with suppress(UserError):
+        signed = read_small(store, signature.NAME, signature.MAX_BYTES)
+        if len(signed) <= signature.MAX_BYTES and not is_web_page(signed):
+            io.write_bytes(path, signed)
+
+
+def _download_files(store: Store, files: list[File], release: Path, progress: Progress) -> None:
+    total = sum(file.bytes for file in files)
+    n_bytes = 0
+    lock = Lock()
+    stopped = Event()
 
     def count(n: int) -> None:
-        nonlocal done
+        nonlocal n_bytes
         with lock:
-            done += n
-            progress(done, total)
+            n_bytes += n
+            progress(n_bytes, total)
 
-    with ThreadPoolExecutor(WORKERS) as pool:
+    def download(file: File) -> str | None:
+        return _download_file(store, file, release / file.path, count, stopped)
+
+    with ThreadPoolExecutor(PARALLEL_FILES) as pool:
         try:
-            found = pool.map(
-                lambda file: _download_file(source, file, release / file.path, count, stopped),
-                files,
-            )
-            faults = sorted(filter(None, found))
+            faults = sorted(filter(None, pool.map(download, files)))
         except BaseException:
             stopped.set()
             raise
     if faults:
-        raise UserError(
-            f"{source.address}: {join_faults(faults)}. What is whole is kept; run again to fetch the rest"
-        )
+        remedy = "What is whole is kept; run again to fetch the rest"
+        raise UserError(f"{store.address}: {join_faults(faults)}. {remedy}")
 
 
 def _download_file(
-    source: Store, file: File, path: Path, count: Callable[[int], None], stopped: Event
+    store: Store, file: File, path: Path, count: Callable[[int], None], stopped: Event
 ) -> str | None:
-    """Download `file` to `path`, resuming a partial download; return a fault, or None on success."""
+    """Download a file, resuming a partial download; return a fault, or None on success."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     resumed = path.stat().st_size
     count(resumed)
 
-    def read(have: int) -> Iterator[bytes]:
-        for block in source.read(file.path, have) if have < file.bytes else ():
+    def read(size: int) -> Iterator[bytes]:
+        if size >= file.bytes:
+            return
+        for block in store.read(file.path, size):
             yield block
             count(len(block))
-            have += len(block)
-            if have > file.bytes or stopped.is_set():
+            size += len(block)
+            if size > file.bytes or stopped.is_set():
                 return
 
+    min_progress = min(MIN_PROGRESS_BYTES, file.bytes >> 6)
     try:
-        append_blocks(
-            read, path, MAX_ATTEMPTS, min(MIN_PROGRESS_BYTES, file.bytes >> 6), stopped.wait
-        )
+        append_blocks(read, path, MAX_ATTEMPTS, min_progress, stopped.wait)
     except Absent:
         return f"{file.path}: missing"
     except TransientError as e:
-        return f"{file.path}: cut off at {path.stat().st_size:,} of {file.bytes:,} bytes ({e})"
-    have = path.stat().st_size
-    if have < file.bytes:
-        return f"{file.path}: truncated, {have:,} of {file.bytes:,} bytes"
-    if have == file.bytes and io.sha256(path) == file.sha256:
+        size = path.stat().st_size
+        return f"{file.path}: cut off at {size:,} of {file.bytes:,} bytes ({e})"
+
+    size = path.stat().st_size
+    if size < file.bytes:
+        return f"{file.path}: truncated, {size:,} of {file.bytes:,} bytes"
+    if size == file.bytes and io.sha256(path) == file.sha256:
         return None
     path.unlink()
-    count(-have)
+    count(-size)
     if resumed:  # the partial download may belong to another file
-        return _download_file(source, file, path, count, stopped)
+        return _download_file(store, file, path, count, stopped)
     return f"{file.path}: tampered with, its size or sha256 is not the manifest's"

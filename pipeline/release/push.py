@@ -1,4 +1,4 @@
-"""Publish a verified release to <target>/<dataset>/<version>/, immutable and visible only as a whole."""
+"""Publish a verified release to <target>/<dataset>/<version>/, immutable and visible as a whole."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,22 +9,23 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature, stores
 from alignrec.pipeline.release.fetch import fetch
-from alignrec.pipeline.release.manifest import Manifest
+from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.release.stores import Bucket, Hub, Progress, Store, open_store, read_small
 from alignrec.pipeline.web.retries import Absent, TransientError, retry
 
-MOVES = 5  # attempts if others push to the repository at the same time
+MAX_COMMITS = 5  # attempts if others push to the repository at the same time
 CARD = "README.md"
 # packages whose exceptions mean a network or server failure
 CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
 
 
 def push(release: Path, target: str, progress: Progress = lambda done, total: None) -> str:
-    """Verify and publish a release folder; return the address of the version, as `alignrec fetch` takes it.
+    """Verify and publish a release folder; return its address, as `alignrec fetch` takes it.
 
-    `target` is a path, file://, s3://bucket/prefix or hf://datasets/owner/name[@revision][/prefix]. UserError if the
-    release is damaged, the version exists or is being published with other content, or the target is not writable.
+    `target` is a path, file://, s3://bucket/prefix or
+    hf://datasets/owner/name[@revision][/prefix]. UserError if the release is damaged, the version
+    exists or is being published with other content, or the target is not writable.
     """
     verify(release)
     manifest = manifests.load(release)
@@ -33,11 +34,13 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
     scheme = stores.scheme_of(target)
     if scheme in ("http", "https"):
         raise UserError("nothing can be sent to a web server; publish to a folder, s3:// or hf://")
+
     address = f"{target.rstrip('/')}/{manifest.dataset}/{manifest.version}"
-    destination, folder = open_store(address), stores.local_path(address)
+    destination = open_store(address)
+    folder = stores.local_path(address)
     try:
         if scheme == "hf":
-            retry(lambda: _commit_release(release, manifest, target), MOVES)
+            retry(lambda: _commit_release(release, manifest, target), MAX_COMMITS)
         elif not _is_released(destination, manifests.read(release)):
             if isinstance(destination, Bucket):
                 _upload_release(release, manifest, destination, progress)
@@ -50,71 +53,88 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
 
 def _is_released(store: Store, manifest: bytes) -> bool:
     try:
-        found = read_small(store, manifests.NAME, manifests.MAX_BYTES)
+        published = read_small(store, manifests.NAME, manifests.MAX_BYTES)
     except Absent:
         return False
-    if found != manifest:
-        raise UserError(
-            f"{store.address}: this version is released with other content; raise publish.version"
-        )
+    if published != manifest:
+        fault = "this version is released with other content; raise publish.version"
+        raise UserError(f"{store.address}: {fault}")
     return True
 
 
 def _commit_release(release: Path, manifest: Manifest, target: str) -> None:
-    """Commit the release on top of the current head, unless it is there; TransientError if the head moved meanwhile."""
-    from huggingface_hub import CommitOperationAdd, HfApi, RepoCard
+    """Commit the release on top of the current head, unless it is there.
+
+    Raises TransientError if the head moved meanwhile.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
 
     repository, revision, prefix = stores.hub_parts(target)
     with _translate_errors(target):
         head = HfApi().repo_info(repository, repo_type="dataset", revision=revision).sha
-    # read everything at this commit; as the parent it makes the Hub refuse the commit if the head has moved
-    root, place = f"hf://datasets/{repository}@{head}", f"{manifest.dataset}/{manifest.version}"
-    base = f"{prefix}/{place}".lstrip("/")
+    # read everything at this commit; as the parent it makes the Hub refuse the commit if the head
+    # has moved
+    root = f"hf://datasets/{repository}@{head}"
+    version = f"{manifest.dataset}/{manifest.version}"
+    base = f"{prefix}/{version}".lstrip("/")
     if _is_released(Hub(f"{root}/{base}"), manifests.read(release)):
         return
-    names = [manifests.NAME, *(f.path for f in (*manifest.files, *signature.list_files(release)))]
-    contents: dict[str, Path | bytes] = {f"{base}/{name}": release / name for name in names}
+
+    contents: dict[str, Path | bytes] = {}
+    signed = signature.list_files(release)
+    for name in (manifests.NAME, *(file.path for file in (*manifest.files, *signed))):
+        contents[f"{base}/{name}"] = release / name
     if not prefix:
-        # the Hub displays the card in the repository's root; that of another dataset stays
-        card = RepoCard((release / CARD).read_text(encoding="utf-8"))
-        title = next(
-            line for line in str(card).splitlines() if line.startswith("pretty_name:")
-        ).encode()
-        there = title
-        with suppress(Absent):
-            there = b"".join(Hub(root).read(CARD))
-        if title in there.splitlines():
-            for config in card.data.get("configs"):
-                for split in config["data_files"]:
-                    split["path"] = [f"{base}/{path}" for path in split["path"]]
-            contents[CARD] = str(card).encode()
+        card = _make_root_card(release, base, Hub(root))
+        if card is not None:
+            contents[CARD] = card
+
     with _translate_errors(target):
-        added = [
-            CommitOperationAdd(path_in_repo=path, path_or_fileobj=data)
-            for path, data in contents.items()
-        ]
-        if not {f.sha256 for f in manifest.files} <= {
-            add.upload_info.sha256.hex() for add in added
-        }:
+        added = [CommitOperationAdd(path, data) for path, data in contents.items()]
+        hashes = {operation.upload_info.sha256.hex() for operation in added}
+        if not hashes.issuperset(file.sha256 for file in manifest.files):
             raise UserError(f"{release}: changed while it was published; run again")
         HfApi().create_commit(
-            repository, added, commit_message=f"Publish {place}", repo_type="dataset", revision=revision,
+            repository,
+            added,
+            commit_message=f"Publish {version}",
+            repo_type="dataset",
+            revision=revision,
             parent_commit=head,
-        )  # fmt: skip
+        )
+
+
+def _make_root_card(release: Path, base: str, root: Hub) -> bytes | None:
+    """Return the card that the Hub displays in the root; None if that is another dataset's."""
+    from huggingface_hub import RepoCard
+
+    card = RepoCard((release / CARD).read_text(encoding="utf-8"))
+    lines = str(card).splitlines()
+    title = next(line for line in lines if line.startswith("pretty_name:")).encode()
+    with suppress(Absent):
+        present = b"".join(root.read(CARD))
+        if title not in present.splitlines():
+            return None
+
+    for config in card.data.get("configs"):
+        for split in config["data_files"]:
+            split["path"] = [f"{base}/{path}" for path in split["path"]]
+    return str(card).encode()
 
 
 @contextmanager
 def _translate_errors(address: str) -> Iterator[None]:
-    """Translate errors of the Hub's client, dropping messages that may contain signed URLs or tokens."""
+    """Translate errors of the Hub's client; their messages may contain signed URLs or tokens."""
     try:
         yield
     except Exception as e:
-        if not isinstance(e, OSError) and type(e).__module__.partition(".")[0] not in CLIENTS:
+        package = type(e).__module__.partition(".")[0]
+        if not isinstance(e, OSError) and package not in CLIENTS:
             raise
         status = getattr(getattr(e, "response", None), "status_code", None)
         if status in (401, 403, 404):
-            fault = f"{address}: no such repository, or access denied (HTTP {status}); is HF_TOKEN right?"
-            raise UserError(fault) from None
+            fault = f"no such repository, or access denied (HTTP {status}); is HF_TOKEN right?"
+            raise UserError(f"{address}: {fault}") from None
         raise TransientError(f"HTTP {status}" if status else type(e).__name__) from None
 
 
@@ -122,12 +142,29 @@ def _upload_release(release: Path, manifest: Manifest, version: Bucket, progress
     """Upload a release to S3; UserError if the version is claimed for other content."""
     content = manifests.read(release)
     above, _, name = version.address.rpartition("/")
-    bucket, claim, mark = (
-        Bucket(above),
-        f"{name}.sha256",
-        hashlib.sha256(content).hexdigest().encode(),
-    )
-    # objects cannot be renamed: claim the version by <version>.sha256, send the data, and the manifest last;
+    bucket = Bucket(above)
+    claim = f"{name}.sha256"
+    mark = hashlib.sha256(content).hexdigest().encode()
+    # objects cannot be renamed: claim the version by <version>.sha256, send the data, and the
+    # manifest last
+    _claim_version(bucket, claim, mark)
+
+    files = [*manifest.files, *signature.list_files(release)]
+    total = sum(file.bytes for file in files)
+    n_bytes = 0
+    for file in files:
+        if not _is_uploaded(version, file):
+            _upload_file(release / file.path, version, file)
+        n_bytes += file.bytes
+        progress(n_bytes, total)
+
+    # without the claim, another publisher may have written into this version
+    _check_claim(bucket, claim, mark)
+    with version.translate_errors():
+        version.objects.put(manifests.NAME, content)
+
+
+def _claim_version(bucket: Bucket, claim: str, mark: bytes) -> None:
     # creating the claim a second time must fail; otherwise the store ignores conditional writes
     if _create_object(bucket, claim, mark) and _create_object(bucket, claim, mark):
         with bucket.translate_errors():
@@ -135,26 +172,22 @@ def _upload_release(release: Path, manifest: Manifest, version: Bucket, progress
         fault = "this store ignores the condition of a PUT, so two publishers could mix"
         raise UserError(f"{bucket.address}: {fault}; send to a folder, and copy that")
     _check_claim(bucket, claim, mark)
-    files = [*manifest.files, *signature.list_files(release)]
-    done, total = 0, sum(file.bytes for file in files)
-    for file in files:
-        sent = None  # size and hash of the object, if an earlier run uploaded it
-        with suppress(Absent), version.translate_errors():
-            found = version.objects.get(file.path, options={"head": True})
-            sent = found.meta["size"], found.attributes.get("sha256")
-        if sent != (file.bytes, file.sha256):
-            data = (release / file.path).read_bytes()
-            if hashlib.sha256(data).hexdigest() != file.sha256:
-                raise UserError(f"{release / file.path}: changed while it was published; run again")
-            with version.translate_errors():
-                version.objects.put(
-                    file.path, data, attributes={"sha256": file.sha256}, max_concurrency=2
-                )
-        progress(done := done + file.bytes, total)
-    # without the claim, another publisher may have written into this version
-    _check_claim(bucket, claim, mark)
+
+
+def _is_uploaded(version: Bucket, file: File) -> bool:
+    with suppress(Absent), version.translate_errors():
+        stored = version.objects.get(file.path, options={"head": True})
+        return (stored.meta["size"], stored.attributes.get("sha256")) == (file.bytes, file.sha256)
+    return False
+
+
+def _upload_file(path: Path, version: Bucket, file: File) -> None:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise UserError(f"{path}: changed while it was published; run again")
     with version.translate_errors():
-        version.objects.put(manifests.NAME, content)
+        hashed = {"sha256": file.sha256}
+        version.objects.put(file.path, data, attributes=hashed, max_concurrency=2)
 
 
 def _create_object(bucket: Bucket, name: str, content: bytes) -> bool:
@@ -174,7 +207,6 @@ def _check_claim(bucket: Bucket, claim: str, mark: bytes) -> None:
             f"{bucket.address}/{claim}: deleted while we published; run again"
         ) from None
     if holder != mark:
+        fault = "another publisher is at work on this version with other content"
         remedy = f"if that one was given up, delete {bucket.address}/{claim} and run again"
-        raise UserError(
-            f"{bucket.address}: another publisher is at work on this version with other content; {remedy}"
-        )
+        raise UserError(f"{bucket.address}: {fault}; {remedy}")
