@@ -1,8 +1,9 @@
-"""Recompute rows of a release from their inputs, and compare texts and images by SHA-256, vectors by cosine."""
+"""Recompute rows of a release, and compare texts and images by SHA-256, vectors by cosine."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,166 +14,213 @@ from alignrec.pipeline import io
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.linalg.projections import unit_rows
-from alignrec.pipeline.release import encoder, item_file
+from alignrec.pipeline.release import item_file
 from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.encoder import (
+    ReleasedEncoders,
+    encode_items,
+    image_sha256,
+    text_sha256,
+)
 from alignrec.pipeline.release.loading import Loaded
+from alignrec.pipeline.release.read import ITEMS
 from alignrec.pipeline.release.recipe import release_recipe
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
 
-# minimum cosine between released and recomputed vectors; other hardware or batch sizes change only the last bits
-AGREES = 0.999
-BLOCK = 1024
+# between released and recomputed vectors; other hardware or batch sizes change only the last bits
+MIN_COSINE = 0.999
+ITEMS_PER_BLOCK = 1024
+PARTS = ("text", "image", "vector")  # of an item, which are compared
+AGREEMENT = {True: "agrees", False: "DIFFERS"}
 
-Read = Callable[[set[str]], Iterable[item_file.Row]]  # reads some items of a dataset or file
-Inputs = tuple[set[str], Read]  # the identifiers of all items, and their reader
+
+class AttestInputs(NamedTuple):
+    """Items from which rows are recomputed."""
+
+    asins: set[str]  # of all items
+    read: Callable[[set[str]], Iterable[item_file.Row]]  # reads some of them
 
 
-def open_inputs(data: str, images: Path | None, root: Path, release: Path) -> Inputs:
-    """Open a file of items with its image folder, or a dataset; UserError if `data` is neither."""
-    layout = Layout(root, data)
+def open_inputs(data: str, images: Path | None, root: Path, release: Path) -> AttestInputs:
+    """Open a file of items with its image folder, or a dataset; UserError if it is neither."""
     if Path(data).is_file():
-        recipe = release_recipe(manifests.load(release))
-        table = item_file.open_table(Path(data), images, recipe=recipe)
-
-        def rows() -> Iterator[item_file.Row]:
-            return (row for rows, _ in item_file.read_blocks(table) for row in rows)
-
-        return {row.asin for row in rows()}, lambda wanted: (
-            row for row in rows() if row.asin in wanted
-        )
+        return _open_table(Path(data), images, release)
+    layout = Layout(root, data)
     if Path(data).name != data or not layout.items.is_file():
-        raise UserError(f"'{data}': neither a file of items nor a dataset with items under {root}")
+        fault = f"neither a file of items nor a dataset with items under {root}"
+        raise UserError(f"'{data}': {fault}")
+    return _open_dataset(layout)
 
-    def read(wanted: set[str]) -> Iterator[item_file.Row]:
-        shards = sorted(layout.images.glob("images-*.parquet"))
-        stored = {
-            asin: image for path in shards for asin, image in _select_rows(path, wanted, "image")
-        }
-        texts = _select_rows(layout.items, wanted, "text")
-        return (item_file.Row(asin, text, stored.get(asin), "ok", "") for asin, text in texts)
 
-    return {*io.read_table(layout.items, schemas.ITEMS, ["asin"])["asin"].to_pylist()}, read
+def _open_table(path: Path, images: Path | None, release: Path) -> AttestInputs:
+    recipe = release_recipe(manifests.load(release))
+    table = item_file.open_table(path, images, recipe=recipe)
+
+    def read_all() -> Iterator[item_file.Row]:
+        for rows, _ in item_file.read_blocks(table):
+            yield from rows
+
+    def read(asins: set[str]) -> Iterator[item_file.Row]:
+        return (row for row in read_all() if row.asin in asins)
+
+    return AttestInputs({row.asin for row in read_all()}, read)
+
+
+def _open_dataset(layout: Layout) -> AttestInputs:
+    def read(asins: set[str]) -> Iterator[item_file.Row]:
+        images: dict[str, bytes | None] = {}
+        for path in sorted(layout.images.glob("images-*.parquet")):
+            images.update(_select_rows(path, asins, "image"))
+        for asin, text in _select_rows(layout.items, asins, "text"):
+            yield item_file.Row(asin, text, images.get(asin), "ok", "")
+
+    items = io.read_table(layout.items, schemas.ITEMS, ["asin"])
+    return AttestInputs(set(items["asin"].to_pylist()), read)
 
 
 def _select_rows(path: Path, asins: set[str], column: str) -> Iterator[tuple[str, Any]]:
-    table = pq.read_table(
-        path, columns=["asin", column], filters=[("asin", "in", asins)], partitioning=None
-    )
+    selected = [("asin", "in", asins)]
+    columns = ["asin", column]
+    table = pq.read_table(path, columns=columns, filters=selected, partitioning=None)
     return zip(table["asin"].to_pylist(), table[column].to_pylist(), strict=True)
 
 
-def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) -> dict[str, Any]:
-    """Recompute rows of a verified release, `sample` of those that `data` covers, and compare them.
+def attest(
+    release: Path, inputs: AttestInputs, sample: int, names: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Recompute up to `sample` rows of a verified release that `inputs` covers, and compare them.
 
-    Equal inputs give equal rows. UserError if the release has no encoder (of `names`, by default all), or no item in
-    common with the data. Returns whether it `agrees`, counts, `unattested` feature sets, and `rows` with cosines.
+    Equal inputs give equal rows. UserError if the release has no encoder (of `names`, by default
+    all), or no item in common with the data. Returns whether it `agrees`, counts, `unattested`
+    feature sets, and `rows` with cosines.
     """
-    shelf = encoder.ReleasedEncoders(release)
-    available = shelf.names
-    loaded = shelf.load_all(names or available)
+    encoders = ReleasedEncoders(release)
+    loaded = encoders.load_all(names or encoders.names)
     if not loaded:
-        raise UserError(
-            f"{release}: this release carries no encoder; publish it again with this alignrec"
-        )
+        fault = "this release carries no encoder; publish it again with this alignrec"
+        raise UserError(f"{release}: {fault}")
+
     columns = ["asin", "input_text_sha256", "input_image_sha256"]
-    items = io.read_table(release / "items.parquet", schemas.RELEASED_ITEMS, columns)
-    there, read = data
-    covered = [i for i, asin in enumerate(items["asin"].to_pylist()) if asin in there]
+    items = io.read_table(release / ITEMS, schemas.RELEASED_ITEMS, columns)
+    asins = items["asin"].to_pylist()
+    covered = [item for item, asin in enumerate(asins) if asin in inputs.asins]
     if not covered:
-        raise UserError(
-            f"the data has none of the items of {release}; items are matched by identifier (asin)"
-        )
-    rng = np.random.default_rng(seed_for("attest", io.sha256(release / manifests.NAME)))
+        fault = f"the data has none of the items of {release}"
+        raise UserError(f"{fault}; items are matched by identifier (asin)")
+
+    seed = seed_for("attest", io.sha256(release / manifests.NAME))
+    rng = np.random.default_rng(seed)
     chosen = sorted(rng.choice(covered, min(sample, len(covered)), replace=False))
-    blocks = [chosen[first : first + BLOCK] for first in range(0, len(chosen), BLOCK)]
-    rows = [
-        row for at in blocks for row in _recompute_rows(release, loaded, items.take(at), read, at)
-    ]
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(chosen), ITEMS_PER_BLOCK):
+        item_ids = chosen[start : start + ITEMS_PER_BLOCK]
+        rows += _compare_items(release, loaded, items.take(item_ids), inputs, item_ids)
+
+    released = encoders.manifest.sets_with("features")
     return {
         "agrees": not any(map(_list_differences, rows)),
         "items": len(items),
         "covered": len(covered),
-        "unattested": [
-            name for name in shelf.manifest.sets_with("features") if name not in available
-        ],
+        "unattested": [name for name in released if name not in encoders.names],
         "rows": rows,
     }
 
 
-def _recompute_rows(
-    release: Path, loaded: Mapping[str, Loaded], items: pa.Table, read: Read, at: Sequence[int]
+def _compare_items(
+    release: Path,
+    loaded: Mapping[str, Loaded],
+    items: pa.Table,
+    inputs: AttestInputs,
+    item_ids: Sequence[int],
 ) -> list[dict[str, Any]]:
-    from alignrec.pipeline.images.decode import normalise_image  # loads torch
+    asins, text_hashes, image_hashes = (column.to_pylist() for column in items.columns)
+    rows = {row.asin: row for row in inputs.read(set(asins))}
+    any_encoder = next(iter(loaded.values()))  # all have the same image size and quality
+    texts = [rows[asin].text for asin in asins]
+    images = [
+        _read_image(rows[asin], sha256, any_encoder)
+        for asin, sha256 in zip(asins, image_hashes, strict=True)
+    ]
 
-    asins, texts_before, images_before = (column.to_pylist() for column in items.columns)
-    found = {item.asin: item for item in read({*asins})}
-    facts = next(
-        iter(loaded.values())
-    ).facts  # all feature sets have the same image size and quality
-    texts, images = [found[asin].text for asin in asins], []
-    for asin, released in zip(asins, images_before, strict=True):
-        image = found[asin].read_image(Images().max_bytes)
-        # an original file may equal the released bytes after normalisation
-        if image is not None and encoder.image_sha256(image) != released:
-            image = normalise_image(
-                image, facts.image_size, facts.image_quality, Images().max_pixels
-            ).image
-        images.append(image)
     cosines: dict[str, np.ndarray] = {}
-    for name, network in loaded.items():
-        paths, chosen = io.shards(release / "features" / name, "features"), [("item_id", "in", at)]
-        tables = [
-            pq.read_table(path, columns=["vector"], filters=chosen, partitioning=None)
-            for path in paths
-        ]
-        x, directed = unit_rows(encoder.encode_items(network, texts, images))
-        y, there = unit_rows(io.matrix(pa.concat_tables(tables)["vector"]))
-        # two zero vectors agree
-        cosines[name] = np.where(
-            directed | there, np.einsum("nf,nf->n", x, y, dtype=np.float64), 1.0
-        )
+    for name, encoder in loaded.items():
+        vectors = _read_vectors(release, name, item_ids)
+        cosines[name] = _compare_vectors(encode_items(encoder, texts, images), vectors)
     return [
         {
             "asin": asin,
-            "text": encoder.text_sha256(texts[n]) == texts_before[n],
-            "image": encoder.image_sha256(images[n]) == images_before[n],
+            "text": text_sha256(texts[n]) == text_hashes[n],
+            "image": image_sha256(images[n]) == image_hashes[n],
             "cosines": {name: float(values[n]) for name, values in cosines.items()},
         }
         for n, asin in enumerate(asins)
     ]
 
 
+def _read_image(row: item_file.Row, sha256: str, encoder: Loaded) -> bytes | None:
+    """Return the image of an item as encoders read it; `sha256` is the released one's."""
+    from alignrec.pipeline.images.decode import normalise_image  # loads torch
+
+    limits = Images()
+    image = row.read_image(limits.max_bytes)
+    # an original file may equal the released bytes after normalisation
+    if image is None or image_sha256(image) == sha256:
+        return image
+    facts = encoder.facts
+    return normalise_image(image, facts.image_size, facts.image_quality, limits.max_pixels).image
+
+
+def _read_vectors(release: Path, name: str, item_ids: Sequence[int]) -> np.ndarray:
+    selected = [("item_id", "in", item_ids)]
+    tables = [
+        pq.read_table(path, columns=["vector"], filters=selected, partitioning=None)
+        for path in io.shards(release / "features" / name, "features")
+    ]
+    return io.matrix(pa.concat_tables(tables)["vector"])
+
+
+def _compare_vectors(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the cosine of each pair of rows, float64 [N]; two zero vectors agree."""
+    x, is_directed_x = unit_rows(x)
+    y, is_directed_y = unit_rows(y)
+    cosines = np.einsum("nf,nf->n", x, y, dtype=np.float64)
+    return np.where(is_directed_x | is_directed_y, cosines, 1.0)
+
+
 def _list_differences(row: Mapping[str, Any]) -> list[str]:
-    agree = {
-        "text": row["text"],
-        "image": row["image"],
-        "vector": min(row["cosines"].values()) >= AGREES,
-    }
-    return [what for what, agrees in agree.items() if not agrees]
+    agrees = [row["text"], row["image"], min(row["cosines"].values()) >= MIN_COSINE]
+    return [part for part, is_equal in zip(PARTS, agrees, strict=True) if not is_equal]
 
 
 def describe_outcome(outcome: Mapping[str, Any], release: Path) -> Iterator[str]:
-    rows, agree = outcome["rows"], {True: "agrees", False: "DIFFERS"}
+    rows = outcome["rows"]
     for row in rows:
-        parts = [f"{what} {agree[row[what]]}" for what in ("text", "image")]
-        parts += [
-            f"{name} {agree[x >= AGREES]} (cosine {x:.5f})" for name, x in row["cosines"].items()
-        ]
-        yield printable(f"{row['asin']}: {', '.join(parts)}")
+        yield _describe_row(row)
     if outcome["covered"] < outcome["items"]:
-        yield f"the data has {outcome['covered']:,} of the release's {outcome['items']:,} items"
+        covered = f"{outcome['covered']:,} of the release's {outcome['items']:,}"
+        yield f"the data has {covered} items"
     if outcome["unattested"]:
-        yield f"not attested, their encoder is not in the release: {', '.join(outcome['unattested'])}"
-    lowest = (
-        f"lowest cosine {min(cosine for row in rows for cosine in row['cosines'].values()):.5f}"
-    )
+        names = ", ".join(outcome["unattested"])
+        yield f"not attested, their encoder is not in the release: {names}"
+
+    cosine = min(min(row["cosines"].values()) for row in rows)
+    lowest = f"lowest cosine {cosine:.5f}"
     if outcome["agrees"]:
-        yield f"{release}: attested; text, image and vector of {len(rows)} rows agree, {lowest}"
+        agreement = f"text, image and vector of {len(rows)} rows agree"
+        yield f"{release}: attested; {agreement}, {lowest}"
         return
-    bad = [differing for row in rows if (differing := _list_differences(row))]
-    counts = {
-        what: sum(what in differing for differing in bad) for what in ("text", "image", "vector")
-    }
-    found = ", ".join(f"{what} of {n}" for what, n in counts.items() if n)
-    yield f"{release}: NOT attested; {len(bad)} of {len(rows)} rows differ ({found}), {lowest}"
+
+    differences = list(filter(None, map(_list_differences, rows)))
+    counts = Counter(part for parts in differences for part in parts)
+    reasons = ", ".join(f"{part} of {counts[part]}" for part in PARTS if counts[part])
+    differing = f"{len(differences)} of {len(rows)} rows differ ({reasons})"
+    yield f"{release}: NOT attested; {differing}, {lowest}"
+
+
+def _describe_row(row: Mapping[str, Any]) -> str:
+    parts = [f"{part} {AGREEMENT[row[part]]}" for part in ("text", "image")]
+    for name, cosine in row["cosines"].items():
+        agreement = AGREEMENT[cosine >= MIN_COSINE]
+        parts.append(f"{name} {agreement} (cosine {cosine:.5f})")
+    return printable(f"{row['asin']}: {', '.join(parts)}")

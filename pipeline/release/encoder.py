@@ -1,4 +1,4 @@
-"""Encoders in a release: encoders/<feature set>/ has the files to encode new items into the same vector space."""
+"""Encoders in a release: encoders/<feature set>/ encodes new items into the same vector space."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.beit3.params import BEIT3_SETS
 from alignrec.pipeline.encoders.hub import LOCAL, Origin, Pretrained, with_version
-from alignrec.pipeline.encoders.registry import Spec
+from alignrec.pipeline.encoders.registry import Encoder, Spec
 from alignrec.pipeline.features.folder import MAX_SET_BYTES, Facts
 from alignrec.pipeline.io import arrays
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release.loading import Loaded, load_encoder, load_encoders
+from alignrec.pipeline.release.loading import Loaded, load_encoders
 from alignrec.pipeline.release.manifest import Manifest
 from alignrec.pipeline.runtime.layout import EncoderFiles
 
-# encoder.json is the set's set.json; shared weights are in the folder of one set, third-party weights are only named
-FOLDER, NAME, LIBRARY = "encoders", "encoder.json", "alignrec"
+# shared weights are in the folder of one set, third-party weights are only named
+FOLDER = "encoders"
+NAME = "encoder.json"  # the set's set.json
+LIBRARY = "alignrec"
 MOST_AT_A_TIME = 256  # upper bound on the release's batch size, which is untrusted
-BLOCK = 1024  # images read at a time
+IMAGES_PER_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -49,117 +51,119 @@ class ReleasedEncoders:
 
     @property
     def names(self) -> list[str]:
-        return [
-            name
-            for name in list_encoders(self.manifest)
-            if name in self.manifest.sets_with("features")
-        ]
+        released = self.manifest.sets_with("features")
+        return [name for name in list_encoders(self.manifest) if name in released]
 
     def facts(self, name: str) -> Facts:
         """Read encoder.json, which is untrusted; UserError if it is missing or invalid."""
         if name not in list_encoders(self.manifest):
-            known = (
-                f"it has {', '.join(self.names)}"
-                if self.names
-                else "it has none; publish it with this alignrec"
-            )
-            raise UserError(f"{self.release}: no encoder '{name}' in this release; {known}")
-        read = Facts.read(path := self.folder(name) / NAME, MAX_SET_BYTES)
-        if read.encoder != name:
-            raise UserError(
-                f"{path}: of '{one_line(read.encoder, 64)}', not of '{name}'; fetch the release again"
-            )
-        return read
+            remedy = "it has none; publish it with this alignrec"
+            if self.names:
+                remedy = f"it has {', '.join(self.names)}"
+            raise UserError(f"{self.release}: no encoder '{name}' in this release; {remedy}")
+
+        path = self.folder(name) / NAME
+        facts = Facts.read(path, MAX_SET_BYTES)
+        if facts.encoder != name:
+            fault = f"of '{one_line(facts.encoder, 64)}', not of '{name}'"
+            raise UserError(f"{path}: {fault}; fetch the release again")
+        return facts
 
     def folder(self, name: str) -> Path:
         return self.release / FOLDER / name
 
     def load(self, name: str) -> Loaded:
-        """Load one encoder of a verified release; UserError if its width differs from the feature set's."""
+        """Load one encoder of a verified release; UserError if its width is not the set's."""
         return self.load_all([name])[name]
 
     def load_all(self, names: Sequence[str]) -> dict[str, Loaded]:
-        loaded = (
-            load_encoders(self, names)
-            if len(names) > 1
-            else {name: load_encoder(self, name) for name in names}
-        )
-        for name, one in loaded.items():
+        loaded = load_encoders(self, names)
+        for name, (_, encoder) in loaded.items():
             shards = self.manifest.paths_of(self.release, "features", name)
-            if shards and (width := io.width(shards[0].parent)) != one.encoder.width:
-                where = f"{self.folder(name) / NAME}: gives {one.encoder.width} numbers"
-                raise UserError(f"{where}, and the feature set has {width}; do not trust it")
+            width = io.width(shards[0].parent) if shards else encoder.width
+            if width != encoder.width:
+                widths = f"gives {encoder.width} numbers, and the feature set has {width}"
+                raise UserError(f"{self.folder(name) / NAME}: {widths}; do not trust it")
         return loaded
 
 
 def list_encoders(manifest: Manifest) -> list[str]:
-    return sorted(
-        f.path.split("/")[1] for f in manifest.files if fnmatchcase(f.path, f"{FOLDER}/*/{NAME}")
-    )
+    paths = [file.path for file in manifest.files]
+    return sorted(path.split("/")[1] for path in paths if fnmatchcase(path, f"{FOLDER}/*/{NAME}"))
 
 
 def find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield faults of the encoders: schemas, network shapes (if torch is installed), non-finite values, widths."""
+    """Yield faults of the encoders.
+
+    Checks schemas, network shapes (if torch is installed), non-finite values, widths and vector
+    spaces.
+    """
     widths: dict[str, set[int]] = {}
     for name in list_encoders(manifest):
-        own, shards = folder / FOLDER / name, manifest.paths_of(folder, "features", name)
+        path = f"{FOLDER}/{name}/{NAME}"
+        home = folder / FOLDER / name
+        shards = manifest.paths_of(folder, "features", name)
         try:
-            read = Facts.read(own / NAME, MAX_SET_BYTES)
-            made = _encoder_widths(own, read, widths)
+            facts = Facts.read(folder / path, MAX_SET_BYTES)
+            possible = _encoder_widths(home, facts, widths)
         except UserError as e:
             yield str(e).removeprefix(f"{folder}/")
             continue
+
         width = io.width(shards[0].parent) if shards else None
-        if made and width not in {None, *made}:
-            of = " or ".join(map(str, sorted(made)))
-            yield f"{FOLDER}/{name}/{NAME}: its network gives {of} numbers, and the feature set has {width}"
-        if other := _space_difference(own, read, shards):
-            other = f"encodes into another space than {name}: {other}; do not use them together"
-            yield f"{FOLDER}/{name}/{NAME}: {other}"
+        if possible and width not in {None, *possible}:
+            listed = " or ".join(map(str, sorted(possible)))
+            yield f"{path}: its network gives {listed} numbers, and the feature set has {width}"
+        if difference := _space_difference(home, facts, shards):
+            fault = f"encodes into another space than {name}: {difference}"
+            yield f"{path}: {fault}; do not use them together"
 
 
-def _encoder_widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
-    """Return the possible output widths, empty if unknown; `networks` caches them by weights folder."""
-    if read.parts:
+def _encoder_widths(home: Path, facts: Facts, networks: dict[str, set[int]]) -> set[int]:
+    """Return the possible output widths, empty if unknown; `networks` caches them by weights."""
+    if facts.parts:
         try:
             from alignrec.pipeline.encoders import chain
         except ModuleNotFoundError:  # the check needs SciPy
             return set()
-        return {chain.read(own).width}
-    if read.weights is None:
+        return {chain.read(home).width}
+
+    if facts.weights is None:
         return set()
-    if read.network not in BEIT3_SETS:
-        for weights in sorted(own.glob("*.safetensors")):
+    if facts.network not in BEIT3_SETS:
+        for weights in sorted(home.glob("*.safetensors")):
             arrays.refuse_infinite(weights)
         return set()
-    if read.weights not in networks:
-        networks[read.weights] = stored.check_files(EncoderFiles(own.parent / read.weights))
-    return networks[read.weights]
+    if facts.weights not in networks:
+        networks[facts.weights] = stored.check_files(EncoderFiles(home.parent / facts.weights))
+    return networks[facts.weights]
 
 
-def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
-    """Return how the encoder's fingerprint differs from that of the feature set or weights; empty if it does not."""
-    made, present = io.common_fingerprint((path, io.record(path)) for path in shards), read.space()
-    if read.parts:
+def _space_difference(home: Path, facts: Facts, shards: Sequence[Path]) -> str:
+    """Return how the encoder's fingerprint differs from that of the set or weights, if it does."""
+    encoded = io.common_fingerprint((path, io.record(path)) for path in shards)
+    stated = io.fingerprint_of({io.FINGERPRINT: facts.fingerprint})
+    stored_here = facts.space()
+    if facts.parts:
         from alignrec.pipeline.encoders import chain
 
-        present |= chain.digests(own, read.parts)
-    elif read.weights is not None:
-        home = own.parent / read.weights
-        fitted = sorted(path for path in home.glob("*") if path.is_file() and path.name != NAME)
-        present |= {
-            "weights": io.digest(
-                EncoderFiles(home).present() if read.network in BEIT3_SETS else fitted
-            )
-        }
-    stated = io.fingerprint_of({io.FINGERPRINT: read.fingerprint})
+        stored_here |= chain.digests(home, facts.parts)
+    elif facts.weights is not None:
+        stored_here["weights"] = _digest_weights(home.parent / facts.weights, facts)
+
+    pairs = [(encoded, stated)]
     # earlier versions recorded neither the modalities read nor the weights in the folder
-    pairs = [
-        (made, stated),
-        *([(stated, present), (made, present)] if "reads" in stated | made else []),
-    ]
-    differing = (io.first_difference(a, b) for a, b in pairs)
-    return next(filter(None, differing), "")
+    if "reads" in stated or "reads" in encoded:
+        pairs += [(stated, stored_here), (encoded, stored_here)]
+    differences = (io.first_difference(a, b) for a, b in pairs)
+    return next(filter(None, differences), "")
+
+
+def _digest_weights(home: Path, facts: Facts) -> str:
+    if facts.network in BEIT3_SETS:
+        return io.digest(EncoderFiles(home).present())
+    files = [path for path in home.glob("*") if path.is_file() and path.name != NAME]
+    return io.digest(sorted(files))
 
 
 def text_sha256(text: str | None) -> str:
@@ -171,12 +175,14 @@ def image_sha256(image: bytes | None) -> str:
 
 
 def hash_images(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Read columns of stored images and append `input_image_sha256`, the hash of the bytes that encoders read."""
-    parts = []
-    for part in io.read_slices(path, schemas.IMAGES, [*columns, "image"], BLOCK):
-        hashes = pa.array([image_sha256(image.as_py()) for image in part["image"]], pa.string())
-        parts.append(part.drop_columns(["image"]).append_column("input_image_sha256", hashes))
-    return pa.concat_tables(parts)
+    """Read columns of stored images and append `input_image_sha256`, of what encoders read."""
+    blocks = []
+    for block in io.read_slices(path, schemas.IMAGES, [*columns, "image"], IMAGES_PER_BLOCK):
+        hashes = [image_sha256(image.as_py()) for image in block["image"]]
+        block = block.drop_columns(["image"])
+        block = block.append_column("input_image_sha256", pa.array(hashes, pa.string()))
+        blocks.append(block)
+    return pa.concat_tables(blocks)
 
 
 def encode_items(
@@ -185,14 +191,20 @@ def encode_items(
     images: Sequence[bytes | None],
     done: Callable[[int], object] = int,
 ) -> np.ndarray:
-    """Encode B items by the modalities of the set; a text may be empty, an image None. Returns float32 [B, F]."""
+    """Encode B items by the modalities of the set, float32 [B, F].
+
+    A text may be empty, an image None.
+    """
     from alignrec.pipeline.features import batching  # loads torch
 
-    reads = loaded.facts.reads
-    written = texts if "text" in reads else [""] * len(texts)
-    shown = images if "image" in reads else [None] * len(images)
-    size = min(loaded.facts.batch_size, MOST_AT_A_TIME)
-    encoded = batching.encode_items(loaded.encoder, written, shown, size, done, os.cpu_count() or 1)
+    facts = loaded.facts
+    if "text" not in facts.reads:
+        texts = [""] * len(texts)
+    if "image" not in facts.reads:
+        images = [None] * len(images)
+    batch_size = min(facts.batch_size, MOST_AT_A_TIME)
+    workers = os.cpu_count() or 1
+    encoded = batching.encode_items(loaded.encoder, texts, images, batch_size, done, workers)
     if encoded.halved.any():
         print(f"warning: {batching.HALVED}", file=sys.stderr)
     return encoded.vectors
@@ -207,18 +219,24 @@ class ReleasedParams(Pretrained):
 def find_origin(where: str, params: ReleasedParams) -> Origin:
     if params.folder is None:
         raise UserError(f"'{where}.model': no release folder '{params.model}'")
-    shelf = ReleasedEncoders(params.folder)
-    facts, manifest = shelf.facts(params.encoder), shelf.manifest
-    name = f"{manifest.dataset} {manifest.version}: {params.encoder}"
-    revision = f"{LOCAL}{io.sha256(Path(params.folder) / manifests.NAME)}"
-    found = Origin(
-        params.folder, name, revision, with_version(LIBRARY), fingerprint=facts.fingerprint
+    encoders = ReleasedEncoders(params.folder)
+    facts = encoders.facts(params.encoder)
+    manifest = encoders.manifest
+    origin = Origin(
+        params.folder,
+        f"{manifest.dataset} {manifest.version}: {params.encoder}",
+        f"{LOCAL}{io.sha256(Path(params.folder) / manifests.NAME)}",
+        with_version(LIBRARY),
+        fingerprint=facts.fingerprint,
     )
-    own = found.restrict_to(where, params, facts.reads)
-    return own if len(own.reads) == len(facts.reads) else replace(own, fingerprint=None)
+    origin = origin.restrict_to(where, params, facts.reads)
+    if len(origin.reads) < len(facts.reads):
+        return replace(origin, fingerprint=None)
+    return origin
 
 
-RELEASED = Spec(
-    lambda source, params: ReleasedEncoders(source.folder).load(params.encoder).encoder,
-    ReleasedParams, origin=find_origin, library=LIBRARY,
-)  # fmt: skip
+def _load_released(origin: Origin, params: ReleasedParams) -> Encoder:
+    return ReleasedEncoders(origin.folder).load(params.encoder).encoder
+
+
+RELEASED = Spec(_load_released, ReleasedParams, origin=find_origin, library=LIBRARY)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import HEADLINE, Figure, RunFigures
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release.manifest import Manifest
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.report.page import compared_page
 from alignrec.pipeline.report.sections import Section
@@ -19,14 +20,14 @@ from alignrec.pipeline.report.table import Table, Value, measure_name
 
 RESULTS = "results.json"
 PUBLISHED = Path(__file__).with_name("published.json")
-MAX_BYTES = 64 << 20
+MAX_BYTES = 64 << 20  # of results.json
 MEASURED = "Test figures at the best valid epoch, mean ± sd where there are several seeds."
 FIGURES = [measure_name(*key) for key in HEADLINE]
 Name = Annotated[str, Field(max_length=120)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Result(BaseModel):
+class ResultRow(BaseModel):
     """The fields of a row of results.json that the leaderboard reads."""
 
     model: Name
@@ -43,113 +44,135 @@ class Result(BaseModel):
     values: list[Finite]
 
 
-ROWS = TypeAdapter(list[Result])
+ROWS = TypeAdapter(list[ResultRow])
 
 
 @dataclass(frozen=True)
-class Entry(RunFigures):
+class LeaderboardEntry(RunFigures):
     """A run of a release, or a published figure."""
 
     source: str  # dataset and version of a release, or a citation
 
 
-Group = tuple[
-    str, str, str
-]  # dataset, protocol, fingerprint; only entries of one group are comparable
+# dataset, protocol, fingerprint; only entries of one group are comparable
+Group = tuple[str, str, str]
+Groups = dict[Group, list[LeaderboardEntry]]
 
 
-def read_entries(folder: Path) -> dict[Group, list[Entry]]:
-    """Return a release's test figures at the best validation epoch; raises UserError if it has no benchmark."""
+def read_entries(folder: Path) -> Groups:
+    """Return a release's test figures at the best validation epoch.
+
+    Raises UserError if it has no benchmark.
+    """
     manifest = Release(folder).manifest
-    listed, path = (
-        next((file for file in manifest.files if file.path == RESULTS), None),
-        folder / RESULTS,
-    )
-    if listed is None or not path.is_file():
-        raise UserError(
-            f"{folder}: no {RESULTS} in this release; publish it after `alignrec benchmark`"
-        )
-    if path.stat().st_size > MAX_BYTES or io.sha256(path) != listed.sha256:
-        raise UserError(f"{path}: is not the file that the manifest names; fetch the release again")
+    source = f"{manifest.dataset} {manifest.version}"
+    groups: dict[Group, dict[tuple[str, str], LeaderboardEntry]] = {}
+    for row in _read_results(folder, manifest):
+        if (row.split, row.selected_by, row.ablation) != ("test", "valid", ""):
+            continue
+        entries = groups.setdefault((manifest.dataset, row.protocol, row.fingerprint), {})
+        entry = LeaderboardEntry(row.model, row.features, "", {}, source)
+        entry = entries.setdefault((row.model, row.features), entry)
+        entry.cells[row.metric, row.k] = Figure(row.mean, row.sd, tuple(row.values))
+    return {group: list(entries.values()) for group, entries in groups.items()}
+
+
+def _read_results(folder: Path, manifest: Manifest) -> list[ResultRow]:
+    path = folder / RESULTS
+    hashes = {file.path: file.sha256 for file in manifest.files}
+    if RESULTS not in hashes or not path.is_file():
+        remedy = "publish it after `alignrec benchmark`"
+        raise UserError(f"{folder}: no {RESULTS} in this release; {remedy}")
+    if path.stat().st_size > MAX_BYTES or io.sha256(path) != hashes[RESULTS]:
+        fault = "is not the file that the manifest names; fetch the release again"
+        raise UserError(f"{path}: {fault}")
     try:
-        rows = ROWS.validate_python(orjson.loads(path.read_bytes())["results"])
+        return ROWS.validate_python(orjson.loads(path.read_bytes())["results"])
     except (orjson.JSONDecodeError, ValidationError, KeyError, TypeError) as e:
-        raise UserError(
-            f"{path}: not results as alignrec writes them; {str(e).splitlines()[0]}"
-        ) from None
-    source, found = (
-        f"{manifest.dataset} {manifest.version}",
-        dict[Group, dict[tuple[str, str], Entry]](),
-    )
-    for row in rows:
-        if (row.split, row.selected_by, row.ablation) == ("test", "valid", ""):
-            entries = found.setdefault((manifest.dataset, row.protocol, row.fingerprint), {})
-            entry = entries.setdefault(
-                (row.model, row.features), Entry(row.model, row.features, "", {}, source)
-            )
-            entry.cells[row.metric, row.k] = Figure(row.mean, row.sd, tuple(row.values))
-    return {group: [*entries.values()] for group, entries in found.items()}
+        fault = str(e).splitlines()[0]
+        raise UserError(f"{path}: not results as alignrec writes them; {fault}") from None
 
 
 @cache
 def read_published() -> dict[str, Any]:
-    """Return published figures with their sources and differences in protocol, and sizes and fingerprints of splits."""
+    """Return published figures with their sources and protocols, and sizes of splits."""
     return dict(io.read_json(PUBLISHED))
 
 
-def published_entries(dataset: str) -> list[Entry]:
-    published, names = read_published(), {key: f"{key[0]}@{key[1]}" for key in HEADLINE}
+def published_entries(dataset: str) -> list[LeaderboardEntry]:
+    published = read_published()
     entries = []
-    for row in (row for row in published["figures"] if row["dataset"] == dataset):
-        cells = {key: Figure(row[name], None, ()) for key, name in names.items() if name in row}
-        entries.append(Entry(row["model"], "", "", cells, published["sources"][row["source"]]))
+    for row in published["figures"]:
+        if row["dataset"] == dataset:
+            source = published["sources"][row["source"]]
+            entries.append(LeaderboardEntry(row["model"], "", "", _published_cells(row), source))
     return entries
 
 
-def render_leaderboard(releases: Sequence[dict[Group, list[Entry]]]) -> str:
-    groups: dict[Group, list[Entry]] = {}
-    for group, entries in (pair for release in releases for pair in release.items()):
-        groups.setdefault(group, []).extend(entries)
+def _published_cells(row: dict[str, Any]) -> dict[tuple[str, int], Figure]:
+    cells = {}
+    for metric, k in HEADLINE:
+        name = f"{metric}@{k}"
+        if name in row:
+            cells[metric, k] = Figure(row[name], None, ())
+    return cells
+
+
+def render_leaderboard(releases: Sequence[Groups]) -> str:
+    groups: Groups = {}
+    for release in releases:
+        for group, entries in release.items():
+            groups.setdefault(group, []).extend(entries)
     published = read_published()
     # published figures join only rows measured with their protocol on their split
-    alike = {group: published["fingerprints"].get(group[2], "") for group in groups}
+    joined = {group: published["fingerprints"].get(group[2], "") for group in groups}
+
     sections = []
-    for number, (group, entries) in enumerate(sorted(groups.items())):
-        dataset, protocol, fingerprint = group
-        note, known = f"Fingerprint {fingerprint}. {MEASURED}", alike[group]
-        if known:
-            size = _describe_size(known)
-            note += f" Rows without seeds are published figures of this split ({size}), with their source."
-        table = _entry_table(
-            f"{dataset} by {protocol}", note, [*entries, *published_entries(known)]
-        )
-        title, rule = f"{dataset} ({protocol})", f"Protocol {protocol}."
-        sections.append(
-            Section(f"measured-{number}", title, f"{dataset}, measured", rule, tables=[table])
-        )
+    for number, group in enumerate(sorted(groups)):
+        sections.append(_measured_section(number, group, groups[group], joined[group]))
     note = " ".join([*published["differences"], *published["left_out"]])
     sections.append(Section("published", "Published", "Published by others", note))
-    for dataset in sorted({row["dataset"] for row in published["figures"]} - {*alike.values()}):
-        name, size = dataset.title(), _describe_size(dataset)
-        note = f"{size}, not measured here." if size else "Not measured here."
-        table = _entry_table(f"{name}, published", "", published_entries(dataset))
-        sections.append(Section(f"published-{dataset}", name, name, note, tables=[table]))
-    count = len(releases)
-    lead = f"{count} release{'s' * (count != 1)} and published figures. Only rows of one table are comparable."
+    datasets = {row["dataset"] for row in published["figures"]}
+    sections += map(_published_section, sorted(datasets.difference(joined.values())))
+
+    plural = "" if len(releases) == 1 else "s"
+    lead = f"{len(releases)} release{plural} and published figures."
+    lead += " Only rows of one table are comparable."
     return compared_page("leaderboard", "leaderboard", lead, sections, title="Leaderboard")
 
 
-def _entry_table(heading: str, note: str, entries: list[Entry]) -> Table:
-    rows: list[list[Value]] = [
-        [
-            e.model,
-            e.features,
-            e.source,
-            str(e.seeds or ""),
-            *(e.cells.get(key, "") for key in HEADLINE),
-        ]
-        for e in sorted(entries, key=lambda entry: -entry.headline)
-    ]
+def _measured_section(
+    number: int, group: Group, entries: list[LeaderboardEntry], published: str
+) -> Section:
+    """Return the section of a group; `published` is the dataset of the figures that join it."""
+    dataset, protocol, fingerprint = group
+    note = f"Fingerprint {fingerprint}. {MEASURED}"
+    if published:
+        split = f"this split ({_describe_size(published)})"
+        note += f" Rows without seeds are published figures of {split}, with their source."
+    rows = [*entries, *published_entries(published)]
+    return Section(
+        f"measured-{number}",
+        f"{dataset} ({protocol})",
+        f"{dataset}, measured",
+        f"Protocol {protocol}.",
+        tables=[_entry_table(f"{dataset} by {protocol}", note, rows)],
+    )
+
+
+def _published_section(dataset: str) -> Section:
+    title = dataset.title()
+    size = _describe_size(dataset)
+    note = f"{size}, not measured here." if size else "Not measured here."
+    table = _entry_table(f"{title}, published", "", published_entries(dataset))
+    return Section(f"published-{dataset}", title, title, note, tables=[table])
+
+
+def _entry_table(heading: str, note: str, entries: list[LeaderboardEntry]) -> Table:
+    rows: list[list[Value]] = []
+    for entry in sorted(entries, key=lambda entry: -entry.headline):
+        cells = [entry.cells.get(key, "") for key in HEADLINE]
+        rows.append([entry.model, entry.features, entry.source, str(entry.seeds or ""), *cells])
     head = ["model", "features", "release or source", "seeds", *FIGURES]
     return Table.of(heading, note, head, rows, texts=3, best=range(4, len(head)))
 

@@ -1,4 +1,4 @@
-"""Schema of probes.json. It is closed and bounded, as files of releases are untrusted and rendered as pages."""
+"""Schema of probes.json, closed and bounded: files of releases are untrusted and rendered."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
 
-LARGEST = 64 << 20  # bytes
+MAX_BYTES = 64 << 20  # of probes.json
 Text = Annotated[str, Field(max_length=500)]
 Reason = Annotated[str, Field(max_length=10_000)]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
@@ -22,30 +22,32 @@ class Skipped(BaseModel, extra="forbid", strict=True):
     skipped: Reason
 
 
-def _check_comparable(asked: dict[str, Any]) -> dict[str, Any]:
-    sets = {name: of for name, of in asked.items() if isinstance(of, dict)}
-    if not isinstance(asked.get("skipped", ""), str) or not isinstance(asked.get("note", ""), str):
+def _check_comparable(results: dict[str, Any]) -> dict[str, Any]:
+    texts = (results.get("skipped", ""), results.get("note", ""))
+    if not all(isinstance(text, str) for text in texts):
         raise ValueError("'skipped' and 'note' are texts")
-    if "skipped" in asked:
-        return asked
+    if "skipped" in results:
+        return results
+
+    sets = {name: figures for name, figures in results.items() if isinstance(figures, dict)}
     measures = {name for name in sets.get("chance", {}) if not name.endswith("_se")}
     if not measures:
         raise ValueError("no figures of chance")
-    if lacking := [name for name, of in sets.items() if not measures <= of.keys()]:
-        raise ValueError(f"{one_line(lacking[0], 64)} lacks figures that chance has")
-    return asked
+    for name, figures in sets.items():
+        if not measures <= figures.keys():
+            raise ValueError(f"{one_line(name, 64)} lacks figures that chance has")
+    return results
 
 
 # results of one probe: number of cases, a note, and the figures of chance and of each feature set
-Asked = Annotated[
+ProbeResults = Annotated[
     dict[Text, Count | Reason | Skipped | Measured], AfterValidator(_check_comparable)
 ]
 
 
-class Test(BaseModel, extra="forbid", strict=True):
+class StoredTest(BaseModel, extra="forbid", strict=True):
     """A paired test of two sets in one probe."""
 
-    __test__ = False
     difference: Number
     low: Number
     high: Number
@@ -59,8 +61,8 @@ class Verdict(BaseModel, extra="forbid", strict=True):
     measure: Text
     a: Text
     b: Text
-    raw: Test | None = None
-    processed: Test | None = None
+    raw: StoredTest | None = None
+    processed: StoredTest | None = None
     verdict: Literal["better", "worse", "undecided"]
 
 
@@ -74,7 +76,7 @@ class Form(BaseModel, extra="allow", strict=True):
 class Processed(BaseModel, extra="allow", strict=True):
     """Results on processed vectors, by probe."""
 
-    __pydantic_extra__: dict[str, Asked]
+    __pydantic_extra__: dict[str, ProbeResults]
     width: Count
     chosen_by: Text = ""
     forms: dict[Text, Form] = {}
@@ -83,23 +85,23 @@ class Processed(BaseModel, extra="allow", strict=True):
 class Probes(BaseModel, extra="allow", strict=True):
     """The content of probes.json: results by probe, and verdicts."""
 
-    __pydantic_extra__: dict[str, Asked]
+    __pydantic_extra__: dict[str, ProbeResults]
     processed: Processed | None = None
     verdicts: list[Verdict] = []
     learned: list[Text] = []
 
     @model_validator(mode="after")
     def _answered(self) -> Self:
-        if lacking := [
-            row.probe for row in self.verdicts if row.probe not in self.__pydantic_extra__
-        ]:
-            raise ValueError(f"a verdict of '{one_line(lacking[0], 64)}', which has no figures")
+        for verdict in self.verdicts:
+            if verdict.probe not in self.__pydantic_extra__:
+                probe = one_line(verdict.probe, 64)
+                raise ValueError(f"a verdict of '{probe}', which has no figures")
         return self
 
 
 def read_probes(path: Path) -> dict[str, Any]:
     """Read an untrusted probes.json; UserError names the first fault."""
-    raw = io.read_json(path, LARGEST)
+    raw = io.read_json(path, MAX_BYTES)
     if isinstance(raw, dict):
         raw.pop("tried", None)  # written by older releases
     try:
@@ -107,7 +109,6 @@ def read_probes(path: Path) -> dict[str, Any]:
     except ValidationError as e:
         fault = e.errors(include_input=False, include_url=False)[0]
         where = one_line(".".join(map(str, fault["loc"])) or "the file", 120)
-        raise UserError(
-            f"{path}: '{where}': {one_line(fault['msg'].lower(), 160)}; fetch the release again"
-        ) from None
+        reason = one_line(fault["msg"].lower(), 160)
+        raise UserError(f"{path}: '{where}': {reason}; fetch the release again") from None
     return dict(raw)

@@ -7,15 +7,12 @@ from alignrec.pipeline.runtime.source import Licence
 
 def resolve_settings(publish: Publish, licence: Licence) -> Publish:
     """Replace nulls in section `publish` with what the source's licence allows."""
-    interactions = licence.interactions if publish.interactions is None else publish.interactions
+    interactions = publish.interactions
+    if interactions is None:
+        interactions = licence.interactions
     users = publish.users or ("names" if interactions else "none")
     if interactions and users == "none":
-        raise UserError(
-            "publish.users is none, but interactions are released; set it to numbers or names"
-        )
-    decided = {
-        "interactions": interactions,
-        "users": users,
-        "texts": publish.texts or licence.texts,
-    }
-    return publish.model_copy(update=decided)
+        fault = "publish.users is none, but interactions are released"
+        raise UserError(f"{fault}; set it to numbers or names")
+    texts = publish.texts or licence.texts
+    return publish.model_copy(update={"interactions": interactions, "users": users, "texts": texts})
