@@ -4,7 +4,7 @@ import itertools
 import tempfile
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,10 +26,13 @@ from alignrec.pipeline.sources.base import Product, is_web
 from alignrec.pipeline.vectors.identifiers import plain_name
 from alignrec.schemas import TEXT_FIELDS
 
-LOOKED_FOR = ("title", "brand", "categories", "description", "image_urls")
-MOST_ABSENT = 0.5  # share of items without metadata above which the stage warns
-LEAST_READ = 0.9  # share of text read by encoders below which the stage warns
-LOOKED_AT = 1000  # items whose extra fields are inspected
+PRODUCT_FIELDS = ("title", "brand", "categories", "description", "image_urls")
+NO_PRODUCT = Product("", "", [], "", [], {})
+MAX_ABSENT_SHARE = 0.5  # share of items without metadata above which the stage warns
+MIN_READ_SHARE = 0.9  # share of text read by encoders below which the stage warns
+MAX_EXTRAS_INSPECTED = 1000  # items whose extra fields are inspected
+MAX_NAMES_SHOWN = 5  # in a message
+SENTENCE_ENDS = ".!?"
 
 
 class Products:
@@ -48,20 +51,21 @@ class Products:
         """Store a product and return whether the item already had one."""
         self._starts[item // PART].append(self._file.tell())
         self._file.write(orjson.dumps([item, *product], option=orjson.OPT_APPEND_NEWLINE))
-        again, self._seen[item] = bool(self._seen[item]), True
-        return again
+        is_repeated = bool(self._seen[item])
+        self._seen[item] = True
+        return is_repeated
 
     def read_part(self, number: int) -> dict[int, Product]:
-        merged: dict[int, Product] = {}
+        """Return item -> product of a part of PART items."""
+        products: dict[int, Product] = {}
         for start in self._starts[number]:
             self._file.seek(start)
             item, *fields = orjson.loads(self._file.readline())
-            merged[item] = (
-                merge_products(merged[item], Product(*fields))
-                if item in merged
-                else Product(*fields)
-            )
-        return merged
+            product = Product(*fields)
+            if item in products:
+                product = merge_products(products[item], product)
+            products[item] = product
+        return products
 
 
 class Metadata(NamedTuple):
@@ -74,77 +78,108 @@ class Metadata(NamedTuple):
 
 
 def compose_text(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
-    path = " > ".join(
-        c for i, c in enumerate(product.categories) if not i or c != product.categories[i - 1]
-    )
-    parts = [path if name == "categories" else getattr(product, name) for name in fields]
-    return " ".join(part if part[-1] in ".!?" else f"{part}." for part in parts if part)
+    """Join the non-empty fields, each as a sentence."""
+    sentences = []
+    for name in fields:
+        text = _category_path(product) if name == "categories" else getattr(product, name)
+        if text:
+            sentences.append(text if text[-1] in SENTENCE_ENDS else f"{text}.")
+    return " ".join(sentences)
+
+
+def _category_path(product: Product) -> str:
+    """Return the categories from the root, without repetitions in a row."""
+    distinct = [category for category, _ in itertools.groupby(product.categories)]
+    return " > ".join(distinct)
 
 
 def read_metadata(
-    lines: Iterable[bytes], source: Source, asins: Sequence[str], file: str, max_reject_share: float,
-    workers: int | None = None, folder: Path | None = None,
-) -> Metadata:  # fmt: skip
+    lines: Iterable[bytes],
+    source: Source,
+    asins: Sequence[str],
+    file: str,
+    max_reject_share: float,
+    workers: int | None = None,
+    folder: Path | None = None,
+) -> Metadata:
     """Read the metadata of items 0 .. I-1; raise UserError above `max_reject_share` of unreadable lines."""
-    wanted, drops = source.reader().wanted(asins), Counter[str]()
-    found, unread, total = Products(len(asins), folder), list[Reject](), 0
-    for outcome in parse_lines(lines, source, wanted, workers):
+    item_of = source.reader().wanted(asins)
+    products = Products(len(asins), folder)
+    drops = Counter[str]()
+    rejects = list[Reject]()
+    total = 0
+    for outcome in parse_lines(lines, source, item_of, workers):
         total += 1
         if isinstance(outcome, Reject):
-            unread.append(outcome)
+            rejects.append(outcome)
         elif isinstance(outcome, Parsed):
-            drops["merged_duplicate"] += found.add(wanted[outcome.name], outcome.product)
+            drops["merged_duplicate"] += products.add(item_of[outcome.name], outcome.product)
         else:
             drops[outcome] += 1
-    drops["unreadable_line"] = len(unread)
-    refuse_many(file, "lines", unread, total, max_reject_share, "items.max_reject_share")
-    return Metadata(found, reject_table(file, unread), total, dict(drops))
+
+    drops["unreadable_line"] = len(rejects)
+    refuse_many(file, "lines", rejects, total, max_reject_share, "items.max_reject_share")
+    return Metadata(products, reject_table(file, rejects), total, dict(drops))
 
 
 def item_tables(
-    found: Products, asins: Sequence[str], fields: Sequence[str] = TEXT_FIELDS
+    products: Products, asins: Sequence[str], fields: Sequence[str] = TEXT_FIELDS
 ) -> Iterator[pa.Table]:
+    """Yield the rows of schema ITEMS, PART items at a time."""
     for start in range(0, len(asins), PART):
-        products, ids = found.read_part(start // PART), range(start, min(start + PART, len(asins)))
-        rows = [products.get(i, Product("", "", [], "", [], {})) for i in ids]
-        texts = [compose_text(p, fields) for p in rows]
-        columns: dict[str, Sequence[Any]] = {
-            name: [getattr(p, name) for p in rows] for name in LOOKED_FOR
-        }
-        statuses = [
-            "ok" if t else "empty" if i in products else "no_metadata"
-            for i, t in zip(ids, texts, strict=True)
-        ]
+        ids = range(start, min(start + PART, len(asins)))
+        product_of = products.read_part(start // PART)
+        rows = [product_of.get(item, NO_PRODUCT) for item in ids]
+        texts = [compose_text(product, fields) for product in rows]
+
+        columns: dict[str, Sequence[Any]] = {}
+        for name in PRODUCT_FIELDS:
+            columns[name] = [getattr(product, name) for product in rows]
         columns |= {
             "item_id": ids,
             "asin": asins[start : start + PART],
             "text": texts,
-            "text_status": statuses,
-            "tokens": [text.count(" ") + bool(text) for text in texts],
-            "extra": [
-                orjson.dumps({k: orjson.Fragment(v) for k, v in p.extra.items()}).decode()
-                for p in rows
-            ],
+            "text_status": list(map(_text_status, texts, (item in product_of for item in ids))),
+            "tokens": list(map(_count_words, texts)),
+            "extra": list(map(_join_extra, rows)),
         }
         yield pa.Table.from_pydict(columns, schema=schemas.ITEMS)
+
+
+def _text_status(text: str, has_metadata: bool) -> str:
+    if text:
+        return "ok"
+    return "empty" if has_metadata else "no_metadata"
+
+
+def _count_words(text: str) -> int:
+    return text.count(" ") + bool(text)
+
+
+def _join_extra(product: Product) -> str:
+    fields = {name: orjson.Fragment(value) for name, value in product.extra.items()}
+    return orjson.dumps(fields).decode()
 
 
 def find_shared(path: Path, above: float) -> list[dict[str, object]]:
     """Return likely placeholders, most frequent first: titles and texts of more than a share `above` of the items."""
     from alignrec.pipeline.io.sql import open_database  # loads DuckDB
 
-    rows: list[dict[str, object]] = []
+    shared: list[dict[str, object]] = []
     with open_database() as db:
         items = db.read_parquet(str(path))
         most = max(1, above * len(items))
         for column in ("title", "text"):
-            often = f"SELECT hash({column}) FROM items GROUP BY 1 HAVING count(*) > {most}"  # hashes fit in memory
-            many = db.sql(
-                f"SELECT {column}, count(*) AS n FROM items WHERE {column} <> '' AND hash({column}) IN ({often}) "
-                f"GROUP BY 1 HAVING n > {most} ORDER BY n DESC, {column}"
+            # hashes fit in memory
+            hashes = f"SELECT hash({column}) FROM items GROUP BY 1 HAVING count(*) > {most}"
+            values = db.sql(
+                f"""SELECT {column}, count(*) AS n FROM items
+                WHERE {column} <> '' AND hash({column}) IN ({hashes})
+                GROUP BY 1 HAVING n > {most} ORDER BY n DESC, {column}"""
             )
-            rows += [{"column": column, "value": value, "items": n} for value, n in many.fetchall()]
-    return rows
+            for value, n in values.fetchall():
+                shared.append({"column": column, "value": value, "items": n})
+    return shared
 
 
 def measure_texts(
@@ -154,24 +189,33 @@ def measure_texts(
     lengths: Counter[str] = Counter(dict.fromkeys(TEXT_FIELDS, 0))
     for items in parts:
         for name in TEXT_FIELDS:
-            lengths[name] += sum(
-                len(v) if isinstance(v, str) else sum(map(len, v)) for v in items[name].to_pylist()
-            )
-        for extra in map(orjson.loads, items["extra"].to_pylist()):
-            for name, value in extra.items():  # single words are labels, not text
-                texts = (
-                    v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)
-                )
-                lengths[name] += sum(
-                    len(text) for text in texts if len(text.split()) > 1 and not is_web(text)
-                )
+            values = items[name].to_pylist()
+            lengths[name] += sum(map(_count_characters, values))
+        for extra in items["extra"].to_pylist():
+            for name, value in orjson.loads(extra).items():
+                lengths[name] += _count_prose(value)
+
     total = lengths.total()
     if not total:
         return 1.0, {}
-    out = {
-        name: round(n / total, 6) for name, n in lengths.most_common() if n and name not in fields
-    }
-    return round(1 - sum(out.values()), 6), out
+    omitted = {}
+    for name, length in lengths.most_common():
+        if length and name not in fields:
+            omitted[name] = round(length / total, 6)
+    return round(1 - sum(omitted.values()), 6), omitted
+
+
+def _count_characters(value: str | list[str]) -> int:
+    return len(value) if isinstance(value, str) else sum(map(len, value))
+
+
+def _count_prose(value: Any) -> int:
+    """Return the characters of an extra field's texts; single words are labels, and addresses no text."""
+    length = 0
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and len(text.split()) > 1 and not is_web(text):
+            length += len(text)
+    return length
 
 
 def merge_products(first: Product, other: Product) -> Product:
@@ -180,85 +224,132 @@ def merge_products(first: Product, other: Product) -> Product:
     for name, value in other.extra.items():
         first.extra.setdefault(name, value)
     urls = list(dict.fromkeys(first.image_urls + other.image_urls))[:MOST_ADDRESSES]
-    return Product._make(a or b for a, b in zip(first, other, strict=True))._replace(
-        image_urls=urls, extra=first.extra
-    )
+    merged = Product._make(a or b for a, b in zip(first, other, strict=True))
+    return merged._replace(image_urls=urls, extra=first.extra)
 
 
-def describe_items(run: Run, found: Metadata, file: Path | None) -> None:
-    layout, fields = run.layout, run.params[Items].text
-    run.rows_in, run.rows_out = found.lines, io.rows([layout.items])
-    for reason, n in found.drops.items():
+def describe_items(run: Run, metadata: Metadata, file: Path | None) -> None:
+    """Record counts and shares of the item table, and warn about what looks wrong."""
+    layout = run.layout
+    run.rows_in = metadata.lines
+    run.rows_out = io.rows([layout.items])
+    for reason, n in metadata.drops.items():
         run.count(reason, n)
-    for part in io.read_slices(layout.items, schemas.ITEMS, ["text_status"], io.PART):
+    for part in io.read_slices(layout.items, schemas.ITEMS, ["text_status"], PART):
         for status in part["text_status"].to_pylist():
             run.count(f"text_{status}", status != "ok")
+
     shared = find_shared(layout.items, Items.shared_above)
-    share, left_out = measure_texts(io.read_tables(layout.items, schemas.ITEMS), fields)
-    run.note(shared=shared, text_used=share, text_left_out=left_out)
-    if left_out and share < LEAST_READ:
-        shares = ", ".join(f"{name} {part:.0%}" for name, part in list(left_out.items())[:5])
-        how = (
-            f"; sources.{run.dataset}.text joins columns to the text"
-            if run.source.kind == "tabular"
-            else ""
-        )
-        run.warn(
-            f"encoders read {share:.0%} of the characters of items' text; left out: {shares}{how}"
-        )
-    for row in shared[:1]:
-        listed = "it" if len(shared) == 1 else f"all {len(shared)} such values"
-        said = f"{row['items']:,} of {run.rows_out:,} items have the {row['column']} {str(row['value'])[:60]!r}"
-        run.warn(f"{said}; it may be a placeholder; {layout.run_record('items')} lists {listed}")
+    parts = io.read_tables(layout.items, schemas.ITEMS)
+    share, omitted = measure_texts(parts, run.params[Items].text)
+    run.note(shared=shared, text_used=share, text_left_out=omitted)
+    if omitted and share < MIN_READ_SHARE:
+        _warn_omitted(run, share, omitted)
+    if shared:
+        _warn_shared(run, shared)
     if file:
         _check_losses(run, file)
 
 
+def _warn_omitted(run: Run, share: float, omitted: Mapping[str, float]) -> None:
+    shares = [f"{name} {part:.0%}" for name, part in omitted.items()]
+    listed = ", ".join(shares[:MAX_NAMES_SHOWN])
+    remedy = ""
+    if run.source.kind == "tabular":
+        remedy = f"; sources.{run.dataset}.text joins columns to the text"
+    run.warn(
+        f"encoders read {share:.0%} of the characters of items' text; left out: {listed}{remedy}"
+    )
+
+
+def _warn_shared(run: Run, shared: Sequence[Mapping[str, object]]) -> None:
+    first = shared[0]
+    value = str(first["value"])[:60]
+    listed = "it" if len(shared) == 1 else f"all {len(shared)} such values"
+    record = run.layout.run_record("items")
+    run.warn(
+        f"{first['items']:,} of {run.rows_out:,} items have the {first['column']} {value!r}; "
+        f"it may be a placeholder; {record} lists {listed}"
+    )
+
+
+class _Inventory(NamedTuple):
+    """What the item table has."""
+
+    statuses: Counter[str]  # text_status -> items
+    fields: set[str]  # those of PRODUCT_FIELDS that any item has
+    extra: list[str]  # other fields of the metadata, most frequent first
+
+    @property
+    def items(self) -> int:
+        return self.statuses.total()
+
+    @property
+    def absent(self) -> int:
+        return self.statuses["no_metadata"]
+
+
+def _take_inventory(path: Path) -> _Inventory:
+    statuses = Counter[str]()
+    fields = set[str]()
+    extras = list[str]()
+    columns = [*PRODUCT_FIELDS, "text_status", "extra"]
+    for part in io.read_slices(path, schemas.ITEMS, columns, PART):
+        statuses.update(part["text_status"].to_pylist())
+        for field in PRODUCT_FIELDS:
+            if field not in fields and any(part[field].to_pylist()):
+                fields.add(field)
+        extras += part["extra"].slice(0, MAX_EXTRAS_INSPECTED - len(extras)).to_pylist()
+
+    keys = Counter[str]()
+    for extra in extras:
+        keys.update(orjson.loads(extra).keys())
+    return _Inventory(statuses, fields, [key for key, _ in keys.most_common()])
+
+
 def _check_losses(run: Run, file: Path) -> None:
     """Warn about fields that most items lack; raise UserError if the file does not fit the interactions."""
+    inventory = _take_inventory(run.layout.items)
+    if not run.rows_in:
+        fault = "no item in it; give another file, or leave the key out of the source"
+        raise UserError(f"{file}: {fault}")
+    if inventory.absent == inventory.items:
+        fault = f"none of its {run.rows_in:,} lines is of one of the {inventory.items:,} items"
+        hint = "are reviews and metadata swapped, or is the identifier in another column?"
+        raise UserError(f"{file}: {fault}; {hint}")
+
+    _check_unmapped(run, file, inventory)
+    _check_content(run, file, inventory)
+    max_absent = 0 if run.source.has_split else MAX_ABSENT_SHARE * inventory.items
+    if inventory.absent > max_absent:
+        run.warn(
+            f"{inventory.absent:,} of {inventory.items:,} items are not in {file.name}, and have "
+            "neither text nor image of their own; their text_status in items.parquet is no_metadata"
+        )
+
+
+def _check_unmapped(run: Run, file: Path, inventory: _Inventory) -> None:
+    """Find fields that no item has, but that the file has under another name."""
     from alignrec.pipeline.sources.inspect import KNOWN, TRANSLATED  # loads DuckDB
 
-    n, statuses, there, extras = 0, Counter[str](), set[str](), list[str]()
-    for part in io.read_slices(
-        run.layout.items, schemas.ITEMS, [*LOOKED_FOR, "text_status", "extra"], io.PART
-    ):
-        n += len(part)
-        statuses.update(part["text_status"].to_pylist())
-        there |= {
-            field for field in LOOKED_FOR if field not in there and any(part[field].to_pylist())
-        }
-        extras += part["extra"].slice(0, LOOKED_AT - len(extras)).to_pylist()
-    absent = statuses["no_metadata"]
-    if not run.rows_in:
-        raise UserError(
-            f"{file}: no item in it; give another file, or leave the key out of the source"
-        )
-    if absent == n:
-        swapped = "are reviews and metadata swapped, or is the identifier in another column?"
-        raise UserError(
-            f"{file}: none of its {run.rows_in:,} lines is of one of the {n:,} items; {swapped}"
-        )
-    others = [
-        key
-        for key, _ in Counter(key for extra in extras for key in orjson.loads(extra)).most_common()
-    ]
-    lacking = [field for field in LOOKED_FOR if field not in there]
-    for field, key in itertools.product(lacking, others):
+    lacking = [field for field in PRODUCT_FIELDS if field not in inventory.fields]
+    for field, key in itertools.product(lacking, inventory.extra):
         if plain_name(key) not in (*KNOWN[field], *TRANSLATED[field]):
             continue
         if isinstance(run.source, AmazonSource):
-            right = f"is sources.{run.dataset}.kind: {run.source.kind} right?"
-            raise UserError(
-                f"{file}: no item has {field}, but lines have '{key}', as in another version; {right}"
-            )
-        run.warn(
-            f"no item has {field}, but the file has '{key}'; name it under `columns`: {{{field}: {key}}}"
-        )
-    if statuses["empty"] == n - absent:
-        cause = f"its lines have {', '.join(others[:8]) or 'no other field'}; are reviews and metadata swapped?"
-        if "image_urls" not in there:
-            raise UserError(f"{file}: no item has a text or an image; {cause}")
-        run.warn(f"no item has a text; {cause}")
-    if absent > (0 if run.source.has_split else MOST_ABSENT * n):
-        lacking_all = "have neither text nor image of their own; their text_status in items.parquet is no_metadata"
-        run.warn(f"{absent:,} of {n:,} items are not in {file.name}, and {lacking_all}")
+            fault = f"no item has {field}, but lines have '{key}', as in another version"
+            hint = f"is sources.{run.dataset}.kind: {run.source.kind} right?"
+            raise UserError(f"{file}: {fault}; {hint}")
+        remedy = f"name it under `columns`: {{{field}: {key}}}"
+        run.warn(f"no item has {field}, but the file has '{key}'; {remedy}")
+
+
+def _check_content(run: Run, file: Path, inventory: _Inventory) -> None:
+    """Warn if no item has a text; raise UserError if none has an image either."""
+    if inventory.statuses["empty"] != inventory.items - inventory.absent:
+        return
+    keys = ", ".join(inventory.extra[:8]) or "no other field"
+    cause = f"its lines have {keys}; are reviews and metadata swapped?"
+    if "image_urls" not in inventory.fields:
+        raise UserError(f"{file}: no item has a text or an image; {cause}")
+    run.warn(f"no item has a text; {cause}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.dataset.items import LOOKED_FOR
+from alignrec.pipeline.dataset.items import PRODUCT_FIELDS
 from alignrec.pipeline.dataset.params import Items
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import ItemColumns, Manifest
@@ -32,8 +32,8 @@ class Recipe:
 def record_columns(source: Source, items: Path) -> ItemColumns:
     """Return the columns of a source's item file; `items` is the item table made of it."""
     filled = {"item"}
-    for part in io.read_slices(items, schemas.ITEMS, list(LOOKED_FOR), io.PART):
-        filled |= {role for role in LOOKED_FOR if any(part[role].to_pylist())}
+    for part in io.read_slices(items, schemas.ITEMS, list(PRODUCT_FIELDS), io.PART):
+        filled |= {role for role in PRODUCT_FIELDS if any(part[role].to_pylist())}
 
     reader: Reader = source.reader()
     roles = {role: column for role, column in reader.item_columns.items() if role in filled}
