@@ -6,32 +6,33 @@ from itertools import pairwise
 import numpy as np
 import scipy.sparse as sp
 
-BLOCK = 256  # nodes per block: counts may be dense, so this bounds memory
+NODES_PER_BLOCK = 256  # counts may be dense, so this bounds memory
 
 
 def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr_array:
     """Return the binary interaction matrix R, float32 [U, I]."""
     shape = (int(user.max(initial=-1)) + 1, n_items)
-    matrix = sp.csr_array((np.ones(len(user), np.float32), (user, item)), shape=shape)
-    matrix.data[:] = 1
+    ones = np.ones(len(user), np.float32)
+    matrix = sp.csr_array((ones, (user, item)), shape=shape)
+    matrix.data[:] = 1  # of repeated pairs, it has the sum
     return matrix
 
 
 def count_cooccurrences(
     sets: sp.csr_array, nodes: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
-    """Yield blocks of nodes and how many members each node's set (its row of `sets`) shares with the others, [B, N]."""
+    """Yield blocks of nodes and the number of members that their sets (rows of `sets`) share, [B, N]."""
     by_member = sp.csr_array(sets.T)
-    nodes = np.arange(sets.shape[0]) if nodes is None else nodes
-    for block in np.split(nodes, range(BLOCK, len(nodes), BLOCK)):
+    if nodes is None:
+        nodes = np.arange(sets.shape[0])
+    for block in np.split(nodes, range(NODES_PER_BLOCK, len(nodes), NODES_PER_BLOCK)):
         counts = sp.csr_array(sets[block] @ by_member)
         counts.sort_indices()
-        kept = counts.indices != block[row_numbers(counts)]
-        starts = np.r_[0, np.cumsum(kept)][counts.indptr]
-        yield (
-            block,
-            sp.csr_array((counts.data[kept], counts.indices[kept], starts), shape=counts.shape),
-        )
+
+        is_other = counts.indices != block[row_numbers(counts)]
+        starts = np.r_[0, np.cumsum(is_other)][counts.indptr]
+        entries = (counts.data[is_other], counts.indices[is_other], starts)
+        yield block, sp.csr_array(entries, shape=counts.shape)
 
 
 def squared_cosines(
@@ -42,29 +43,38 @@ def squared_cosines(
     for block, counts in count_cooccurrences(sp.csr_array(matrix.T), items):
         # squares are quotients of integers, so equal scores are equal floats and ties can be broken by id
         squares = counts.data.astype(np.float64) ** 2
-        counts.data = squares / (users[block[row_numbers(counts)]] * users[counts.indices])
+        products = users[block[row_numbers(counts)]] * users[counts.indices]
+        counts.data = squares / products
         yield block, counts
 
 
 def top_k(matrix: sp.csr_array, k: int) -> sp.csr_array:
     """Keep the K largest entries of each row, ties by lowest column; indices are sorted."""
-    columns, values, lengths = [], [], []
+    columns = []
+    values = []
+    lengths = []
     for start, end in pairwise(matrix.indptr):  # row by row: one sort of all entries is slower
-        ids, scores = matrix.indices[start:end], matrix.data[start:end]
-        if len(ids) > k:
-            threshold = np.partition(scores, -k)[-k]
-            above = np.flatnonzero(scores > threshold)
-            kept = np.sort(
-                np.concatenate([above, np.flatnonzero(scores == threshold)[: k - len(above)]])
-            )
-            ids, scores = ids[kept], scores[kept]
-        columns.append(ids)
-        values.append(scores)
-        lengths.append(len(ids))
+        row_columns = matrix.indices[start:end]
+        row_values = matrix.data[start:end]
+        if len(row_columns) > k:
+            largest = _largest_positions(row_values, k)
+            row_columns = row_columns[largest]
+            row_values = row_values[largest]
+        columns.append(row_columns)
+        values.append(row_values)
+        lengths.append(len(row_columns))
+
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    return sp.csr_array(
-        (np.concatenate(values), np.concatenate(columns), starts), shape=matrix.shape
-    )
+    entries = (np.concatenate(values), np.concatenate(columns), starts)
+    return sp.csr_array(entries, shape=matrix.shape)
+
+
+def _largest_positions(values: np.ndarray, k: int) -> np.ndarray:
+    """Return the ascending positions of the K largest values, ties by lowest position."""
+    threshold = np.partition(values, -k)[-k]
+    above = np.flatnonzero(values > threshold)
+    ties = np.flatnonzero(values == threshold)
+    return np.sort(np.concatenate([above, ties[: k - len(above)]]))
 
 
 def row_numbers(matrix: sp.csr_array) -> np.ndarray:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.params import Items
-from alignrec.pipeline.dataset.products import MOST_ADDRESSES, Parsed, parse_lines
+from alignrec.pipeline.dataset.products import MAX_ADDRESSES, Parsed, parse_lines
 from alignrec.pipeline.io import PART
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.text import Reject, refuse_many, reject_table
@@ -223,7 +223,7 @@ def merge_products(first: Product, other: Product) -> Product:
     # `first.extra` is updated in place: copying would be quadratic in the number of lines
     for name, value in other.extra.items():
         first.extra.setdefault(name, value)
-    urls = list(dict.fromkeys(first.image_urls + other.image_urls))[:MOST_ADDRESSES]
+    urls = list(dict.fromkeys(first.image_urls + other.image_urls))[:MAX_ADDRESSES]
     merged = Product._make(a or b for a, b in zip(first, other, strict=True))
     return merged._replace(image_urls=urls, extra=first.extra)
 

@@ -14,12 +14,13 @@ from alignrec.pipeline.runtime import engine
 from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.base import Product, Reader, is_path
 
-BATCH = 2048  # lines per job
-MOST_ADDRESSES = 1000  # maximum image addresses per item
-LONGEST_TEXT = (
-    1 << 20
-)  # characters per item: seconds to clean in the worst case; real items have up to 100,000
-MANY = 50_000  # wanted items above which processes repay their start-up of half a second
+LINES_PER_BATCH = 2048  # of a job
+MAX_ADDRESSES = 1000  # image addresses per item
+# per item: seconds to clean in the worst case; real items have up to 100,000
+MAX_TEXT_CHARACTERS = 1 << 20
+# wanted items from which processes repay their start-up of half a second
+MIN_ITEMS_FOR_PROCESSES = 50_000
+MAX_UNESCAPES = 3  # real data contain tags that are escaped twice: "&amp;lt;br&amp;gt;"
 
 # Each expression takes linear time: nothing is scanned twice.
 _HIDDEN = re.compile(
@@ -43,10 +44,10 @@ _CUT = re.compile(
     re.IGNORECASE,
 )
 _LEFT_OVER = re.compile(r"[\s.,:;\"'/>]*")  # text of only these characters was markup
-MOST_MARKS = 30  # maximum combining marks in a row
+MAX_MARKS = 30  # maximum combining marks in a row
 JOINER = "\u034f"  # combining grapheme joiner: invisible, combining class 0
 _MARKS = re.compile(
-    rf"[^\w\s!-~]{{{MOST_MARKS + 1},}}"
+    rf"[^\w\s!-~]{{{MAX_MARKS + 1},}}"
 )  # superset of such runs: marks are neither letters nor digits
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]+")
 _CONTROL = re.compile(
@@ -62,7 +63,7 @@ class Parsed(NamedTuple):
 
 
 Line = tuple[int, bytes]  # line number from 1, and bytes
-Outcome = Parsed | Reject | str  # outcome of a line; a string is the reason why it is skipped
+Outcome = Parsed | Reject | str  # a string is the reason why a line is skipped
 
 
 def parse_lines(
@@ -70,30 +71,41 @@ def parse_lines(
 ) -> Iterator[Outcome]:
     """Yield an outcome per line, with lines of other items last; `workers` None chooses the number of processes."""
     if workers is None:
-        workers = (os.cpu_count() or 1) if len(wanted) >= MANY else 1
-    find_name, others = source.reader().key, 0
+        is_large = len(wanted) >= MIN_ITEMS_FOR_PROCESSES
+        workers = (os.cpu_count() or 1) if is_large else 1
+    find_name = source.reader().key
+    n_others = 0
 
-    # lines of other items are recognised without parsing, and not sent to the processes
-    def batches() -> Iterator[list[Line]]:
-        nonlocal others
-        batch, size = list[Line](), 0
+    def wanted_lines() -> Iterator[Line]:
+        """Skip lines of other items, which are recognised without parsing."""
+        nonlocal n_others
         for number, line in enumerate(lines, start=1):
             name = find_name(line)
             if name is not None and name not in wanted and len(line) <= MAX_LINE_BYTES:
-                others += 1
-                continue
-            batch.append((number, line))
-            size += len(line)
-            if len(batch) == BATCH or size >= MAX_LINE_BYTES:  # a few long lines also fill a batch
-                yield batch
-                batch, size = [], 0
-        if batch:
-            yield batch
+                n_others += 1
+            else:
+                yield number, line
 
-    on = None if workers == 1 else engine.Processes(workers, torch=False)
-    for _, outcomes in engine.run_jobs(partial(_batch_parser, source, wanted), batches(), on):
+    pool = None if workers == 1 else engine.Processes(workers, torch=False)
+    parse = partial(_batch_parser, source, wanted)
+    for _, outcomes in engine.run_jobs(parse, _batch_lines(wanted_lines()), pool):
         yield from outcomes
-    yield from repeat("other_item", others)
+    yield from repeat("other_item", n_others)
+
+
+def _batch_lines(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """Yield batches of lines; a few long lines also fill one."""
+    batch = list[Line]()
+    size = 0
+    for number, line in lines:
+        batch.append((number, line))
+        size += len(line)
+        if len(batch) == LINES_PER_BATCH or size >= MAX_LINE_BYTES:
+            yield batch
+            batch = []
+            size = 0
+    if batch:
+        yield batch
 
 
 def _batch_parser(source: Source, wanted: Container[str]) -> Callable[[list[Line]], list[Outcome]]:
@@ -111,56 +123,64 @@ def parse_line(number: int, raw: bytes, reader: Reader, wanted: Container[str]) 
         name = reader.name(record)
         if name is None:
             raise ValueError("no item identifier")
-        return (
-            Parsed(name, clean_product(reader.product(record))) if name in wanted else "other_item"
-        )
+        if name not in wanted:
+            return "other_item"
+        return Parsed(name, clean_product(reader.product(record)))
     except ValueError as e:
         return Reject(number, str(e), raw[:MAX_RAW_BYTES])
 
 
 def clean_product(product: Product) -> Product:
-    if (
-        sum(map(len, (product.title, product.brand, product.description, *product.categories)))
-        > LONGEST_TEXT
-    ):
-        raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
+    texts = (product.title, product.brand, product.description, *product.categories)
+    if sum(map(len, texts)) > MAX_TEXT_CHARACTERS:
+        raise ValueError(f"text of more than {MAX_TEXT_CHARACTERS:,} characters")
+    addresses = dict.fromkeys(map(_clean_address, product.image_urls))
     return Product(
         title=clean_text(product.title),
         brand=clean_text(product.brand),
-        categories=[c for c in map(clean_text, product.categories) if c],
+        categories=list(filter(None, map(clean_text, product.categories))),
         description=clean_text(product.description),
-        image_urls=list(dict.fromkeys(map(_clean_address, product.image_urls)))[:MOST_ADDRESSES],
+        image_urls=list(addresses)[:MAX_ADDRESSES],
         extra=product.extra,
     )
 
 
 def clean_text(text: str) -> str:
-    for _ in range(3 if "&" in text or "<" in text or ">" in text else 0):
-        resolved = html.unescape(
-            text
-        )  # real data contain tags that are escaped twice: "&amp;lt;br&amp;gt;"
+    """Remove markup and control characters, and join white space."""
+    if "&" in text or "<" in text or ">" in text:
+        text = _remove_markup(text)
+    if not (text.isascii() and text.isprintable()):
+        # U+034F splits long runs of marks, as in UAX 15: NFC sorts a run in quadratic time
+        parted = _MARKS.sub(_part_marks, _CONTROL.sub(" ", text))
+        text = unicodedata.normalize("NFC", parted)
+    # the only white space left is spaces
+    return " ".join(text.split()) if "  " in text else text.strip(" ")
+
+
+def _remove_markup(text: str) -> str:
+    for _ in range(MAX_UNESCAPES):
+        resolved = html.unescape(text)
         plain = _TAG.sub(" ", _HIDDEN.sub(" ", resolved))
-        plain = _CUT.sub(
-            lambda match: match[0] if match["attributes"] and not match["end"] else " ", plain
-        )
+        plain = _CUT.sub(_replace_cut, plain)
         if plain != resolved and _LEFT_OVER.fullmatch(plain):
             return ""
         if plain == text:
             break
         text = plain
-    if not (text.isascii() and text.isprintable()):
-        # U+034F splits long runs of marks, as in UAX 15: NFC sorts a run in quadratic time
-        text = unicodedata.normalize("NFC", _MARKS.sub(_part_marks, _CONTROL.sub(" ", text)))
-    return (
-        " ".join(text.split()) if "  " in text else text.strip(" ")
-    )  # the only white space left is spaces
+    return text
+
+
+def _replace_cut(match: re.Match[str]) -> str:
+    is_text = match["attributes"] and not match["end"]
+    return match[0] if is_text else " "
 
 
 def _part_marks(match: re.Match[str]) -> str:
-    parts, run = [], 0
+    parts = []
+    run = 0
     for char in match[0]:
         run = run + 1 if unicodedata.combining(char) else 0
-        if run > MOST_MARKS:
+        if run > MAX_MARKS:
             parts.append(JOINER)
             run = 1
         parts.append(char)

@@ -12,8 +12,8 @@ from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.schemas import COLD_ITEMS, TEST, TRAIN, VALID, provenance_of
 
 Part = Literal["valid", "test"]
-# upper bound on user-item scores in an evaluation; Electronics (192,403 users x 63,001 items) needs 12 billion
-SCORES = 20_000_000_000
+# in an evaluation; Electronics (192,403 users x 63,001 items) needs 12 billion
+MAX_SCORES = 20_000_000_000
 NOT_DRAWN = "target of a user who was not drawn"
 
 
@@ -53,71 +53,89 @@ class Split:
 
 def load_split(interactions: pa.Table, n_users: int, n_items: int) -> Split:
     """Convert a table INTERACTIONS; raise UserError for ids outside 0 .. U-1 or 0 .. I-1, or if train is empty."""
-    users, items = (
-        _checked_ids(interactions, "user_id", n_users),
-        _checked_ids(interactions, "item_id", n_items),
-    )
-    which, pairs = interactions["split"].to_numpy(), users.astype(np.int64) * n_items + items
-    if not (which == TRAIN).any():
-        raise UserError("interactions: no train rows (split = 0); there is nothing to learn from")
+    users = _checked_ids(interactions, "user_id", n_users)
+    items = _checked_ids(interactions, "item_id", n_items)
+    part_of_row = interactions["split"].to_numpy()
+    is_train = part_of_row == TRAIN
+    if not is_train.any():
+        fault = "no train rows (split = 0); there is nothing to learn from"
+        raise UserError(f"interactions: {fault}")
+
     # duplicate pairs and users without train interactions are dropped (method.md section 6)
-    known = np.zeros(n_users, bool)
-    known[users[which == TRAIN]] = True
-    known_user = known[users]
-    train, valid, test = (
-        _decode_keys(np.unique(pairs[(which == part) & known_user]), n_items)
-        for part in (TRAIN, VALID, TEST)
-    )
-    unknown = int((~known_user).sum())
-    repeated = len(pairs) - unknown - len(train) - len(valid) - len(test)
+    has_train = np.zeros(n_users, bool)
+    has_train[users[is_train]] = True
+    is_known = has_train[users]
+    keys = users.astype(np.int64) * n_items + items
+    parts = {}
+    for part in (TRAIN, VALID, TEST):
+        part_keys = keys[(part_of_row == part) & is_known]
+        parts[part] = _decode_keys(np.unique(part_keys), n_items)
+
+    unknown = int((~is_known).sum())
+    repeated = len(keys) - unknown - sum(map(len, parts.values()))
     reasons = {"pair repeated in its split": repeated, "user without train interactions": unknown}
-    dropped = {reason: n for reason, n in reasons.items() if n}
     facts = provenance_of(interactions)
-    own, division = facts.get("split") == "imported", str(facts.get("division", ""))
-    return Split(n_users, n_items, train, valid, test, dropped, own, division)
+    return Split(
+        n_users,
+        n_items,
+        train=parts[TRAIN],
+        valid=parts[VALID],
+        test=parts[TEST],
+        dropped={reason: n for reason, n in reasons.items() if n},
+        own=facts.get("split") == "imported",
+        division=str(facts.get("division", "")),
+    )
 
 
 def train_of(
     interactions: Iterable[pa.Table], users: np.ndarray, n_users: int, n_items: int
 ) -> Pairs:
     """Return the train pairs of `users` (ascending), numbered by position in `users`."""
-    found = [np.empty(0, np.int64)]
-    for part in interactions:
-        user, item = _checked_ids(part, "user_id", n_users), _checked_ids(part, "item_id", n_items)
-        own = (part["split"].to_numpy() == TRAIN) & np.isin(user, users)
-        found.append(np.searchsorted(users, user[own]) * n_items + item[own])
-    return _decode_keys(np.unique(np.concatenate(found)), n_items)
+    keys = [np.empty(0, np.int64)]
+    for rows in interactions:
+        user = _checked_ids(rows, "user_id", n_users)
+        item = _checked_ids(rows, "item_id", n_items)
+        is_asked = (rows["split"].to_numpy() == TRAIN) & np.isin(user, users)
+        positions = np.searchsorted(users, user[is_asked])
+        keys.append(positions * n_items + item[is_asked])
+    return _decode_keys(np.unique(np.concatenate(keys)), n_items)
 
 
 def limit_users(parts: Split) -> Split:
-    """Sample users if there are more than SCORES / I with targets; the same sample for every model."""
+    """Sample users if there are more than MAX_SCORES / I with targets; the same sample for every model."""
     users = np.union1d(parts.valid.users, parts.test.users)
-    if len(users) <= (most := max(1, SCORES // parts.n_items)):
+    max_users = max(1, MAX_SCORES // parts.n_items)
+    if len(users) <= max_users:
         return parts
-    drawn = np.zeros(parts.n_users, bool)
-    drawn[np.random.default_rng(seed_for("split", "asked")).choice(users, most, replace=False)] = (
-        True
-    )
-    valid, test = (
-        Pairs(p.users[drawn[p.users]], p.items[drawn[p.users]]) for p in (parts.valid, parts.test)
-    )
+
+    rng = np.random.default_rng(seed_for("split", "asked"))
+    is_drawn = np.zeros(parts.n_users, bool)
+    is_drawn[rng.choice(users, max_users, replace=False)] = True
+    valid = _pairs_of_users(parts.valid, is_drawn)
+    test = _pairs_of_users(parts.test, is_drawn)
     lost = len(parts.valid) + len(parts.test) - len(valid) - len(test)
     return replace(parts, valid=valid, test=test, dropped={**parts.dropped, NOT_DRAWN: lost})
+
+
+def _pairs_of_users(pairs: Pairs, is_drawn: np.ndarray) -> Pairs:
+    rows = is_drawn[pairs.users]
+    return Pairs(pairs.users[rows], pairs.items[rows])
 
 
 def pair_keys(pairs: Pairs, n_items: int) -> np.ndarray:
     return pairs.users.astype(np.int64) * n_items + pairs.items
 
 
-def unite_pairs(one: Pairs, other: Pairs, n_items: int) -> Pairs:
-    return _decode_keys(np.union1d(pair_keys(one, n_items), pair_keys(other, n_items)), n_items)
+def unite_pairs(first: Pairs, second: Pairs, n_items: int) -> Pairs:
+    return _decode_keys(np.union1d(pair_keys(first, n_items), pair_keys(second, n_items)), n_items)
 
 
-def contains_keys(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def contains_keys(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Return whether each of `keys` is among the sorted ones, bool of the shape of `keys`."""
     if not len(sorted_keys):
-        return np.zeros(wanted.shape, bool)
-    at = np.searchsorted(sorted_keys, wanted)
-    return sorted_keys[np.minimum(at, len(sorted_keys) - 1)] == wanted
+        return np.zeros(keys.shape, bool)
+    positions = np.searchsorted(sorted_keys, keys)
+    return sorted_keys[np.minimum(positions, len(sorted_keys) - 1)] == keys
 
 
 def _decode_keys(unique: np.ndarray, n_items: int) -> Pairs:

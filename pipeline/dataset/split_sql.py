@@ -1,5 +1,6 @@
 """k-core filtering and train/valid/test splits as SQL (method.md section 6)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from duckdb import DuckDBPyConnection as Db
@@ -8,28 +9,33 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.schemas import COLD_ITEMS, SPARSE
 
 PARTS = ("train", "valid", "test")  # names of splits 0, 1, 2
-MMREC, USER_TIME = "mmrec", "user-time"
-RANDOM, TIME = "key, timestamp, pos", "timestamp, pos"
-# SQL over `place` (1 .. n, a rating's rank in the user's order) and `n`. Users with three or more ratings hold out the
-# last `out`, the first half of them, rounded down, for valid. `out` is a fifth of n, or 2 if n < 10.
-_FIFTH = """CASE WHEN n < 3 OR place <= n - out THEN 0 WHEN place <= n - out + out // 2 THEN 1 ELSE 2 END"""
+MMREC = "mmrec"
+USER_TIME = "user-time"
+RANDOM = "key, timestamp, pos"  # orders of a user's ratings
+TIME = "timestamp, pos"
+# SQL over `place` (1 .. n, a rating's rank in the user's order) and `n`. Users with three or more
+# ratings hold out the last `out`, the first half of them, rounded down, for valid. `out` is a fifth
+# of n, or 2 if n < 10.
+_FIFTH = """CASE
+    WHEN n < 3 OR place <= n - out THEN 0
+    WHEN place <= n - out + out // 2 THEN 1
+    ELSE 2 END"""
+_LEAVE_ONE_OUT = "CASE WHEN n < 3 OR place < n - 1 THEN 0 WHEN place = n - 1 THEN 1 ELSE 2 END"
 # the earliest time by which a share of all ratings has happened; unlike quantile_disc, this can spill to disk
 _PAST = """(SELECT min(timestamp) FROM (
     SELECT timestamp, sum(count(*)) OVER (ORDER BY timestamp) AS past, sum(count(*)) OVER () AS n
     FROM core GROUP BY timestamp) WHERE 10 * past >= {} * n)"""
-# name -> order of a user's ratings, and the split as SQL. global-time cuts at 80 % and 90 % of all ratings; ratings of
-# the same second stay together.
+# cuts at 80 % and 90 % of all ratings; ratings of the same second stay together
+_GLOBAL_TIME = f"""CASE
+    WHEN timestamp <= {_PAST.format(8)} THEN 0
+    WHEN timestamp <= {_PAST.format(9)} THEN 1
+    ELSE 2 END"""
+# name -> order of a user's ratings, and the split as SQL
 BY_USER = {
     MMREC: (RANDOM, _FIFTH),
     USER_TIME: (TIME, _FIFTH),
-    "leave-one-out": (
-        TIME,
-        "CASE WHEN n < 3 OR place < n - 1 THEN 0 WHEN place = n - 1 THEN 1 ELSE 2 END",
-    ),
-    "global-time": (
-        TIME,
-        f"CASE WHEN timestamp <= {_PAST.format(8)} THEN 0 WHEN timestamp <= {_PAST.format(9)} THEN 1 ELSE 2 END",
-    ),
+    "leave-one-out": (TIME, _LEAVE_ONE_OUT),
+    "global-time": (TIME, _GLOBAL_TIME),
 }
 # most frequent reason for drops -> remedy; the remedy for other reasons is to lower the cores
 REMEDIES = {
@@ -58,47 +64,55 @@ DEFAULT = Division()
 
 
 def create_names(db: Db, what: str, rows: str, seed: int) -> None:
+    # `hash` is a random order, fixed by seed and names
     db.execute(
         f"""CREATE TABLE {what}_names AS
         SELECT name, code, md5_number_lower(concat_ws(',', {seed}, name)) AS hash FROM ({rows})"""
-    )  # `hash` is a random order, fixed by seed and names
+    )
 
 
 def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]]:
     """Return SQL for the rows of `raw` with all values and a sufficient rating, and counts of the others."""
     # a column that is null throughout is absent from the source
-    has = [c for c in ("rating", "timestamp") if query_count(db, f"SELECT count({c}) FROM raw")]
-    kept = (
-        " AND ".join(f"{c} IS NOT NULL" for c in ("user", "item", *has))
-        + " AND NOT isnan(coalesce(rating, 0))"
-    )
-    rows, left = (
-        query_count(db, "SELECT count(*) FROM raw"),
-        query_count(db, f"SELECT count(*) FROM raw WHERE {kept}"),
-    )
+    optional = ("rating", "timestamp")
+    present = [name for name in optional if query_count(db, f"SELECT count({name}) FROM raw")]
+    columns = ["user", "item", *present]
+    conditions = [f"{column} IS NOT NULL" for column in columns]
+    conditions.append("NOT isnan(coalesce(rating, 0))")
+    complete = " AND ".join(conditions)
+
+    rows = query_count(db, "SELECT count(*) FROM raw")
     if not rows:
-        raise UserError(
-            "the interactions have no rows that can be read; is the file empty, or the metadata in place?"
-        )
-    drops = {"missing_value": rows - left}
+        fault = "the interactions have no rows that can be read"
+        raise UserError(f"{fault}; is the file empty, or the metadata in place?")
+    left = query_count(db, f"SELECT count(*) FROM raw WHERE {complete}")
     if 2 * left < rows:
-        nulls = {
-            c: query_count(db, f"SELECT count(*) - count({c}) FROM raw")
-            for c in ("user", "item", *has)
-        }
-        raise UserError(
-            f"interactions: {rows - left:,} of {rows:,} rows lack a value or cannot be read "
-            f"({', '.join(f'{n:,} without {c}' for c, n in nulls.items() if n)}); are reviews and metadata swapped, or "
-            "is the source of another `kind` or with other `columns`?"
-        )
-    if min_rating is not None:
-        if "rating" not in has:
-            raise UserError(
-                "interactions.min_rating needs ratings, and this source has none; leave it out"
-            )
-        kept += f" AND rating >= {float(min_rating)}"
-        drops["below_min_rating"] = left - query_count(db, f"SELECT count(*) FROM raw WHERE {kept}")
-    return f"(SELECT rowid AS pos, * FROM raw WHERE {kept})", drops
+        raise _mostly_incomplete(db, columns, rows, rows - left)
+    drops = {"missing_value": rows - left}
+    if min_rating is None:
+        return _rows_sql(complete), drops
+
+    if "rating" not in columns:
+        fault = "needs ratings, and this source has none; leave it out"
+        raise UserError(f"interactions.min_rating {fault}")
+    rated = f"{complete} AND rating >= {float(min_rating)}"
+    drops["below_min_rating"] = left - query_count(db, f"SELECT count(*) FROM raw WHERE {rated}")
+    return _rows_sql(rated), drops
+
+
+def _rows_sql(condition: str) -> str:
+    return f"(SELECT rowid AS pos, * FROM raw WHERE {condition})"
+
+
+def _mostly_incomplete(db: Db, columns: Sequence[str], rows: int, incomplete: int) -> UserError:
+    counts = []
+    for column in columns:
+        nulls = query_count(db, f"SELECT count(*) - count({column}) FROM raw")
+        if nulls:
+            counts.append(f"{nulls:,} without {column}")
+    fault = f"{incomplete:,} of {rows:,} rows lack a value or cannot be read ({', '.join(counts)})"
+    hint = "are reviews and metadata swapped, or is the source of another `kind` or with other `columns`?"
+    return UserError(f"interactions: {fault}; {hint}")
 
 
 def load_core(
@@ -109,37 +123,51 @@ def load_core(
         f"CREATE TABLE raw AS {ratings}"
     )  # keeps file order, so rowid is the position, later `pos`
     db.execute("SET preserve_insertion_order = false")
-    before, drops = complete_rows(db, min_rating)
-    rows, table = query_count(db, "SELECT count(*) FROM raw"), "raw"
-    counts = [rows - sum(drops.values())]
-    for what, least in cores.items():  # prefilter by counts that include duplicates, to save time
-        enough = f"SELECT {what} AS name FROM {before} GROUP BY {what} HAVING count(*) >= {least}"
-        create_names(
-            db, what, f"SELECT name, row_number() OVER ()::UINTEGER AS code FROM ({enough})", seed
-        )
-        db.execute(
-            f"""CREATE TABLE enough_{what} AS
-            SELECT r.* REPLACE (code AS {what}) FROM {before} AS r JOIN {what}_names ON name = r.{what}"""
-        )
-        db.execute(f"DROP TABLE {table}")
-        table = before = f"enough_{what}"
-    counts.append(query_count(db, f"SELECT count(*) FROM {table}"))
+    complete, drops = complete_rows(db, min_rating)
+    rows = query_count(db, "SELECT count(*) FROM raw")
+
+    table = _prefilter_core(db, complete, cores, seed)
+    prefiltered = query_count(db, f"SELECT count(*) FROM {table}")
     db.execute(
-        f"""CREATE TABLE core AS SELECT min(pos) AS pos, user, item, arg_min(rating, pos) AS rating, timestamp
+        f"""CREATE TABLE core AS
+        SELECT min(pos) AS pos, user, item, arg_min(rating, pos) AS rating, timestamp
         FROM {table} GROUP BY user, item, timestamp"""
     )
     db.execute(f"DROP TABLE {table}")
-    counts.append(query_count(db, "SELECT count(*) FROM core"))
-    few = " OR ".join(
-        f"{what} IN (SELECT {what} FROM core GROUP BY {what} HAVING count(*) < {least})"
-        for what, least in cores.items()
-    )
-    while query_count(
-        db, f"DELETE FROM core WHERE {few}"
-    ):  # each pass may push others below the core
+    distinct = query_count(db, "SELECT count(*) FROM core")
+    _filter_core(db, cores)
+
+    duplicates = prefiltered - distinct
+    left = query_count(db, "SELECT count(*) FROM core")
+    below = rows - sum(drops.values()) - duplicates - left
+    return rows, drops | {"below_k_core": below, "duplicate": duplicates}
+
+
+def _prefilter_core(db: Db, rows: str, cores: dict[str, int], seed: int) -> str:
+    """Filter by counts that include duplicates, to save time; return the table's name."""
+    table = "raw"
+    for what, least in cores.items():
+        frequent = f"SELECT {what} AS name FROM {rows} GROUP BY {what} HAVING count(*) >= {least}"
+        names = f"SELECT name, row_number() OVER ()::UINTEGER AS code FROM ({frequent})"
+        create_names(db, what, names, seed)
+        db.execute(
+            f"""CREATE TABLE enough_{what} AS
+            SELECT r.* REPLACE (code AS {what})
+            FROM {rows} AS r JOIN {what}_names ON name = r.{what}"""
+        )
+        db.execute(f"DROP TABLE {table}")
+        table = rows = f"enough_{what}"
+    return table
+
+
+def _filter_core(db: Db, cores: dict[str, int]) -> None:
+    conditions = []
+    for what, least in cores.items():
+        few = f"SELECT {what} FROM core GROUP BY {what} HAVING count(*) < {least}"
+        conditions.append(f"{what} IN ({few})")
+    below = " OR ".join(conditions)
+    while query_count(db, f"DELETE FROM core WHERE {below}"):  # each pass may push others below
         pass
-    below = counts[0] - counts[1] + counts[2] - query_count(db, "SELECT count(*) FROM core")
-    return rows, drops | {"below_k_core": below, "duplicate": counts[1] - counts[2]}
 
 
 def query_count(db: Db, sql: str) -> int:
@@ -148,27 +176,31 @@ def query_count(db: Db, sql: str) -> int:
 
 def divide_core(db: Db, division: Division) -> str:
     """Split table `core` into table `parted`; return the division if it needs content, otherwise an empty string."""
-    timed = query_count(db, "SELECT count(timestamp) FROM core") > 0
+    has_times = query_count(db, "SELECT count(timestamp) FROM core") > 0
     base = division.protocol
     if base == SPARSE:
-        base = USER_TIME if timed else MMREC
+        base = USER_TIME if has_times else MMREC
     if base == COLD_ITEMS:
         db.execute("CREATE TABLE parted AS SELECT *, 0::TINYINT AS split FROM core")
     else:
-        order, rule = BY_USER[base]
-        if order == TIME and not timed:
-            raise UserError(
-                f"interactions.protocol {base} needs times, and this source has none; use mmrec"
-            )
-        db.execute(
-            f"""CREATE TABLE parted AS SELECT pos, user, item, rating, timestamp, ({rule})::TINYINT AS split
-            FROM (SELECT *, CASE WHEN n < 10 THEN 2 ELSE n // 5 END AS out
-                  FROM (SELECT core.*, row_number() OVER (PARTITION BY user ORDER BY {order}) AS place,
-                               count(*) OVER (PARTITION BY user) AS n
-                        FROM {_with_key("core")} AS core))"""
-        )
+        _divide_by_user(db, base, has_times)
     db.execute("DROP TABLE core")
     return divide_again(db, division, base) if division.needs_content else ""
+
+
+def _divide_by_user(db: Db, protocol: str, has_times: bool) -> None:
+    order, rule = BY_USER[protocol]
+    if order == TIME and not has_times:
+        fault = f"interactions.protocol {protocol} needs times, and this source has none"
+        raise UserError(f"{fault}; use mmrec")
+    db.execute(
+        f"""CREATE TABLE parted AS
+        SELECT pos, user, item, rating, timestamp, ({rule})::TINYINT AS split
+        FROM (SELECT *, CASE WHEN n < 10 THEN 2 ELSE n // 5 END AS out
+              FROM (SELECT core.*, row_number() OVER (PARTITION BY user ORDER BY {order}) AS place,
+                           count(*) OVER (PARTITION BY user) AS n
+                    FROM {_with_key("core")} AS core))"""
+    )
 
 
 def divide_again(db: Db, division: Division, base: str) -> str:
@@ -185,19 +217,25 @@ def draw_split(db: Db, division: Division) -> None:
     if division.protocol == COLD_ITEMS:
         rule, rows = _cold_items_rule(db, division)
     else:
-        # a single draw keeps the latest ratings, several keep random ones
-        timed = division.draws == 1 and query_count(db, "SELECT count(timestamp) FROM undivided")
-        drawn = (
-            f"md5_number_lower(concat_ws(',', {division.draw}, key))" if division.draw else "key"
-        )
-        latest = "timestamp DESC, pos DESC" if timed else f"{drawn}, pos"
-        place = f"row_number() OVER (PARTITION BY user, split ORDER BY {latest})"
-        rule = f"(CASE WHEN split > 0 OR {place} <= {division.most_train} THEN split END)"
-        rows = f"{_with_key('undivided')} AS undivided"
+        rule, rows = _sparse_rule(db, division)
     db.execute(
         f"""CREATE OR REPLACE TABLE parted AS
         SELECT pos, user, item, rating, timestamp, {rule}::TINYINT AS split FROM {rows}"""
     )
+
+
+def _sparse_rule(db: Db, division: Division) -> tuple[str, str]:
+    # a single draw keeps the latest ratings, several keep random ones
+    is_single = division.draws == 1
+    if is_single and query_count(db, "SELECT count(timestamp) FROM undivided"):
+        order = "timestamp DESC, pos DESC"
+    elif division.draw:
+        order = f"md5_number_lower(concat_ws(',', {division.draw}, key)), pos"
+    else:
+        order = "key, pos"
+    place = f"row_number() OVER (PARTITION BY user, split ORDER BY {order})"
+    rule = f"(CASE WHEN split > 0 OR {place} <= {division.most_train} THEN split END)"
+    return rule, f"{_with_key('undivided')} AS undivided"
 
 
 def delete_untrained(db: Db) -> int:
@@ -210,22 +248,28 @@ def _cold_items_rule(db: Db, division: Division) -> tuple[str, str]:
     items = query_count(db, "SELECT count(DISTINCT item) FROM undivided")
     cold = round(division.cold_share * items)
     if cold < 2:
-        raise UserError(
-            f"interactions.cold_share: {division.cold_share:g} of {items:,} items are {cold}, too few for valid and "
-            "test; raise it"
-        )
+        fault = f"{division.cold_share:g} of {items:,} items are {cold}, too few for valid and test"
+        raise UserError(f"interactions.cold_share: {fault}; raise it")
+
     # draws partition the items; when every item has been cold once, the next partition follows
     partition, part = divmod(division.draw, items // cold)
-    order = f"md5_number_lower(concat_ws(',', {partition}, hash))" if partition else "hash"
+    order = "hash"
+    if partition:
+        order = f"md5_number_lower(concat_ws(',', {partition}, hash))"
     db.execute(
         f"""CREATE OR REPLACE TABLE cold AS
         SELECT code AS item, row_number() OVER (ORDER BY {order}, name, code) - {part * cold} AS place
         FROM item_names WHERE code IN (SELECT item FROM undivided)"""
     )
-    rule = f"CASE WHEN place BETWEEN 1 AND {cold // 2} THEN 1 WHEN place BETWEEN 1 AND {cold} THEN 2 ELSE 0 END"
-    return f"({rule})", "undivided JOIN cold USING (item)"
+    rule = f"""(CASE
+        WHEN place BETWEEN 1 AND {cold // 2} THEN 1
+        WHEN place BETWEEN 1 AND {cold} THEN 2
+        ELSE 0 END)"""
+    return rule, "undivided JOIN cold USING (item)"
 
 
 def _with_key(table: str) -> str:
-    return f"""(SELECT {table}.*, md5_number_lower(concat_ws(',', u.hash, i.hash, timestamp)) AS key FROM {table}
-        JOIN user_names u ON u.code = {table}.user JOIN item_names i ON i.code = {table}.item)"""
+    return f"""(SELECT {table}.*, md5_number_lower(concat_ws(',', u.hash, i.hash, timestamp)) AS key
+        FROM {table}
+            JOIN user_names u ON u.code = {table}.user
+            JOIN item_names i ON i.code = {table}.item)"""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.items import compose_text, merge_products
-from alignrec.pipeline.dataset.products import LONGEST_TEXT, clean_product
+from alignrec.pipeline.dataset.products import MAX_TEXT_CHARACTERS, clean_product
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object
 from alignrec.pipeline.io.parquet import read_batches
@@ -276,8 +276,8 @@ class _RowParser:
         if columns.image:
             image = _find_image(asin, cells.get(columns.image), self._images)
         text = self._compose(cells)
-        if len(text) > LONGEST_TEXT:
-            raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
+        if len(text) > MAX_TEXT_CHARACTERS:
+            raise ValueError(f"text of more than {MAX_TEXT_CHARACTERS:,} characters")
 
         self._seen.add(digest)
         return Row(asin, text, *image)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.dataset.products import LONGEST_TEXT
+from alignrec.pipeline.dataset.products import MAX_TEXT_CHARACTERS
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.parquet import read_batches
 from alignrec.pipeline.release import manifest as manifests
@@ -131,8 +131,8 @@ def _count_text_bytes(column: pa.Array) -> int:
         raise UserError(f"has a column of {column.type}")
 
     longest = pc.max(pc.utf8_length(texts)).as_py() or 0
-    if longest > LONGEST_TEXT:
-        limit = f"none has more than {LONGEST_TEXT:,}"
+    if longest > MAX_TEXT_CHARACTERS:
+        limit = f"none has more than {MAX_TEXT_CHARACTERS:,}"
         raise UserError(f"has a text of {longest:,} characters; {limit}")
     return pc.sum(pc.binary_length(texts)).as_py() or 0
 

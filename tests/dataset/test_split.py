@@ -47,7 +47,7 @@ def test_of_a_large_catalogue_drawn_users_are_asked_for_all_of_their_targets(mon
     rows = [(u, i, part) for u in range(50) for i, part in ((u % 7, 0), (7, 1), (8, 2))]
     parts = load_split(interactions(rows), 50, 10)
     assert limit_users(parts) is parts
-    monkeypatch.setattr(split, "SCORES", 129)
+    monkeypatch.setattr(split, "MAX_SCORES", 129)
     few = limit_users(parts)
     assert len(np.unique(few.test.users)) == 12
     assert few.valid.users.tolist() == few.test.users.tolist()
@@ -66,7 +66,7 @@ USERS, ITEMS = 30, 20
 @pytest.fixture(params=[1, 7, 100])
 def seen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> sp.csr_array:
     """Purchases, some repeated, with a given block size."""
-    monkeypatch.setattr(cooccurrence, "BLOCK", request.param)
+    monkeypatch.setattr(cooccurrence, "NODES_PER_BLOCK", request.param)
     user, item = np.random.default_rng(0).integers(0, (USERS, ITEMS), (200, 2)).T
     return cooccurrence.user_item_matrix(user, item, ITEMS)
 

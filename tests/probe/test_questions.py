@@ -54,7 +54,7 @@ def test_zero_shot_items_of_the_same_last_second_are_the_target_in_turn() -> Non
 
 
 def test_item_cf_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cooccurrence, "BLOCK", 7)
+    monkeypatch.setattr(cooccurrence, "NODES_PER_BLOCK", 7)
     rng = np.random.default_rng(0)
     bought = rng.random((40, 25)) < 0.2
     user, item = np.nonzero(bought)
