@@ -15,7 +15,7 @@ from alignrec.pipeline.io.csv_rows import find_delimiter
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.json_rows import column_names
 from alignrec.pipeline.sources import inspect
-from alignrec.pipeline.sources.inspect import Table
+from alignrec.pipeline.sources.inspect import InspectedTable
 from alignrec.pipeline.sources.mmrec import COLUMNS, ITEM_NAMES, USER_NAMES, MmrecSource
 from alignrec.pipeline.vectors.base import open_vectors
 
@@ -36,12 +36,12 @@ OURS = {*NAMED_KINDS, *ENCODERS, *BEIT3_SETS}  # names that imported sets may no
 class ItemFiles(NamedTuple):
     """Tables next to the .inter file, by what they say of items and users."""
 
-    items: Table | None  # texts and addresses of images
+    items: InspectedTable | None  # texts and addresses of images
     item_mapping: Path | None
     user_mapping: Path | None
 
     @property
-    def named(self) -> Table | None:
+    def named(self) -> InspectedTable | None:
         """The table with the items' identifiers."""
         if self.item_mapping:
             return _item_table(self.item_mapping, ITEM_NAMES)
@@ -80,7 +80,7 @@ def read_folder(given: Given) -> OwnData:
         seen += _describe_files(inter, files, features)
     pictures = None
     if given.images:
-        named = files.named or Table(inter, list(COLUMNS), {"item": "itemID"})
+        named = files.named or InspectedTable(inter, list(COLUMNS), {"item": "itemID"})
         pictures = inspect.inspect_images(given.images, named)
         seen += filter(None, [pictures.seen])
 
@@ -146,7 +146,7 @@ def find_tables(inter: Path, items: Path | None) -> ItemFiles:
     return ItemFiles(items_table, item_mapping, _find_mapping(tables, "userID", USER_NAMES))
 
 
-def _find_items(tables: Mapping[Path, set[str]]) -> Table | None:
+def _find_items(tables: Mapping[Path, set[str]]) -> InspectedTable | None:
     """Return the item file with most columns of texts and images."""
     best = None
     for path, columns in tables.items():
@@ -208,14 +208,14 @@ def _name_set(path: Path) -> str:
     return f"{name}-imported" if name in OURS else name
 
 
-def _item_table(path: Path, names: Sequence[str] = (NAME,)) -> Table:
+def _item_table(path: Path, names: Sequence[str] = (NAME,)) -> InspectedTable:
     columns = column_names(path)
     if "itemID" not in columns:
         raise UserError(f"{path}: no column itemID, MMRec's numbers, in {', '.join(columns)}")
 
     identifier = next((name for name in names if name in columns), "itemID")
     content = {role: column for role, column in CONTENT.items() if column in columns}
-    return Table(path, columns, {"number": "itemID", "item": identifier} | content)
+    return InspectedTable(path, columns, {"number": "itemID", "item": identifier} | content)
 
 
 def _list_folder(inter: Path, endings: Sequence[str]) -> list[Path]:

@@ -17,7 +17,7 @@ from alignrec.pipeline.io.json_rows import column_names
 from alignrec.pipeline.io.text import refuse_blank
 from alignrec.pipeline.runtime.section import require_known
 from alignrec.pipeline.sources import download, inspect
-from alignrec.pipeline.sources.inspect import ImageFiles, Table
+from alignrec.pipeline.sources.inspect import ImageFiles, InspectedTable
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, TabularSource
 from alignrec.pipeline.web.download import local_path
 
@@ -103,7 +103,7 @@ def read_tables(given: Given) -> OwnData:
     return OwnData(sections, estimated_size(left, modalities), modalities, seen)
 
 
-def _choose_split(rows: Table, left: Catalogue) -> dict[str, Any]:
+def _choose_split(rows: InspectedTable, left: Catalogue) -> dict[str, Any]:
     if not left.core:
         return {}
     split: dict[str, Any] = {"user_core": left.core, "item_core": left.core}
@@ -113,7 +113,7 @@ def _choose_split(rows: Table, left: Catalogue) -> dict[str, Any]:
     return split
 
 
-def _describe_catalogue(rows: Table, left: Catalogue) -> list[str]:
+def _describe_catalogue(rows: InspectedTable, left: Catalogue) -> list[str]:
     kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
     seen = [f"{kept} {count_catalogue(left)}"]
     for role, count in (("user", left.users), ("item", left.items)):
@@ -133,7 +133,7 @@ def estimated_size(left: Catalogue, modalities: Sequence[str]) -> Size:
     return Size(left.users, left.items, left.interactions, pieces, "")
 
 
-def _describe_source(rows: Table, item_rows: Table | None) -> dict[str, Any]:
+def _describe_source(rows: InspectedTable, item_rows: InspectedTable | None) -> dict[str, Any]:
     source: dict[str, Any] = {"kind": "tabular", "interactions": str(rows.path)}
     columns = rows.renamed()
     if item_rows:
@@ -149,7 +149,7 @@ def _describe_source(rows: Table, item_rows: Table | None) -> dict[str, Any]:
     return source
 
 
-def _explain_lack(given: Given, item_rows: Table | None) -> str:
+def _explain_lack(given: Given, item_rows: InspectedTable | None) -> str:
     without = "--interactions-only does without"
     if item_rows is None:
         remedy = "give --items FILE with titles or images, or --images FOLDER"
@@ -169,7 +169,7 @@ def join_modalities(described: Sequence[str], pictures: ImageFiles | None) -> li
     return [*described, "image"]
 
 
-def describe_language(items: Table) -> list[str]:
+def describe_language(items: InspectedTable) -> list[str]:
     language = inspect.name_language(items)
     if not language:
         return []

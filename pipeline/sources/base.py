@@ -5,7 +5,6 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -59,38 +58,46 @@ def as_text(value: Any) -> str:
 
 
 def as_list(value: Any) -> list[str]:
+    """Return the texts of a list, or a text, that are not blank."""
     values = value if isinstance(value, list) else [value]
-    return [v for v in values if isinstance(v, str) and v.strip()]
+    return [text for text in values if isinstance(text, str) and text.strip()]
 
 
-def others(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
+def extra_fields(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
     """Return the non-empty fields not in `kept` as JSON; raise ValueError if one is nested too deeply."""
-    names = {key: key if isinstance(key, str) else repr(key) for key in record if key not in kept}
-    return {
-        name.encode("utf-8", "replace").decode(): as_json(record[key])
-        for key, name in names.items()
-        if record[key] is not None and record[key] not in ("", [], {})
-    }
+    fields = {}
+    for key, value in record.items():
+        is_empty = value is None or value in ("", [], {})
+        if key in kept or is_empty:
+            continue
+        name = key if isinstance(key, str) else repr(key)
+        fields[_without_surrogates(name)] = as_json(value)
+    return fields
 
 
 def as_json(value: Any) -> str:
     with suppress(TypeError):  # for a value without a JSON type
         return orjson.dumps(value).decode()
     try:
-        shown = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
-        text = shown(
-            value, default=lambda v: sorted(v, key=repr) if isinstance(v, set) else repr(v)
-        )
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_describe_value)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except TypeError:
         raise ValueError("a key that is no text") from None
+    return _without_surrogates(text)
+
+
+def _describe_value(value: Any) -> Any:
+    """Return a value that JSON has, for one that it lacks."""
+    return sorted(value, key=repr) if isinstance(value, set) else repr(value)
+
+
+def _without_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-PLANTED = (
-    "planted.parquet"  # table PLANTED of a generator: ground truth, absent from `sources.json`
-)
+# table PLANTED of a generator: ground truth, absent from `sources.json`
+PLANTED = "planted.parquet"
 
 # to add a source, write a subclass of Source in its own file, and register it here
 SOURCES: Registry[type[Source]] = Registry(
@@ -178,7 +185,7 @@ class Reader:
             categories=as_list(record.get("categories")),
             description=as_text(record.get("description")),
             image_urls=as_list(record.get("imUrl")),
-            extra=others(record, self.kept),
+            extra=extra_fields(record, self.kept),
         )
 
 
@@ -208,11 +215,12 @@ class Downloaded(Source):
 
     @model_validator(mode="after")
     def _order_is_known(self) -> Self:
-        for name, mirrors in {} if self.has_split or self.feature_rows else self.features.items():
+        if self.has_split or self.feature_rows:
+            return self
+        for name, mirrors in self.features.items():
             if format_of(mirrors[0]) == "npy":
-                raise ValueError(
-                    f"features.{name}: its rows name no items; map them by feature_rows: item, row"
-                )
+                fault = "its rows name no items; map them by feature_rows: item, row"
+                raise ValueError(f"features.{name}: {fault}")
         return self
 
     @abstractmethod
@@ -222,14 +230,14 @@ class Downloaded(Source):
 
 def downloaded_files(sources: Path) -> dict[str, Path]:
     """Return role -> path of the downloaded files; raise UserError if one is missing."""
-    files = raw_files(
-        sources
-    )  # after a failed download, `sources.json` lists files that are absent
-    absent = next(
-        (path for path in files.values() if not path.is_file()), None if files else sources.parent
-    )
-    if absent is not None:
-        raise UserError(f"{absent}: not downloaded; {io.made_by(sources)}")
+    files = raw_files(sources)
+    if not files:
+        raise UserError(f"{sources.parent}: not downloaded; {io.made_by(sources)}")
+    for (
+        path
+    ) in files.values():  # after a failed download, `sources.json` lists files that are absent
+        if not path.is_file():
+            raise UserError(f"{path}: not downloaded; {io.made_by(sources)}")
     return files
 
 
@@ -239,8 +247,8 @@ def declared_source(raw: Any, where: str) -> Source:
         return raw
     if not isinstance(raw, dict) or "kind" not in raw:
         raise UserError(f"'{where}.kind' is required; valid: {', '.join(SOURCES)}")
-    if not isinstance(raw["kind"], str) or raw["kind"] not in SOURCES:
-        raise UserError(
-            f"'{where}.kind': no '{one_line(raw['kind'], 64)}'{nearest(str(raw['kind']), SOURCES)}"
-        )
-    return validate(SOURCES[raw["kind"]], raw, where)
+    kind = raw["kind"]
+    if not isinstance(kind, str) or kind not in SOURCES:
+        shown = one_line(kind, 64)
+        raise UserError(f"'{where}.kind': no '{shown}'{nearest(str(kind), SOURCES)}")
+    return validate(SOURCES[kind], raw, where)

@@ -58,6 +58,7 @@ TRANSLATED = {role: tuple(map(plain_name, names.split())) for role, names in NAM
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 ROWS_INSPECTED = 10_000
 CHARACTERS_INSPECTED = 10_000  # per description
+MAX_EXAMPLE_CHARACTERS = 40  # of a value in a message
 LANGUAGES = {
     "CJK": "Chinese",
     "HANGUL": "Korean",
@@ -67,7 +68,7 @@ KANA = ("HIRAGANA", "KATAKANA")
 
 
 @dataclass(frozen=True)
-class Table:
+class InspectedTable:
     """A file, its columns, and their roles."""
 
     path: Path
@@ -78,31 +79,30 @@ class Table:
         return {role: column for role, column in self.roles.items() if role != column}
 
     def described(self) -> list[str]:
-        unused = [c for c in self.columns if c not in self.roles.values()]
-        rest = f"; not used: {', '.join(unused)}" if unused else ""
-        first: dict[str, Any] = next((record for record, _ in _read_records(self)), {})
-        examples = {column: as_text(first.get(column))[:40] for column in self.columns}
-        return [
-            f"{self.path}: {len(self.columns)} columns{rest}",
-            *(
-                f"  {role:<12}{column}, such as {examples[column]!r}"
-                for role, column in self.roles.items()
-            ),
-        ]
+        """Describe the columns in lines: first the file's, then one per role."""
+        unused = [column for column in self.columns if column not in self.roles.values()]
+        suffix = f"; not used: {', '.join(unused)}" if unused else ""
+        lines = [f"{self.path}: {len(self.columns)} columns{suffix}"]
+
+        first_record: dict[str, Any] = next((record for record, _ in _read_records(self)), {})
+        for role, column in self.roles.items():
+            example = as_text(first_record.get(column))[:MAX_EXAMPLE_CHARACTERS]
+            lines.append(f"  {role:<12}{column}, such as {example!r}")
+        return lines
 
 
-def inspect_table(path: Path, flags: Mapping[str, str], item: str | None = None) -> Table:
+def inspect_table(path: Path, flags: Mapping[str, str], item: str | None = None) -> InspectedTable:
     """Assign roles to the columns of interactions, or of items if `item` names the column of items in interactions.
 
     `flags` (role -> column) override guesses.
     """
-    names, required = column_names(path, flags.values()), ["user", "item"]
+    names = column_names(path, flags.values())
+    required = ["user", "item"]
     if item is not None:  # `id` in an item file identifies the item
-        own, required = (
-            next((name for name in (item, "item", "id") if name in names), None),
-            ["item"],
-        )
-        flags = {**({"item": own} if own else {}), **flags}
+        required = ["item"]
+        identifier = next((name for name in (item, "item", "id") if name in names), None)
+        if identifier is not None and "item" not in flags:
+            flags = {**flags, "item": identifier}
     chosen: dict[str, str] = {}
     for role in OF_INTERACTIONS if item is None else OF_ITEMS:
         if role in flags and flags[role] in names:
@@ -112,10 +112,10 @@ def inspect_table(path: Path, flags: Mapping[str, str], item: str | None = None)
         elif column := _guess_column(path, role, names):
             chosen[role] = column
         elif role in required:
-            raise UserError(
-                f"{path}: no column for the {role} in {', '.join(names)}; use --column {role}=<name>"
-            )
-    return Table(path, names, chosen)
+            present = ", ".join(names)
+            remedy = f"use --column {role}=<name>"
+            raise UserError(f"{path}: no column for the {role} in {present}; {remedy}")
+    return InspectedTable(path, names, chosen)
 
 
 def _guess_column(path: Path, role: str, names: Sequence[str]) -> str | None:
@@ -132,17 +132,17 @@ def _guess_column(path: Path, role: str, names: Sequence[str]) -> str | None:
     return None
 
 
-def _read_records(seen: Table) -> Iterator[tuple[dict[str, Any], Product]]:
-    roles = {role: column for role, column in seen.roles.items() if role in OF_ITEMS}
-    source = {"kind": "tabular", "interactions": str(seen.path), "item_columns": roles}
+def _read_records(table: InspectedTable) -> Iterator[tuple[dict[str, Any], Product]]:
+    roles = {role: column for role, column in table.roles.items() if role in OF_ITEMS}
+    source = {"kind": "tabular", "interactions": str(table.path), "item_columns": roles}
     reader = Tabular(TabularSource.model_validate(source))
-    for line in islice(reader.lines(seen.path), ROWS_INSPECTED):
+    for line in islice(reader.lines(table.path), ROWS_INSPECTED):
         with suppress(ValueError):  # the stage counts unreadable lines
             record = reader.parse(line)
             yield record, reader.product(record)
 
 
-def list_modalities(table: Table) -> list[str]:
+def list_modalities(table: InspectedTable) -> list[str]:
     """Return which of text and image any of the inspected rows has."""
     has_text = False
     has_image = False
@@ -150,28 +150,35 @@ def list_modalities(table: Table) -> list[str]:
         has_text |= any((product.title, product.brand, product.categories, product.description))
         has_image |= bool(product.image_urls)
 
-    return ["text"] * has_text + ["image"] * has_image
+    modalities = []
+    if has_text:
+        modalities.append("text")
+    if has_image:
+        modalities.append("image")
+    return modalities
 
 
-def name_language(seen: Table) -> str:
+def name_language(table: InspectedTable) -> str:
     """Return the script of the texts, or its language; empty unless over a quarter of the letters are not Latin."""
-    texts = (
-        f"{product.title}{product.description[:CHARACTERS_INSPECTED]}"
-        for _, product in _read_records(seen)
-    )
-    letters = Counter(letter for text in texts for letter in text if letter.isalpha())
+    letters = Counter[str]()
+    for _, product in _read_records(table):
+        letters.update(product.title)
+        letters.update(product.description[:CHARACTERS_INSPECTED])
+
     scripts = Counter[str]()
     for letter, n in letters.items():
-        scripts[unicodedata.name(letter, "?").split()[0]] += n
-    others = scripts.total() - scripts.pop("LATIN", 0)
-    if 4 * others <= letters.total():
+        if letter.isalpha():
+            scripts[unicodedata.name(letter, "?").split()[0]] += n
+    total = scripts.total()
+    others = total - scripts.pop("LATIN", 0)
+    if 4 * others <= total:
         return ""
-    (first, _), *_ = scripts.most_common()
-    return (
-        "Japanese"
-        if 10 * sum(scripts[kana] for kana in KANA) > others
-        else LANGUAGES.get(first, first.capitalize())
-    )
+
+    kana = sum(scripts[script] for script in KANA)
+    if 10 * kana > others:
+        return "Japanese"
+    (script, _), *_ = scripts.most_common()
+    return LANGUAGES.get(script, script.capitalize())
 
 
 class ImageFiles(NamedTuple):
@@ -182,7 +189,7 @@ class ImageFiles(NamedTuple):
     seen: str = ""  # message for the user
 
 
-def inspect_images(given: str, table: Table) -> ImageFiles:
+def inspect_images(given: str, table: InspectedTable) -> ImageFiles:
     """Find the images of a table's items: in a folder or zip archive, or by a pattern."""
     if "{" in given:
         return _inspect_pattern(given, table)
@@ -197,7 +204,7 @@ def inspect_images(given: str, table: Table) -> ImageFiles:
     return _inspect_names(folder, table)
 
 
-def _inspect_pattern(given: str, table: Table) -> ImageFiles:
+def _inspect_pattern(given: str, table: InspectedTable) -> ImageFiles:
     if re.search(r"\{(?!(item|asin)\})", given):
         raise UserError(f"--images {given}: unknown field; write {{item}} for the identifier")
     if not is_path(given):
@@ -215,7 +222,7 @@ def _inspect_pattern(given: str, table: Table) -> ImageFiles:
     return ImageFiles(section, pictured, _count_line(pictured, len(names), folder, path.name))
 
 
-def _inspect_paths(folder: Path, table: Table) -> ImageFiles:
+def _inspect_paths(folder: Path, table: InspectedTable) -> ImageFiles:
     """Find where the paths in a column start: below the folder, its parent or the item file's."""
     paths_of_items = []
     for _, product in _read_records(table):
@@ -239,7 +246,7 @@ def _inspect_paths(folder: Path, table: Table) -> ImageFiles:
     return ImageFiles({"folder": str(root)}, pictured[start], line)
 
 
-def _inspect_names(folder: Path, table: Table) -> ImageFiles:
+def _inspect_names(folder: Path, table: InspectedTable) -> ImageFiles:
     """Find files that are named by the items' identifiers."""
     has = _file_lookup(folder)
     names = _read_names(table)
@@ -269,7 +276,7 @@ def _file_lookup(folder: Path) -> Callable[[str], bool]:
     return lambda path: posixpath.normpath(path) in members
 
 
-def _read_names(table: Table) -> set[str]:
+def _read_names(table: InspectedTable) -> set[str]:
     """Return the identifiers of the inspected rows that can be file names."""
     identifiers = (identifier_of(row.get(table.roles["item"])) for row, _ in _read_records(table))
     return {name for name in identifiers if name and Path(name).name == name}

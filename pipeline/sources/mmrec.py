@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +18,9 @@ COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 TAB = "\t"
 NUMBER = re.compile(r"([0-9]{1,18})(?:\.0)?")
 
-INTERACTIONS, ITEMS, USERS = "interactions", "split_items", "split_users"  # roles of the files
+INTERACTIONS = "interactions"  # roles of the files
+ITEMS = "split_items"
+USERS = "split_users"
 # columns of identifiers in mapping files
 ITEM_NAMES = ("asin", "parent_asin")
 USER_NAMES = ("user_id", "reviewerID")
@@ -49,15 +51,19 @@ class PublishedSplit(InterFile):
 def ratings_sql(path: Path) -> str:
     """Return SQL that selects user, item, timestamp and split as integers or null, and rating."""
     header = first_line(path).split(TAB)
-    if lacking := [c for c in COLUMNS if c not in header]:
-        raise UserError(
-            f"{path}, line 1: no column {', '.join(lacking)}; expected tab separated {' '.join(COLUMNS)}"
-        )
+    lacking = ", ".join(column for column in COLUMNS if column not in header)
+    if lacking:
+        expected = f"tab separated {' '.join(COLUMNS)}"
+        raise UserError(f"{path}, line 1: no column {lacking}; expected {expected}")
+
+    time = f"try_cast({trim_sql('timestamp')} AS DOUBLE)"
     return (
-        f"SELECT {whole_sql(trim_sql('userID'))} AS user, {whole_sql(trim_sql('itemID'))} AS item, "
+        f"SELECT {whole_sql(trim_sql('userID'))} AS user, "
+        f"{whole_sql(trim_sql('itemID'))} AS item, "
         f"{rating_sql(trim_sql('rating'))} AS rating, "
-        f"try_cast(try_cast({trim_sql('timestamp')} AS DOUBLE) AS BIGINT) AS timestamp, "
-        f"{whole_sql(trim_sql('x_label'), 'TINYINT')} AS split FROM {csv_sql(path, header, True, delimiter=TAB)}"
+        f"try_cast({time} AS BIGINT) AS timestamp, "
+        f"{whole_sql(trim_sql('x_label'), 'TINYINT')} AS split "
+        f"FROM {csv_sql(path, header, True, delimiter=TAB)}"
     )
 
 
@@ -75,7 +81,8 @@ class MmrecReader(Reader):
 
     def parse(self, line: bytes) -> dict[str, Any]:
         record = super().parse(line)
-        if not (number := NUMBER.fullmatch(str(record.get("itemID")).strip())):
+        number = NUMBER.fullmatch(str(record.get("itemID")).strip())
+        if number is None:
             raise ValueError("no itemID")
         return record | {"itemID": int(number[1])}
 
@@ -125,24 +132,31 @@ class MmrecSource(InterFile, Downloaded):
 
 def read_asins(path: Path | None, items: int) -> list[str]:
     """Return the identifiers of items 0 .. items-1, by default their numbers; raise UserError for duplicates."""
-    reader, names = MmrecReader(), [str(i) for i in range(items)]
-    seen: set[int] = set()
-    for number, line in enumerate(reader.lines(path) if path else (), start=1):
+    names = [str(number) for number in range(items)]
+    for item, asin in _read_items(path) if path else ():
+        if item < items and asin:
+            names[item] = asin
+
+    if len(set(names)) < items:
+        repeated, _ = Counter(names).most_common(1)[0]
+        fault = f"asin {repeated} belongs to several itemIDs; an asin names one item"
+        raise UserError(f"{path}: {fault}")
+    return names
+
+
+def _read_items(path: Path) -> Iterator[tuple[int, str | None]]:
+    """Yield itemID and asin of each row; raise UserError if an itemID occurs twice."""
+    reader = MmrecReader()
+    distinct: set[int] = set()
+    for number, line in enumerate(reader.lines(path), start=1):
         try:
             record = reader.parse(line)
         except ValueError:
             continue  # the items stage reports it, with its line number
+
         item = record["itemID"]
-        if item in seen:
-            raise UserError(
-                f"{path}, item {number}: itemID {item} occurs twice; keep one row per item"
-            )
-        seen.add(item)
-        if 0 <= item < items and (asin := identifier_of(as_text(record.get("asin")))):
-            names[item] = asin
-    if len(set(names)) < items:
-        repeated, _ = Counter(names).most_common(1)[0]
-        raise UserError(
-            f"{path}: asin {repeated} belongs to several itemIDs; an asin names one item"
-        )
-    return names
+        if item in distinct:
+            fault = f"itemID {item} occurs twice; keep one row per item"
+            raise UserError(f"{path}, item {number}: {fault}")
+        distinct.add(item)
+        yield item, identifier_of(as_text(record.get("asin")))

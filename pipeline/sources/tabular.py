@@ -1,6 +1,6 @@
 """Datasets as one file of interactions and optionally one of items, in Parquet, CSV, TSV or JSON lines."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,16 +18,20 @@ from alignrec.pipeline.sources.base import (
     Reader,
     as_list,
     as_text,
+    extra_fields,
     is_column,
-    others,
 )
 
 InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
 ItemColumn = Literal["item", "title", "brand", "categories", "description", "image_urls"]
-OF_INTERACTIONS, OF_ITEMS = get_args(InteractionColumn), get_args(ItemColumn)
-FIRST_YEAR, LAST_YEAR = 1900, 2100  # plausible years of days such as 20241231
+OF_INTERACTIONS = get_args(InteractionColumn)
+OF_ITEMS = get_args(ItemColumn)
+FIRST_YEAR = 1900  # plausible years of days such as 20241231
+LAST_YEAR = 2100
 MILLISECONDS_FROM = 100_000_000_000  # the year 5138 as seconds, 1973 as milliseconds
 EXPECTED = {"rating": "numbers", "timestamp": "seconds, or dates such as 2024-12-31"}
+MAX_SHOWN_CHARACTERS = 80  # of a value in a message
+SENTENCE_ENDS = ".!?"
 SEPARATOR = "|"  # between categories or addresses in one CSV cell
 
 
@@ -75,43 +79,36 @@ class Tabular(Reader):
         self.appended = source.text
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
-        path, names = raw["interactions"], self._interactions
+        path = raw["interactions"]
+        names = self._interactions
         columns = _check_columns(path, names, {"user", "item", *self._source.columns})
-        if path.suffix == ".parquet":
-            rows = f"read_parquet({sql.quote_text(path)})"
-            kinds = {field.name: field.type for field in pq.read_schema(path)}
-            for name in (names["user"], names["item"]):
-                if pa.types.is_nested(kinds[name]):
-                    raise UserError(
-                        f"{path}: column '{name}' is {kinds[name]}; identifiers are texts or integers"
-                    )
-        elif separator := find_delimiter(path):
-            rows = sql.csv_sql(path, columns, True, separator, quotes=True)
-        else:
-            rows = sql.json_sql(path, columns)
-        ends = {"user": sql.strip_sql, "item": sql.strip_sql}
-        text = dict.fromkeys(names, "NULL")
+        rows = _rows_sql(path, columns, [names["user"], names["item"]])
+
+        texts = dict.fromkeys(names, "NULL")  # role -> SQL of its text
         for role, name in names.items():
             if name in columns:
                 quoted = name.replace('"', '""')
-                text[role] = ends.get(role, sql.trim_sql)(f'"{quoted}"::VARCHAR')
-        times = seconds_sql(text["timestamp"])
-        for role, reads in (("rating", sql.rating_sql), ("timestamp", seconds_sql)):
-            if names[role] in columns:
-                given = f"SELECT {text[role]} AS t, {reads(text[role])} AS v FROM {rows} LIMIT {ROWS_INSPECTED}"
-                texts, values, example = _first_row(
-                    path, f"SELECT count(t), count(v), any_value(t) FROM ({given})"
-                )
-                if texts and not values:  # otherwise every value would count as missing
-                    what = f"holds {example[:80]!r}, which is no {role}; expected {EXPECTED[role]}"
-                    raise UserError(f"{path}: column '{names[role]}' {what}")
-        if names["timestamp"] in columns and _are_days(path, rows, text["timestamp"]):
-            times = days_sql(text["timestamp"])
-        split = f", lower({text['split']}) AS split" if names["split"] in columns else ""
-        return (
-            f"SELECT {text['user']} AS user, {text['item']} AS item, {sql.rating_sql(text['rating'])} AS rating, "
-            f"{times} AS timestamp{split} FROM {rows}"
-        )
+                strip = sql.strip_sql if role in ("user", "item") else sql.trim_sql
+                texts[role] = strip(f'"{quoted}"::VARCHAR')
+
+        rating = sql.rating_sql(texts["rating"])
+        time = seconds_sql(texts["timestamp"])
+        if names["rating"] in columns:
+            _require_values(path, rows, names["rating"], "rating", texts["rating"], rating)
+        if names["timestamp"] in columns:
+            _require_values(path, rows, names["timestamp"], "timestamp", texts["timestamp"], time)
+            if _are_days(path, rows, texts["timestamp"]):
+                time = days_sql(texts["timestamp"])
+
+        selected = [
+            f"{texts['user']} AS user",
+            f"{texts['item']} AS item",
+            f"{rating} AS rating",
+            f"{time} AS timestamp",
+        ]
+        if names["split"] in columns:
+            selected.append(f"lower({texts['split']}) AS split")
+        return f"SELECT {', '.join(selected)} FROM {rows}"
 
     def repair(
         self, raw: Mapping[str, Path], folder: Path
@@ -120,17 +117,18 @@ class Tabular(Reader):
         path = raw["interactions"]
         if path.suffix == ".parquet" or find_delimiter(path) is None:
             return None
-        columns, to = column_names(path), folder / "repaired.parquet"
-        wanted = dict.fromkeys(name for name in self._interactions.values() if name in columns)
-        return {**raw, "interactions": to}, repair_rows(
-            path, list(wanted), to, self._source.max_reject_share
-        )
+
+        present = column_names(path)
+        columns = [name for name in dict.fromkeys(self._interactions.values()) if name in present]
+        target = folder / "repaired.parquet"
+        rejects = repair_rows(path, columns, target, self._source.max_reject_share)
+        return {**raw, "interactions": target}, rejects
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
-        if path := raw.get("metadata"):
-            columns = _check_columns(
-                path, self.item_columns, {"item", *self._source.columns, *self._source.item_columns}
-            )
+        path = raw.get("metadata")
+        if path is not None:
+            required = {"item", *self._source.columns, *self._source.item_columns}
+            columns = _check_columns(path, self.item_columns, required)
             require_known(self.appended, columns, "text")
         return path
 
@@ -138,32 +136,58 @@ class Tabular(Reader):
         return sql.identifier_of(record.get(self.item_columns["item"]))
 
     def product(self, record: dict[str, Any]) -> Product:
-        of = {role: record.get(name) for role, name in self.item_columns.items()}
-        description = as_text(of["description"])
+        values = {role: record.get(name) for role, name in self.item_columns.items()}
+        description = as_text(values["description"])
         if self.appended:
-            parts = [of["description"], *map(record.get, self.appended)]
+            parts = [values["description"], *map(record.get, self.appended)]
             description = " ".join(filter(None, map(_end_sentence, parts)))
         return Product(
-            title=as_text(of["title"]),
-            brand=as_text(of["brand"]),
-            categories=split_values(of["categories"]),
+            title=as_text(values["title"]),
+            brand=as_text(values["brand"]),
+            categories=split_values(values["categories"]),
             description=description,
-            image_urls=split_values(of["image_urls"]),
-            extra=others(record, [*self.item_columns.values(), *self.appended]),
+            image_urls=split_values(values["image_urls"]),
+            extra=extra_fields(record, [*self.item_columns.values(), *self.appended]),
         )
 
 
+def _rows_sql(path: Path, columns: Sequence[str], identifiers: Sequence[str]) -> str:
+    """Return SQL for the rows of a file, as texts unless it is Parquet."""
+    if path.suffix == ".parquet":
+        kinds = {field.name: field.type for field in pq.read_schema(path)}
+        for name in identifiers:
+            if pa.types.is_nested(kinds[name]):
+                fault = f"column '{name}' is {kinds[name]}; identifiers are texts or integers"
+                raise UserError(f"{path}: {fault}")
+        return f"read_parquet({sql.quote_text(path)})"
+
+    separator = find_delimiter(path)
+    if separator:
+        return sql.csv_sql(path, columns, True, separator, quotes=True)
+    return sql.json_sql(path, columns)
+
+
+def _require_values(path: Path, rows: str, name: str, role: str, text: str, value: str) -> None:
+    """Raise UserError if no text is a value; otherwise all would count as missing."""
+    first_rows = f"SELECT {text} AS t, {value} AS v FROM {rows} LIMIT {ROWS_INSPECTED}"
+    counts = f"SELECT count(t), count(v), any_value(t) FROM ({first_rows})"
+    n_texts, n_values, example = _first_row(path, counts)
+    if n_texts and not n_values:
+        shown = repr(example[:MAX_SHOWN_CHARACTERS])
+        fault = f"holds {shown}, which is no {role}; expected {EXPECTED[role]}"
+        raise UserError(f"{path}: column '{name}' {fault}")
+
+
 def _check_columns(path: Path, names: Mapping[str, str], required: Collection[str]) -> list[str]:
-    must = {role: name for role, name in names.items() if role in required}
-    columns = column_names(path, must.values())
-    for role, name in must.items():
+    columns_of_roles = {role: name for role, name in names.items() if role in required}
+    columns = column_names(path, columns_of_roles.values())
+    for role, name in columns_of_roles.items():
         if columns.count(name) > 1:
             raise UserError(f"{path}: two columns are called '{name}'; rename one")
         if name not in columns:
-            have = ", ".join(columns)
-            raise UserError(
-                f"{path}: no column '{name}'; it has {have}; map the {role} under `columns` of the source"
-            )
+            present = ", ".join(columns)
+            remedy = f"map the {role} under `columns` of the source"
+            raise UserError(f"{path}: no column '{name}'; it has {present}; {remedy}")
     return columns
 
 
@@ -175,15 +199,18 @@ def seconds_sql(text: str) -> str:
 
 
 def days_sql(text: str) -> str:
-    return f"epoch(CASE WHEN {text} SIMILAR TO '[0-9]{{8}}' THEN try_strptime({text}, '%Y%m%d') END)::BIGINT"
+    date = f"CASE WHEN {text} SIMILAR TO '[0-9]{{8}}' THEN try_strptime({text}, '%Y%m%d') END"
+    return f"epoch({date})::BIGINT"
 
 
 def _are_days(path: Path, rows: str, text: str) -> bool:
     """Return whether timestamps are days such as 20241231, which as seconds would be in 1970."""
-    known = f"year(to_timestamp({days_sql('t')})) BETWEEN {FIRST_YEAR} AND {LAST_YEAR}"
-    given = f"SELECT {text} AS t FROM {rows} LIMIT {ROWS_INSPECTED}"
-    times, read = _first_row(path, f"SELECT count(t), count(*) FILTER ({known}) FROM ({given})")
-    return bool(times) and times == read
+    year = f"year(to_timestamp({days_sql('t')}))"
+    is_plausible = f"{year} BETWEEN {FIRST_YEAR} AND {LAST_YEAR}"
+    first_rows = f"SELECT {text} AS t FROM {rows} LIMIT {ROWS_INSPECTED}"
+    counts = f"SELECT count(t), count(*) FILTER ({is_plausible}) FROM ({first_rows})"
+    n_times, n_plausible = _first_row(path, counts)
+    return bool(n_times) and n_times == n_plausible
 
 
 def _first_row(path: Path, query: str) -> tuple[Any, ...]:
@@ -193,19 +220,18 @@ def _first_row(path: Path, query: str) -> tuple[Any, ...]:
         with sql.open_database() as db:
             return tuple(db.execute(query).fetchall()[0])
     except duckdb.Error as e:
-        if (
-            path.suffix != ".parquet" and find_delimiter(path) is not None
-        ):  # the caller falls back to `Tabular.repair`
+        is_delimited = path.suffix != ".parquet" and find_delimiter(path) is not None
+        if is_delimited:  # the caller falls back to `Tabular.repair`
             raise
         raise UserError(f"{path}: not readable: {one_line(e)}") from None
 
 
 def _end_sentence(value: Any) -> str:
     text = ", ".join(as_list(value)) if isinstance(value, list) else as_text(value).strip()
-    return text if not text or text[-1] in ".!?" else f"{text}."
+    return text if not text or text[-1] in SENTENCE_ENDS else f"{text}."
 
 
 def split_values(value: Any) -> list[str]:
-    return as_list(
-        [part.strip() for part in value.split(SEPARATOR)] if isinstance(value, str) else value
-    )
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(SEPARATOR)]
+    return as_list(value)
