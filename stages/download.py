@@ -14,7 +14,12 @@ def main(run: Run) -> None:
 
 
 DOWNLOAD = Stage(
-    "download", does="raw reviews and metadata, with checksums",
-    writes="raw files, `sources.json` (url, bytes, sha256)", sections=(SOURCE,), params=Download, main=main,
-    resumes=True, loads=(SOURCES,),
-)  # fmt: skip
+    "download",
+    does="raw reviews and metadata, with checksums",
+    writes="raw files, `sources.json` (url, bytes, sha256)",
+    sections=(SOURCE,),
+    params=Download,
+    main=main,
+    resumes=True,
+    loads=(SOURCES,),
+)

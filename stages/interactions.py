@@ -14,12 +14,19 @@ def main(run: Run) -> None:
     facts = interactions.write_tables(run)
     check_catalogue(run.params, facts["items"])
     cold = [facts[name] for name in ("cold_valid_items", "cold_test_items") if name in facts]
-    if cold and (near := check_cold_items(run.params, *cold)):
-        run.warn(f"{near} Raise interactions.cold_share.")
+    warning = check_cold_items(run.params, *cold) if cold else ""
+    if warning:
+        run.warn(f"{warning} Raise interactions.cold_share.")
 
 
 INTERACTIONS = Stage(
-    "interactions", does="ratings -> k-core, dense ids, train/valid/test split",
-    writes="`interactions.parquet`, `users.parquet`, `item_ids.parquet`", reads=(DOWNLOAD,), sections=(SOURCE,),
-    params=Interactions, main=main, light=True, loads=(SOURCES,),
-)  # fmt: skip
+    "interactions",
+    does="ratings -> k-core, dense ids, train/valid/test split",
+    writes="`interactions.parquet`, `users.parquet`, `item_ids.parquet`",
+    reads=(DOWNLOAD,),
+    sections=(SOURCE,),
+    params=Interactions,
+    main=main,
+    light=True,
+    loads=(SOURCES,),
+)

@@ -50,7 +50,10 @@ def _count_tables(core: int, tables: SplitTables) -> Catalogue:
 def _split_core(
     reader: Reader, raw: Mapping[str, Path], folder: Path, core: int
 ) -> SplitTables | None:
-    """Return the tables of a k-core, or None if it is empty; raise UserError if the last of CORES is."""
+    """Return the tables of a k-core, or None if it is empty.
+
+    Raises UserError if the last of CORES is.
+    """
     params = Interactions(user_core=core, item_core=core)
     with create_database(folder / "scratch", params.memory_limit) as db:
         try:

@@ -1,4 +1,7 @@
-"""Co-occurrence of items or users. U users, I items, N nodes (either), B nodes per block, K entries kept."""
+"""Co-occurrence of items or users.
+
+U users, I items, N nodes (either), B nodes per block, K entries kept.
+"""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -21,7 +24,7 @@ def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr
 def count_cooccurrences(
     sets: sp.csr_array, nodes: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
-    """Yield blocks of nodes and the number of members that their sets (rows of `sets`) share, [B, N]."""
+    """Yield blocks of nodes, and how many members their sets (rows of `sets`) share, [B, N]."""
     by_member = sp.csr_array(sets.T)
     if nodes is None:
         nodes = np.arange(sets.shape[0])
@@ -38,10 +41,13 @@ def count_cooccurrences(
 def squared_cosines(
     matrix: sp.csr_array, items: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
-    """Yield blocks of items and their squared item-CF cosines, |U_i & U_j|^2 / (|U_i| |U_j|), with others, [B, I]."""
+    """Yield blocks of items and their squared item-CF cosines, |U_i & U_j|^2 / (|U_i| |U_j|), with
+    others, [B, I].
+    """
     users = matrix.sum(axis=0).astype(np.float64)  # users of each item
     for block, counts in count_cooccurrences(sp.csr_array(matrix.T), items):
-        # squares are quotients of integers, so equal scores are equal floats and ties can be broken by id
+        # squares are quotients of integers, so equal scores are equal floats and ties can be broken
+        # by id
         squares = counts.data.astype(np.float64) ** 2
         products = users[block[row_numbers(counts)]] * users[counts.indices]
         counts.data = squares / products

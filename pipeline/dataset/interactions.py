@@ -26,7 +26,8 @@ from alignrec.pipeline.vectors.mapping_files import read_numbering
 
 MAX_SHARE_BELOW_CORE = 0.5  # share of ratings below the k-core above which the stage warns
 CLOCK_NOTES = {
-    "unix": "the .inter file has Unix seconds, so zero-shot is asked; `timestamps: none` ignores them",
+    "unix": "the .inter file has Unix seconds, so zero-shot is asked; `timestamps: none` ignores "
+    "them",
     "none": "the .inter file has no Unix seconds, so zero-shot is skipped; if its numbers are "
     "positions in a user's sequence, set `timestamps: order`",
 }
@@ -92,7 +93,10 @@ def split_ratings(
     params: Interactions,
     division: Division = DEFAULT,
 ) -> SplitTables:
-    """Split a reader's ratings; CSV that DuckDB refuses is rewritten row by row in `folder` first."""
+    """Split a reader's ratings.
+
+    CSV that DuckDB refuses is rewritten row by row in `folder` first.
+    """
     try:
         return _split_files(db, reader, raw, params, division)
     except duckdb.Error as e:
@@ -125,7 +129,7 @@ def _split_files(
 def _import_published(
     run: Run, raw: Mapping[str, Path], db: Db, division: Division
 ) -> tuple[SplitTables, str]:
-    """Return the tables of a published split, and its clock, from the parameter file or detected."""
+    """Return the tables of a published split, and its clock, as given or detected."""
     source = run.source
     file = source.split if isinstance(source, AmazonSource) else source
     assert isinstance(file, mmrec.InterFile)

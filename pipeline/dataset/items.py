@@ -36,7 +36,7 @@ SENTENCE_ENDS = ".!?"
 
 
 class Products:
-    """Products of items, stored as JSON lines in a temporary file and read in parts of PART items."""
+    """Products of items, as JSON lines in a temporary file, read in parts of PART items."""
 
     def __init__(self, items: int, folder: Path | None) -> None:
         self._seen = np.zeros(items, bool)
@@ -45,7 +45,8 @@ class Products:
         )  # part -> byte offsets
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  unlinked, so a kill leaves nothing behind
+        # unlinked, so a kill leaves nothing behind
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
 
     def add(self, item: int, product: Product) -> bool:
         """Store a product and return whether the item already had one."""
@@ -102,7 +103,10 @@ def read_metadata(
     workers: int | None = None,
     folder: Path | None = None,
 ) -> Metadata:
-    """Read the metadata of items 0 .. I-1; raise UserError above `max_reject_share` of unreadable lines."""
+    """Read the metadata of items 0 .. I-1.
+
+    Raises UserError above `max_reject_share` of unreadable lines.
+    """
     item_of = source.reader().wanted(asins)
     products = Products(len(asins), folder)
     drops = Counter[str]()
@@ -162,7 +166,9 @@ def _join_extra(product: Product) -> str:
 
 
 def find_shared(path: Path, above: float) -> list[dict[str, object]]:
-    """Return likely placeholders, most frequent first: titles and texts of more than a share `above` of the items."""
+    """Return likely placeholders, most frequent first: titles and texts of more than a share
+    `above` of the items.
+    """
     from alignrec.pipeline.io.sql import open_database  # loads DuckDB
 
     shared: list[dict[str, object]] = []
@@ -210,7 +216,10 @@ def _count_characters(value: str | list[str]) -> int:
 
 
 def _count_prose(value: Any) -> int:
-    """Return the characters of an extra field's texts; single words are labels, and addresses no text."""
+    """Return the characters of an extra field's texts.
+
+    Single words are labels, and addresses no text.
+    """
     length = 0
     for text in value if isinstance(value, list) else [value]:
         if isinstance(text, str) and len(text.split()) > 1 and not is_web(text):
@@ -219,7 +228,9 @@ def _count_prose(value: Any) -> int:
 
 
 def merge_products(first: Product, other: Product) -> Product:
-    """Merge another line of the same item: the first non-empty value of each field wins, addresses are joined."""
+    """Merge another line of the same item: the first non-empty value of each field wins, addresses
+    are joined.
+    """
     # `first.extra` is updated in place: copying would be quadratic in the number of lines
     for name, value in other.extra.items():
         first.extra.setdefault(name, value)
@@ -308,7 +319,10 @@ def _take_inventory(path: Path) -> _Inventory:
 
 
 def _check_losses(run: Run, file: Path) -> None:
-    """Warn about fields that most items lack; raise UserError if the file does not fit the interactions."""
+    """Warn about fields that most items lack.
+
+    Raises UserError if the file does not fit the interactions.
+    """
     inventory = _take_inventory(run.layout.items)
     if not run.rows_in:
         fault = "no item in it; give another file, or leave the key out of the source"

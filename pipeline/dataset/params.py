@@ -10,13 +10,16 @@ from alignrec.pipeline.runtime.section import Positive, Section, Share
 class Interactions(Section):
     """Section `interactions`: filtering, numbering and splitting."""
 
-    # DuckDB spills to disk above this; the process uses a few hundred MiB more, and reserves twice as much
+    # DuckDB spills to disk above this; the process uses a few hundred MiB more, and reserves twice
+    # as much
     memory_limit: ClassVar[str] = "1GiB"
 
     min_rating: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """ratings below this are dropped before the k-core, to use explicit ratings as implicit feedback; null keeps all"""
+    """ratings below this are dropped before the k-core, to use explicit ratings as implicit
+    feedback; null keeps all"""
     user_core: Positive = 5
-    """users with fewer interactions are dropped, repeatedly, as dropping items removes interactions too"""
+    """users with fewer interactions are dropped, repeatedly, as dropping items removes
+    interactions too"""
     item_core: Positive = 5
     """items with fewer interactions are dropped too"""
     protocol: Literal[
@@ -24,12 +27,14 @@ class Interactions(Section):
     ] = "mmrec"
     """split protocol, see method.md section 6; the last two also replace a source's own split"""
     cold_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """`cold-items`: share of items without train interactions, half of them targets of valid, half of test"""
+    """`cold-items`: share of items without train interactions, half of them targets of valid,
+    half of test"""
     most_train: Positive = 5
-    """`sparse`: maximum train interactions kept per user; a single draw keeps the latest if there are timestamps"""
+    """`sparse`: maximum train interactions kept per user; a single draw keeps the latest if
+    there are timestamps"""
     draws: Positive = 5
-    """`cold-items` and `sparse`: number of splits, with different cold items or train interactions; the benchmark's
-    runs cycle through them, all other stages use the first"""
+    """`cold-items` and `sparse`: number of splits, with different cold items or train interactions;
+    the benchmark's runs cycle through them, all other stages use the first"""
     seed: int = 0
     """seed of random splits"""
 

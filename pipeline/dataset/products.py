@@ -27,11 +27,13 @@ _HIDDEN = re.compile(
     r"<(script|style)\b[^<>]*>.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.IGNORECASE | re.DOTALL
 )
 _TAG = re.compile(r"</?[A-Za-z!][^<>]*>")  # does not match "a < b"
-# Markup cut by scraping, as in Amazon's 2018 files. Matches never extend beyond the next angle bracket.
+# Markup cut by scraping, as in Amazon's 2018 files. Matches never extend beyond the next angle
+# bracket.
 _ATTRIBUTE = r"""(?<![\w:-])[A-Za-z][\w:-]*+\s?=\s?(?:"[^"<>]*"|'[^'<>]*')"""
 _ELEMENT = (
-    r"(?:a|abbr|b|big|blockquote|br|center|code|dd|div|dl|dt|em|font|h[1-6]|hr|i|iframe|img|input|li|ol|p|pre|s|script|"
-    r"section|small|span|strike|strong|style|sub|sup|table|tbody|td|th|thead|tr|tt|u|ul|video)"
+    r"(?:a|abbr|b|big|blockquote|br|center|code|dd|div|dl|dt|em|font|h[1-6]|hr|i|iframe|img|input|"
+    r"li|ol|p|pre|s|script|section|small|span|strike|strong|style|sub|sup|table|tbody|td|th|thead|"
+    r"tr|tt|u|ul|video)"
 )
 _CUT = re.compile(
     rf"<(?=[a-z]){_ELEMENT}(?=[\s/]|\Z)(?:"
@@ -39,7 +41,8 @@ _CUT = re.compile(
     r"|\s[^<>]*=\s?[\"'][^<>\"']*\Z"  # <span class="a-col
     r"|\s*/?\Z)"  # <br
     r"|</(?:[A-Za-z][A-Za-z0-9]*)?\s*\Z"  # </p
-    rf"|(?P<attributes>(?:{_ATTRIBUTE}\s*)++)(?P<end>/?>)?"  # alt="Magazines"/>; kept as text if unclosed
+    # alt="Magazines"/>; kept as text if unclosed
+    rf"|(?P<attributes>(?:{_ATTRIBUTE}\s*)++)(?P<end>/?>)?"
     r"|[\"']\s*/>",  # Magazines" />
     re.IGNORECASE,
 )
@@ -69,7 +72,10 @@ Outcome = Parsed | Reject | str  # a string is the reason why a line is skipped
 def parse_lines(
     lines: Iterable[bytes], source: Source, wanted: Collection[str], workers: int | None
 ) -> Iterator[Outcome]:
-    """Yield an outcome per line, with lines of other items last; `workers` None chooses the number of processes."""
+    """Yield an outcome per line, with lines of other items last.
+
+    `workers` None chooses the number of processes.
+    """
     if workers is None:
         is_large = len(wanted) >= MIN_ITEMS_FOR_PROCESSES
         workers = (os.cpu_count() or 1) if is_large else 1

@@ -70,7 +70,9 @@ def import_published(
     division: Division = DEFAULT,
     names: Sequence[str] | None = None,
 ) -> SplitTables:
-    """Import ratings with their published ids, even ids without rows, and split, unless the division replaces it."""
+    """Import ratings with their published ids, even ids without rows, and split, unless the
+    division replaces it.
+    """
     rows = query_count(db, "SELECT count(*) FROM raw")
     users = query_count(db, "SELECT max(user) + 1 FROM raw")
     user_ids = pa.array(range(users), pa.int32())

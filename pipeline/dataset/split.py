@@ -52,7 +52,10 @@ class Split:
 
 
 def load_split(interactions: pa.Table, n_users: int, n_items: int) -> Split:
-    """Convert a table INTERACTIONS; raise UserError for ids outside 0 .. U-1 or 0 .. I-1, or if train is empty."""
+    """Convert a table INTERACTIONS.
+
+    Raises UserError for ids outside 0 .. U-1 or 0 .. I-1, or if train is empty.
+    """
     users = _checked_ids(interactions, "user_id", n_users)
     items = _checked_ids(interactions, "item_id", n_items)
     part_of_row = interactions["split"].to_numpy()
@@ -102,7 +105,10 @@ def train_of(
 
 
 def limit_users(parts: Split) -> Split:
-    """Sample users if there are more than MAX_SCORES / I with targets; the same sample for every model."""
+    """Sample users if there are more than MAX_SCORES / I with targets.
+
+    The same sample for every model.
+    """
     users = np.union1d(parts.valid.users, parts.test.users)
     max_users = max(1, MAX_SCORES // parts.n_items)
     if len(users) <= max_users:

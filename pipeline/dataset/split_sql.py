@@ -21,7 +21,8 @@ _FIFTH = """CASE
     WHEN place <= n - out + out // 2 THEN 1
     ELSE 2 END"""
 _LEAVE_ONE_OUT = "CASE WHEN n < 3 OR place < n - 1 THEN 0 WHEN place = n - 1 THEN 1 ELSE 2 END"
-# the earliest time by which a share of all ratings has happened; unlike quantile_disc, this can spill to disk
+# the earliest time by which a share of all ratings has happened; unlike quantile_disc, this can
+# spill to disk
 _PAST = """(SELECT min(timestamp) FROM (
     SELECT timestamp, sum(count(*)) OVER (ORDER BY timestamp) AS past, sum(count(*)) OVER () AS n
     FROM core GROUP BY timestamp) WHERE 10 * past >= {} * n)"""
@@ -72,7 +73,7 @@ def create_names(db: Db, what: str, rows: str, seed: int) -> None:
 
 
 def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]]:
-    """Return SQL for the rows of `raw` with all values and a sufficient rating, and counts of the others."""
+    """Return SQL for the complete, sufficiently rated rows of `raw`, and counts of the others."""
     # a column that is null throughout is absent from the source
     optional = ("rating", "timestamp")
     present = [name for name in optional if query_count(db, f"SELECT count({name}) FROM raw")]
@@ -111,14 +112,18 @@ def _mostly_incomplete(db: Db, columns: Sequence[str], rows: int, incomplete: in
         if nulls:
             counts.append(f"{nulls:,} without {column}")
     fault = f"{incomplete:,} of {rows:,} rows lack a value or cannot be read ({', '.join(counts)})"
-    hint = "are reviews and metadata swapped, or is the source of another `kind` or with other `columns`?"
+    swapped = "are reviews and metadata swapped"
+    hint = f"{swapped}, or is the source of another `kind` or with other `columns`?"
     return UserError(f"interactions: {fault}; {hint}")
 
 
 def load_core(
     db: Db, ratings: str, cores: dict[str, int], seed: int, min_rating: float | None
 ) -> tuple[int, dict[str, int]]:
-    """Load the k-core into table `core`, with codes for users and items; return rows read and drops."""
+    """Load the k-core into table `core`, with codes for users and items.
+
+    Return rows read and drops.
+    """
     db.execute(
         f"CREATE TABLE raw AS {ratings}"
     )  # keeps file order, so rowid is the position, later `pos`
@@ -175,7 +180,10 @@ def query_count(db: Db, sql: str) -> int:
 
 
 def divide_core(db: Db, division: Division) -> str:
-    """Split table `core` into table `parted`; return the division if it needs content, otherwise an empty string."""
+    """Split table `core` into table `parted`.
+
+    Return the division if it needs content, otherwise an empty string.
+    """
     has_times = query_count(db, "SELECT count(timestamp) FROM core") > 0
     base = division.protocol
     if base == SPARSE:
@@ -204,7 +212,10 @@ def _divide_by_user(db: Db, protocol: str, has_times: bool) -> None:
 
 
 def divide_again(db: Db, division: Division, base: str) -> str:
-    """Replace the split of `parted` by one that needs content; return the division with its setting."""
+    """Replace the split of `parted` by one that needs content.
+
+    Return the division with its setting.
+    """
     # `undivided` stays for further draws; `split` is null where a rating is left out
     db.execute("ALTER TABLE parted RENAME TO undivided")
     draw_split(db, division)
@@ -258,7 +269,8 @@ def _cold_items_rule(db: Db, division: Division) -> tuple[str, str]:
         order = f"md5_number_lower(concat_ws(',', {partition}, hash))"
     db.execute(
         f"""CREATE OR REPLACE TABLE cold AS
-        SELECT code AS item, row_number() OVER (ORDER BY {order}, name, code) - {part * cold} AS place
+        SELECT code AS item,
+            row_number() OVER (ORDER BY {order}, name, code) - {part * cold} AS place
         FROM item_names WHERE code IN (SELECT item FROM undivided)"""
     )
     rule = f"""(CASE

@@ -79,7 +79,10 @@ def divide_ratings(
     division: Division,
     min_rating: float | None = None,
 ) -> SplitTables:
-    """Filter, split and number ratings; `ratings` is SQL for user, item, rating and timestamp in file order."""
+    """Filter, split and number ratings.
+
+    `ratings` is SQL for user, item, rating and timestamp in file order.
+    """
     # Ids count from 0 in order of first appearance among the remaining rows. Of duplicates in
     # (user, item, timestamp) the first row stays. Under `sparse` an item may lose all rows and
     # still be in the catalogue.
@@ -93,7 +96,10 @@ def divide_ratings(
 def import_split(
     db: Db, ratings: str, min_rating: float | None = None, division: Division = DEFAULT
 ) -> SplitTables:
-    """Number ratings that have their own split, without k-core or deduplication; the SQL also selects `split`."""
+    """Number ratings that have their own split, without k-core or deduplication.
+
+    The SQL also selects `split`.
+    """
     db.execute(f"CREATE TABLE raw AS {ratings}")
     part = _part_sql()
     _refuse_unknown_part(db, part)

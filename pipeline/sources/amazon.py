@@ -87,9 +87,9 @@ for _year, _vintage in orjson.loads(
 def _licence(link: str, data: str, cited: str) -> Licence:
     return Licence(
         {"license": "other", "license_name": "amazon-review-data", "license_link": link},
-        f"Made from the {data} collected by Julian McAuley's group at UC San Diego, who ask that their {cited}. No "
-        "licence is stated for the data; product texts and images belong to their owners. Use the release for "
-        "research, and mind the terms of the source.",
+        f"Made from the {data} collected by Julian McAuley's group at UC San Diego, who ask that "
+        f"their {cited}. No licence is stated for the data; product texts and images belong to "
+        "their owners. Use the release for research, and mind the terms of the source.",
         address=link,
         texts="none",
     )
@@ -270,7 +270,8 @@ class AmazonSource(Downloaded):
     kind: Literal["amazon2014", "amazon2018", "amazon2023"]
     # category as the publisher spells it; fills in `reviews` and `metadata` unless they are given
     category: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
-    # which reviews `category` fills in: the published 5-core, or all, which the interactions stage filters
+    # which reviews `category` fills in: the published 5-core, or all, which the interactions stage
+    # filters
     subset: Literal["5-core", "all"] = "5-core"
     reviews: Mirrors | None = None  # reviews as JSON lines, or ratings as CSV
     # published split to use instead of `reviews`; its ids are kept, and metadata is matched by ASIN
@@ -279,8 +280,9 @@ class AmazonSource(Downloaded):
     licence: ClassVar[Licence] = _licence(
         "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
         "Amazon review data",
-        "papers be cited (2014: McAuley et al., *Image-based recommendations on styles and substitutes*; 2018: Ni et "
-        "al., *Justifying recommendations using distantly-labeled reviews and fine-grained aspects*)",
+        "papers be cited (2014: McAuley et al., *Image-based recommendations on styles and "
+        "substitutes*; 2018: Ni et al., *Justifying recommendations using distantly-labeled "
+        "reviews and fine-grained aspects*)",
     )
 
     @model_validator(mode="before")
@@ -310,7 +312,8 @@ class AmazonSource(Downloaded):
     def _one_source_of_interactions(self) -> Self:
         if bool(self.split) == bool(self.reviews):
             raise ValueError(
-                "reviews: give either an address or `category`, or `split`, which has the interactions"
+                "reviews: give either an address or `category`, or `split`, which has the "
+                "interactions"
             )
         if self.split and not self.metadata:
             raise ValueError(
@@ -337,5 +340,6 @@ class Amazon2023(AmazonSource):
     licence: ClassVar[Licence] = _licence(
         "https://amazon-reviews-2023.github.io/",
         "Amazon Reviews 2023 data",
-        "paper be cited (Hou et al., *Bridging Language and Items for Retrieval and Recommendation*, arXiv 2403.03952)",
+        "paper be cited (Hou et al., *Bridging Language and Items for Retrieval and "
+        "Recommendation*, arXiv 2403.03952)",
     )

@@ -1,4 +1,6 @@
-"""Base classes of sources, readers and products, registry of sources, and section `download` of params.yaml."""
+"""Base classes of sources, readers and products, registry of sources, and section `download` of
+params.yaml.
+"""
 
 import json
 import re
@@ -64,7 +66,10 @@ def as_list(value: Any) -> list[str]:
 
 
 def extra_fields(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
-    """Return the non-empty fields not in `kept` as JSON; raise ValueError if one is nested too deeply."""
+    """Return the non-empty fields not in `kept` as JSON.
+
+    Raises ValueError if one is nested too deeply.
+    """
     fields = {}
     for key, value in record.items():
         is_empty = value is None or value in ("", [], {})
@@ -133,8 +138,8 @@ class Download(Section):
 class Reader:
     """Reader of a source's raw files; `raw` maps roles to paths.
 
-    By default, metadata is JSON lines or delimited text with a header. Subclasses implement `ratings` and `name`, and
-    override `product` where their fields have other names.
+    By default, metadata is JSON lines or delimited text with a header. Subclasses implement
+    `ratings` and `name`, and override `product` where their fields have other names.
     """
 
     kept: frozenset[str] = frozenset()  # fields that `product` uses
@@ -150,7 +155,10 @@ class Reader:
 
     @abstractmethod
     def ratings(self, raw: Mapping[str, Path]) -> str:
-        """Return SQL that selects user, item, rating and timestamp (s) in file order; unreadable values are null."""
+        """Return SQL that selects user, item, rating and timestamp (s) in file order.
+
+        Unreadable values are null.
+        """
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
         """Return the file of item metadata, or None if the source has none."""
@@ -161,7 +169,10 @@ class Reader:
         return json_lines(path)
 
     def wanted(self, asins: list[str]) -> dict[str, int]:
-        """Return a mapping from identifiers in the metadata to item ids; `asins` are the items in order of id."""
+        """Return a mapping from identifiers in the metadata to item ids.
+
+        `asins` are the items in order of id.
+        """
         return {asin: i for i, asin in enumerate(asins)}
 
     def key(self, line: bytes) -> str | None:
@@ -170,7 +181,7 @@ class Reader:
         return match[1].decode(errors="replace") if match else None
 
     def parse(self, line: bytes) -> dict[str, Any]:
-        """Parse a line; raise ValueError, with a short message without the line's text, if that fails."""
+        """Parse a line; ValueError, with a short message without the line's text, if that fails."""
         return json_object(line)
 
     @abstractmethod
@@ -194,7 +205,10 @@ class Generated(Source):
 
     @abstractmethod
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
-        """Write the raw files into `raw` and return role -> file name; `progress` wraps names in a progress bar."""
+        """Write the raw files into `raw` and return role -> file name.
+
+        `progress` wraps names in a progress bar.
+        """
 
 
 class Downloaded(Source):
@@ -206,8 +220,8 @@ class Downloaded(Source):
     features: dict[Name, Mirrors] = {}
     """feature set -> its file; docs/compare.md lists the formats"""
     feature_rows: Mirrors | None = None
-    """mapping file for feature files without identifiers, such as MMRec's i_id_mapping.csv: columns of identifiers and
-    rows 0, 1, 2, ...; by default row i is item i"""
+    """mapping file for feature files without identifiers, such as MMRec's i_id_mapping.csv: columns
+    of identifiers and rows 0, 1, 2, ...; by default row i is item i"""
 
     def feature_files(self) -> dict[str, list[str]]:
         rows = {ROWS: self.feature_rows} if self.feature_rows else {}
@@ -225,7 +239,10 @@ class Downloaded(Source):
 
     @abstractmethod
     def files(self) -> dict[str, list[str]]:
-        """Return role -> addresses to try in order; the role of a feature file is FEATURE and its name."""
+        """Return role -> addresses to try in order.
+
+        The role of a feature file is FEATURE and its name.
+        """
 
 
 def downloaded_files(sources: Path) -> dict[str, Path]:

@@ -1,4 +1,7 @@
-"""Download a dataset's raw files and list them with checksums; check whether files are available."""
+"""Download a dataset's raw files and list them with checksums.
+
+Check whether files are available.
+"""
 
 import re
 import shutil
@@ -90,7 +93,9 @@ def _copy_cached(addresses: Addresses) -> None:
 
 
 def file_names(addresses: Addresses) -> dict[str, str]:
-    """Return role -> file name: the last part of the first address, prefixed with its folder if ambiguous."""
+    """Return role -> file name: the last part of the first address, prefixed with its folder if
+    ambiguous.
+    """
     path_parts = {}
     for role, mirrors in addresses.items():
         path = unquote(urlsplit(mirrors[0]).path).rstrip("/")
@@ -129,7 +134,10 @@ def download_files(
     params: Download,
     progress: Callable[[str], Progress],
 ) -> list[SourceRow]:
-    """Download the files missing in `raw` from the first address that works; return rows of `sources.json`."""
+    """Download the files missing in `raw` from the first address that works.
+
+    Return rows of `sources.json`.
+    """
     names = file_names(addresses)
     expected = expected_hashes(addresses, pinned, earlier)
     origins = {row["role"]: row["url"] for row in earlier}
@@ -193,7 +201,9 @@ def key_names(dataset: str, roles: Iterable[str]) -> str:
 def expected_hashes(
     addresses: Addresses, pinned: Mapping[str, str], earlier: Sequence[SourceRow]
 ) -> dict[str, str]:
-    """Return role -> expected sha256: pinned in the parameters, or from the first download of remote files."""
+    """Return role -> expected sha256: pinned in the parameters, or from the first download of
+    remote files.
+    """
     unknown = sorted(pinned.keys() - addresses.keys())
     if unknown:
         known = ", ".join(addresses)
@@ -261,7 +271,10 @@ class Answer(NamedTuple):
 
 
 def ask_for_files(addresses: Addresses, wait: float = WAIT_SECONDS) -> Callable[[], list[Answer]]:
-    """Check in the background whether files are available; the returned function waits for the answers."""
+    """Check in the background whether files are available.
+
+    The returned function waits for the answers.
+    """
     answers: dict[str, Answer] = {}
 
     def ask(key: str, mirrors: Sequence[str]) -> None:
@@ -298,7 +311,10 @@ def _ask_mirrors(key: str, mirrors: Sequence[str], wait: float) -> Answer:
 
 
 def _find_size(address: str, wait: float) -> int | None:
-    """Return the bytes of a file, or None if a server does not say; UserError if it is not available."""
+    """Return the bytes of a file, or None if a server does not say.
+
+    Raises UserError if it is not available.
+    """
     path = local_path(address)
     if path is not None and path.is_dir():
         return sum(file.stat().st_size for file in list_parts(path))

@@ -92,9 +92,9 @@ class InspectedTable:
 
 
 def inspect_table(path: Path, flags: Mapping[str, str], item: str | None = None) -> InspectedTable:
-    """Assign roles to the columns of interactions, or of items if `item` names the column of items in interactions.
+    """Assign roles to the columns of interactions, or of items if `item` is given.
 
-    `flags` (role -> column) override guesses.
+    `item` is the column of items in the interactions; `flags` (role -> column) override guesses.
     """
     names = column_names(path, flags.values())
     required = ["user", "item"]
@@ -159,7 +159,10 @@ def list_modalities(table: InspectedTable) -> list[str]:
 
 
 def name_language(table: InspectedTable) -> str:
-    """Return the script of the texts, or its language; empty unless over a quarter of the letters are not Latin."""
+    """Return the script of the texts, or its language.
+
+    Empty unless over a quarter of the letters are not Latin.
+    """
     letters = Counter[str]()
     for _, product in _read_records(table):
         letters.update(product.title)

@@ -1,4 +1,4 @@
-"""Datasets in MMRec's format: `.inter` with a published split, and optional item and feature files."""
+"""Datasets in MMRec's format: `.inter` with a published split, optional items and features."""
 
 import re
 from collections import Counter
@@ -13,7 +13,8 @@ from alignrec.pipeline.runtime.section import Mirrors, Section
 from alignrec.pipeline.runtime.source import Licence
 from alignrec.pipeline.sources.base import Downloaded, Reader, as_text, is_column
 
-# Split and item numbers are imported unchanged, because row i of every feature file belongs to itemID i.
+# Split and item numbers are imported unchanged, because row i of every feature file belongs to
+# itemID i.
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 TAB = "\t"
 NUMBER = re.compile(r"([0-9]{1,18})(?:\.0)?")
@@ -30,9 +31,11 @@ class InterFile(Section):
     """MMRec's file of interactions and their split."""
 
     interactions: Mirrors
-    """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label (0 train, 1 valid, 2 test)"""
+    """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label (0 train, 1
+    valid, 2 test)"""
     timestamps: Literal["unix", "order", "none"] | None = None
-    """unix, order (positions in a user's sequence) or none; null: unix if the file has Unix seconds, otherwise none"""
+    """unix, order (positions in a user's sequence) or none; null: unix if the file has Unix
+    seconds, otherwise none"""
 
 
 class PublishedSplit(InterFile):
@@ -102,8 +105,8 @@ class MmrecSource(InterFile, Downloaded):
     user_mapping: Mirrors | None = None
     licence: ClassVar[Licence] = Licence(
         {"license": "unknown"},
-        "Made from a folder in MMRec's format whose interactions, texts and features were imported as they were; their "
-        "terms are their publishers'.",
+        "Made from a folder in MMRec's format whose interactions, texts and features were imported "
+        "as they were; their terms are their publishers'.",
         texts="none",
     )
 
@@ -131,7 +134,10 @@ class MmrecSource(InterFile, Downloaded):
 
 
 def read_asins(path: Path | None, items: int) -> list[str]:
-    """Return the identifiers of items 0 .. items-1, by default their numbers; raise UserError for duplicates."""
+    """Return the identifiers of items 0 .. items-1, by default their numbers.
+
+    Raises UserError for duplicates.
+    """
     names = [str(number) for number in range(items)]
     for item, asin in _read_items(path) if path else ():
         if item < items and asin:

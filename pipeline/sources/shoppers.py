@@ -3,14 +3,16 @@
 A shopper comes in a few sessions over two years and picks a few stickers in each. A session has a
 mood: one theme and one look of the shopper's favourites. Each pick has one of three motives:
 
-    theme  a sticker of the mood's subcategory (weight 1) or category (weight COARSE): visible in the text
-    look   a sticker of the mood's colour and shape (weight 1) or colour (weight COARSE): visible only in the image
+    theme  a sticker of the mood's subcategory (weight 1) or category (weight COARSE):
+           visible in the text
+    look   a sticker of the mood's colour and shape (weight 1) or colour (weight COARSE):
+           visible only in the image
     noise  any sticker
 
-Given the motive, stickers are drawn by popularity, (rank + 10)^-0.7 over a random order: a long tail
-that neither text nor image explains. Favourites (THEMES subcategories, LOOKS pairs of colour and
-shape) are drawn by the square root of their number of stickers. A session keeps the previous mood
-with probability STAY, so that the last session can be predicted from earlier ones.
+Given the motive, stickers are drawn by popularity, (rank + 10)^-0.7 over a random order: a long
+tail that neither text nor image explains. Favourites (THEMES subcategories, LOOKS pairs of colour
+and shape) are drawn by the square root of their number of stickers. A session keeps the previous
+mood with probability STAY, so that the last session can be predicted from earlier ones.
 
 I items, U users, S sessions, P picks.
 """
@@ -41,7 +43,10 @@ def draw_purchases(
     users: int,
     seed: int,
 ) -> pa.Table:
-    """Return user, item, stars and timestamp (s), ordered by time, without duplicate pairs; groups are int [I]."""
+    """Return user, item, stars and timestamp (s), ordered by time, without duplicate pairs.
+
+    Groups are int [I].
+    """
     rng = np.random.default_rng(seed)
     popularity = (rng.permutation(len(category)) + 10.0) ** -0.7  # [I]
     look = look_number(colour, shape)
@@ -69,13 +74,14 @@ def draw_purchases(
     item = _draw_items(rng, chances, motive, group)
     stars = 1 + rng.choice(len(STARS), len(session), p=STARS)
 
+    time = begins[session] + SECONDS_PER_PICK * minute
     purchases: dict[str, np.ndarray] = {
         "user": buyer.astype(np.int32),
         "item": item.astype(np.int32),
         "stars": stars.astype(np.int8),
-        "timestamp": begins[session] + SECONDS_PER_PICK * minute,
+        "timestamp": time,
     }
-    chosen = _first_purchases(purchases["timestamp"], buyer, item)
+    chosen = _first_purchases(time, buyer, item)
     return pa.table({name: values[chosen] for name, values in purchases.items()})
 
 

@@ -35,7 +35,10 @@ ProgressBar = Callable[[list[str]], Iterable[str]]  # wraps names in a progress 
 def make_shop(
     users: int, items: int, seed: int, raw: Path, progress: ProgressBar
 ) -> dict[str, str]:
-    """Write images, metadata, reviews and the planted truth into `raw`; return role -> file name."""
+    """Write images, metadata, reviews and the planted truth into `raw`.
+
+    Return role -> file name.
+    """
     shop = choose_stickers(items)
     rng = np.random.default_rng((seed, 1))
     fate = rng.permutation(len(shop)) / len(shop)  # the lowest get no image, the next a broken one

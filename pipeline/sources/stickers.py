@@ -1,4 +1,4 @@
-"""Stickers of the embedded dataset: Unicode's names, OpenMoji's drawings, and how a drawing looks."""
+"""Stickers of the embedded dataset: Unicode's names, OpenMoji's drawings, and their looks."""
 
 import hashlib
 import io

@@ -1,4 +1,6 @@
-"""Datasets as one file of interactions and optionally one of items, in Parquet, CSV, TSV or JSON lines."""
+"""Datasets as one file of interactions and optionally one of items, in Parquet, CSV, TSV or JSON
+lines.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -39,10 +41,11 @@ class TabularSource(Downloaded):
     """A user's own files in Parquet, CSV, TSV or JSON lines, text optionally gzipped."""
 
     kind: Literal["tabular"]
-    # one interaction per row: user, item, and optionally rating, timestamp (seconds, milliseconds or a date) and split
-    # (train, valid, test, or 0, 1, 2), which is kept
+    # one interaction per row: user, item, and optionally rating, timestamp (seconds, milliseconds
+    # or a date) and split (train, valid, test, or 0, 1, 2), which is kept
     interactions: Mirrors
-    # one item per row: item, and any of title, brand, categories, description, image_urls; | separates values
+    # one item per row: item, and any of title, brand, categories, description, image_urls; |
+    # separates values
     items: Mirrors | None = None
     # our column name -> name in the files, where they differ
     columns: dict[InteractionColumn | ItemColumn, str] = {}
@@ -113,7 +116,10 @@ class Tabular(Reader):
     def repair(
         self, raw: Mapping[str, Path], folder: Path
     ) -> tuple[dict[str, Path], pa.Table] | None:
-        """Rewrite CSV interactions as Parquet; return the files and the rejects, or None for other formats."""
+        """Rewrite CSV interactions as Parquet.
+
+        Return the files and the rejects, or None for other formats.
+        """
         path = raw["interactions"]
         if path.suffix == ".parquet" or find_delimiter(path) is None:
             return None
@@ -192,7 +198,9 @@ def _check_columns(path: Path, names: Mapping[str, str], required: Collection[st
 
 
 def seconds_sql(text: str) -> str:
-    """Return SQL that reads seconds, milliseconds, or a date or time (UTC by default) as Unix seconds, or null."""
+    """Return SQL that reads seconds, milliseconds, or a date or time (UTC by default) as Unix
+    seconds, or null.
+    """
     whole = f"try_cast({text} AS BIGINT)"
     unix = f"CASE WHEN {whole} > {MILLISECONDS_FROM} THEN {whole} // 1000 ELSE {whole} END"
     return f"coalesce({unix}, epoch(try_cast({text} AS TIMESTAMPTZ))::BIGINT)"

@@ -88,7 +88,9 @@ def _tensor_array(path: Path, tensor: Any) -> np.ndarray:
 
 
 def open_named(path: Path, values: Mapping[str, Any]) -> VectorFile:
-    """Open named arrays: a matrix [items, width], also with its identifiers, or a vector per identifier."""
+    """Open named arrays: a matrix [items, width], also with its identifiers, or a vector per
+    identifier.
+    """
     arrays = {name: np.asarray(value) for name, value in values.items()}
     matrices = [name for name, array in arrays.items() if array.ndim == 2 and len(array) > 1]
     if len(arrays) == 1:

@@ -1,4 +1,7 @@
-"""Third-party feature files: registry of readers, and matching of rows with items. I items, N rows, F width."""
+"""Third-party feature files: registry of readers, and matching of rows with items.
+
+I items, N rows, F width.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,7 +57,10 @@ READERS: Registry[Callable[..., VectorFile]] = Registry(
 
 
 def check_vector(path: Path, row: int, value: object, width: int | None) -> np.ndarray:
-    """Return a vector of shape [F] or [1, F] as an array [F]; UserError for another shape, dtype or width."""
+    """Return a vector of shape [F] or [1, F] as an array [F].
+
+    Raises UserError for another shape, dtype or width.
+    """
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError, TypeError):  # such as ragged lists
@@ -72,7 +78,10 @@ def check_vector(path: Path, row: int, value: object, width: int | None) -> np.n
 
 
 def gather_rows(path: Path, rows: NumberedVectors, numbers: np.ndarray, width: int) -> np.ndarray:
-    """Return the vectors of the rows `numbers`, both ascending: float32 [n, F]; UserError for an invalid vector."""
+    """Return the vectors of the rows `numbers`, both ascending: float32 [n, F].
+
+    Raises UserError for an invalid vector.
+    """
     vectors = np.zeros((len(numbers), width), np.float32)
     row_numbers = numbers.tolist()
     filled = 0
@@ -133,7 +142,10 @@ class MatchedFile:
         return int((self.place < 0).sum())
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Return vectors of items start .. stop-1, float32 [n, F], zeros without a row; UserError if not finite."""
+        """Return vectors of items start .. stop-1, float32 [n, F], zeros without a row.
+
+        Raises UserError if not finite.
+        """
         places = self.place[start:stop]
         path = self.vectors.path
         matched = np.flatnonzero(places >= 0)
@@ -168,7 +180,9 @@ def match_file(
     key: str = "--order",
     column: str | None = None,
 ) -> MatchedFile:
-    """Open a feature file and match its rows by identifiers, the mapping file `order`, or position, in this order."""
+    """Open a feature file and match its rows by identifiers, the mapping file `order`, or position,
+    in this order.
+    """
     vectors = open_vectors(path, column)
     if vectors.ids is not None and (vectors.ids.num_columns or order is None):
         match = match_rows(path, vectors.ids, asins)
@@ -195,7 +209,8 @@ def _match_by_position(vectors: VectorFile, asins: Sequence[str], key: str) -> M
         fault = f"{vectors.count} rows, {len(asins)} items, and no identifiers; map them by {key}"
         raise UserError(f"{vectors.path}: {fault}")
 
-    how = f"rows assumed to be in order of item_id: it holds no identifiers; {key} gives another order"
+    assumed = "rows assumed to be in order of item_id: it holds no identifiers"
+    how = f"{assumed}; {key} gives another order"
     return MatchedFile(vectors, np.arange(len(asins)), how, False)
 
 

@@ -57,7 +57,7 @@ def list_members(folder: Path) -> list[Path]:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file holds no data by the convention of Hive and Spark, such as `_SUCCESS`."""
+    """Return whether a file holds no data by the convention of Hive, such as `_SUCCESS`."""
     return name.startswith(("_", "."))
 
 

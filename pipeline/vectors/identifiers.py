@@ -59,7 +59,10 @@ class RowMatch(NamedTuple):
 
 
 def match_rows(path: Path, table: pa.Table, asins: Sequence[str]) -> RowMatch:
-    """Find the row of each item by identifier columns; raise UserError if none fits or two disagree."""
+    """Find the row of each item by identifier columns.
+
+    Raises UserError if none fits or two disagree.
+    """
     columns = _identifier_columns(path, table)
     # values are the source's identifiers, or item numbers only if no column has any identifier
     by_identifier, by_number = _match_columns(path, columns, asins)
@@ -93,7 +96,10 @@ def _identifier_columns(path: Path, table: pa.Table) -> dict[str, pa.ChunkedArra
 def _match_columns(
     path: Path, columns: Mapping[str, pa.ChunkedArray], asins: Sequence[str]
 ) -> tuple[dict[str, RowMatch], dict[str, RowMatch]]:
-    """Match columns with the source's identifiers, and with item numbers; UserError for a repeated value."""
+    """Match columns with the source's identifiers, and with item numbers.
+
+    Raises UserError for a repeated value.
+    """
     identifiers = pa.array(asins, pa.string())
     numbers = pa.array(range(len(asins)), pa.int64())
     by_identifier: dict[str, RowMatch] = {}
@@ -158,7 +164,10 @@ def _match_values(
 def _resolve_integers(
     path: Path, by_identifier: dict[str, RowMatch], by_number: Mapping[str, RowMatch]
 ) -> None:
-    """Drop identifiers that are item numbers; UserError if no other column can tell which they are."""
+    """Drop identifiers that are item numbers.
+
+    Raises UserError if no other column can tell which they are.
+    """
     has_other_column = by_identifier.keys() - by_number.keys()
     for name in sorted(by_identifier.keys() & by_number.keys()):
         if by_identifier[name].agrees(by_number[name]):

@@ -16,7 +16,7 @@ from alignrec.pipeline.vectors.identifiers import ITEM_NUMBER_COLUMNS, plain_nam
 
 
 def read_order(path: Path, asins: Sequence[str]) -> list[str]:
-    """Return the identifier of each row of a feature file; UserError unless one pair of columns fits."""
+    """Return the identifier of each row; UserError unless one pair of columns fits."""
     columns = _read_columns(path)
     known_columns = {name: column for name, column in columns.items() if rank_identifier(name) >= 0}
     name, rows = _find_pair(path, known_columns, asins)
@@ -31,7 +31,9 @@ def read_order(path: Path, asins: Sequence[str]) -> list[str]:
 def _find_pair(
     path: Path, columns: Mapping[str, pa.ChunkedArray], asins: Sequence[str]
 ) -> tuple[str, np.ndarray]:
-    """Return the column of identifiers, and the numbers of that of rows, such as MMRec's asin and itemID."""
+    """Return the column of identifiers, and the numbers of that of rows, such as MMRec's asin and
+    itemID.
+    """
     items = pa.array(asins, pa.string())
     identifier_columns = []
     rows_of_columns: dict[str, np.ndarray] = {}
@@ -47,7 +49,8 @@ def _find_pair(
         pairs = [pair for pair in pairs if not _is_number(pair[0]) and _is_number(pair[1])]
 
     if len(pairs) != 1:
-        expected = "a column of this dataset's identifiers and one of rows 0, 1, 2, ... (such as asin, itemID)"
+        rows_column = "one of rows 0, 1, 2, ... (such as asin, itemID)"
+        expected = f"a column of this dataset's identifiers and {rows_column}"
         present = ", ".join(columns) or "none of the known names"
         raise UserError(f"{path}: expected {expected}; it has {present}")
     name, row_column = pairs[0]
@@ -59,7 +62,7 @@ def _is_number(column: str) -> bool:
 
 
 def read_numbering(path: Path, number: str, names: Sequence[str], count: int) -> list[str]:
-    """Return the identifiers of numbers 0 .. count-1, from the column `number` and one of `names`."""
+    """Return the identifiers of numbers 0 .. count-1, from columns `number` and one of `names`."""
     columns = _read_columns(path)
     name = next((name for name in names if name in columns), None)
     if number not in columns or name is None:

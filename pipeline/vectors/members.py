@@ -45,7 +45,9 @@ def open_folder(path: Path) -> VectorFile:
 
 
 def open_archive(path: Path) -> VectorFile:
-    """Open a .zip with a file per item (as Ducho's .npy or M3L's .json), or a .npz with an array per item."""
+    """Open a .zip with a file per item (as Ducho's .npy or M3L's .json), or a .npz with an array
+    per item.
+    """
     archive = archives.open_zip(path)
     by_name = {
         member.filename: member
@@ -88,7 +90,9 @@ def _unpack_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo
 
 
 def _unpack_array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """Return an array of a .npz, memory-mapped from an unlinked file, as it may be larger than memory."""
+    """Return an array of a .npz, memory-mapped from an unlinked file, as it may be larger than
+    memory.
+    """
     label = f"{path}, {member.filename}"
     with tempfile.TemporaryFile() as file:
         for block in archives.read_member(archive, member, label):

@@ -21,7 +21,10 @@ SPARE_IDENTIFIER_BYTES = 1 << 24  # that a column may have above the mean
 
 
 def open_parquet(path: Path, column: str | None = None) -> VectorFile:
-    """Open a file or a folder of files of one table; `column` picks one of several columns of vectors."""
+    """Open a file or a folder of files of one table.
+
+    `column` picks one of several columns of vectors.
+    """
     files = _list_files(path)
     schema = pq.read_schema(files[0])
     identifiers = [name for name in schema.names if rank_identifier(name) >= 0]
@@ -137,7 +140,9 @@ def _take_rows(
 def _iterate_blocks(
     files: Sequence[Path], column: str, numbers: np.ndarray, rows_per_batch: int
 ) -> Iterator[tuple[int, pa.Array]]:
-    """Yield the first row's number and the values of each batch, of the row groups that hold any of `numbers`."""
+    """Yield the first row's number and the values of each batch, of the row groups that hold any of
+    `numbers`.
+    """
     start = 0
     for path in files:
         with pq.ParquetFile(path) as file:

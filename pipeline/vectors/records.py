@@ -1,7 +1,7 @@
 """Reader of Amazon's 2014 image features (jmcauley.ucsd.edu/data/amazon, "visual features").
 
-Records are an ASIN and little-endian float32 numbers. They are read in blocks, as a category's file is far larger
-than memory.
+Records are an ASIN and little-endian float32 numbers. They are read in blocks, as a category's file
+is far larger than memory.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,10 @@ RECORDS_PER_BLOCK = 512  # 8 MiB
 
 
 def open_records(path: Path) -> VectorFile:
-    """Open a .b file; the first record of an ASIN wins. UserError if the last record is truncated."""
+    """Open a .b file; the first record of an ASIN wins.
+
+    UserError if the last record is truncated.
+    """
     names: list[str | None] = []
     distinct: set[bytes] = set()
     for _, record in _iterate_records(path):
