@@ -1,4 +1,4 @@
-"""Tables of the benchmark, of the study (mask modality, sweeps, long tail), and of the quality of semantic IDs."""
+"""Tables of the benchmark, of the study (masks, sweeps, long tail), and of semantic IDs."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,6 @@ from functools import reduce
 from operator import and_
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,6 +14,7 @@ from alignrec.pipeline.evaluation.evidence import (
     HEADLINE,
     MAIN,
     Comparison,
+    MaskedFigure,
     RunFigures,
     group_values,
     seeds_of,
@@ -30,6 +30,7 @@ from alignrec.pipeline.report.table import (
     FLOORED,
     RECALL,
     Difference,
+    Fields,
     Place,
     Table,
     Value,
@@ -42,32 +43,44 @@ from alignrec.pipeline.report.table import (
 
 CODES = ("collide", "neighbours")  # figures of semantic IDs
 SLICES = {
-    "popularity": "Targets by popularity of the item in train: tenths from the least (1) to the most popular (10), or "
-    "thirds where a tenth has few targets; cold items have no train interaction.",
+    "popularity": (
+        "Targets by popularity of the item in train: tenths from the least (1) to the most popular "
+        "(10), or thirds where a tenth has few targets; cold items have no train interaction."
+    ),
     "history": "Test users by the number of their train interactions.",
 }
 SPREADS = {"gini": ".3f", "novelty": ".2f"}  # figure of the recommendations -> number format
+TENTHS = 10  # of the items, by popularity
+Means = Mapping[tuple[str, str], float]  # label and metric of SLICES -> mean over seeds
 
 
 def results_table(comparison: Comparison) -> Table:
     order = [*CONTENT_USES, ""]
-    rows = sorted(
-        ((content_use(r.model, r.features), r) for r in comparison.rows),
-        key=lambda one: order.index(one[0]),
+    uses = [content_use(run.model, run.features) for run in comparison.rows]
+    runs = list(zip(uses, comparison.rows, strict=True))
+    runs.sort(key=lambda use_and_run: order.index(use_and_run[0]))
+
+    rows: list[list[Value]] = []
+    for use, run in runs:
+        figures = [run.cells.get(key, "") for key in HEADLINE]
+        rows.append([use, run.model, run.features, str(run.seeds), *figures])
+
+    note = (
+        f"{protocol_note(vars(comparison))} Test figures at the best valid epoch; "
+        f"mean ± standard deviation over seeds; {comparison.candidates} ranked, "
+        f"{comparison.masked} items masked. Content, as AlignRec's article sorts models: "
+        "features as an input (a), aggregated over graphs (b), with losses of both together (c); "
+        "AlignRec aligns in stages."
     )
+    texts = ["content", "model", "features", "seeds"]
+    measures = [measure_name(*key) for key in HEADLINE]
     return Table.of(
         "Recommenders on these features",
-        f"{protocol_note(vars(comparison))} Test figures at the best valid "
-        f"epoch; mean ± standard deviation over seeds; {comparison.candidates} ranked, "
-        f"{comparison.masked} items masked. Content, as AlignRec's article sorts models: features as an input "
-        "(a), aggregated over graphs (b), with losses of both together (c); AlignRec aligns in stages.",
-        ["content", "model", "features", "seeds", *(measure_name(*key) for key in HEADLINE)],
-        [
-            [way, r.model, r.features, str(r.seeds), *(r.cells.get(key, "") for key in HEADLINE)]
-            for way, r in rows
-        ],
+        note,
+        [*texts, *measures],
+        rows,
         texts=3,
-        best=range(4, 4 + len(HEADLINE)),
+        best=range(len(texts), len(texts) + len(measures)),
         unranked=LEAKED,
     )
 
@@ -82,233 +95,270 @@ class Ablated(NamedTuple):
 
 
 def ablated_rows(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated]:
-    wanted = rows_equal_to(
+    tests = _ablation_tests(comparison, paired)
+    tested_contents = {(test["model_a"], test["features_a"]) for test in tests}
+    changes = {}
+    for test in tests:
+        changes[test["model_b"], test["features_b"], test["ablation_b"]] = _reverse(test)
+
+    ablations = [run for run in comparison.rows if run.ablation]
+    full_models = [
+        run
+        for run in comparison.rows
+        if not run.ablation and (run.model, run.features) in tested_contents
+    ]
+    for run in full_models:
+        yield Ablated(f"full model ({run.features})", run, change=None, repeats=False)
+
+    for run in ablations:
+        name = run.ablation
+        if (run.model, run.features) not in tested_contents:
+            name += f" ({run.features})"
+        repeats = any(run.repeats(full_model) for full_model in full_models)
+        change = None if repeats else changes.get((run.model, run.features, run.ablation))
+        yield Ablated(name, run, change, repeats)
+
+
+def _ablation_tests(comparison: Comparison, paired: pa.Table | None) -> list[dict[str, Any]]:
+    if paired is None:
+        return []
+    of_full_models = rows_equal_to(
         {"fingerprint": comparison.fingerprint, "metric": MAIN[0], "ablation_a": ""}
     )
-    tests = (
-        [] if paired is None else paired.filter(wanted & (pc.field("ablation_b") != "")).to_pylist()
-    )
-    tested = {(t["model_b"], t["features_b"], t["ablation_b"]): Difference.of(t) for t in tests}
-    full = {(t["model_a"], t["features_a"]) for t in tests}
-    whole = [r for r in comparison.rows if not r.ablation and (r.model, r.features) in full]
-    for run in whole + [r for r in comparison.rows if r.ablation]:
-        content = "" if run.ablation and (run.model, run.features) in full else f" ({run.features})"
-        test = tested.get((run.model, run.features, run.ablation))
-        repeats = bool(run.ablation) and any(run.repeats(other) for other in whole)
-        # tests are of the full model minus the ablation; a change is the reverse
-        change = test and test._replace(
-            low=0 - test.high, middle=0 - test.middle, high=0 - test.low
-        )
-        yield Ablated(
-            f"{run.ablation or 'full model'}{content}", run, None if repeats else change, repeats
-        )
+    tests: list[dict[str, Any]] = paired.filter(
+        of_full_models & (pc.field("ablation_b") != "")
+    ).to_pylist()
+    return tests
+
+
+def _reverse(row: Fields) -> Difference:
+    """Return the change by an ablation, as tests are of the full model minus the ablation."""
+    test = Difference.of(row)
+    return test._replace(low=0 - test.high, middle=0 - test.middle, high=0 - test.low)
 
 
 def ablation_table(ablated: Sequence[Ablated]) -> Table:
     rows: list[list[Value]] = []
     for row in ablated:
-        figures = (format_figure(row.run.cells.get(key)) for key in (MAIN, ("ndcg", CUTOFF)))
-        change = ["none", "identical", ""] if row.repeats else [row.change]
-        rows.append([row.name, str(row.run.seeds), *figures, *change])
+        recall = format_figure(row.run.cells.get(MAIN))
+        ndcg = format_figure(row.run.cells.get(("ndcg", CUTOFF)))
+        change: list[Value] = ["none", "identical", ""] if row.repeats else [row.change]
+        rows.append([row.name, str(row.run.seeds), recall, ndcg, *change])
+
+    note = (
+        "Each row differs from the full model in what its name says; both on the same seeds. Test "
+        "figures, mean ± standard deviation over seeds; the change in Recall@20 and its 95 % "
+        f"interval are over users; p is Holm's. {FLOORED}"
+    )
     repeated = ", ".join(row.run.ablation for row in ablated if row.repeats)
-    nothing = (
-        f" Identical to the full model in every figure of every seed: {repeated}. What they change has nothing "
-        "to act on under these settings."
-    )
-    return Table.of(
-        "Without one part, or with one modality",
-        "Each row differs from the full model in what its name says; both on the same seeds. Test figures, mean ± "
-        "standard deviation over seeds; the change in Recall@20 and its 95 % interval are over users; p is Holm's. "
-        f"{FLOORED}{nothing if repeated else ''}",
-        ["ablation", "seeds", "Recall@20", "NDCG@20", *CHANGE],
-        rows,
-    )
+    if repeated:
+        note += (
+            f" Identical to the full model in every figure of every seed: {repeated}. What they "
+            "change has nothing to act on under these settings."
+        )
+    head = ["ablation", "seeds", "Recall@20", "NDCG@20", *CHANGE]
+    return Table.of("Without one part, or with one modality", note, head, rows)
 
 
 def tuning_table(tuning: pa.Table) -> Table:
-    contenders = group_values(((row["model"], row["features"]), row) for row in tuning.to_pylist())
+    trials = group_values(((row["model"], row["features"]), row) for row in tuning.to_pylist())
     rows = []
-    for contender, tried in contenders.items():
-        chosen = next(row for row in tried if row["chosen"])
-        setting = ", ".join(
-            f"{key} {value:g}" for key, value in json.loads(chosen["setting"]).items()
-        )
-        given, best = (
-            "" if row["valid"] is None else f"{row['valid']:.4f}" for row in (tried[0], chosen)
-        )
-        failed = sum(row["state"] == "failed" for row in tried)
-        kept = "" if chosen["trial"] else " (as given)"
+    for (model, features), tried in trials.items():
+        chosen = next(trial for trial in tried if trial["chosen"])
+        failed = sum(trial["state"] == "failed" for trial in tried)
         rows.append(
-            [run_name(*contender), f"{setting}{kept}", str(len(tried)), str(failed), given, best]
+            [
+                run_name(model, features),
+                _describe_setting(chosen),
+                str(len(tried)),
+                str(failed),
+                _format_valid(tried[0]),
+                _format_valid(chosen),
+            ]
         )
-    return Table(
-        "Settings tried and chosen",
-        "A model tries the same settings on every feature set, one training each; the first is the setting as given. "
-        f"The best valid Recall@{CUTOFF} is chosen before test is opened.",
-        ["run", "chosen setting", "tried", "failed", "valid, as given", "valid, chosen"],
-        rows,
-        texts=2,
+
+    note = (
+        "A model tries the same settings on every feature set, one training each; the first is "
+        f"the setting as given. The best valid Recall@{CUTOFF} is chosen before test is opened."
     )
+    head = ["run", "chosen setting", "tried", "failed", "valid, as given", "valid, chosen"]
+    return Table("Settings tried and chosen", note, head, rows, texts=2)
 
 
-def rows_equal_to(wanted: Mapping[str, Any]) -> pc.Expression:
-    return reduce(and_, (pc.field(column) == value for column, value in wanted.items()))
+def _describe_setting(trial: Fields) -> str:
+    values = json.loads(trial["setting"])
+    setting = ", ".join(f"{key} {value:g}" for key, value in values.items())
+    return setting if trial["trial"] else f"{setting} (as given)"
+
+
+def _format_valid(trial: Fields) -> str:
+    return "" if trial["valid"] is None else f"{trial['valid']:.4f}"
+
+
+def rows_equal_to(values: Fields) -> pc.Expression:
+    return reduce(and_, (pc.field(column) == value for column, value in values.items()))
 
 
 def mask_tables(study: Mapping[str, pa.Table]) -> list[Table]:
-    return [
-        Table(
-            "Mask modality",
-            f"{protocol_note(rows[0]._asdict())} AlignRec retrained with the image, or the text, of a "
-            "share of the items masked. Mean ± standard deviation over seeds; the change is taken seed by seed.",
-            ["feature set", "items", f"test {RECALL}", "change"],
-            [
-                [
-                    row.features,
-                    row.items,
-                    format_figure(row.recall),
-                    format_figure(row.change, "+.1%"),
-                ]
-                for row in rows
-            ],
-            texts=2,
-        )
-        for rows in (summarise_mask(study["mask"]).values() if "mask" in study else ())
-    ]
+    if "mask" not in study:
+        return []
+    return [_mask_table(figures) for figures in summarise_mask(study["mask"]).values()]
 
 
-def sweep_points(curves: Sequence[Mapping[str, Any]]) -> list[Table]:
-    recall, best = f"recall@{CUTOFF}", dict[str, int]()
-    for i, row in enumerate(curves):
-        if row["sweep"] not in best or row[recall] > curves[best[row["sweep"]]][recall]:
-            best[row["sweep"]] = i
-    points = [
-        [
-            row["sweep"],
-            row["key"],
-            f"{row['value']:.4g}",
-            str(row["seeds"]),
-            with_error(row[recall], row["sd"]),
-        ]
-        for row in curves
-    ]
-    head = ["sweep", "key", "value", "seeds", f"valid {RECALL}"]
-    marked = dict.fromkeys(((i, 4) for i in best.values()), BEST)
-    heading = "One setting at a time"
-    return (
-        [Table(heading, "The best of each sweep is marked.", head, points, texts=2, marks=marked)]
-        if points
-        else []
+def _mask_table(figures: Sequence[MaskedFigure]) -> Table:
+    rows = []
+    for figure in figures:
+        change = format_figure(figure.change, "+.1%")
+        rows.append([figure.features, figure.items, format_figure(figure.recall), change])
+
+    note = (
+        f"{protocol_note(figures[0]._asdict())} AlignRec retrained with the image, or the text, of "
+        "a share of the items masked. Mean ± standard deviation over seeds; the change is taken "
+        "seed by seed."
     )
+    head = ["feature set", "items", f"test {RECALL}", "change"]
+    return Table("Mask modality", note, head, rows, texts=2)
 
 
-def heatmap_tables(cells: Sequence[Mapping[str, Any]]) -> list[Table]:
-    tables = []
-    for name, own in group_values((row["map"], row) for row in cells).items():
-        valid = {(row["x"], row["y"]): row["valid"] for row in own}
-        xs, ys = (sorted({key[axis] for key in valid}, key=float) for axis in (0, 1))
-        rows = [[y, *(f"{valid[x, y]:.3f}" if (x, y) in valid else "" for x in xs)] for y in ys]
-        first, second = own[0]["settings"].split(", ")
-        heading = f"{name.partition(':')[0]}: {first} (across) and {second} (down)"
-        tables.append(Table(heading, "", ["", *xs], rows))
-    return tables
+def sweep_points(curves: Sequence[Fields]) -> list[Table]:
+    if not curves:
+        return []
+    recall = f"recall@{CUTOFF}"
+    rows = []
+    best: dict[str, int] = {}  # sweep -> row of its highest recall
+    for number, point in enumerate(curves):
+        sweep = point["sweep"]
+        if sweep not in best or point[recall] > curves[best[sweep]][recall]:
+            best[sweep] = number
+        measured = with_error(point[recall], point["sd"])
+        value = f"{point['value']:.4g}"
+        rows.append([sweep, point["key"], value, str(point["seeds"]), measured])
+
+    head = ["sweep", "key", "value", "seeds", f"valid {RECALL}"]
+    marks = {(number, len(head) - 1): BEST for number in best.values()}
+    note = "The best of each sweep is marked."
+    return [Table("One setting at a time", note, head, rows, texts=2, marks=marks)]
+
+
+def heatmap_tables(cells: Sequence[Fields]) -> list[Table]:
+    by_map = group_values((cell["map"], cell) for cell in cells)
+    return [_heatmap_table(name, cells_of_map) for name, cells_of_map in by_map.items()]
+
+
+def _heatmap_table(name: str, cells: Sequence[Fields]) -> Table:
+    valid = {(cell["x"], cell["y"]): f"{cell['valid']:.3f}" for cell in cells}
+    xs = sorted({x for x, _ in valid}, key=float)
+    ys = sorted({y for _, y in valid}, key=float)
+    rows = [[y, *(valid.get((x, y), "") for x in xs)] for y in ys]
+
+    across, down = cells[0]["settings"].split(", ")
+    sweep = name.partition(":")[0]
+    return Table(f"{sweep}: {across} (across) and {down} (down)", "", ["", *xs], rows)
 
 
 def semantic_id_tables(quality: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Table]:
     """Return a table of collisions and neighbours of semantic IDs; empty without any."""
+    rows = []
+    for name, methods in quality.items():
+        for method, figures in methods.items():
+            label = f"{name}, random codes" if method == "random" else name
+            rows.append([label, *(f"{figures[key]:.1%}" for key in CODES)])
+    if not rows:
+        return []
+
     note = (
-        "Collide: share of items whose codes all equal another item's; a suffix separates them. Neighbours: how often "
-        "an item and a nearest neighbour share the first code. Useful codes must beat random ones in the latter."
+        "Collide: share of items whose codes all equal another item's; a suffix separates them. "
+        "Neighbours: how often an item and a nearest neighbour share the first code. Useful codes "
+        "must beat random ones in the latter."
     )
-    rows = [
-        [
-            f"{name}, random codes" if method == "random" else name,
-            *(f"{figures[key]:.1%}" for key in CODES),
-        ]
-        for name, methods in quality.items()
-        for method, figures in methods.items()
-    ]
-    return [Table("Semantic IDs", note, ["codes", *CODES], rows, texts=1)] if rows else []
+    return [Table("Semantic IDs", note, ["codes", *CODES], rows)]
 
 
 def catalogue_table(slices: pa.Table, judged: Comparison) -> Table:
-    """Return what each run recommends (table SLICES), except controls; no rows if it was not measured."""
+    """Return what each run recommends (table SLICES), except controls; no rows if not measured."""
     k = headline_cutoff(pc.unique(slices["k"]).to_pylist() or [CUTOFF])
-    kept = slices.filter(
-        rows_equal_to({"fingerprint": judged.fingerprint, "ablation": "", "k": k})
-    ).to_pylist()
-    by_run = group_values(
-        ((row["model"], row["features"]), row) for row in kept if row["value"] is not None
-    )
+    means = _means_of_runs(slices, judged.fingerprint, k)
     rows = []
-    for run in ((r.model, r.features) for r in judged.rows if r.features not in CONTROLS):
-        seeds = group_values(
-            ((row["label"], row["metric"]), row["value"]) for row in by_run.get(run, [])
-        )
-        of = {key: float(np.mean(values)) for key, values in seeds.items()}
-        if coverage := of.get(("all", "coverage")):
-            exposed = [of.get((str(part), "exposure"), 0.0) for part in range(11)]
-            spread = [
-                f"{of[key]:{form}}" if (key := ("all", name)) in of else ""
-                for name, form in SPREADS.items()
-            ]
-            rows.append(
-                [
-                    run_name(*run),
-                    f"{coverage:.1%}",
-                    *spread,
-                    f"{exposed[10]:.1%}",
-                    f"{sum(exposed[1:6]):.1%}",
-                ]
-            )
+    for run in judged.rows:
+        run_means = means.get((run.model, run.features), {})
+        if ("all", "coverage") in run_means and run.features not in CONTROLS:
+            rows.append([run_name(run.model, run.features), *_catalogue_cells(run_means)])
+
     note = (
-        f"Of the top {k} of all test users, means over seeds. Coverage: share of the catalogue that is recommended. "
-        "Gini: of how often each item is recommended, 0 if all alike. "
-        "Novelty: mean of -log2(share of users who have the item). Exposure: share of places of the tenth of items "
-        "with the most train interactions, and of the half with the fewest."
+        f"Of the top {k} of all test users, means over seeds. Coverage: share of the catalogue "
+        "that is recommended. Gini: of how often each item is recommended, 0 if all alike. "
+        "Novelty: mean of -log2(share of users who have the item). Exposure: share of places of "
+        "the tenth of items with the most train interactions, and of the half with the fewest."
     )
-    head = [
-        "run",
-        "coverage",
-        "Gini",
-        "novelty, bits",
-        "exposure: top tenth",
-        "exposure: lower half",
-    ]
+    head = ["run", "coverage", "Gini", "novelty, bits"]
+    head += ["exposure: top tenth", "exposure: lower half"]
     return Table("What is recommended", note, head, rows)
 
 
+def _means_of_runs(slices: pa.Table, fingerprint: str, k: int) -> dict[tuple[str, str], Means]:
+    headline = rows_equal_to({"fingerprint": fingerprint, "ablation": "", "k": k})
+    measured = slices.filter(headline & pc.field("value").is_valid())
+    groups = measured.group_by(["model", "features", "label", "metric"], use_threads=False)
+
+    means: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
+    for row in groups.aggregate([("value", "mean")]).to_pylist():
+        run_means = means.setdefault((row["model"], row["features"]), {})
+        run_means[row["label"], row["metric"]] = row["value_mean"]
+    return dict(means)
+
+
+def _catalogue_cells(means: Means) -> list[str]:
+    spreads = []
+    for metric, number_format in SPREADS.items():
+        spread = means.get(("all", metric))
+        spreads.append("" if spread is None else f"{spread:{number_format}}")
+
+    exposure = [means.get((str(tenth), "exposure"), 0.0) for tenth in range(1, TENTHS + 1)]
+    lower_half = sum(exposure[: TENTHS // 2])
+    coverage = means["all", "coverage"]
+    return [f"{coverage:.1%}", *spreads, f"{exposure[-1]:.1%}", f"{lower_half:.1%}"]
+
+
 def lead_tables(study: Mapping[str, pa.Table]) -> list[Table]:
-    """Return AlignRec's lead on the released features over other runs, except controls, by group."""
-    tail = study["tail"].to_pylist() if "tail" in study else []
-    rows = [
-        row for row in tail if row["difference"] is not None and row["features"] not in CONTROLS
-    ]
-    several = len({row["protocol"] for row in rows}) > 1
+    """Return AlignRec's lead on the released features over runs without controls, by group."""
+    if "tail" not in study:
+        return []
+    differences = pc.field("difference").is_valid()
+    uncontrolled = ~pc.field("features").isin([*CONTROLS])
+    leads = study["tail"].filter(differences & uncontrolled).to_pylist()
+
+    protocols = {row["protocol"] for row in leads}
+    by_slice = group_values(((row["fingerprint"], row["slice"]), row) for row in leads)
     tables = []
-    for (_, which), own in group_values(
-        ((row["fingerprint"], row["slice"]), row) for row in rows
-    ).items():
-        labels = {row["label"]: f"{row['n']:,}" for row in own}
-        cells, marks = [["n", *labels.values()]], dict[Place, str]()
-        by_run = group_values((run_name(row["model"], row["features"]), row) for row in own)
-        for r, (run, led) in enumerate(by_run.items(), start=1):
-            tests = {row["label"]: Difference.of(row) for row in led}
-            marks |= {
-                (r, c): tests[at].mark
-                for c, at in enumerate(labels, start=1)
-                if at in tests and tests[at].sure
-            }
-            leads = {
-                at: f"{test.middle:+.4f} ({test.low:+.4f} .. {test.high:+.4f})"
-                for at, test in tests.items()
-            }
-            cells.append([run, *(leads.get(label, "") for label in labels)])
-        note = (
-            f"{protocol_note(own[0])} {SLICES[which]} What AlignRec on the released features has more, "
-            f"Recall@{own[0]['k']} on test, mean over {seeds_of(row['seeds'] for row in own)}; 95 % intervals of the "
-            f"bootstrap; marked where p is below {LEVEL} after Holm's correction for all of these tests."
-        )
-        table = Table(f"AlignRec's lead by {which}", note, ["run", *labels], cells, marks=marks)
-        tables.append(table.under(own[0]["protocol"] if several else ""))
+    for rows in by_slice.values():
+        label = rows[0]["protocol"] if len(protocols) > 1 else ""
+        tables.append(_lead_table(rows).under(label))
     return tables
+
+
+def _lead_table(leads: Sequence[Fields]) -> Table:
+    """Return the table of one protocol and slice."""
+    targets = {row["label"]: f"{row['n']:,}" for row in leads}
+    columns = {label: column for column, label in enumerate(targets, start=1)}
+    by_run = group_values((run_name(row["model"], row["features"]), row) for row in leads)
+
+    cells = [["n", *targets.values()]]
+    marks: dict[Place, str] = {}
+    for run, rows in by_run.items():
+        run_cells = [run, *[""] * len(columns)]
+        for row in rows:
+            test, column = Difference.of(row), columns[row["label"]]
+            run_cells[column] = f"{test.middle:+.4f} ({test.low:+.4f} .. {test.high:+.4f})"
+            if test.sure:
+                marks[len(cells), column] = test.mark
+        cells.append(run_cells)
+
+    first = leads[0]
+    note = (
+        f"{protocol_note(first)} {SLICES[first['slice']]} What AlignRec on the released features "
+        f"has more, Recall@{first['k']} on test, mean over "
+        f"{seeds_of(row['seeds'] for row in leads)}; 95 % intervals of the bootstrap; marked where "
+        f"p is below {LEVEL} after Holm's correction for all of these tests."
+    )
+    heading = f"AlignRec's lead by {first['slice']}"
+    return Table(heading, note, ["run", *targets], cells, marks=marks)

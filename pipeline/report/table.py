@@ -21,6 +21,7 @@ BEST, BETTER, SAME, WORSE = "best", "better", "level", "worse"  # marks of cells
 CHANGE = ("change", "95 % interval", "p")  # columns of a paired test
 FLOORED = f"≤ marks a p that could not be smaller with {RESAMPLES:,} resamples."
 Place = tuple[int, int]  # row, column
+Fields = Mapping[str, Any]  # of a row of a table, or of a JSON object
 
 
 def format_figure(cell: Figure | None, form: str = ".4f") -> str:
