@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from alignrec.interactions import Splitting, number
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
+from alignrec.pipeline.probe.controls import judge_with_controls
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.registry import PROBES, Data
-from alignrec.pipeline.report.judge import probe_sets
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.vectors import align_sets, require_positive
 
@@ -138,7 +138,7 @@ def probe(
     sets, names = align_sets(vectors, ids)
     require_positive(ks=ks)
     data = number(interactions, names, Splitting(protocol, user_core, item_core, seed))
-    result = probe_sets(
+    result = judge_with_controls(
         sets, Data(data.table, len(names)), ks, seed_for("probe", seed), Probe().width
     )
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}

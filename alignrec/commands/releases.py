@@ -7,7 +7,7 @@ import typer
 
 from alignrec import schemas
 from alignrec.commands import arguments as args
-from alignrec.commands.params import Params, check, read
+from alignrec.commands.params import Params, read
 from alignrec.commands.terminal import explain_interrupt, say, show
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
@@ -92,10 +92,6 @@ def compare(
     ],
     params: args.ParamsFile = args.PARAMS,
     root: args.Root = args.ROOT,
-    train: Annotated[
-        bool, typer.Option("--train", help="also train AlignRec and two baselines on each")
-    ] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="trainings of each model")] = 5,
     order: args.Order = None,
     to: Annotated[
         Path | None, typer.Option("--to", help="folder for compare.json and index.html")
@@ -106,14 +102,12 @@ def compare(
     from alignrec.pipeline.report import terminal, verdict
 
     settings = args.settings_of(dataset, params)
-    if train:
-        check(settings, params)
     with args.open_layout(dataset, root, "interactions") as layout:
         folder = to or Layout(root, layout.dataset).folder("compare")
         if not args.is_release(dataset):
             read_by = ("interactions", "items", *FEATURE_STAGES)
             refuse_altered(layout, (STAGES[stage] for stage in read_by), "compare")
-        found = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
+        found = command.compare(layout, settings, sets, folder, order)
     for name, source in found["sources"].items():
         say(f"{name}: {source}")
     for table in [

@@ -27,11 +27,6 @@ from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.seeds import seed_for
 
-COMPARED = (
-    "alignrec",
-    "bm3",
-    "vbpr",
-)  # AlignRec, its predecessor in production, the oldest content model
 BOUNDED = (RELEASED, "l3ae")  # models that are also trained on upper bounds
 DIGITS = 3  # significant digits of drawn values, so that tables show them in full
 Setting = dict[str, int | float]
@@ -207,7 +202,7 @@ def halton_points(ranges: Mapping[str, Range], n: int, seed: int) -> list[Settin
 
 
 class Compared(NamedTuple):
-    """One training run of `alignrec compare --train`."""
+    """One training run of an experiment that compares feature sets."""
 
     model: str
     features: str

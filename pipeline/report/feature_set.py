@@ -13,7 +13,8 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.vectors.base import match_file
 
-FEWEST = 3  # items needed for a comparison
+MIN_ITEMS = 3  # of a comparison
+MAX_NAME_CHARACTERS = 40  # of a set named after a file
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class FeatureSet:
     vectors: np.ndarray  # float32 [I, F], finite
     identified: bool = True  # whether its rows have identifiers
     folder: str = ""  # parent folder of a file that the set is named after
-    there: np.ndarray | None = None  # bool [I], items with a row; None: all
+    has_row: np.ndarray | None = None  # bool [I], items with a row; None: all
 
 
 def read_set(
@@ -64,27 +65,32 @@ def read_encoded(layout: Layout, name: str) -> FeatureSet:
 
 
 def common_items(sets: Sequence[FeatureSet]) -> np.ndarray:
-    """Return the items that have a row in all sets, int [C]; raises UserError if fewer than FEWEST."""
-    there = np.logical_and.reduce(
-        [np.ones(len(g.vectors), bool) if g.there is None else g.there for g in sets]
-    )
-    if there.sum() < min(FEWEST, len(there)):
-        raise UserError(
-            f"{', '.join(g.name for g in sets)}: {there.sum()} items have a row in all; give larger files"
-        )
-    return np.flatnonzero(there)
+    """Return the items that have a row in all sets, int [C]; UserError if fewer than MIN_ITEMS."""
+    n_items = len(sets[0].vectors)
+    is_common = np.ones(n_items, bool)
+    for features in sets:
+        if features.has_row is not None:
+            is_common &= features.has_row
+
+    if is_common.sum() < min(MIN_ITEMS, n_items):
+        names = ", ".join(features.name for features in sets)
+        raise UserError(f"{names}: {is_common.sum()} items have a row in all; give larger files")
+    return np.flatnonzero(is_common)
 
 
 def with_distinct_names(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
-    times, found = Counter(g.name for g in sets), dict[str, FeatureSet]()
-    for g in sets:  # files with equal names are prefixed with their folder, then numbered
-        first = (
-            short_name(Path(f"{g.folder}-{g.name}")) if g.folder and times[g.name] > 1 else g.name
-        )
-        numbered = (first, *(f"{first}-{n}" for n in range(2, len(sets) + 1)))
-        name = next(name for name in numbered if name not in found)
-        found[name] = replace(g, name=name)
-    return [*found.values()]
+    """Prefix files of equal names with their folder, then number them."""
+    uses = Counter(features.name for features in sets)
+    distinct: dict[str, FeatureSet] = {}
+    for features in sets:
+        name = features.name
+        if features.folder and uses[name] > 1:
+            name = short_name(Path(f"{features.folder}-{name}"))
+
+        numbered = (f"{name}-{number}" for number in range(2, len(sets) + 1))
+        free = next(free for free in (name, *numbered) if free not in distinct)
+        distinct[free] = replace(features, name=free)
+    return list(distinct.values())
 
 
 def split_name(spec: str) -> tuple[str, str]:
@@ -92,7 +98,8 @@ def split_name(spec: str) -> tuple[str, str]:
     name, equals, path = spec.partition("=")
     if not equals or Path(spec).exists():
         return "", spec
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # the name is used as a file name
+    # the name is used as a file name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise UserError(
             f"'{spec}': no such file, and '{name}' is not a name (letters, digits, - and _)"
         )
@@ -100,4 +107,5 @@ def split_name(spec: str) -> tuple[str, str]:
 
 
 def short_name(path: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-")[:40] or "features"
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-")
+    return name[:MAX_NAME_CHARACTERS] or "features"

@@ -305,10 +305,6 @@ def probed(probe: str, measure: str, verdict: str) -> dict[str, Any]:
     return {"probe": probe, "measure": measure, "a": "ours", "b": "theirs", "verdict": verdict}
 
 
-def trained(model: str, difference: float, p: float) -> dict[str, Any]:
-    return {"measure": f"{model} recall@20", "a": "ours", "b": "theirs", "difference": difference, "p_holm": p}
-
-
 PROBED = [
     probed("zero_shot", "hit@10", "better"), probed("zero_shot", "hit@20", "better"),
     probed("item_cf", "hit@10", "better"), probed("item_cf", "hit@20", "undecided"),
@@ -328,25 +324,16 @@ def pair(found: dict[str, Any]) -> dict[str, str]:
     return dict(zip(table.head[2:], table.rows[0][2:], strict=True))
 
 
-@pytest.mark.parametrize(("also", "outcome"), [(0.001, "better"), (0.2, "level")], ids=["both", "one"])
-def test_compared_sets_are_judged_by_probe_and_by_model_under_every_protocol(also: float, outcome: str) -> None:
-    training = {
-        "seeds": 5,
-        "paired": [trained("alignrec", 0.1, 0.001), trained("bm3", -0.1, 0.01), trained("vbpr", -0.1, 0.05)],
-        "also": [{"paired": [trained("alignrec", 0.1, also)]}],
-    }
-    found = compared(training=training)
-    assert pair(found) == {
-        "zero-shot": "better", "Item-CF": "level", "content neighbours": "worse", "under alignrec": outcome,
-        "under bm3": "worse", "under vbpr": "level",
-    }  # fmt: skip
-    assert "Models were trained over 5 seeds." in verdict.pair_verdicts(found)[0].note
-    assert verdict.headline_sentence(found).endswith("of 6 comparisons with 1 other feature set.")
+def test_compared_sets_are_judged_by_probe() -> None:
+    found = compared()
+    assert pair(found) == {"zero-shot": "better", "Item-CF": "level", "content neighbours": "worse"}
+    assert verdict.headline_sentence(found).endswith("of 3 comparisons with 1 other feature set.")
 
 
-def test_there_is_no_verdict_without_a_second_set_and_on_rows_that_look_out_of_order() -> None:
+def test_there_is_no_verdict_without_a_second_set_and_rows_out_of_order_are_remarked() -> None:
     alone = {"pairs": [], "verdicts": [], "sets": {"ours": {}}}
     assert (verdict.pair_verdicts(alone), verdict.headline_sentence(alone)) == ([], "")
-    doubted = compared(order=[{"features": "theirs"}])
-    assert (pair(doubted), verdict.headline_sentence(doubted)) == ({}, "")
-    assert "No verdict on theirs" in verdict.pair_verdicts(doubted)[0].note
+    doubt = {"features": "theirs", "neighbours": 10, "overlap": 0.034, "chance": 0.0334}
+    (remark,) = verdict.list_remarks(compared(order=[doubt], processed={}))
+    assert remark.startswith("theirs: the order of its rows looks wrong")
+    assert "3.4% of 10 neighbours with any other set, which is chance (3.3%)" in remark
