@@ -1,13 +1,10 @@
 """Render results as tables for a terminal."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import Any
 
 import pyarrow as pa
 from rich import box
-from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -15,86 +12,96 @@ from rich.text import Text
 from alignrec.pipeline.evaluation import evidence
 from alignrec.pipeline.io.errors import printable
 from alignrec.pipeline.report import table
+from alignrec.pipeline.report.table import Fields
 
-BRIEF = (("recall", 10), evidence.MAIN, evidence.HEADLINE[-1])  # figures shown in narrow tables
-LONGEST = 24  # maximum characters of a cell that is never folded
+# figures shown in narrow tables
+BRIEF = (("recall", 10), evidence.MAIN, evidence.HEADLINE[-1])
+# figure of a stage's record -> heading and number format; own memory excludes mapped files, whose
+# pages the system may drop
+COSTS = {
+    "seconds": ("seconds", ",.1f"),
+    "peak_memory_mib": ("peak MiB", ","),
+    "own_memory_mib": ("own MiB", ","),
+}
 
 
 @dataclass(frozen=True)
 class TerminalTable:
-    """A table for a terminal: columns that do not fit continue below, and control characters are escaped."""
+    """A table for a terminal: cells are folded where it is narrow, control characters escaped."""
 
     table: table.Table
-    unbroken: Collection[int] = ()  # text columns that are never folded
+    unbroken: Collection[int] = ()  # columns that are never folded
     caption: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if not self.table.head:
             return
-        columns = zip_longest(self.table.head, *self.table.rows, fillvalue="")
-        widths = [max(cell_len(printable(cell)) for cell in column) for column in columns]
-        least = [
-            width if i in self.unbroken else min(width, LONGEST) for i, width in enumerate(widths)
-        ]
-        for number, band in enumerate(split_columns(least, self.table.texts, options.max_width)):
-            title = self.table.heading if number == 0 else ""
-            printed = Table(
-                title=title or None,
-                title_justify="left",
-                box=box.SIMPLE,
-                show_edge=False,
-                padding=0,
+        printed = Table(
+            title=self.table.heading or None,
+            title_justify="left",
+            box=box.SIMPLE,
+            show_edge=False,
+            padding=0,
+        )
+        for column, name in enumerate(self.table.head):
+            printed.add_column(
+                Text(printable(name)),
+                justify="left" if column < self.table.texts else "right",
+                overflow="fold",
+                no_wrap=column in self.unbroken,
             )
-            for i in band:
-                figures = i >= self.table.texts
-                printed.add_column(
-                    Text(printable(self.table.head[i])), justify="right" if figures else "left", overflow="fold",
-                    no_wrap=i in self.unbroken or (figures and widths[i] <= LONGEST),
-                )  # fmt: skip
-            for row in self.table.rows:
-                printed.add_row(*(Text(printable(row[i])) for i in band if i < len(row)))
-            yield printed
+        for row in self.table.rows:
+            printed.add_row(*(Text(printable(cell)) for cell in row))
+        yield printed
+
         if self.caption:
             yield Text(printable(self.caption), style="dim italic")
 
 
-def split_columns(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
-    """Split columns into bands of at most `room` characters, each of which begins with the first `texts`."""
-    words, band = list(range(texts)), list[int]()
-    for column in range(texts, len(widths)):
-        if band and sum(1 + widths[i] for i in (*words, *band, column)) > room + 1:
-            yield [*words, *band]
-            band = []
-        band.append(column)
-    yield [*words, *band]
-
-
 def result_tables(results: pa.Table, dataset: str) -> Iterator[TerminalTable]:
-    head = ["run", "features", "seeds", *(table.measure_name(*key) for key in BRIEF)]
-    found = [(False, one) for one in evidence.list_comparisons(results)]
-    for ablated, one in [*found, *((True, one) for one in evidence.list_ablations(results))]:
-        rows = []
-        for row in one.rows:
-            figures = (table.format_figure(row.cells.get(key)) for key in BRIEF)
-            rows.append([row.ablation or row.model, row.features, str(row.seeds), *figures])
-        protocol = f"protocol {one.protocol} ({one.fingerprint})"
-        title = f"ablations, {protocol}" if ablated else f"{protocol}: test, selected by valid"
-        yield TerminalTable(table.Table(f"{dataset}, {title}", "", head, rows, texts=2))
+    for comparison in evidence.list_comparisons(results):
+        heading = f"protocol {comparison.protocol} ({comparison.fingerprint})"
+        yield _result_table(comparison, f"{dataset}, {heading}: test, selected by valid")
+
+    for comparison in evidence.list_ablations(results):
+        heading = f"protocol {comparison.protocol} ({comparison.fingerprint})"
+        yield _result_table(comparison, f"{dataset}, ablations, {heading}")
 
 
-def stage_table(dataset: str, records: Iterable[Mapping[str, Any]]) -> TerminalTable:
+def _result_table(comparison: evidence.Comparison, heading: str) -> TerminalTable:
+    rows = []
+    for run in comparison.rows:
+        figures = [table.format_figure(run.cells.get(key)) for key in BRIEF]
+        rows.append([run.ablation or run.model, run.features, str(run.seeds), *figures])
+
+    measures = [table.measure_name(*key) for key in BRIEF]
+    head = ["run", "features", "seeds", *measures]
+    return TerminalTable(table.Table(heading, "", head, rows, texts=2))
+
+
+def stage_table(dataset: str, records: Iterable[Fields]) -> TerminalTable:
     """Return rows, seconds and memory of each stage, or dashes for outputs that DVC fetched."""
-    # own memory excludes mapped files, whose pages the system may drop
-    records, costs = [*records], {"seconds": ",.1f", "peak_memory_mib": ",", "own_memory_mib": ","}
-    rows = [
-        [
-            *(row["stage"], f"{row['rows_in']:,}", f"{row['rows_out']:,}"),
-            *("-" if row.get(key) is None else f"{row[key]:{form}}" for key, form in costs.items()),
-        ]
-        for row in records
+    records = list(records)
+    rows = []
+    for record in records:
+        counts = [f"{record['rows_in']:,}", f"{record['rows_out']:,}"]
+        costs = [_format_cost(record, key) for key in COSTS]
+        rows.append([record["stage"], *counts, *costs])
+
+    seconds = sum(_list_costs(records, "seconds"))
+    peaks = [
+        max(_list_costs(records, key), default=0) for key in ("peak_memory_mib", "own_memory_mib")
     ]
-    spent = {key: [row[key] for row in records if row.get(key) is not None] for key in costs}
-    most = [f"{max(spent[key], default=0):,}" for key in list(costs)[1:]]
-    rows.append(["all", "", "", f"{sum(spent['seconds']):,.1f}", *most])
-    head = ["stage", "rows in", "rows out", "seconds", "peak MiB", "own MiB"]
+    rows.append(["all", "", "", f"{seconds:,.1f}", *(f"{peak:,}" for peak in peaks)])
+
+    head = ["stage", "rows in", "rows out", *(heading for heading, _ in COSTS.values())]
     return TerminalTable(table.Table(f"{dataset}, stages", "", head, rows), unbroken=[0])
+
+
+def _format_cost(record: Fields, key: str) -> str:
+    _, number_format = COSTS[key]
+    return "-" if record.get(key) is None else f"{record[key]:{number_format}}"
+
+
+def _list_costs(records: Sequence[Fields], key: str) -> list[float]:
+    return [record[key] for record in records if record.get(key) is not None]
