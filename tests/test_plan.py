@@ -55,7 +55,7 @@ def test_a_size_is_counted_or_published_or_measured(tmp_path: Path) -> None:
     ready.run_record("interactions").unlink()
     counted = estimate.read_size(params(tmp_path, {"shop": {"kind": "sample"}})[0], ready)
     texts = io.read_table(ready.items, schemas.ITEMS)["text"].to_pylist()
-    assert counted.pieces == round(np.mean([len(text) for text in texts]) / estimate.CHARACTERS)
+    assert counted.pieces == round(np.mean([len(text) for text in texts]) / estimate.CHARACTERS_PER_PIECE)
     rows = "".join(f"u{u},i{i},{u * 30 + i}\n" for u in range(12) for i in range(12))
     (tmp_path / "ratings.csv").write_text("user,item,timestamp\n" + rows)
     mine = TABULAR | {"interactions": str(tmp_path / "ratings.csv")}
@@ -87,7 +87,7 @@ def test_time_follows_size_settings_and_rates(tmp_path: Path) -> None:
     short = planned(tmp_path, SAMPLE, train={"epochs": 1})
     assert short["train"].seconds < planned(tmp_path, SAMPLE)["train"].seconds / 4
     untrained, trained = (planned(tmp_path, SAMPLE, pretrain={"size": "small", "steps": n}) for n in (0, 3000))
-    assert estimate.START < untrained["pretrain"].seconds < trained["pretrain"].seconds / 10
+    assert estimate.START_SECONDS < untrained["pretrain"].seconds < trained["pretrain"].seconds / 10
 
 
 # --- addresses

@@ -1,10 +1,15 @@
-"""Estimate time, memory and disk of each stage, with constants measured on `sample` and Baby on two cores."""
+"""Estimate time, memory and disk of each stage: a function a stage.
+
+Constants were measured on `sample` and Baby, on two cores.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.compute as pc
@@ -33,36 +38,53 @@ from alignrec.pipeline.probe.questions import sample_size
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.amazon import SIZES as PUBLISHED
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.sample import SampleSource
 from alignrec.pipeline.vectors.formats import FEATURE
 from alignrec.pipeline.web.download import local_path
 
-PROCESS, TORCH, START = (
-    5e8,
-    7e8,
-    3.0,
-)  # memory of a stage without and with torch, bytes; startup of a stage, seconds
-# MiniLM and the CNN: memory including a batch, bytes; FLOPs per image and per text token; combined width
-FROZEN_MEMORY, IMAGE, PIECE, WIDEST = 1.2e9, 8e8, 2.1e7, 1664
-SHARES, FRUGAL = (
-    {"small": 0.15, "mini": 0.35},
-    0.5,
-)  # fraction of the GEMM rate: BEiT3 by size, other networks
+START_SECONDS = 3.0  # of a stage
+PROCESS_BYTES = 5e8  # memory of a stage without torch
+TORCH_BYTES = 7e8  # memory of a stage with torch
+
+# MiniLM and the CNN
+FROZEN_BYTES = 1.2e9  # memory, including a batch
+FLOPS_PER_IMAGE = 8e8
+FLOPS_PER_PIECE = 2.1e7
+JOINED_WIDTH = 1664
+
+WITHOUT_NETWORK = ("tfidf", "descriptors")  # kinds of encoders
+
+# fraction of the GEMM rate: BEiT3 by size, other networks
+GEMM_SHARE_OF_SIZE = {"small": 0.15, "mini": 0.35}
+GEMM_SHARE = 0.5
 # shape with the FLOPs of size mini: CLS and one patch account for its two image tokens
 MINI = BEiT3Config(
     image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256
 )
-# typical best epoch; seconds per step without a graph; graph operations per second; scores per second
-BEST_EPOCH, STEP, WALK, SCORED = 40, 0.007, 1.4e10, 7e7
+PUBLISHED_CODES = 8192  # codes of a published VQ-KD tokenizer
+
+TYPICAL_BEST_EPOCH = 40
+TRAIN_SHARE = 0.75  # of the interactions
+SECONDS_PER_STEP = 0.007  # without a graph
+GRAPH_OPERATIONS_PER_SECOND = 1.4e10
+SCORES_PER_SECOND = 7e7
+SETUP_SECONDS = 1.5  # of a training
+
+FLOAT_BYTES = 4
+LOG_BYTES = 40  # of an interaction, in memory and on disk
+EDGE_BYTES = 14
+ITEM_BYTES = 2e3  # of an item's text and columns
+IMAGE_BYTES = 18e3
+CELL_BYTES_PER_USER = 200  # of a cell of the benchmark
+
 # embedded dataset: fraction of users and of items that the core filter keeps; interactions per generated user
-SAMPLE = (2_970 / 3_600, 1_559 / 1_600, 31_692 / 3_600)
-CHARACTERS, STICKER, LONGEST = (
-    4,
-    12,
-    128,
-)  # characters per token; tokens of a text in `sample`, and by default
+SAMPLE_SHARES = (2_970 / 3_600, 1_559 / 1_600, 31_692 / 3_600)
+CHARACTERS_PER_PIECE = 4
+SAMPLE_PIECES = 12  # tokens of a text in `sample`
+DEFAULT_PIECES = 128  # tokens of a text whose length is unknown
 
 
 @dataclass(frozen=True)
@@ -77,43 +99,77 @@ class Size:
 
     def __str__(self) -> str:
         texts = f", {self.pieces} pieces a text" if self.pieces else ""
-        return f"{self.users:,} users, {self.items:,} items, {self.interactions:,} interactions{texts}, {self.origin}"
+        counts = f"{self.users:,} users, {self.items:,} items, {self.interactions:,} interactions"
+        return f"{counts}{texts}, {self.origin}"
 
 
 def read_size(params: Parameters, layout: Layout) -> Size:
-    source, dataset = params.source(layout.dataset), layout.dataset
-    files = source.files() if isinstance(source, Downloaded) else {}
-    pieces = STICKER if isinstance(source, SampleSource) else LONGEST
-    if not has_content(params, dataset):
-        pieces = 0
+    source = params.source(layout.dataset)
+    pieces = count_pieces(params, layout)
+
+    record = layout.run_record("interactions")
+    if record.exists():
+        return read_counted_size(record, pieces)
+
+    if isinstance(source, SampleSource):
+        generated = (source.users, source.items, source.users)
+        left_of_sample = [
+            round(n * share) for n, share in zip(generated, SAMPLE_SHARES, strict=True)
+        ]
+        users, items, interactions = left_of_sample
+        origin = "as the embedded dataset's filter leaves them"
+        return Size(users, items, interactions, pieces, origin)
+
+    category = getattr(source, "category", None) or ""
+    published = PUBLISHED.get((source.kind, category))
+    if published:
+        return Size(*published, pieces, "as published")
+
+    left = measure_catalogue(source, find_local_files(source, layout.dataset))
+    return Size(left.users, left.items, left.interactions, pieces, "counted in its files")
+
+
+def count_pieces(params: Parameters, layout: Layout) -> int:
+    """Return the mean number of tokens of a text, measured if the items are there."""
     if layout.items.exists():
         texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
-        pieces = max(1, round((pc.mean(pc.utf8_length(texts)).as_py() or 0) / CHARACTERS))
-    if (record := layout.run_record("interactions")).exists():
-        done = io.read_json(record)
-        users, items = done["notes"]["users"], done["notes"]["items"]
-        return Size(users, items, done["rows_out"], pieces, f"counted in {record}")
-    if isinstance(source, SampleSource):
-        given = (source.users, source.items, source.users)
-        users, items, rows = (round(n * r) for n, r in zip(given, SAMPLE, strict=True))
-        return Size(users, items, rows, pieces, "as the embedded dataset's filter leaves them")
-    if published := PUBLISHED.get((source.kind, getattr(source, "category", None) or "")):
-        return Size(*published, pieces, "as published")
-    raw = {
-        role: local_path(mirrors[0])
-        for role, mirrors in files.items()
-        if not role.startswith(FEATURE)
-    }
-    paths = {role: path for role, path in raw.items() if path is not None}
-    if not paths or paths != raw:
-        raise UserError(
-            f"{dataset}: no published size; run `alignrec download {dataset} && alignrec interactions {dataset}`, "
-            "then plan the rest"
-        )
+        mean_characters = pc.mean(pc.utf8_length(texts)).as_py() or 0
+        return max(1, round(mean_characters / CHARACTERS_PER_PIECE))
+
+    if not has_content(params, layout.dataset):
+        return 0
+
+    is_sample = isinstance(params.source(layout.dataset), SampleSource)
+    return SAMPLE_PIECES if is_sample else DEFAULT_PIECES
+
+
+def read_counted_size(record: Path, pieces: int) -> Size:
+    run = io.read_json(record)
+    notes = run["notes"]
+    return Size(notes["users"], notes["items"], run["rows_out"], pieces, f"counted in {record}")
+
+
+def find_local_files(source: Source, dataset: str) -> dict[str, Path]:
+    """Return role -> path of a source's files; UserError if they are not all on this machine."""
+    files = source.files() if isinstance(source, Downloaded) else {}
+    paths: dict[str, Path] = {}
+    remote = []
+    for role, mirrors in files.items():
+        if role.startswith(FEATURE):
+            continue
+        path = local_path(mirrors[0])
+        if path is None:
+            remote.append(role)
+        else:
+            paths[role] = path
+
+    if remote or not paths:
+        remedy = f"run `alignrec download {dataset} && alignrec interactions {dataset}`"
+        raise UserError(f"{dataset}: no published size; {remedy}, then plan the rest")
     for path in paths.values():
         io.require_plain(path)
-    left = measure_catalogue(source, paths)
-    return Size(left.users, left.items, left.interactions, pieces, "counted in its files")
+
+    return paths
 
 
 class Estimate(NamedTuple):
@@ -140,168 +196,306 @@ class Plan:
         return DeclaredSets(self.params, self.dataset).names()
 
     @cached_property
+    def encoder_kinds(self) -> list[str]:
+        return [kind_of(self.params.encoders, name) for name in self.params[Encode].encoders]
+
+    @cached_property
     def shape(self) -> BEiT3Config:
-        own = self.params[Pretrain]
-        vocab, codes = (
-            BEiT3Config().vocab if own.tokenizer else VOCAB,
-            8192 if own.vqkd else own.codes,
-        )
-        return replace((SIZES | {"mini": MINI})[own.size], vocab=vocab, codes=codes)
+        pretrain = self.params[Pretrain]
+        vocab = BEiT3Config().vocab if pretrain.tokenizer else VOCAB
+        codes = PUBLISHED_CODES if pretrain.vqkd else pretrain.codes
+        shape = MINI if pretrain.size == "mini" else SIZES[pretrain.size]
+        return replace(shape, vocab=vocab, codes=codes)
+
+    @cached_property
+    def settings(self) -> Train:
+        """Settings of the released recommender."""
+        return self.params[TrainSettings].resolved()
+
+    @property
+    def vector_bytes(self) -> float:
+        """Bytes of one feature set of the usual width."""
+        return FLOAT_BYTES * self.size.items * JOINED_WIDTH
+
+    @property
+    def log_bytes(self) -> float:
+        return LOG_BYTES * self.size.interactions
+
+    @property
+    def embedding_bytes(self) -> float:
+        """Bytes of the released recommender's users and items."""
+        return FLOAT_BYTES * (self.size.users + self.size.items) * self.settings.dim
+
+    @property
+    def training_bytes(self) -> float:
+        """Memory of one training."""
+        return PROCESS_BYTES + 3 * self.vector_bytes + 12 * self.embedding_bytes + self.log_bytes
+
+    @property
+    def seconds_per_product(self) -> float:
+        """Seconds of one scalar product of two vectors."""
+        return JOINED_WIDTH / self.gemm
 
     @property
     def frozen_seconds(self) -> float:
-        return self.size.items * (IMAGE + PIECE * self.size.pieces) / (FRUGAL * self.gemm)
+        operations_per_item = FLOPS_PER_IMAGE + FLOPS_PER_PIECE * self.size.pieces
+        return self.size.items * operations_per_item / (GEMM_SHARE * self.gemm)
 
     def beit3_seconds(self, image: bool = True, text: bool = True, chunks: int = 1) -> float:
         """Estimate a forward pass over all items, with texts split into at most `chunks` parts."""
-        own, pieces = self.params[Pretrain], self.size.pieces * text
-        max_tokens = self.params[BEiT3Sets].max_tokens or own.max_tokens
+        pretrain = self.params[Pretrain]
+        max_tokens = self.params[BEiT3Sets].max_tokens or pretrain.max_tokens
+        pieces = self.size.pieces if text else 0
+
         # the image is encoded again with each part of the text
         parts = min(chunks, max(1, math.ceil(pieces / max_tokens)))
-        operations = parts * count_flops(
-            self.shape, image, min(math.ceil(pieces / parts), max_tokens)
-        )
-        return self.size.items * operations / (SHARES.get(own.size, FRUGAL) * self.gemm)
+        pieces_per_part = min(math.ceil(pieces / parts), max_tokens)
+        operations = parts * count_flops(self.shape, image, pieces_per_part)
+
+        share = GEMM_SHARE_OF_SIZE.get(pretrain.size, GEMM_SHARE)
+        return self.size.items * operations / (share * self.gemm)
 
     def training_seconds(self, model: str, settings: Train) -> float:
-        size, model_kind = self.size, MODELS[model]
-        ranking = size.users * size.items / SCORED
-        if issubclass(model_kind, Closed):
-            return 1.5 + 3 * size.items**3 / self.gemm + ranking
+        size = self.size
+        ranking = size.users * size.items / SCORES_PER_SECOND
+        if issubclass(MODELS[model], Closed):
+            return SETUP_SECONDS + 3 * size.items**3 / self.gemm + ranking
+
         # a step propagates over the graph in both passes, and content models project all items
-        step = STEP + 40 * size.interactions * settings.dim / WALK
-        step += bool(model_kind.needs) * 6 * size.items * WIDEST * settings.dim / self.gemm
-        batches = math.ceil(0.75 * size.interactions / settings.batch_size)
-        return 1.5 + min(settings.epochs, BEST_EPOCH + settings.patience) * (
-            batches * step + ranking
-        )
+        graph_operations = 40 * size.interactions * settings.dim
+        step = SECONDS_PER_STEP + graph_operations / GRAPH_OPERATIONS_PER_SECOND
+        if MODELS[model].needs:
+            step += 6 * size.items * JOINED_WIDTH * settings.dim / self.gemm
+
+        batches = math.ceil(TRAIN_SHARE * size.interactions / settings.batch_size)
+        epochs = min(settings.epochs, TYPICAL_BEST_EPOCH + settings.patience)
+        return SETUP_SECONDS + epochs * (batches * step + ranking)
+
+
+def estimate_download(plan: Plan) -> Estimate:
+    return Estimate(0.0, PROCESS_BYTES, plan.downloads, "as fast as the network is")
+
+
+def estimate_interactions(plan: Plan) -> Estimate:
+    log = plan.log_bytes
+    return Estimate(log / 4e7, PROCESS_BYTES + 10 * log, log)
+
+
+def estimate_items(plan: Plan) -> Estimate:
+    items = plan.size.items
+    return Estimate(items / 1e4, PROCESS_BYTES, ITEM_BYTES * items, "lines of the metadata")
+
+
+def estimate_images(plan: Plan) -> Estimate:
+    items = plan.size.items
+    images = plan.params[Images]
+    is_local = images.folder or images.pattern
+    is_fetched = isinstance(plan.params.source(plan.dataset), Downloaded) and not is_local
+
+    requests = items / RATE if is_fetched else 0.0
+    basis = "requests to one host" if requests else "decoding"
+    return Estimate(max(items / 600, requests), PROCESS_BYTES, IMAGE_BYTES * items, basis)
 
 
 def estimate_pretrain(plan: Plan) -> Estimate:
-    own, c = plan.params[Pretrain], plan.shape
-    taught = bool(own.steps and own.distill) or own.size == "mini"
+    pretrain, shape = plan.params[Pretrain], plan.shape
+    has_own_teachers = bool(pretrain.distill) and pretrain.size != "mini"
+    is_taught = bool(pretrain.steps and pretrain.distill) or pretrain.size == "mini"
+
     # a step costs three forward passes, or six with teachers
-    passes = (
-        3
-        * own.steps
-        * own.batch_size
-        * (1 + (bool(own.distill) and own.size != "mini"))
-        / plan.size.items
-    )
-    positions = (1 + c.patches + min(plan.size.pieces, own.max_tokens)) * math.ceil(
-        own.batch_size / own.accumulate
-    )
-    trained = (
-        plan.shape.weights + (c.vocab + c.codes) * c.width
-    )  # with both heads; four floats each in AdamW
-    memory = TORCH + taught * FROZEN_MEMORY + 16 * trained + 90 * positions * c.width * c.layers
-    disk = (
-        4 * plan.shape.weights * (1 + bool(own.init)) + 32 * trained
-    )  # two checkpoints while one replaces the other
+    passes_per_step = 6 if has_own_teachers else 3
+    passes = passes_per_step * pretrain.steps * pretrain.batch_size / plan.size.items
     # training, then the map of CLS from whole texts, and one pass of the teachers
-    seconds = passes * plan.beit3_seconds() + plan.beit3_seconds(chunks=own.chunks)
-    seconds += taught * (10 + plan.frozen_seconds)
-    return Estimate(seconds, memory, disk, f"{own.steps:,} steps of {own.batch_size}")
+    seconds = passes * plan.beit3_seconds() + plan.beit3_seconds(chunks=pretrain.chunks)
+
+    # four floats each in AdamW, with both heads
+    trained = shape.weights + (shape.vocab + shape.codes) * shape.width
+    items_per_pass = math.ceil(pretrain.batch_size / pretrain.accumulate)
+    tokens_per_item = 1 + shape.patches + min(plan.size.pieces, pretrain.max_tokens)
+    activations = 90 * tokens_per_item * items_per_pass * shape.width * shape.layers
+    memory = TORCH_BYTES + 4 * FLOAT_BYTES * trained + activations
+    if is_taught:
+        seconds += 10 + plan.frozen_seconds
+        memory += FROZEN_BYTES
+
+    # two checkpoints while one replaces the other
+    copies = 2 if pretrain.init else 1
+    disk = FLOAT_BYTES * shape.weights * copies + 2 * 4 * FLOAT_BYTES * trained
+    return Estimate(seconds, memory, disk, f"{pretrain.steps:,} steps of {pretrain.batch_size}")
 
 
-def estimate_features(plan: Plan) -> dict[str, Estimate]:
-    params, size, n, sets, product = (
-        plan.params,
-        plan.size,
-        plan.size.items,
-        len(plan.sets),
-        WIDEST / plan.gemm,
+def estimate_encode(plan: Plan) -> Estimate:
+    encoders = len(plan.encoder_kinds)
+    networks = sum(kind not in WITHOUT_NETWORK for kind in plan.encoder_kinds)
+    return Estimate(
+        seconds=encoders * START_SECONDS + networks * plan.frozen_seconds / 2,
+        memory=TORCH_BYTES + FROZEN_BYTES,
+        disk=plan.vector_bytes * encoders,
+        basis=f"{networks} networks",
     )
-    graph, ids, rows, log = (
-        params[Graph],
-        params[SemanticIds],
-        4 * n * WIDEST,
-        40 * size.interactions,
-    )
-    is_local = params[Images].folder or params[Images].pattern
-    asking = (
-        n / RATE if isinstance(params.source(plan.dataset), Downloaded) and not is_local else 0.0
-    )
-    kinds = [kind_of(params.encoders, name) for name in params[Encode].encoders]
-    networks = sum(kind not in ("tfidf", "descriptors") for kind in kinds)
-    trained, chunks = params[BEiT3Sets].sets, params[BEiT3Sets].chunks
-    read = [schemas.modalities_of(name) for name in trained]
-    passes = sum(plan.beit3_seconds("image" in reads, "text" in reads, chunks) for reads in read)
-    made = sets - len(trained) - len(kinds)
-    searched = (
-        n
-        if graph.index == "exact" or (graph.index == "auto" and n <= graph.exact_up_to)
-        else 12 * n**0.5
-    )
-    coded = len(ids.features) * (1.5 + 60 * n * ids.levels * ids.codes * product)
-    return {
-        "download": Estimate(0.0, PROCESS, plan.downloads, "as fast as the network is"),
-        "interactions": Estimate(log / 4e7, PROCESS + 10 * log, log),
-        "items": Estimate(n / 1e4, PROCESS, 2e3 * n, "lines of the metadata"),
-        "images": Estimate(max(n / 600, asking), PROCESS, 18e3 * n, "requests to one host" if asking else "decoding"),
-        "pretrain": estimate_pretrain(plan),
-        "encode": Estimate(len(kinds) * START + networks * plan.frozen_seconds / 2, TORCH + FROZEN_MEMORY,
-                           rows * len(kinds), f"{networks} networks"),
-        "beit3": Estimate(3 + passes, TORCH + FROZEN_MEMORY + 8 * plan.shape.weights + 2 * rows,
-                          4 * n * plan.shape.width * len(trained) + 8 * plan.shape.weights, f"{len(trained)} sets"),
-        "combine": Estimate(3 + 1.5e-3 * n * made, PROCESS + 2 * rows, rows * made, f"{made} sets"),
-        "graph": Estimate(sets * 3 * searched * n * product, PROCESS + 2 * rows, 14 * n * graph.k * sets),
-        "semantic_ids": Estimate(coded, TORCH + rows, len(ids.features) * 4 * ids.levels * (n + ids.codes * WIDEST)),
-    }  # fmt: skip
 
 
-def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
-    # a cell of the benchmark stores 200 bytes per user
-    params, size, n, sets, cell = (
-        plan.params,
-        plan.size,
-        plan.size.items,
-        len(plan.sets),
-        200 * plan.size.users,
+def estimate_beit3(plan: Plan) -> Estimate:
+    beit3 = plan.params[BEiT3Sets]
+    seconds = 0.0
+    for name in beit3.sets:
+        modalities = schemas.modalities_of(name)
+        seconds += plan.beit3_seconds("image" in modalities, "text" in modalities, beit3.chunks)
+
+    weight_bytes = 2 * FLOAT_BYTES * plan.shape.weights
+    set_bytes = FLOAT_BYTES * plan.size.items * plan.shape.width
+    return Estimate(
+        seconds=3 + seconds,
+        memory=TORCH_BYTES + FROZEN_BYTES + weight_bytes + 2 * plan.vector_bytes,
+        disk=set_bytes * len(beit3.sets) + weight_bytes,
+        basis=f"{len(beit3.sets)} sets",
     )
-    one, bench, study, cells = (
-        params[TrainSettings].resolved(),
-        params[Benchmark],
-        params[Study],
-        list_entries(params),
+
+
+def estimate_combine(plan: Plan) -> Estimate:
+    combined = len(plan.sets) - len(plan.params[BEiT3Sets].sets) - len(plan.encoder_kinds)
+    return Estimate(
+        seconds=3 + 1.5e-3 * plan.size.items * combined,
+        memory=PROCESS_BYTES + 2 * plan.vector_bytes,
+        disk=plan.vector_bytes * combined,
+        basis=f"{combined} sets",
     )
-    rows, vectors, alignrec = (
-        4 * n * WIDEST,
-        4 * (size.users + n) * one.dim,
-        plan.training_seconds(RELEASED, one),
+
+
+def estimate_graph(plan: Plan) -> Estimate:
+    """Neighbour search: three passes over the compared pairs, at the rate of matrix products."""
+    graph, items, sets = plan.params[Graph], plan.size.items, len(plan.sets)
+    is_small = graph.index == "auto" and items <= graph.exact_up_to
+    is_exact = graph.index == "exact" or is_small
+    compared = items if is_exact else 12 * items**0.5
+
+    return Estimate(
+        seconds=sets * 3 * compared * items * plan.seconds_per_product,
+        memory=PROCESS_BYTES + 2 * plan.vector_bytes,
+        disk=EDGE_BYTES * items * graph.k * sets,
     )
-    memory = PROCESS + 3 * rows + 12 * vectors + 40 * size.interactions
-    closed = 12 * n**2 * any(issubclass(MODELS[e.model], Closed) for e in cells)
-    runs = sum(
-        plan.training_seconds(e.model, model_settings(params, e.model, e.ablation)) for e in cells
+
+
+def estimate_semantic_ids(plan: Plan) -> Estimate:
+    ids, items = plan.params[SemanticIds], plan.size.items
+    sets = len(ids.features)
+    products = 60 * items * ids.levels * ids.codes
+    floats = ids.levels * (items + ids.codes * JOINED_WIDTH)
+    return Estimate(
+        seconds=sets * (SETUP_SECONDS + products * plan.seconds_per_product),
+        memory=TORCH_BYTES + plan.vector_bytes,
+        disk=sets * FLOAT_BYTES * floats,
     )
-    count = study.trainings(len(maskable_sets(plan.sets)))
-    released = rows * len(params[Publish].features) + 4 * plan.shape.weights + 2e3 * n
-    asked = sets * (
-        3 + (50 * min(sample_size(n), max(size.users, n)) * n * WIDEST + 5e3 * n**2) / plan.gemm
+
+
+def estimate_train(plan: Plan) -> Estimate:
+    return Estimate(
+        seconds=2 + plan.training_seconds(RELEASED, plan.settings),
+        memory=plan.training_bytes,
+        disk=FLOAT_BYTES * plan.embedding_bytes,
+        basis=f"at most {plan.settings.epochs} epochs",
     )
-    return {
-        "train": Estimate(2 + alignrec, memory, 4 * vectors, f"at most {one.epochs} epochs"),
-        "probe": Estimate(asked, TORCH + 2 * rows + 3e8 + min(4.0 * n**2, 4e9), 1e5, f"{sets} sets"),
-        "benchmark": Estimate(5 + (1 + bench.budget) * runs / bench.workers,
-                              TORCH + bench.workers * (memory + closed), len(cells) * cell,
-                              f"{len(cells) * (1 + bench.budget):,} trainings"),
-        "study": Estimate(10 * (not study.is_empty) + 1.5 * count * alignrec / study.workers,
-                          TORCH + study.workers * memory, count * cell, f"{count:,} trainings"),
-        "report": Estimate(7 + 6e-4 * n, PROCESS + 1e3 * n, 5e6, "the map"),
-        "publish": Estimate(7 + released / 2e8, PROCESS + rows, released, "copies and hashes"),
-    }  # fmt: skip
+
+
+def estimate_probe(plan: Plan) -> Estimate:
+    items, sets = plan.size.items, len(plan.sets)
+    questions = min(sample_size(items), max(plan.size.users, items))
+    operations = 50 * questions * items * JOINED_WIDTH + 5e3 * items**2
+    similarities = min(FLOAT_BYTES * items**2, 4e9)
+    return Estimate(
+        seconds=sets * (3 + operations / plan.gemm),
+        memory=TORCH_BYTES + 2 * plan.vector_bytes + 3e8 + similarities,
+        disk=1e5,
+        basis=f"{sets} sets",
+    )
+
+
+def estimate_benchmark(plan: Plan) -> Estimate:
+    params, benchmark = plan.params, plan.params[Benchmark]
+    entries = list_entries(params)
+    seconds = 0.0
+    has_closed = False
+    for entry in entries:
+        settings = model_settings(params, entry.model, entry.ablation)
+        seconds += plan.training_seconds(entry.model, settings)
+        has_closed |= issubclass(MODELS[entry.model], Closed)
+
+    # closed-form models hold item-item matrices
+    memory_per_worker = plan.training_bytes
+    if has_closed:
+        memory_per_worker += 3 * FLOAT_BYTES * plan.size.items**2
+    trainings_per_entry = 1 + benchmark.budget
+    return Estimate(
+        seconds=5 + trainings_per_entry * seconds / benchmark.workers,
+        memory=TORCH_BYTES + benchmark.workers * memory_per_worker,
+        disk=len(entries) * CELL_BYTES_PER_USER * plan.size.users,
+        basis=f"{len(entries) * trainings_per_entry:,} trainings",
+    )
+
+
+def estimate_study(plan: Plan) -> Estimate:
+    study = plan.params[Study]
+    trainings = study.trainings(len(maskable_sets(plan.sets)))
+    setup = 0 if study.is_empty else 10
+    training_seconds = plan.training_seconds(RELEASED, plan.settings)
+    return Estimate(
+        seconds=setup + 1.5 * trainings * training_seconds / study.workers,
+        memory=TORCH_BYTES + study.workers * plan.training_bytes,
+        disk=trainings * CELL_BYTES_PER_USER * plan.size.users,
+        basis=f"{trainings:,} trainings",
+    )
+
+
+def estimate_report(plan: Plan) -> Estimate:
+    items = plan.size.items
+    return Estimate(7 + 6e-4 * items, PROCESS_BYTES + 1e3 * items, 5e6, "the map")
+
+
+def estimate_publish(plan: Plan) -> Estimate:
+    feature_bytes = plan.vector_bytes * len(plan.params[Publish].features)
+    weight_bytes = FLOAT_BYTES * plan.shape.weights
+    released = feature_bytes + weight_bytes + ITEM_BYTES * plan.size.items
+    return Estimate(
+        seconds=7 + released / 2e8,
+        memory=PROCESS_BYTES + plan.vector_bytes,
+        disk=released,
+        basis="copies and hashes",
+    )
+
+
+ESTIMATES: dict[str, Callable[[Plan], Estimate]] = {
+    "download": estimate_download,
+    "interactions": estimate_interactions,
+    "items": estimate_items,
+    "images": estimate_images,
+    "pretrain": estimate_pretrain,
+    "encode": estimate_encode,
+    "beit3": estimate_beit3,
+    "combine": estimate_combine,
+    "graph": estimate_graph,
+    "semantic_ids": estimate_semantic_ids,
+    "train": estimate_train,
+    "probe": estimate_probe,
+    "benchmark": estimate_benchmark,
+    "study": estimate_study,
+    "report": estimate_report,
+    "publish": estimate_publish,
+}
 
 
 def estimate_stages(plan: Plan) -> dict[str, Estimate]:
-    found = estimate_features(plan) | estimate_evidence(plan)
-    # stages without work still have their startup time
+    idle: dict[str, str] = {}  # stage -> why it has nothing to do
     if not plan.size.pieces:
-        found |= dict.fromkeys(
-            ("items", "images", "pretrain"), Estimate(0, PROCESS, 0, "items have no content")
-        )
+        idle = dict.fromkeys(("items", "images", "pretrain"), "items have no content")
     elif not plan.params[BEiT3Sets].sets:
-        found |= dict.fromkeys(
-            ("pretrain", "beit3"), Estimate(0, PROCESS, 0, "no feature set is BEiT3's")
-        )
-    return {name: one._replace(seconds=one.seconds + START) for name, one in found.items()}
+        idle = dict.fromkeys(("pretrain", "beit3"), "no feature set is BEiT3's")
+
+    stages = {}
+    for name, estimate in ESTIMATES.items():
+        if name in idle:
+            stages[name] = Estimate(START_SECONDS, PROCESS_BYTES, 0, idle[name])
+        else:
+            cost = estimate(plan)
+            stages[name] = cost._replace(seconds=cost.seconds + START_SECONDS)
+
+    return stages

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from alignrec.commands.arguments import parse_columns
-from alignrec.commands.estimate import LONGEST, Size
+from alignrec.commands.estimate import DEFAULT_PIECES, Size
 from alignrec.pipeline.dataset.catalogue import Catalogue, measure_catalogue
 from alignrec.pipeline.dataset.split_sql import USER_TIME
 from alignrec.pipeline.encoders.params import MULTILINGUAL, Encode
@@ -129,7 +129,7 @@ def count_catalogue(left: Catalogue) -> str:
 
 
 def estimated_size(left: Catalogue, modalities: Sequence[str]) -> Size:
-    pieces = LONGEST if modalities else 0
+    pieces = DEFAULT_PIECES if modalities else 0
     return Size(left.users, left.items, left.interactions, pieces, "")
 
 

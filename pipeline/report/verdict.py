@@ -156,7 +156,7 @@ def outcome_table(
     for _, places in outcomes:
         columns |= dict.fromkeys(places)
 
-    rows = []
+    rows: list[list[str]] = []
     marks = {}
     for names, places in outcomes:
         cells = [MARKS[places[place]] if place in places else "" for place in columns]
