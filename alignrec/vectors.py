@@ -12,7 +12,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.section import nearest
 
 SINGLE = "vectors"  # name of a feature set that is passed without one
-SHOWN = 5  # identifiers listed in a message if none is similar
+MAX_LISTED = 5  # identifiers in a message if none is similar
 
 
 class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
@@ -48,19 +48,15 @@ class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
 
 def suggest_name(name: str, names: Iterable[Any]) -> str:
     """Return a hint for an error message: a name similar to `name`, or the first few of `names`."""
-    every = [*map(str, names)]
-    first, alike = (
-        every[:SHOWN],
-        [n for n in every if n.startswith(name[:2]) or n.endswith(name[-2:])],
-    )
+    candidates = [str(candidate) for candidate in names]
+    start, end = name[:2], name[-2:]
+    alike = [c for c in candidates if c.startswith(start) or c.endswith(end)]
     hint = nearest(name, alike) if alike else ""
-    return (
-        hint
-        if "did you mean" in hint
-        else f"; there are {', '.join(first)}, ..."
-        if first
-        else "; there are none"
-    )
+    if "did you mean" in hint:
+        return hint
+    if not candidates:
+        return "; there are none"
+    return f"; there are {', '.join(candidates[:MAX_LISTED])}, ..."
 
 
 def align_sets(
@@ -71,55 +67,76 @@ def align_sets(
     Without `ids` the order is that of the first set with `ids`, or 0 .. I-1. UserError if a set lacks an item or has
     values that are not finite.
     """
-    given = dict(vectors) if isinstance(vectors, Mapping) else {SINGLE: vectors}
-    if not given:
+    arrays = dict(vectors) if isinstance(vectors, Mapping) else {SINGLE: vectors}
+    if not arrays:
         raise UserError("vectors: none were given; give an array [I, F], or name -> array")
-    sets = {name: check_matrix(x, name) for name, x in given.items()}
+    sets = {name: check_matrix(array, name) for name, array in arrays.items()}
+
     # sets that know their items are joined by identifier, others by position
-    named = {
-        n: x
-        for n, x in given.items()
-        if ids is None and isinstance(x, Vectors) and hasattr(x, "ids")
-    }
-    rows = range(len(next(iter(sets.values()))))
-    items = list(ids if ids is not None else next((x.ids.tolist() for x in named.values()), rows))
+    labelled = {} if ids is not None else _select_labelled(arrays)
+    items = _order_items(ids, labelled, rows=len(next(iter(sets.values()))))
     for name, array in sets.items():
         if len(array) != len(items):
             raise UserError(
                 f"{name}: {len(array)} vectors for {len(items)} items; give a vector an item"
             )
-        if name in named:
-            row_of = named[name].rows
-            if (absent := next((item for item in items if item not in row_of), None)) is not None:
-                raise UserError(
-                    f"{name}: no vector of item {absent!r}, which other vectors have; give the same items"
-                )
-            sets[name] = array[[row_of[item] for item in items]]
+        if name in labelled:
+            sets[name] = array[_find_rows(labelled[name], items, name)]
+
     return sets, items
+
+
+def _select_labelled(arrays: Mapping[str, np.ndarray]) -> dict[str, Vectors]:
+    # arrays derived from Vectors have no ids
+    vectors = {name: array for name, array in arrays.items() if isinstance(array, Vectors)}
+    return {name: array for name, array in vectors.items() if hasattr(array, "ids")}
+
+
+def _order_items(
+    ids: Iterable[Any] | None, labelled: Mapping[str, Vectors], rows: int
+) -> list[Any]:
+    if ids is not None:
+        return list(ids)
+    for array in labelled.values():
+        items: list[Any] = array.ids.tolist()
+        return items
+
+    return list(range(rows))
+
+
+def _find_rows(vectors: Vectors, items: list[Any], name: str) -> list[int]:
+    rows = []
+    for item in items:
+        if item not in vectors.rows:
+            lack = f"no vector of item {item!r}, which other vectors have"
+            raise UserError(f"{name}: {lack}; give the same items")
+        rows.append(vectors.rows[item])
+
+    return rows
 
 
 def check_matrix(vectors: Any, name: str = SINGLE) -> np.ndarray:
     """Convert vectors to float32 [I, F]; UserError if they are not a non-empty matrix of finite numbers."""
     array = np.asarray(vectors)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiu":
-        given = f"{array.dtype} {array.shape}"
         raise UserError(
-            f"{name}: is {given}; expected numbers [items, width], at least one of each"
+            f"{name}: is {array.dtype} {array.shape}; "
+            "expected numbers [items, width], at least one of each"
         )
+
+    # before the check, as large doubles overflow to infinity
     with np.errstate(over="ignore"):
-        single = np.ascontiguousarray(
-            array, np.float32
-        )  # before the check, as large doubles overflow to infinity
+        single = np.ascontiguousarray(array, np.float32)
     wrong = np.flatnonzero(~np.isfinite(single).all(axis=1))
     if wrong.size:
         raise UserError(f"{name}, row {wrong[0]}: not finite in single precision; correct it")
+
     return single
 
 
-def require_positive(**given: Sequence[int]) -> None:
+def require_positive(**arguments: Sequence[int]) -> None:
     """Raise UserError if an argument is empty or contains a number below 1."""
-    for name, numbers in given.items():
+    for name, numbers in arguments.items():
         if not numbers or min(numbers) < 1:
-            raise UserError(
-                f"{name}: {', '.join(map(str, numbers)) or 'none'}; give whole numbers of at least 1"
-            )
+            listed = ", ".join(map(str, numbers)) or "none"
+            raise UserError(f"{name}: {listed}; give whole numbers of at least 1")

@@ -22,25 +22,32 @@ from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular
 from alignrec.pipeline.web.download import local_path
 
 CUTOFFS = (5, 10, 20, 50)
-# pre-training of size mini within minutes: batch size, and minimum steps; more items are passed over once. Shorter
-# parts of texts for more passes made worse features
-BATCH, STEPS = 32, 50
-LARGE = 20_000  # number of items from which recommenders use their published settings, with a thousand epochs
-QUICK = {"lr": 0.01, "epochs": 100, "patience": 5}  # settings of AlignRec for smaller catalogues
-MODELS, SEEDS = (
-    ["ease", "l3ae", "alignrec"],
-    2,
-)  # for smaller catalogues: a benchmark of one minute on two cores
-SKIPPED = "tfidf"  # encoder of projects without text and images
-TEACHERS = {
-    "text": ["minilm", "tfidf"],
-    "image": ["cnn", "descriptors"],
-}  # modality -> its encoders
-BY_TIME = f"timestamps found: split {USER_TIME}, each user's last fifth; published tables: interactions.protocol mmrec"
-FEW = 20  # number of users or items below which a column is doubtful
+# pre-training of size mini within minutes; more items are passed over once. Shorter parts of texts
+# for more passes made worse features
+PRETRAIN_BATCH_SIZE = 32
+MIN_PRETRAIN_STEPS = 50
+# number of items from which recommenders use their published settings, with a thousand epochs
+MANY_ITEMS = 20_000
+# for smaller catalogues: settings of AlignRec, and a benchmark of one minute on two cores
+QUICK_TRAINING = {"lr": 0.01, "epochs": 100, "patience": 5}
+QUICK_MODELS = ["ease", "l3ae", "alignrec"]
+QUICK_SEEDS = 2
+SKIPPED_ENCODER = "tfidf"  # of projects without text and images
+TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}  # modality -> encoders
+BY_TIME = (
+    f"timestamps found: split {USER_TIME}, each user's last fifth; "
+    "published tables: interactions.protocol mmrec"
+)
+DOUBTFUL_COUNT = 20  # number of users or items below which a column is doubtful
 HEAD = """# What `dvc repro` builds. Absent keys have their defaults, some of them by what the data has:
 # which feature sets are judged, coded and released.
 """
+YAML_OPTIONS: dict[str, Any] = {
+    "sort_keys": False,
+    "allow_unicode": True,
+    "default_flow_style": None,
+    "width": 120,
+}
 
 
 class Given(NamedTuple):
@@ -114,10 +121,10 @@ def _choose_split(rows: InspectedTable, left: Catalogue) -> dict[str, Any]:
 
 
 def _describe_catalogue(rows: InspectedTable, left: Catalogue) -> list[str]:
-    kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
-    seen = [f"{kept} {count_catalogue(left)}"]
+    origin = f"a {left.core}-core leaves" if left.core else "the split of the file has"
+    seen = [f"{origin} {count_catalogue(left)}"]
     for role, count in (("user", left.users), ("item", left.items)):
-        if count < FEW:
+        if count < DOUBTFUL_COUNT:
             doubt = f"does '{rows.roles[role]}' hold {role}s? If not, name it: --column {role}=NAME"
             seen.append(f"warning: only {count} {role}s: {doubt}")
 
@@ -184,47 +191,61 @@ def describe_sections(
     return {"datasets": [name], "sources": {name: source}, "interactions": split, "images": images}
 
 
-def as_yaml(found: OwnData, beit3: bool) -> str:
+def as_yaml(data: OwnData, beit3: bool) -> str:
     """Return a parameter file whose models, cutoffs and length of pre-training suit the size of the catalogue."""
-    sections = dict(found.sections)
-    items = found.size.items
-    modalities = found.modalities
-    encoders = list_encoders(modalities)
-    # DVC needs an encoder to run; a dataset without content skips it
-    sections["encode"] = {"encoders": encoders or [SKIPPED]}
-    sections["combine"] = {"sets": {"linear": {}}} if modalities or found.imported else {}
-    if modalities and beit3:
-        sections["pretrain"] = {
-            "size": "mini",
-            "steps": max(STEPS, math.ceil(items / BATCH)),
-            "batch_size": BATCH,
-        }
-        if len(modalities) == 1:  # the default sets include masked modalities, which need both
-            sections["pretrain"]["distill_from"], sections["beit3"] = encoders, {"sets": ["beit3"]}
-    elif modalities:
-        sections["beit3"] = {"sets": []}
+    sections = data.sections | _feature_sections(data, beit3)
     sections["benchmark"] = {}
-    if items < LARGE:
-        sections["train"] = QUICK
-        if modalities or found.imported:
-            features = ["beit3"] if modalities and beit3 else []
-            features += ["linear", *found.imported]
-            if modalities:
-                features.append("tfidf" if "tfidf" in encoders else encoders[0])
-            features.append("shuffled")
-            sections["benchmark"] |= {"models": MODELS, "features": features, "seeds": SEEDS}
-    if items < CUTOFFS[-1]:
-        ks = [k for k in CUTOFFS if k <= items] or [items]
-        sections["benchmark"]["ks"], sections["probe"] = ks, {"ks": ks}
-    options: dict[str, Any] = {
-        "sort_keys": False,
-        "allow_unicode": True,
-        "default_flow_style": None,
-        "width": 120,
+    if data.size.items < MANY_ITEMS:
+        sections["train"] = QUICK_TRAINING
+        sections["benchmark"] = _quick_benchmark(data, beit3)
+    if data.size.items < CUTOFFS[-1]:
+        ks = [k for k in CUTOFFS if k <= data.size.items] or [data.size.items]
+        sections["benchmark"]["ks"] = ks
+        sections["probe"] = {"ks": ks}
+
+    blocks = [
+        yaml.safe_dump({key: value}, **YAML_OPTIONS) for key, value in sections.items() if value
+    ]
+    return HEAD + "".join(blocks)
+
+
+def _feature_sections(data: OwnData, beit3: bool) -> dict[str, Any]:
+    modalities = data.modalities
+    encoders = list_encoders(modalities)
+    sections: dict[str, Any] = {
+        # DVC needs an encoder to run; a dataset without content skips it
+        "encode": {"encoders": encoders or [SKIPPED_ENCODER]},
+        "combine": {"sets": {"linear": {}}} if modalities or data.imported else {},
     }
-    return HEAD + "".join(
-        yaml.safe_dump({key: value}, **options) for key, value in sections.items() if value
-    )
+    if not modalities:
+        return sections
+    if not beit3:
+        return sections | {"beit3": {"sets": []}}
+
+    steps = max(MIN_PRETRAIN_STEPS, math.ceil(data.size.items / PRETRAIN_BATCH_SIZE))
+    pretrain = {"size": "mini", "steps": steps, "batch_size": PRETRAIN_BATCH_SIZE}
+    sections["pretrain"] = pretrain
+    if len(modalities) == 1:
+        pretrain["distill_from"] = encoders
+        # the default sets include masked modalities, which need both
+        sections["beit3"] = {"sets": ["beit3"]}
+
+    return sections
+
+
+def _quick_benchmark(data: OwnData, beit3: bool) -> dict[str, Any]:
+    modalities = data.modalities
+    if not modalities and not data.imported:
+        return {}
+
+    features = ["linear", *data.imported]
+    if modalities and beit3:
+        features.insert(0, "beit3")
+    if modalities:
+        encoders = list_encoders(modalities)
+        features.append("tfidf" if "tfidf" in encoders else encoders[0])
+    features.append("shuffled")
+    return {"models": QUICK_MODELS, "features": features, "seeds": QUICK_SEEDS}
 
 
 def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str, str]:

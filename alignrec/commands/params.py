@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,58 +68,80 @@ def parse(raw: Any, path: Path, dataset: str = "") -> Parameters:
 
 def for_dataset(params: Parameters, dataset: str) -> Parameters:
     """Return the parameters, with defaults for feature sets that the file does not set."""
-    source, encode, ours, combine = (
-        params.source(dataset),
-        params[Encode],
-        params[BEiT3Sets],
-        params[Combine],
-    )
     if not has_content(params, dataset):
-        encode = encode.model_copy(update={"encoders": []})
-        ours = ours.model_copy(update={"sets": []})
-        ready: dict[str, dict[str, Any]] = {}
-        if "sets" in combine.model_fields_set:  # the default sets are made of encoders' vectors
-            ready = DeclaredSets(params.with_sections(encode, ours), dataset).made_of_imported()
-        combine = combine.model_copy(update={"sets": ready})
-    declared = DeclaredSets(params.with_sections(encode, ours, combine), dataset)
-    if not isinstance(source, Generated):
-        sets = {
-            name: given for name, given in combine.sets.items() if not declared.is_generated(name)
-        }
-        combine = combine.model_copy(update={"sets": sets})
-    params = params.with_sections(encode, ours, combine)
+        params = _without_encoded_sets(params, dataset)
+    if not isinstance(params.source(dataset), Generated):
+        params = _without_planted_sets(params, dataset)
+
+    defaults = _default_features(params, dataset)
+    completed = []
+    for kind, features in defaults.items():
+        section = params[kind]
+        if "features" not in section.model_fields_set:
+            completed.append(section.model_copy(update={"features": features}))
+
+    return params.with_sections(*completed)
+
+
+def _without_encoded_sets(params: Parameters, dataset: str) -> Parameters:
+    encode = params[Encode].model_copy(update={"encoders": []})
+    beit3 = params[BEiT3Sets].model_copy(update={"sets": []})
+    params = params.with_sections(encode, beit3)
+
+    # the default sets are made of encoders' vectors
+    combine = params[Combine]
+    sets: dict[str, dict[str, Any]] = {}
+    if "sets" in combine.model_fields_set:
+        sets = DeclaredSets(params, dataset).made_of_imported()
+    return params.with_sections(combine.model_copy(update={"sets": sets}))
+
+
+def _without_planted_sets(params: Parameters, dataset: str) -> Parameters:
+    """Leave out the ceilings that only generated catalogues have."""
+    combine = params[Combine]
+    generated = DeclaredSets(params, dataset).is_generated
+
+    sets = {name: given for name, given in combine.sets.items() if not generated(name)}
+    return params.with_sections(combine.model_copy(update={"sets": sets}))
+
+
+def _default_features(params: Parameters, dataset: str) -> dict[type[Any], Any]:
+    """Return the sets to train on, to quantise, to benchmark and to release, by section."""
+    combine = params[Combine]
     declared = DeclaredSets(params, dataset)
-    made = declared.without_controls()
-    content = [name for name in made if not names.is_partial(combine.sets, name)]
-    preferred = [name for name in (FEATURES, names.LINEAR) if name in content]
-    trained = next(iter([*preferred, *content, *made, *combine.controls]), FEATURES)
-    if (
-        "features" in params[TrainSettings].model_fields_set
-        and (named := params[TrainSettings].features) in made
-    ):
-        trained = named  # even a control
-    judged = content if trained in content or trained not in made else [trained, *content]
+    candidates = declared.without_controls()
+    content = [name for name in candidates if not names.is_partial(combine.sets, name)]
+    trained = _choose_trained(params, candidates, content)
+
+    judged = content
+    if trained in candidates and trained not in content:
+        judged = [trained, *content]
+
     # third-party files are released only if named explicitly
     others = [*declared.imported, *declared.with_text]
-    own = [
-        name
-        for name in made or [trained]
-        if name not in others and not names.is_control(combine.sets, name)
-    ]
-    # defaults of `features`: the set to train on and to quantise, the sets to benchmark and to release
-    chosen: dict[type[Any], Any] = {
+    released = [] if trained in others else [trained]
+    for name in candidates:
+        is_ours = name not in others and not names.is_control(combine.sets, name)
+        if is_ours and name != trained:
+            released.append(name)
+
+    return {
         TrainSettings: trained,
         SemanticIds: [trained] if judged else [],
         Benchmark: [*judged, *combine.controls],
-        Publish: [
-            *([] if trained in others else [trained]),
-            *(name for name in own if name != trained),
-        ],
+        Publish: released,
     }
-    absent = [kind for kind in chosen if "features" not in params[kind].model_fields_set]
-    return params.with_sections(
-        *(params[kind].model_copy(update={"features": chosen[kind]}) for kind in absent)
-    )
+
+
+def _choose_trained(params: Parameters, candidates: list[str], content: list[str]) -> str:
+    """Return the set to train on: the file's, even a control, or the first of the preferred ones."""
+    train = params[TrainSettings]
+    if "features" in train.model_fields_set and train.features in candidates:
+        return train.features
+
+    preferred = [name for name in (FEATURES, names.LINEAR) if name in content]
+    by_preference = [*preferred, *content, *candidates, *params[Combine].controls]
+    return by_preference[0] if by_preference else FEATURES
 
 
 def has_content(params: Parameters, dataset: str) -> bool:
@@ -142,13 +165,15 @@ def of_release(release: Release, path: Path) -> Parameters:
     # the parameter file of a project takes precedence over the release
     if path.exists():
         return read(path).model_copy(update={"sources": declared, "datasets": [manifest.dataset]})
-    recorded = {  # skip keys of older versions
-        name: {
-            key: value for key, value in made.params.items() if key in SECTIONS[name].model_fields
-        }
-        for name, made in manifest.made_by.items()
-        if name in RECORDED
-    }
+
+    recorded: dict[str, dict[str, Any]] = {}
+    for name in RECORDED:
+        if name not in manifest.made_by:
+            continue
+        fields = SECTIONS[name].model_fields  # others are keys of older versions
+        params = manifest.made_by[name].params
+        recorded[name] = {key: value for key, value in params.items() if key in fields}
+
     try:
         return validate(Params, {"datasets": [manifest.dataset], "sources": declared, **recorded})
     except UserError as e:
@@ -162,29 +187,38 @@ def check(params: Parameters, path: Path, dataset: str = "") -> None:
         for name in [dataset] if dataset else params.datasets:
             check_settings(for_dataset(params, name), name)
 
-        for model in dict.fromkeys(
-            [RELEASED, *params[Benchmark].models, *params[Benchmark].overrides]
-        ):
-            model_settings(params, model)
-        for ablation in params[Benchmark].ablations:
-            model_settings(params, RELEASED, ablation)
-        # default ranges are not checked, as some of their corners are invalid
-        own = {
-            model: ranges
-            for model, ranges in params[Search].spaces.items()
-            if ranges != SPACES.get(model)
-        }
-        for model, ranges in own.items():
-            for end in ("low", "high"):
-                values = {name: getattr(space, end) for name, space in ranges.items()}
-                validate(MODELS[model].Params, values, f"search.spaces.{model}")
+        _check_models(params)
+        _check_spaces(params)
         for encoder in dict.fromkeys([*params[Encode].encoders, *params.encoders]):
             settings_of(params.encoders, encoder)
-        for sweep in params[Study].sweeps:
-            for setting in params[Study].settings(sweep):
-                sweep_params(params, setting, f"study.sweeps.{sweep}")
+        _check_sweeps(params)
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
+
+
+def _check_models(params: Parameters) -> None:
+    benchmark = params[Benchmark]
+    for model in dict.fromkeys([RELEASED, *benchmark.models, *benchmark.overrides]):
+        model_settings(params, model)
+    for ablation in benchmark.ablations:
+        model_settings(params, RELEASED, ablation)
+
+
+def _check_spaces(params: Parameters) -> None:
+    for model, ranges in params[Search].spaces.items():
+        # default ranges are not checked, as some of their corners are invalid
+        if ranges == SPACES.get(model):
+            continue
+        for end in ("low", "high"):
+            values = {name: getattr(space, end) for name, space in ranges.items()}
+            validate(MODELS[model].Params, values, f"search.spaces.{model}")
+
+
+def _check_sweeps(params: Parameters) -> None:
+    study = params[Study]
+    for sweep in study.sweeps:
+        for setting in study.settings(sweep):
+            sweep_params(params, setting, f"study.sweeps.{sweep}")
 
 
 def load(path: Path, dataset: str = "") -> Parameters:
@@ -200,29 +234,55 @@ def _check_names(params: Parameters) -> None:
     check_encoders(params.encoders, params[Encode].encoders)
     for dataset in params.sources:
         DeclaredSets(params, dataset).check()
-    benchmark, publish = params[Benchmark], params[Publish]
-    sets_of = {dataset: DeclaredSets(params, dataset).names() for dataset in params.sources}
-    made = dict.fromkeys(name for sets in sets_of.values() for name in sets)
+
+    benchmark = params[Benchmark]
     require_known(benchmark.models, MODELS, "benchmark.models")
     require_known(benchmark.overrides, MODELS, "benchmark.overrides")
     require_known(params[Search].spaces, MODELS, "search.spaces")
-    judged = benchmark.features if "features" in benchmark.model_fields_set else []
     if benchmark.control is not None:
-        require_known([benchmark.control], judged or made, "benchmark.control")
-    train = params[TrainSettings]
-    named = {"train.features": [train.features] if "features" in train.model_fields_set else []}
-    named |= {"semantic_ids.features": params[SemanticIds].features, "benchmark.features": judged}
-    for ablation, changed in benchmark.ablations.items():
-        named[f"benchmark.ablations.{ablation}.features"] = (
-            [str(changed["features"])] if "features" in changed else []
-        )
+        judged = _given_features(benchmark)
+        known = judged or _all_feature_sets(params, params.sources)
+        require_known([benchmark.control], known, "benchmark.control")
+
+    _check_features(params)
+
+
+def _check_features(params: Parameters) -> None:
+    """Check the feature sets that sections name, by the key that names them."""
+    used = {
+        "train.features": _given_features(params[TrainSettings]),
+        "semantic_ids.features": params[SemanticIds].features,
+    }
+    for ablation, changed in params[Benchmark].ablations.items():
+        if "features" in changed:
+            used[f"benchmark.ablations.{ablation}.features"] = [str(changed["features"])]
+
+    named = used | {"benchmark.features": _given_features(params[Benchmark])}
     for dataset in params.datasets:
-        for where, wanted in named.items():
-            require_known(wanted, sets_of[dataset], where)
-    used = {where: wanted for where, wanted in named.items() if where != "benchmark.features"}
-    for where, wanted in (used | {"publish.features": publish.features}).items():
-        for name in wanted:
-            names.refuse_ceiling(params[Combine].sets, name, where)
-    if "features" in publish.model_fields_set:  # a release includes those sets that its dataset has
-        everywhere = {name: 0 for dataset in params.datasets for name in sets_of[dataset]}
-        require_known(publish.features, everywhere, "publish.features")
+        for key, features in named.items():
+            require_known(features, DeclaredSets(params, dataset).names(), key)
+
+    publish = params[Publish]
+    for key, features in (used | {"publish.features": publish.features}).items():
+        for name in features:
+            names.refuse_ceiling(params[Combine].sets, name, key)
+
+    # a release includes those sets that its dataset has
+    everywhere = _all_feature_sets(params, params.datasets)
+    require_known(_given_features(publish), everywhere, "publish.features")
+
+
+def _given_features(section: Any) -> list[str]:
+    """Return the feature sets that a section of the file names; none if it has the default."""
+    if "features" not in section.model_fields_set:
+        return []
+    features: str | list[str] = section.features
+    return [features] if isinstance(features, str) else features
+
+
+def _all_feature_sets(params: Parameters, datasets: Iterable[str]) -> list[str]:
+    features: list[str] = []
+    for dataset in datasets:
+        features += DeclaredSets(params, dataset).names()
+
+    return list(dict.fromkeys(features))
