@@ -35,9 +35,8 @@ SECTIONS = Path(__file__).with_name("sections.yaml")
 CODE = Path("code.json")  # hash of each stage's code, and under PACKAGE the version that wrote it
 PACKAGE = "alignrec"
 FOLDER = "outputs/{}/${{item.dataset}}"  # output folder of a stage
-HEADS = re.compile(
-    r"\A# The table of contents, [^\n]*\n"
-)  # head of dvc.yaml, of this or an earlier version
+# head of dvc.yaml, of this or an earlier version
+ANY_HEAD = re.compile(r"\A# The table of contents, [^\n]*\n")
 MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
 RAW = ("download", "images")  # stages whose files a source's licence may not allow to share
 SHOWN = Path(__file__).with_name("shown.yaml")  # metrics and plots for DVC
@@ -74,14 +73,15 @@ CONFIG = {
 
 def dvc_yaml(params: Parameters) -> str:
     options: dict[str, Any] = {"sort_keys": False, "width": 110, "default_flow_style": None}
-    made = {stage.name: _describe_stage(stage, params) for stage in IN_ORDER} | {"figures": FIGURES}
-    stages = (yaml.safe_dump({name: stage}, **options) for name, stage in made.items())
-    body = (
-        "stages:\n"
-        + "\n".join(indent(stage, "  ") for stage in stages)
-        + "\n"
-        + SHOWN.read_text(encoding="utf-8")
-    )
+    stages = {stage.name: _describe_stage(stage, params) for stage in IN_ORDER}
+    stages["figures"] = FIGURES
+
+    blocks = []
+    for name, stage in stages.items():
+        block = yaml.safe_dump({name: stage}, **options)
+        blocks.append(indent(block, "  "))
+    listing = "\n".join(blocks)
+    body = f"stages:\n{listing}\n{SHOWN.read_text(encoding='utf-8')}"
     return f"{HEAD}# sha256 of what follows: {text_sha256(body)}\n{body}"
 
 
@@ -99,11 +99,12 @@ def read_code(path: Path) -> dict[str, Any]:
 
 def refuse_other_release(path: Path) -> None:
     """Raise UserError if code.json is of another version, as DVC would attribute the outputs to that version."""
-    made, here = read_code(path).get(PACKAGE), version(PACKAGE)
-    if made not in (None, here):
+    recorded = read_code(path).get(PACKAGE)
+    installed = version(PACKAGE)
+    if recorded not in (None, installed):
         raise UserError(
-            f"{path}: of alignrec {made}, and {here} is installed; install that one, or run `alignrec new`, "
-            "after which `dvc repro` makes again what has other code"
+            f"{path}: of alignrec {recorded}, and {installed} is installed; install that one, "
+            "or run `alignrec new`, after which `dvc repro` makes again what has other code"
         )
 
 
@@ -127,10 +128,8 @@ def begin_project(folder: Path) -> Iterator[str]:
         raise UserError(
             "git is not installed, and a project needs it; install it, then run `alignrec new`"
         )
-    found = subprocess.run(
-        ["git", "rev-parse", "--show-toplevel"], cwd=folder, capture_output=True, text=True
-    )
-    root = found.stdout.strip()  # empty outside of a repository
+    repository = _run_git(folder, "rev-parse", "--show-toplevel").stdout.strip()
+
     yield from _add_missing_sections(folder / PARAMS)
     params = read(folder / PARAMS)
     if not params[Encode].encoders:  # DVC's stages read the folder that stage encode writes
@@ -138,114 +137,152 @@ def begin_project(folder: Path) -> Iterator[str]:
         raise UserError(f"{folder / PARAMS}: 'encode.encoders' is empty; {remedy}")
     yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(params))
     io.write_json(folder / CODE, code_json())
-    if not root:
-        done = subprocess.run(
-            ["git", "init", "--quiet"], cwd=folder, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise UserError(f"git init: {one_line(done.stderr or done.stdout)}")
+
+    if not repository:
+        created = _run_git(folder, "init", "--quiet")
+        if created.returncode:
+            raise UserError(f"git init: {one_line(created.stderr or created.stdout)}")
         yield "git init: the folder is a repository now"
     if not (folder / ".dvc").is_dir():
-        is_below = bool(root) and Path(root).resolve() != folder.resolve()
+        is_below = bool(repository) and Path(repository).resolve() != folder.resolve()
         _init_dvc(folder, is_below)
-        yield "dvc init" + " --subdir" * is_below
-    yield from _track_files(
-        folder, [*_user_files("download", params), *_user_files("images", params)]
-    )
-    # keep files that the user has edited
+        yield "dvc init --subdir" if is_below else "dvc init"
+
+    user_files = [*_user_files("download", params), *_user_files("images", params)]
+    yield from _track_files(folder, user_files)
+    _write_templates(folder / ".dvc" / "plots")
+    _write_unless_edited(folder / ".dvcignore", IGNORED)
+    _write_unless_edited(folder / "outputs" / ".gitignore", KEPT)
+
+
+def _run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+
+
+def _write_templates(folder: Path) -> None:
     for template in sorted(TEMPLATES.iterdir()):
-        if not (path := folder / ".dvc" / "plots" / template.name).exists():
+        path = folder / template.name
+        if not path.exists():
             io.write_bytes(path, template.read_bytes())
-    for name, text in {".dvcignore": IGNORED, "outputs/.gitignore": KEPT}.items():
-        path = folder / name
-        lines = (
-            path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-        )
-        # `dvc init` writes only comments
-        if all(not line.strip() or line.startswith("#") for line in lines):
-            io.write_bytes(path, text.encode())
+
+
+def _write_unless_edited(path: Path, text: str) -> None:
+    lines = []
+    if path.exists():
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+    # `dvc init` writes only comments
+    if all(not line.strip() or line.startswith("#") for line in lines):
+        io.write_bytes(path, text.encode())
 
 
 def _add_missing_sections(path: Path) -> Iterator[str]:
-    given = read_yaml(path)
-    if not isinstance(given, dict):
+    sections = read_yaml(path)
+    if not isinstance(sections, dict):
         raise UserError(f"{path}: not a mapping of sections; begin one with `alignrec new`")
-    blocks = SECTIONS.read_text(encoding="utf-8").split("\n\n")
-    if lacking := {
-        name: block for block in blocks if (name := block.split(":", 1)[0]) not in given
-    }:
-        added = "\n".join(block.strip() + "\n" for block in lacking.values())
-        io.write_bytes(path, f"{path.read_text(encoding='utf-8').rstrip()}\n\n{added}".encode())
-        yield f"{path}: added {', '.join(lacking)}, at their defaults"
+
+    missing = {}
+    for block in SECTIONS.read_text(encoding="utf-8").split("\n\n"):
+        name = block.split(":", 1)[0]
+        if name not in sections:
+            missing[name] = block.strip() + "\n"
+
+    if missing:
+        text = path.read_text(encoding="utf-8").rstrip()
+        added = "\n".join(missing.values())
+        io.write_bytes(path, f"{text}\n\n{added}".encode())
+        yield f"{path}: added {', '.join(missing)}, at their defaults"
 
 
 def _describe_stage(stage: Stage, params: Parameters) -> dict[str, Any]:
-    sources = [params.source(name) for name in params.datasets]
-    out, keys = FOLDER.format(stage.name), ["dataset"]
+    keys = ["dataset"]
     matrix = {"dataset": "${datasets}"}
+    out = FOLDER.format(stage.name)
     if stage.per:
-        out, keys = f"{out}/${{item.{stage.per}}}", [*keys, stage.per]
+        keys.append(stage.per)
         matrix[stage.per] = f"${{{stage.name}.{stage.per}s}}"
-    is_kept = stage.name in RAW and any(source.licence.texts == "none" for source in sources)
-    deps = [FOLDER.format(earlier.name) for earlier in stage.reads] + _user_files(
-        stage.name, params
-    )
-    compared = [
-        stage.name
-    ]  # parameters: the key that a stage reads if the file has it, otherwise its section
+        out = f"{out}/${{item.{stage.per}}}"
+
+    deps = [FOLDER.format(earlier.name) for earlier in stage.reads]
+    deps += _user_files(stage.name, params)
+    arguments = [f"${{item.{key}}}" for key in keys]
+
+    entry: dict[str, Any] = {
+        "desc": stage.does,
+        "matrix": matrix,
+        "cmd": " ".join(["alignrec", stage.name, *arguments]),
+    }
+    if deps:
+        entry["deps"] = deps
+    entry["params"] = [*_compared_params(stage, params), {CODE.name: [stage.name]}]
+    entry["outs"] = [{out: {"push": False}} if _is_kept_here(stage, params) else out]
+    return entry
+
+
+def _is_kept_here(stage: Stage, params: Parameters) -> bool:
+    """Return whether `dvc push` leaves out a stage's files, as a source's licence may not allow to share them."""
+    sources = [params.source(name) for name in params.datasets]
+    return stage.name in RAW and any(source.licence.texts == "none" for source in sources)
+
+
+def _compared_params(stage: Stage, params: Parameters) -> list[str]:
+    """Return the key that a stage reads, if the file has it, otherwise its section."""
+    compared = [stage.name]
     for name in stage.sections:
         section, _, key = name.partition(".")
         if section == SOURCE:
             compared.append(f"{SOURCE}.${{item.dataset}}")
+        elif key and key in getattr(params, section).model_fields_set:
+            compared.append(name)
         else:
-            compared.append(
-                name if key and key in getattr(params, section).model_fields_set else section
-            )
-    return {
-        "desc": stage.does,
-        "matrix": matrix,
-        "cmd": " ".join(["alignrec", stage.name, *(f"${{item.{key}}}" for key in keys)]),
-        **({"deps": deps} if deps else {}),
-        "params": [*compared, {CODE.name: [stage.name]}],
-        "outs": [{out: {"push": False}} if is_kept else out],
-    }
+            compared.append(section)
+
+    return compared
 
 
 def _user_files(stage: str, params: Parameters) -> list[str]:
     """Return the paths outside of outputs/ that a stage reads, so that DVC runs it again after they change."""
     if stage == "images":
         folder = params[Images].folder
-        return [folder] if folder and not Path.cwd().is_relative_to(Path(folder).resolve()) else []
-    sources = [params.source(name) for name in params.datasets] if stage == "download" else []
-    own = (source for source in sources if isinstance(source, Downloaded))
-    return list(dict.fromkeys(str(path) for source in own for path in local_files(source.files())))
+        is_around = folder and Path.cwd().is_relative_to(Path(folder).resolve())
+        return [folder] if folder and not is_around else []
+    if stage != "download":
+        return []
+
+    paths: list[str] = []
+    for name in params.datasets:
+        source = params.source(name)
+        if isinstance(source, Downloaded):
+            paths += map(str, local_files(source.files()))
+
+    return list(dict.fromkeys(paths))
 
 
 def _track_files(folder: Path, paths: list[str]) -> Iterator[str]:
     """Add the user's files to DVC, for `dvc push` and `dvc pull`, unless git has them."""
+    for name in paths:
+        path = folder / name
+        if not path.exists() or Path(f"{path}.dvc").exists():
+            continue
+        if not path.resolve().is_relative_to(folder.resolve()):
+            outside = "outside of the project, so `dvc push` leaves it"
+            yield f"{name}: {outside}; without it, `dvc repro --allow-missing`"
+        elif _run_git(folder, "ls-files", "--error-unmatch", name).returncode:
+            _add_to_dvc(folder, name)
+            yield f"dvc add {name}: `dvc push` hands it on"
+
+
+def _add_to_dvc(folder: Path, name: str) -> None:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    for path in (
-        path
-        for path in paths
-        if (folder / path).exists() and not Path(f"{folder / path}.dvc").exists()
-    ):
-        if not (folder / path).resolve().is_relative_to(folder.resolve()):
-            yield f"{path}: outside of the project, so `dvc push` leaves it; without it, `dvc repro --allow-missing`"
-        elif subprocess.run(
-            ["git", "ls-files", "--error-unmatch", path], cwd=folder, capture_output=True
-        ).returncode:
-            try:
-                with Repo(folder) as repo:
-                    repo.scm_context.quiet = True  # `new` prints its own message about `git add`
-                    repo.add(path)
-                    repo.unprotect(
-                        path
-                    )  # a copy, which can be edited without damage to DVC's cache
-            except DvcException as e:
-                raise UserError(f"dvc add {path}: {one_line(e)}") from e
-            yield f"dvc add {path}: `dvc push` hands it on"
+    try:
+        with Repo(folder) as repo:
+            repo.scm_context.quiet = True  # `new` prints its own message about `git add`
+            repo.add(name)
+            repo.unprotect(name)  # a copy, which can be edited without damage to DVC's cache
+    except DvcException as e:
+        raise UserError(f"dvc add {name}: {one_line(e)}") from e
 
 
 def _write_dvc_yaml(path: Path, text: str) -> Iterator[str]:
@@ -253,14 +290,22 @@ def _write_dvc_yaml(path: Path, text: str) -> Iterator[str]:
         before = path.read_text(encoding="utf-8", errors="replace")
         if before == text:
             return
-        # the hash in the header shows whether the file was edited
-        marked = MARK.search(before)
-        above = "" if marked is None else HEADS.sub("", before[: marked.start()])
-        if marked is None or above or text_sha256(before[marked.end() :]) != marked[1]:
+        if _is_edited(before):
             yield f"{path}: was edited, and is left so; delete it to have it written again"
             return
+
     io.write_bytes(path, text.encode())
     yield f"wrote {path}"
+
+
+def _is_edited(text: str) -> bool:
+    """Return whether a dvc.yaml is not what was written, by the hash in its header."""
+    marked = MARK.search(text)
+    if marked is None:
+        return True
+    above = ANY_HEAD.sub("", text[: marked.start()])
+    body = text[marked.end() :]
+    return bool(above) or text_sha256(body) != marked[1]
 
 
 def text_sha256(text: str) -> str:

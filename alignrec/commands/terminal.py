@@ -22,10 +22,10 @@ from alignrec.schemas import ContractError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-LONGEST = 2000  # characters of an error message, which may quote data
+MAX_MESSAGE_CHARACTERS = 2000  # of an error, which may quote data
 QUERY_INTERRUPTED = "Query interrupted"  # message of DuckDB's RuntimeError
 # error messages of libraries that run out of memory, during import or later
-LACKING = (
+OUT_OF_MEMORY = (
     "failed to map segment",
     "annot allocate memory",
     "can't allocate memory",
@@ -59,10 +59,10 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def end_on_sigterm() -> Iterator[None]:
     # forked processes inherit the handler but have nothing to clean up, so they exit immediately
-    own = os.getpid()
+    parent = os.getpid()
 
     def end(number: int, frame: object) -> None:
-        if os.getpid() != own:
+        if os.getpid() != parent:
             os._exit(128 + number)
         Terminated.seen = True
         raise Terminated
@@ -89,69 +89,83 @@ class Group(TyperGroup):
     """Command group that prints errors in one line and exits with 1, or 130 after Ctrl-C."""
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        # the terminal's encoding may not have all characters
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(
-                    errors="replace"
-                )  # the terminal's encoding may not have all characters
+                stream.reconfigure(errors="replace")
         try:
             with end_on_sigterm():
                 returned = super().invoke(ctx)
             sys.stdout.flush()  # detect a closed pipe here rather than at exit
             return returned
         except (Exception, KeyboardInterrupt) as e:
-            interrupted = isinstance(e, KeyboardInterrupt) or (
-                type(e) is RuntimeError and str(e) == QUERY_INTERRUPTED
-            )
-            if not interrupted:
-                if (message := describe_error(e)) is None:
-                    raise
-                say(
-                    f"error: {message}"
-                    if len(message) <= LONGEST
-                    else f"error: {message[:LONGEST]} ...",
-                    err=True,
-                )
-                raise typer.Exit(1) from None
-            how, number = (
-                ("terminated", signal.SIGTERM)
-                if Terminated.seen
-                else ("interrupted", signal.SIGINT)
-            )
-            # `explain_interrupt` has added a note on unfinished work
-            left = getattr(e, "__notes__", ["nothing is left half-done"])[0]
-            say(f"{how}: {left}; run the same command again", err=True)
-            # outputs survive a kill, but a thread that waits for a silent server would block the exit
-            if any(
-                not thread.daemon
-                for thread in threading.enumerate()
-                if thread is not threading.main_thread()
-            ):
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(128 + number)
-            raise typer.Exit(128 + number) from None
+            if _is_interrupt(e):
+                code = _report_interrupt(e)
+                raise typer.Exit(code) from None
+            message = describe_error(e)
+            if message is None:
+                raise
+            if len(message) > MAX_MESSAGE_CHARACTERS:
+                message = f"{message[:MAX_MESSAGE_CHARACTERS]} ..."
+            say(f"error: {message}", err=True)
+            raise typer.Exit(1) from None
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    return type(error) is RuntimeError and str(error) == QUERY_INTERRUPTED
+
+
+def _report_interrupt(error: BaseException) -> int:
+    """Print what is left of the work and return the exit code; exit at once if a thread would block the exit."""
+    event = "terminated" if Terminated.seen else "interrupted"
+    code = 128 + (signal.SIGTERM if Terminated.seen else signal.SIGINT)
+    # `explain_interrupt` has added a note on unfinished work
+    left = getattr(error, "__notes__", ["nothing is left half-done"])[0]
+    say(f"{event}: {left}; run the same command again", err=True)
+
+    # outputs survive a kill, but a thread that waits for a silent server would block the exit
+    threads = set(threading.enumerate()) - {threading.main_thread()}
+    if not all(thread.daemon for thread in threads):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def describe_error(error: BaseException) -> str | None:
     """Return an error message of one line, or None for bugs and closed pipes (`alignrec ... | head`)."""
     if isinstance(error, UserError | ContractError):
         return str(error)
-    lacking_words = isinstance(error, ImportError | RuntimeError) and any(
-        words in str(error) for words in LACKING
-    )
-    if isinstance(error, MemoryError) or lacking_words:
+    if _is_out_of_memory(error):
         return process.TOO_LITTLE
-    if isinstance(error, ModuleNotFoundError) and (lacking := not_installed(error)):
-        return str(lacking)
-    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-    full = os.strerror(errno.ENOSPC) in str(error)  # DuckDB raises its own error type
-    # NumPy reports a full disk only as a mismatch of byte counts
-    if full or (
-        isinstance(error, OSError)
-        and (error.errno == errno.EDQUOT or "requested and" in str(error))
-    ):
-        return f"{where}the disk is full; make space and run the same command again"
+    if isinstance(error, ModuleNotFoundError):
+        package = not_installed(error)
+        if package:
+            return str(package)
+
+    place = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    if _is_disk_full(error):
+        return f"{place}the disk is full; make space and run the same command again"
     if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
         return None
-    return where + (error.strerror or str(error) or type(error).__name__)
+    return place + (error.strerror or str(error) or type(error).__name__)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    message = str(error)
+    is_of_library = isinstance(error, ImportError | RuntimeError)
+    return is_of_library and any(words in message for words in OUT_OF_MEMORY)
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    message = str(error)
+    if os.strerror(errno.ENOSPC) in message:  # DuckDB raises its own error type
+        return True
+    if not isinstance(error, OSError):
+        return False
+    # NumPy reports a full disk only as a mismatch of byte counts
+    return error.errno == errno.EDQUOT or "requested and" in message
