@@ -80,8 +80,10 @@ ITEM_BYTES = 2e3  # of an item's text and columns
 IMAGE_BYTES = 18e3
 CELL_BYTES_PER_USER = 200  # of a cell of the benchmark
 
-# embedded dataset: fraction of users and of items that the core filter keeps; interactions per generated user
-SAMPLE_SHARES = (2_970 / 3_600, 1_559 / 1_600, 31_692 / 3_600)
+# embedded dataset: fraction of users and of items that the core filter keeps
+SAMPLE_USERS_SHARE = 2_970 / 3_600
+SAMPLE_ITEMS_SHARE = 1_559 / 1_600
+SAMPLE_INTERACTIONS_PER_USER = 31_692 / 3_600  # per generated user
 CHARACTERS_PER_PIECE = 4
 SAMPLE_PIECES = 12  # tokens of a text in `sample`
 DEFAULT_PIECES = 128  # tokens of a text whose length is unknown
@@ -112,13 +114,7 @@ def read_size(params: Parameters, layout: Layout) -> Size:
         return read_counted_size(record, pieces)
 
     if isinstance(source, SampleSource):
-        generated = (source.users, source.items, source.users)
-        left_of_sample = [
-            round(n * share) for n, share in zip(generated, SAMPLE_SHARES, strict=True)
-        ]
-        users, items, interactions = left_of_sample
-        origin = "as the embedded dataset's filter leaves them"
-        return Size(users, items, interactions, pieces, origin)
+        return estimate_sample_size(source, pieces)
 
     category = getattr(source, "category", None) or ""
     published = PUBLISHED.get((source.kind, category))
@@ -141,6 +137,16 @@ def count_pieces(params: Parameters, layout: Layout) -> int:
 
     is_sample = isinstance(params.source(layout.dataset), SampleSource)
     return SAMPLE_PIECES if is_sample else DEFAULT_PIECES
+
+
+def estimate_sample_size(source: SampleSource, pieces: int) -> Size:
+    return Size(
+        users=round(source.users * SAMPLE_USERS_SHARE),
+        items=round(source.items * SAMPLE_ITEMS_SHARE),
+        interactions=round(source.users * SAMPLE_INTERACTIONS_PER_USER),
+        pieces=pieces,
+        origin="as the embedded dataset's filter leaves them",
+    )
 
 
 def read_counted_size(record: Path, pieces: int) -> Size:

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,15 +123,14 @@ def describe_files(given: Given, beit3: bool = False) -> tuple[str, list[str]]:
     """Return a parameter file for local files, and messages about them."""
     from alignrec.commands import mmrec_folder, own_data  # load DuckDB
 
-    if mmrec_folder.is_mmrec(given.interactions):
-        found = mmrec_folder.read_folder(given)
-    else:
-        found = own_data.read_tables(given)
-    if not found.modalities or beit3 or has_gpu():
-        return own_data.as_yaml(found, beit3=True), found.seen
+    is_mmrec = mmrec_folder.is_mmrec(given.interactions)
+    data = mmrec_folder.read_folder(given) if is_mmrec else own_data.read_tables(given)
+    with_beit3 = own_data.as_yaml(data, beit3=True)
+    if not data.modalities or beit3 or has_gpu():
+        return with_beit3, data.seen
 
-    left_out = cost_of_beit3(given.name, own_data.as_yaml(found, beit3=True), found.size)
-    return own_data.as_yaml(found, beit3=False), [*found.seen, left_out]
+    left_out = cost_of_beit3(given.name, with_beit3, data.size)
+    return own_data.as_yaml(data, beit3=False), [*data.seen, left_out]
 
 
 def describe_category(
@@ -163,14 +161,18 @@ def cost_of_beit3(name: str, text: str, size: Size | None = None) -> str:
     from alignrec.commands import estimate
     from alignrec.pipeline.linalg.device import gemm_rate
 
-    params, seconds = validate(Params, yaml.safe_load(text)), ""
-    with suppress(UserError):  # the category has no published size
+    message = "BEiT3 is left out, as there is no GPU; --beit3 pre-trains it"
+    params = validate(Params, yaml.safe_load(text))
+    try:
         size = size or estimate.read_size(params, Layout(ROOT, name))
-        stages = estimate.estimate_stages(estimate.Plan(params, name, size, gemm_rate("float32")))
-        seconds = (
-            f", in about {format_duration(stages['pretrain'].seconds + stages['beit3'].seconds)}"
-        )
-    return f"BEiT3 is left out, as there is no GPU; --beit3 pre-trains it{seconds}"
+    except UserError:  # the category has no published size
+        return message
+
+    plan = estimate.Plan(params, name, size, gemm_rate("float32"))
+    seconds = 0.0
+    for estimate_stage in (estimate.estimate_pretrain, estimate.estimate_beit3):
+        seconds += estimate_stage(plan).seconds + estimate.START_SECONDS
+    return f"{message}, in about {format_duration(seconds)}"
 
 
 def profile(
@@ -180,84 +182,108 @@ def profile(
     to: Annotated[Path, typer.Option("--to", help="parameter file to write")] = PARAMS,
 ) -> None:
     """write a profile into params.yaml, so that git and DVC show its changes."""
-    path = PROFILES / f"{name}.yaml"
-    if not path.is_file() and not (path := Path(name)).is_file():
-        raise UserError(
-            f"no profile '{name}'; there are {', '.join(sorted(one.stem for one in PROFILES.glob('*')))}"
-        )
-    over, absent = read_yaml(path), list[str]()
-    text, changed = path.read_text(encoding="utf-8"), list(over)
+    path = find_profile(name)
+    overlay = read_yaml(path)
+    text = path.read_text(encoding="utf-8")
+    changed = list(overlay)
+    absent: list[str] = []
     # a profile is an overlay: keep the comments of the file that it extends
-    if EXTENDS in over:
-        base = path.parent / over.pop(EXTENDS)
+    if EXTENDS in overlay:
+        base = path.parent / overlay.pop(EXTENDS)
         # paper.yaml extends the parameters of this project or, in a folder without any, those of the package
-        base = PARAMS if base.name == PARAMS.name and PARAMS.exists() else base
-        over, absent = _without_absent_sets(over, base)
-        text, changed = _merge_documents(base.read_text(encoding="utf-8"), over)
-    check(
-        parse(yaml.load(text, Loader), path), path
-    )  # validate before writing anything; a SafeLoader
-    kept = _keep_uncommitted(to, text)
+        if base.name == PARAMS.name and PARAMS.exists():
+            base = PARAMS
+        overlay, absent = _without_absent_sets(overlay, base)
+        text, changed = _merge_documents(base.read_text(encoding="utf-8"), overlay)
+
+    # validate before writing anything; a SafeLoader
+    check(parse(yaml.load(text, Loader), path), path)
+    backup = _keep_uncommitted(to, text)
     io.write_bytes(to, text.encode())
+
     say(f"wrote {to}: {', '.join(changed) or 'nothing changed'}")
     if absent:
         say(f"left out, as there are no such feature sets: {', '.join(absent)}")
-    for line in project.begin_project(Path()) if to == PARAMS else ():
-        say(line)
+    if to == PARAMS:
+        for line in project.begin_project(Path()):
+            say(line)
     undo = f"`git diff {to}` shows what changed, `git checkout {to}` takes it back"
-    say(
-        f"next: dvc repro; {f'{kept} is {to} as it was, which git does not have' if kept else undo}"
-    )
+    if backup:
+        undo = f"{backup} is {to} as it was, which git does not have"
+    say(f"next: dvc repro; {undo}")
 
 
-def _without_absent_sets(over: dict[str, Any], base: Path) -> tuple[dict[str, Any], list[str]]:
+def find_profile(name: str) -> Path:
+    """Return the file of a profile of the package, or the path that was given."""
+    for path in (PROFILES / f"{name}.yaml", Path(name)):
+        if path.is_file():
+            return path
+
+    profiles = ", ".join(sorted(path.stem for path in PROFILES.glob("*")))
+    raise UserError(f"no profile '{name}'; there are {profiles}")
+
+
+def _without_absent_sets(overlay: dict[str, Any], base: Path) -> tuple[dict[str, Any], list[str]]:
     """Drop the feature sets that the project lacks from an overlay's benchmark; return it and the dropped names."""
-    own = over.get("benchmark", {})
-    features, ablations = own.get("features", []), own.get("ablations", {})
-    params = parse(merge(read_yaml(base), over) | {"benchmark": {}}, base)
-    made = [DeclaredSets(params, dataset).names() for dataset in params.datasets]
-    wanted = dict.fromkeys(
-        [*features, *(keys["features"] for keys in ablations.values() if "features" in keys)]
-    )
-    if not (absent := [one for one in wanted if not all(one in names for names in made)]):
-        return over, absent
-    rows = {row: keys for row, keys in ablations.items() if keys.get("features") not in absent}
-    kept = own | {"features": [one for one in features if one not in absent], "ablations": rows}
-    return over | {"benchmark": kept}, absent
+    benchmark = overlay.get("benchmark", {})
+    features = benchmark.get("features", [])
+    ablations = benchmark.get("ablations", {})
+    params = parse(merge(read_yaml(base), overlay) | {"benchmark": {}}, base)
+    available = [set(DeclaredSets(params, dataset).names()) for dataset in params.datasets]
+    common = set.intersection(*available)
+
+    ablated = [keys["features"] for keys in ablations.values() if "features" in keys]
+    absent = [name for name in dict.fromkeys([*features, *ablated]) if name not in common]
+    if not absent:
+        return overlay, []
+
+    present = {
+        "features": [name for name in features if name not in absent],
+        "ablations": {
+            row: keys for row, keys in ablations.items() if keys.get("features") not in absent
+        },
+    }
+    return overlay | {"benchmark": benchmark | present}, absent
 
 
 def _keep_uncommitted(path: Path, text: str) -> Path | None:
     """Back up a file before it is overwritten, unless git has it or nothing changes; return the copy."""
-    if not path.exists() or (before := path.read_bytes()) == text.encode():
+    before = path.read_bytes() if path.exists() else b""
+    if not path.exists() or before == text.encode():
         return None
-    found = (
-        subprocess.run(["git", "show", f"HEAD:./{path}"], capture_output=True)
-        if shutil.which("git")
-        else None
-    )
-    if found and found.stdout == before:
-        return None
-    copies = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in itertools.count(1))
-    copy = next(one for one in copies if not one.exists())
+    if shutil.which("git"):
+        committed = subprocess.run(["git", "show", f"HEAD:./{path}"], capture_output=True)
+        if committed.stdout == before:
+            return None
+
+    for number in itertools.count(1):
+        copy = path.with_name(f"{path.stem}.{number}{path.suffix}")
+        if not copy.exists():
+            break
     io.write_bytes(copy, before)
     return copy
 
 
-def _merge_documents(text: str, over: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Return the parameter file with the keys of `over` replaced and comments kept, and the names of changed keys."""
+def _merge_documents(text: str, overlay: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the parameter file with the overlay's keys and its own comments, and the changed keys."""
     from ruamel.yaml import YAML
 
     yaml = YAML()
-    yaml.preserve_quotes, yaml.width = True, 120
-    merged, changed = yaml.load(text), []
-    for section, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(section), dict)
-        for key, new in value.items() if both else ((None, value),):
-            under = merged[section] if both else merged
-            place = key if both else section
-            if under.get(place) != new:
-                under[place] = new
-                changed.append(f"{section}.{key}" if both else section)
-    written = text_io.StringIO()
-    yaml.dump(merged, written)
-    return written.getvalue(), changed
+    yaml.preserve_quotes = True
+    yaml.width = 120
+    document = yaml.load(text)
+
+    changed = []
+    for section, value in overlay.items():
+        current = document.get(section)
+        if isinstance(value, dict) and isinstance(current, dict):
+            different = [key for key, new in value.items() if current.get(key) != new]
+            current.update({key: value[key] for key in different})
+            changed += [f"{section}.{key}" for key in different]
+        elif current != value:
+            document[section] = value
+            changed.append(section)
+
+    merged = text_io.StringIO()
+    yaml.dump(document, merged)
+    return merged.getvalue(), changed

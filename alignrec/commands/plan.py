@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +22,7 @@ from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.sources import download
 from alignrec.pipeline.sources.base import Downloaded
+from alignrec.pipeline.sources.download import Answer
 from alignrec.pipeline.web.download import local_path
 
 if TYPE_CHECKING:
@@ -45,91 +47,107 @@ def plan(
 
 def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     """Print the estimates of a dataset and return its errors; without `ask` only local files are looked up."""
-    source, weights = params.source(layout.dataset), params[Pretrain]
-    files = source.files() if isinstance(source, Downloaded) else {}
-    # parameter -> addresses of its file, the preferred one first
-    addresses = {
-        download.key_names(layout.dataset, [role]): mirrors for role, mirrors in files.items()
-    }
-    own = {f"pretrain.{key}": getattr(weights, key) for key in ("init", "tokenizer", "vqkd")}
-    addresses |= {key: [address] for key, address in own.items() if address}
-    addresses = {
-        key: mirrors for key, mirrors in addresses.items() if ask or local_path(mirrors[0])
-    }
-    waiting = f"asking for {len(addresses)} files, at most {download.WAIT_SECONDS:g} s; timing a matrix product"
-    say(f"{layout.dataset}: {waiting}", err=True)
+    addresses = list_addresses(params, layout.dataset)
+    if not ask:
+        addresses = {key: mirrors for key, mirrors in addresses.items() if local_path(mirrors[0])}
+    asking = f"asking for {len(addresses)} files, at most {download.WAIT_SECONDS:g} s"
+    say(f"{layout.dataset}: {asking}; timing a matrix product", err=True)
 
     # load torch while waiting for servers
-    wait_for_answers, size, faults = download.ask_for_files(addresses), None, []
+    wait_for_answers = download.ask_for_files(addresses)
     from alignrec.commands import estimate
     from alignrec.pipeline.linalg.device import gemm_rate
 
+    size = None
+    faults = []
     try:
         size = estimate.read_size(params, layout)
         check_catalogue(params, size.items)
     except UserError as e:
         faults.append(str(e))
     answers = wait_for_answers()
-    faults = [
-        f"{a.key}: {a.fault}; give a path of this machine: {a.key}: PATH"
-        for a in answers
-        if a.fault
-    ] + faults
+    absent = [answer for answer in answers if answer.fault]
+    faults[:0] = [f"{a.key}: {a.fault}; give a path of this machine: {a.key}: PATH" for a in absent]
+
     say(f"{layout.dataset}: {size}" if size else layout.dataset)
     if size:
         raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
-        show_estimates(
-            layout, estimate.Plan(params, layout.dataset, size, gemm_rate("float32"), raw)
-        )
+        gemm = gemm_rate("float32")
+        show_estimates(layout, estimate.Plan(params, layout.dataset, size, gemm, raw))
     if answers:
-        rows = [
-            [a.key, "not found" if a.fault else format_bytes(a.size), a.address] for a in answers
-        ]
-        show(
-            TerminalTable(
-                Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1),
-                unbroken=[0],
-            )
-        )
+        show_files(answers)
     for fault in dict.fromkeys(faults):
         say(f"error: {fault}", err=True)
+
     return faults
 
 
-def show_estimates(layout: Layout, planned: Plan) -> None:
+def list_addresses(params: Parameters, dataset: str) -> dict[str, list[str]]:
+    """Return parameter -> addresses of its file, the preferred one first."""
+    source, pretrain = params.source(dataset), params[Pretrain]
+    addresses = {}
+    if isinstance(source, Downloaded):
+        for role, mirrors in source.files().items():
+            addresses[download.key_names(dataset, [role])] = mirrors
+    for key in ("init", "tokenizer", "vqkd"):
+        address = getattr(pretrain, key)
+        if address:
+            addresses[f"pretrain.{key}"] = [address]
+
+    return addresses
+
+
+def show_files(answers: list[Answer]) -> None:
+    rows = []
+    for answer in answers:
+        size = "not found" if answer.fault else format_bytes(answer.size)
+        rows.append([answer.key, size, answer.address])
+    table = Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1)
+    show(TerminalTable(table, unbroken=[0]))
+
+
+def show_estimates(layout: Layout, plan: Plan) -> None:
     from alignrec.commands import estimate
 
-    taken = estimate.estimate_stages(planned)
-    seconds, memory, disk, _ = zip(*taken.values(), strict=True)
-    shown = {**taken, "all": estimate.Estimate(sum(seconds), max(memory), sum(disk))}
-    rows = [
-        [name, format_duration(s), *map(format_bytes, (m, d)), basis]
-        for name, (s, m, d, basis) in shown.items()
-    ]
-    show(
-        TerminalTable(
-            Table("Stages", "", ["stage", "time", "memory", "disk", "most of it"], rows),
-            unbroken=[0],
-        )
+    stages = estimate.estimate_stages(plan)
+    total = estimate.Estimate(
+        seconds=sum(stage.seconds for stage in stages.values()),
+        memory=max(stage.memory for stage in stages.values()),
+        disk=sum(stage.disk for stage in stages.values()),
     )
-    there = next(
-        folder for folder in (layout.root, *layout.root.absolute().parents) if folder.exists()
-    )
-    if sum(disk) > (free := shutil.disk_usage(there).free):
-        say(
-            f"too little disk: {format_bytes(sum(disk))} are needed, {format_bytes(free)} are free in {there}"
-        )
-    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for stage, of in taken.items():
-        if of.memory > installed:
-            has = format_bytes(installed)
-            say(
-                f"too little memory for {stage}: {format_bytes(of.memory)} are needed, the machine has {has}"
-            )
-    say(f"computed for {planned.gemm / 1e12:.2f} TFLOP/s, measured now")
+    rows = []
+    for name, cost in [*stages.items(), ("all", total)]:
+        memory, disk = format_bytes(cost.memory), format_bytes(cost.disk)
+        rows.append([name, format_duration(cost.seconds), memory, disk, cost.basis])
+    table = Table("Stages", "", ["stage", "time", "memory", "disk", "most of it"], rows)
+    show(TerminalTable(table, unbroken=[0]))
+
+    warn_of_disk(layout.root, total.disk)
+    for name, cost in stages.items():
+        warn_of_memory(name, cost.memory)
+    say(f"computed for {plan.gemm / 1e12:.2f} TFLOP/s, measured now")
     say(
-        "assumed: an image of 18 kB per item, training best at its 40th epoch; DVC copies what it cannot link"
+        "assumed: an image of 18 kB per item, training best at its 40th epoch; "
+        "DVC copies what it cannot link"
     )
+
+
+def warn_of_disk(root: Path, needed: float) -> None:
+    folder = root.absolute()
+    while not folder.exists():
+        folder = folder.parent
+
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        lack = f"{format_bytes(needed)} are needed, {format_bytes(free)} are free in {folder}"
+        say(f"too little disk: {lack}")
+
+
+def warn_of_memory(stage: str, needed: float) -> None:
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > installed:
+        lack = f"{format_bytes(needed)} are needed, the machine has {format_bytes(installed)}"
+        say(f"too little memory for {stage}: {lack}")
 
 
 def format_duration(seconds: float) -> str:
