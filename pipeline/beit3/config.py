@@ -1,4 +1,7 @@
-"""The shape of a BEiT3, validated and bounded, because a release's config.json is untrusted. Needs no torch."""
+"""The shape of a BEiT3, validated and bounded, because a release's config.json is untrusted.
+
+Needs no torch.
+"""
 
 from typing import Annotated, Self
 
@@ -6,14 +9,18 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 FIRST_POSITION = 2  # the first row of position embeddings in use, in both streams, as in fairseq
-MOST = 1 << 24  # upper bound of every number, so that products of several stay exact
+MAX_SIZE = 1 << 24  # upper bound of every number, so that products of several stay exact
 
-Size = Annotated[int, Field(ge=1, le=MOST)]
+Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
+OptionalSize = Annotated[int, Field(ge=0, le=MAX_SIZE)]  # 0: absent
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class BEiT3Config:
-    """Shape of a BEiT3; the defaults are the released base model. ValueError for an impossible shape."""
+    """Shape of a BEiT3; the defaults are the released base model.
+
+    ValueError for an impossible shape.
+    """
 
     image: Size = 224  # image side, pixels; a multiple of `patch`
     patch: Size = 16  # patch side, pixels
@@ -22,12 +29,9 @@ class BEiT3Config:
     layers: Size = 12
     heads: Size = 12  # attention heads; must divide the width
     ffn: Size = 3072  # hidden width of the feed-forward experts
-    positions: Annotated[int, Field(ge=FIRST_POSITION + 2, le=MOST)] = (
-        1024  # rows of the table; texts are two shorter
-    )
-    codes: Annotated[int, Field(ge=0, le=MOST)] = (
-        0  # discrete visual tokens the MIM head predicts; 0: no MIM head
-    )
+    # rows of the table; texts are two shorter
+    positions: Annotated[int, Field(ge=FIRST_POSITION + 2, le=MAX_SIZE)] = 1024
+    codes: OptionalSize = 0  # discrete visual tokens that the MIM head predicts; 0: no MIM head
     mlm: bool = False  # whether there is an MLM head
 
     @model_validator(mode="after")
@@ -54,7 +58,10 @@ class BEiT3Config:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class MiniConfig:
-    """Shape of a BEiT3 `mini`; the defaults are MiniLM's. ValueError for an impossible shape."""
+    """Shape of a BEiT3 `mini`; the defaults are MiniLM's.
+
+    ValueError for an impossible shape.
+    """
 
     image_widths: Annotated[
         tuple[Size, ...], Field(max_length=16)
@@ -65,12 +72,8 @@ class MiniConfig:
     heads: Size = 12  # attention heads; must divide the width
     ffn: Size = 1536
     positions: Size = 512  # maximum tokens of a text
-    codes: Annotated[int, Field(ge=0, le=MOST)] = (
-        0  # discrete visual tokens that the MIM head predicts; 0: no MIM head
-    )
-    pieces: Annotated[int, Field(ge=0, le=MOST)] = (
-        0  # word pieces that the MLM head predicts; 0: no MLM head
-    )
+    codes: OptionalSize = 0  # discrete visual tokens that the MIM head predicts; 0: no MIM head
+    pieces: OptionalSize = 0  # word pieces that the MLM head predicts; 0: no MLM head
 
     @model_validator(mode="after")
     def _check_divisors(self) -> Self:

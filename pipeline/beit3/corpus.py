@@ -53,7 +53,8 @@ class Corpus:
     first: np.ndarray  # int64 [I + 1], the first part of each item, and the number of parts
     whole: np.ndarray  # int64 [I], number of ids of each text
     row: np.ndarray  # int64 [I], row in `pixels`; -1 without image
-    pixels: np.ndarray  # uint8 [n, S, S, 3], a memory map; of `mini` float32 [n, W], vectors of frozen image encoders
+    # uint8 [n, S, S, 3], a memory map; of `mini` float32 [n, W], vectors of frozen image encoders
+    pixels: np.ndarray
 
     @cached_property
     def lengths(
@@ -70,7 +71,7 @@ class Corpus:
         return np.flatnonzero((self.lengths_of_items > 2) | (self.row >= 0))
 
     def share_read(self, passes: float) -> float:
-        """Return the mean share of a text that is expected to be read if each item is drawn `passes` times."""
+        """Return the mean share of a text that `passes` draws of each item read on average."""
         pieces = np.add.reduceat(self.lengths - 2, self.first[:-1])
         share_missed = (1 - 1 / np.diff(self.first)) ** passes
         pieces_read = pieces * (1 - share_missed)
@@ -89,7 +90,10 @@ class Corpus:
         return self.first[items] + offset
 
     def all_parts(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return all parts of B items, int64 [n], the position of each one's item, and its share of the text."""
+        """Return all parts of B items, int64 [n], each one's item, and its share of the text.
+
+        Items are positions in the batch, int64 [n]; shares are float32 [n].
+        """
         counts = self.first[items + 1] - self.first[items]
         owner = np.repeat(np.arange(len(items)), counts)
         before = np.cumsum(counts) - counts  # parts of earlier items of the batch
@@ -158,7 +162,7 @@ class PretrainTask:
 
     @cached_property
     def most_frequent(self) -> dict[str, int]:
-        """Most frequent visual token (`mim`) and piece (`mlm`) of MAX_COUNTED_ITEMS train items; -1 without any."""
+        """Most frequent visual token (`mim`) and piece (`mlm`) of train items; -1 without any."""
         rng = np.random.default_rng(seed_for(self.seed, "frequencies"))
         items = rng.permutation(self.train)[:MAX_COUNTED_ITEMS]
         parts = [self.corpus.parts[part] for part in self.corpus.first[items]]
@@ -179,7 +183,10 @@ def make_batch(
     seed: int,
     parts: np.ndarray | None = None,
 ) -> MaskedBatch:
-    """Move items, int64 [B], to the device with freshly drawn masks; `parts`, int64 [B], are drawn unless given."""
+    """Move items, int64 [B], to the device with freshly drawn masks.
+
+    The parts of their texts, int64 [B], are drawn unless given.
+    """
     corpus = task.corpus
     if parts is None:
         parts = corpus.draw_parts(items, seed)
@@ -215,7 +222,10 @@ def _fill_rows(values: np.ndarray, rows: np.ndarray, present: np.ndarray, dtype:
 
 
 def split_batch(items: np.ndarray, lengths: np.ndarray, min_items: int = 1) -> list[np.ndarray]:
-    """Cut items, int64 [B], into batches of at least `min_items`, none larger than B texts of TOKENS_PER_ITEM ids."""
+    """Cut items, int64 [B], into batches of at least `min_items` that bound memory.
+
+    None has more ids, with padding, than B texts of TOKENS_PER_ITEM.
+    """
     max_tokens = TOKENS_PER_ITEM * len(items)
     if len(items) * lengths.max(initial=0) <= max_tokens:
         return [items]

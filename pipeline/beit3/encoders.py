@@ -1,11 +1,11 @@
 """Encoders of BEiT3 and of BEiT3 `mini`, whose image tokens are vectors of frozen encoders.
 
-Letters: B items per batch, I in all, n items or parts of texts, D width, W width of the vectors of frozen encoders.
+Letters: B items per batch, n items or parts of texts, S image side, D width, W width of the vectors
+of frozen encoders.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from torch import Tensor
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.beit3.config import FIRST_POSITION, BEiT3Config, MiniConfig
+from alignrec.pipeline.beit3.image_vectors import ImageVectorCache
 from alignrec.pipeline.beit3.inference import Inference
 from alignrec.pipeline.beit3.mini import Mini
 from alignrec.pipeline.beit3.minilm import WordPieces
@@ -36,27 +37,29 @@ from alignrec.pipeline.linalg.device import device_of, move_to, pick_device, pin
 from alignrec.pipeline.linalg.projections import Whitening
 from alignrec.pipeline.runtime.layout import EncoderFiles
 
-TOKENS = 128  # mean tokens per part in a forward pass; bounds memory
+TOKENS_PER_PART = 128  # mean tokens per part in a forward pass; bounds memory
 
 
 class TextReader(Splitter):
-    """Tokenises texts and splits them into at most `chunks` parts of `max_tokens` ids."""
+    """Tokenises texts and splits them into at most `max_parts` parts of `max_tokens` ids."""
 
     def __init__(
-        self, tokenizer: Tokenizer | WordPieces | None, max_tokens: int, chunks: int
+        self, tokenizer: Tokenizer | WordPieces | None, max_tokens: int, max_parts: int
     ) -> None:
-        self.tokenizer, self._max_tokens, self._most = tokenizer, max_tokens, chunks
+        self.tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        self._max_parts = max_parts
 
     def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
         if self.tokenizer is None:
-            raise UserError(
-                "beit3: pre-trained without text, so it cannot read any; run `alignrec pretrain` again"
-            )
+            why = "pre-trained without text, so it cannot read any; run `alignrec pretrain` again"
+            raise UserError(f"beit3: {why}")
         split = []
         for ids in self.tokenizer.encode(texts):
-            parts = split_text(ids, self._max_tokens, self._most)
+            parts = split_text(ids, self._max_tokens, self._max_parts)
+            lengths = [len(part) - 2 for part in parts]  # without <s> and </s>
             unknown = sum(int((part == UNK).sum()) for part in parts)
-            split.append(SplitText(parts, [len(part) - 2 for part in parts], len(ids), unknown))
+            split.append(SplitText(parts, lengths, len(ids), unknown))
         return split
 
 
@@ -68,13 +71,17 @@ class PassInputs(NamedTuple):
     lengths: list[int]  # tokens of each part, 0 without a text
 
     def passes(self) -> Iterator[PassInputs]:
-        """Yield groups of at most TOKENS tokens per part on average."""
-        ends, most = np.cumsum(self.lengths), TOKENS * len(self.lengths)
+        """Yield inputs of at most TOKENS_PER_PART tokens per part on average."""
+        ends = np.cumsum(self.lengths)
+        max_tokens = TOKENS_PER_PART * len(self.lengths)
         start = 0
         while start < len(self.lengths):
             before = int(ends[start - 1]) if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
-            tokens = None if self.tokens is None else self.tokens[before : int(ends[stop - 1])]
+            fitting = int(np.searchsorted(ends, before + max_tokens, side="right"))
+            stop = max(start + 1, fitting)
+            tokens = self.tokens
+            if tokens is not None:
+                tokens = tokens[before : int(ends[stop - 1])]
             yield PassInputs(self.items[start:stop], tokens, self.lengths[start:stop])
             start = stop
 
@@ -99,72 +106,65 @@ class BEiT3Items(TextReader):
         precision: str = "float32",
         whitening: Whitening | None = None,
     ) -> None:
-        positions, vocab = network.config.positions - FIRST_POSITION, network.config.vocab
+        config = network.config
+        positions = config.positions - FIRST_POSITION
         super().__init__(tokenizer, min(max_tokens or positions, positions), chunks)
+        if tokenizer is not None and tokenizer.vocab > config.vocab:
+            sizes = f"{tokenizer.vocab:,} ids, and the network {config.vocab:,}"
+            raise UserError(f"beit3: the tokenizer has {sizes}")
         self._device = device_of(network)
         self._network = Inference(network.eval(), precision)
-        self._whitening = (
-            None if whitening is None else [torch.from_numpy(x).to(self._device) for x in whitening]
-        )
-        if tokenizer is not None and tokenizer.vocab > vocab:
-            raise UserError(
-                f"beit3: the tokenizer has {tokenizer.vocab:,} ids, and the network {vocab:,}"
-            )
-        self.width = network.config.width if whitening is None else whitening.map.shape[1]
+        self._whitening = _move_map(whitening, self._device)
+        self.width = config.width if whitening is None else whitening.map.shape[1]
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> BEiT3Batch:
         pixels = None
         if images is not None:
-            pixels = pin_memory(
-                torch.from_numpy(decode_squares(images, self._network.config.image))
-            )
+            squares = decode_squares(images, self._network.config.image)
+            pixels = pin_memory(torch.from_numpy(squares))
         if texts is None:
             n = len(images or ())
             return BEiT3Batch(pixels, None, [PassInputs(np.arange(n), None, [0] * n)])
-        chunks, groups = self.chunks(texts), []
+
+        chunks = self.chunks(texts)
+        groups = []
         for group in chunks.groups():
-            ids = [chunks.parts[i] for i in group]
+            ids = [chunks.parts[part] for part in group]
             tokens = pin_memory(torch.from_numpy(np.concatenate(ids)))
             groups.append(PassInputs(chunks.owner[group], tokens, [len(x) for x in ids]))
         return BEiT3Batch(pixels, chunks, groups)
 
     @torch.inference_mode()
     def encode(self, prepared: BEiT3Batch) -> Tensor:
-        pixels = None if prepared.pixels is None else move_to(prepared.pixels, self._device)
-        groups = []  # CLS of each group's parts, [n, D]
-        for group in prepared.groups:
-            out = []
-            for items, tokens, lengths in group.passes():
-                at = move_to(torch.from_numpy(items), self._device)
-                image = None if pixels is None else normalise_pixels(pixels[at])
-                text = None if tokens is None else move_to(tokens, self._device)
-                out.append(self._network.cls(image, text, lengths))
-            groups.append(torch.cat(out))
-        cls = (
-            groups[0] if prepared.chunks is None else prepared.chunks.average_parts(groups)
-        )  # [B, D]
-        return cls if self._whitening is None else (cls - self._whitening[0]) @ self._whitening[1]
+        pixels = prepared.pixels
+        if pixels is not None:
+            pixels = move_to(pixels, self._device)
+        # CLS of each group's parts, [n, D]
+        cls_of_groups = [self._encode_group(pixels, group) for group in prepared.groups]
+        cls = cls_of_groups[0]
+        if prepared.chunks is not None:
+            cls = prepared.chunks.average_parts(cls_of_groups)  # [B, D]
+        if self._whitening is None:
+            return cls
+        mean, linear = self._whitening
+        return (cls - mean) @ linear
+
+    def _encode_group(self, pixels: Tensor | None, group: PassInputs) -> Tensor:
+        cls = []
+        for items, tokens, lengths in group.passes():
+            image = None
+            if pixels is not None:
+                image = normalise_pixels(pixels[move_to(torch.from_numpy(items), self._device)])
+            text = None if tokens is None else move_to(tokens, self._device)
+            cls.append(self._network.cls(image, text, lengths))
+        return torch.cat(cls)
 
 
-class ImageVectorCache:
-    """Vectors of the catalogue's images, found by image hash."""
-
-    def __init__(self, hashes: np.ndarray, parts: Sequence[np.ndarray]) -> None:
-        """Index the image hashes, S16 [I], and the vectors of each image token, float32 [I, W_p] each."""
-        self._order = np.argsort(hashes, kind="stable")
-        self._hashes, self._parts = hashes[self._order], parts
-
-    def look_up(self, images: Sequence[bytes], width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return vectors, float32 [n, W], zeros for unknown images, and the rows of those, int64."""
-        out = np.zeros((len(images), width), np.float32)
-        if not len(self._hashes):
-            return out, np.arange(len(images))
-        wanted = digest_images(images)
-        at = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
-        known = self._hashes[at] == wanted
-        if known.any():
-            out[known] = np.hstack([part[self._order[at[known]]] for part in self._parts])
-        return out, np.flatnonzero(~known)
+def _move_map(whitening: Whitening | None, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    if whitening is None:
+        return None
+    mean = torch.from_numpy(whitening.mean).to(device)
+    return mean, torch.from_numpy(whitening.map).to(device)
 
 
 class MiniBatch(NamedTuple):
@@ -188,110 +188,121 @@ class MiniItems(TextReader):
         pieces: WordPieces,
         max_tokens: int | None,
         chunks: int,
-        reading: Whitening | None = None,
-        known: ImageVectorCache | None = None,
+        whitening: Whitening | None = None,
+        cache: ImageVectorCache | None = None,
     ) -> None:
         positions = network.config.positions
         super().__init__(pieces, min(max_tokens or positions, positions), chunks)
-        self._known = known or ImageVectorCache(np.zeros(0, "S16"), [])
-        self._device, self._network = device_of(network), network.eval()
-        self._reading = (
-            None if reading is None else [torch.from_numpy(x).to(self._device) for x in reading]
-        )
-        self.width = network.summary_width if reading is None else reading.map.shape[1]
+        self._cache = cache or ImageVectorCache(np.zeros(0, "S16"), [])
+        self._device = device_of(network)
+        self._network = network.eval()
+        self._whitening = _move_map(whitening, self._device)
+        self.width = network.summary_width if whitening is None else whitening.map.shape[1]
 
     @cached_property
-    def _images(self) -> list[CNN | Descriptors]:
-        return [
-            CNN(),
-            Descriptors(),
-        ]  # only for images that are not cached, as loading takes a second
+    def _image_encoders(self) -> list[CNN | Descriptors]:
+        return [CNN(), Descriptors()]  # only for images that are not cached: loading takes a second
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> MiniBatch:
-        image, new, parts = None, np.zeros(0, np.int64), list[Any]()
+        image = None
+        new = np.zeros(0, np.int64)
+        parts: list[Any] = []
         # a network trained without images ignores them
         if images is not None and self._network.config.image_widths:
-            vectors, new = self._known.look_up(images, sum(self._network.config.image_widths))
+            width = sum(self._network.config.image_widths)
+            vectors, new = self._cache.look_up(images, width)
             image = pin_memory(torch.from_numpy(vectors))
             if len(new):
-                parts = [
-                    encoder.prepare([images[i] for i in new.tolist()], None)
-                    for encoder in self._images
-                ]
-        chunks = None if texts is None else self.chunks(texts)
-        padded = (
-            (pad_rows([chunks.parts[i] for i in group]) for group in chunks.groups())
-            if chunks
-            else ()
-        )
-        ids = [
-            (pin_memory(torch.from_numpy(own)), pin_memory(torch.from_numpy(padding)))
-            for own, padding in padded
-        ]
+                new_images = [images[row] for row in new.tolist()]
+                parts = [encoder.prepare(new_images, None) for encoder in self._image_encoders]
+
+        chunks = None
+        ids = []
+        if texts is not None:
+            chunks = self.chunks(texts)
+            for group in chunks.groups():
+                padded, padding = pad_rows([chunks.parts[part] for part in group])
+                ids.append(
+                    (pin_memory(torch.from_numpy(padded)), pin_memory(torch.from_numpy(padding)))
+                )
         return MiniBatch(image, new, parts, chunks, ids)
 
     @torch.inference_mode()
     def encode(self, prepared: MiniBatch) -> Tensor:
-        image, chunks = (
-            None if prepared.image is None else move_to(prepared.image, self._device),
-            prepared.chunks,
-        )
-        if image is not None and prepared.parts:
-            pairs = zip(self._images, prepared.parts, strict=True)
-            image[prepared.new] = torch.cat(
-                [encoder.encode(part).to(self._device) for encoder, part in pairs], 1
-            )
-        if image is None and chunks is None:
-            raise UserError("beit3: pre-trained without images, so it needs a text")
-        if chunks is None:
+        image = self._complete_vectors(prepared)
+        if prepared.chunks is not None:
+            summary = self._encode_texts(image, prepared.chunks, prepared.ids)
+        elif image is not None:
             summary = self._network.summary(image, None).float()
         else:
-            summaries = []
-            for group, texts in zip(chunks.groups(), prepared.ids, strict=True):
-                inputs = (torch.from_numpy(chunks.owner[group]), *texts)
-                owner, ids, padding = (move_to(x, self._device) for x in inputs)
-                shown = None if image is None else image[owner]
-                summaries.append(self._network.summary(shown, ids, padding).float())
-            summary = chunks.average_parts(summaries)
-        return (
-            summary
-            if self._reading is None
-            else centre_halves(summary, self._reading[0]) @ self._reading[1]
-        )
+            raise UserError("beit3: pre-trained without images, so it needs a text")
+        if self._whitening is None:
+            return summary
+        mean, linear = self._whitening
+        return centre_halves(summary, mean) @ linear
 
+    def _complete_vectors(self, prepared: MiniBatch) -> Tensor | None:
+        """Return the vectors of all images, of which those that are not cached are encoded now."""
+        if prepared.image is None:
+            return None
+        image = move_to(prepared.image, self._device)
+        if prepared.parts:
+            vectors = []
+            for encoder, part in zip(self._image_encoders, prepared.parts, strict=True):
+                vectors.append(encoder.encode(part).to(self._device))
+            image[prepared.new] = torch.cat(vectors, 1)
+        return image
 
-def digest_images(images: Sequence[bytes | None]) -> np.ndarray:
-    """Return the first 16 bytes of each image's SHA-256, S16 [n]; a missing image hashes as empty."""
-    return np.array([hashlib.sha256(image or b"").digest()[:16] for image in images], "S16")
+    def _encode_texts(
+        self, image: Tensor | None, chunks: Chunks, ids: Sequence[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """Return summaries averaged over the parts of each text, the image with each part."""
+        summaries = []
+        for group, (padded, padding) in zip(chunks.groups(), ids, strict=True):
+            owner = move_to(torch.from_numpy(chunks.owner[group]), self._device)
+            tokens = move_to(padded, self._device)
+            image_of_parts = None if image is None else image[owner]
+            hidden = move_to(padding, self._device)
+            summaries.append(self._network.summary(image_of_parts, tokens, hidden).float())
+        return chunks.average_parts(summaries)
 
 
 def load_beit3(
-    files: EncoderFiles, params: BEiT3Params, raw: bool, known: ImageVectorCache | None = None
+    files: EncoderFiles, params: BEiT3Params, raw: bool, cache: ImageVectorCache | None = None
 ) -> Encoder:
-    """Load a network from untrusted files; vectors are raw CLS if `raw` is set or the files lack the map."""
-    mapped = (
-        params.whiten and not raw and files.whitening.is_file()
-    )  # releases may not contain the map
-    if not stored.is_mini(files):
-        read = (
-            stored.read_whitening(files, stored.read_config(files, BEiT3Config).width)
-            if mapped
-            else None
-        )
-        network = stored.load_network(files).to(pick_device())
-        tokenizer = Tokenizer(files.tokenizer.read_bytes()) if files.tokenizer.is_file() else None
-        return BEiT3Items(
-            network, tokenizer, params.max_tokens, params.chunks, params.precision, read
-        )
+    """Load a network from untrusted files.
+
+    Vectors are raw CLS if `raw` is set or the files lack the map.
+    """
+    is_mapped = params.whiten and not raw and files.whitening.is_file()  # a release may lack it
+    if stored.is_mini(files):
+        return _load_mini(files, params, is_mapped, cache)
+
+    whitening = None
+    if is_mapped:
+        width = stored.read_config(files, BEiT3Config).width
+        whitening = stored.read_whitening(files, width)
+    network = stored.load_network(files).to(pick_device())
+    tokenizer = None
+    if files.tokenizer.is_file():
+        tokenizer = Tokenizer(files.tokenizer.read_bytes())
+    return BEiT3Items(
+        network, tokenizer, params.max_tokens, params.chunks, params.precision, whitening
+    )
+
+
+def _load_mini(
+    files: EncoderFiles, params: BEiT3Params, is_mapped: bool, cache: ImageVectorCache | None
+) -> MiniItems:
     if params.precision != "float32":
-        raise UserError(
-            f"beit3: mini encodes in float32, not {params.precision}; leave out beit3.precision"
-        )
-    mini = Mini(stored.read_config(files, MiniConfig))
-    read = stored.read_whitening(files, mini.summary_width) if mapped else None
-    mini.load_state_dict(load_file(files.weights), strict=True)
+        why = f"mini encodes in float32, not {params.precision}; leave out beit3.precision"
+        raise UserError(f"beit3: {why}")
+    network = Mini(stored.read_config(files, MiniConfig))
+    whitening = stored.read_whitening(files, network.summary_width) if is_mapped else None
+    network.load_state_dict(load_file(files.weights), strict=True)
+    pieces = load_pieces(files)
     return MiniItems(
-        mini.to(pick_device()), load_pieces(files), params.max_tokens, params.chunks, read, known
+        network.to(pick_device()), pieces, params.max_tokens, params.chunks, whitening, cache
     )
 
 

@@ -1,17 +1,20 @@
-"""The pre-training loss of BEiT3: masked image and masked language modelling in one pass, and distillation.
+"""The pre-training loss of BEiT3: masked modelling of images and text, and distillation.
 
 Functions below the model measure it on held-out items.
 
     L = L_MIM + L_MLM + distill * L_distill
 
-L_MIM and L_MLM are cross-entropies over masked positions, which leave CLS, the item's feature, untrained. L_distill is
-1 - cosine of a linear map of CLS and the joint vector of frozen encoders (`prepare.read_target`) of the whole item. CLS
-comes from a second pass without masks, as in encoding, and is whitened: it varies along few directions, and a linear
-map would learn the others late or never.
+L_MIM and L_MLM are cross-entropies over masked positions, which leave CLS, the item's feature,
+untrained. L_distill is 1 - cosine of a linear map of CLS and the joint vector of frozen encoders
+(`prepare.read_target`) of the whole item. CLS comes from a second pass without masks, as in
+encoding, and is whitened: it varies along few directions, and a linear map would learn the others
+late or never.
 
-Each term is a sum over a part of a step, divided by the number of targets in the whole step, so that the parts add up.
+Each term is a sum over a part of a step, divided by the number of targets in the whole step, so
+that the parts add up.
 
-Letters: B batch, P patches, T text ids, D width, C codes, V vocabulary, n rows, W width of the target.
+Letters: B batch, P patches, T text ids, D width, C codes, V vocabulary, n rows, W width of the
+target.
 """
 
 from collections.abc import Iterator
@@ -50,7 +53,7 @@ class MaskedLogits(NamedTuple):
 
 
 class RunningWhitening(nn.Module):
-    """Whitens CLS with moving averages of mean and covariance, updated by `update` after each step."""
+    """Whitens CLS with moving averages of mean and covariance, updated after each step."""
 
     mean: Tensor  # float32 [D]
     map: Tensor  # float32 [D, D]
@@ -129,11 +132,11 @@ class PretrainingModel(nn.Module):
 
     @torch.no_grad()
     def taught(self) -> Tensor | None:
-        """Return the linear map from CLS to the teachers' vector, float32 [D, W]; None without teachers."""
+        """Return the linear map from CLS to the teachers' vector, float32 [D, W], if any."""
         return None if self.teacher is None else self.whitening.map @ self.teacher.weight.T
 
     def forward(self, batch: MaskedBatch, counts: Tensor) -> Tensor:
-        """Return a part's share of each of TERMS, float32 [3]; `counts` are those of the whole step."""
+        """Return a part's share of each of TERMS, float32 [3]; `counts` are the whole step's."""
         targets = counts.clamp(min=1)
         logits = predict_masked(self.network, batch, self.mask_id)
         mim = cross_entropy(logits.patches, batch.codes[batch.patch_mask]) / targets[0]
@@ -146,7 +149,7 @@ class PretrainingModel(nn.Module):
         return torch.stack([mim, mlm, distill])
 
     def _summarise(self, batch: MaskedBatch, streams: Streams) -> Tensor:
-        """Return the summary: of `mini` from the masked pass, of BEiT3 from a second pass without masks."""
+        """Return the summary, of BEiT3 from a second pass without masks."""
         inputs = batch.inputs
         if isinstance(self.network, Mini):
             return self.network.pool_outputs(streams, inputs.padding, inputs.no_image)
@@ -200,11 +203,12 @@ class MaskedOutcome(NamedTuple):
 def measure_masked(
     network: BEiT3OrMini, task: PretrainTask, draws: int = 1
 ) -> dict[str, float | None]:
-    """Return loss and accuracy on masked tokens of held-out items, with the same masks at every call.
+    """Return loss and accuracy on masked tokens of held-out items, with the same masks each time.
 
-    For `mim` and `mlm` each, None without targets: `_held_out_loss`, mean cross-entropy; `_accuracy`; `_chance`, the
-    accuracy of always predicting the most frequent token of train items; `_rare_accuracy`, that on all other tokens.
-    Masks are drawn up to `draws` times, until there are MIN_TARGETS of each kind.
+    For `mim` and `mlm` each, None without targets: `_held_out_loss`, mean cross-entropy;
+    `_accuracy`; `_chance`, the accuracy of always predicting the most frequent token of train
+    items; `_rare_accuracy`, that on all other tokens. Masks are drawn up to `draws` times, until
+    there are MIN_TARGETS of each kind.
     """
     rates = task.rates._replace(hidden=0.0)
     outcomes: dict[str, list[MaskedOutcome]] = {"mim": [], "mlm": []}
@@ -253,7 +257,10 @@ def _summarise_outcomes(parts: list[MaskedOutcome], frequent: int) -> dict[str, 
 
 @torch.no_grad()
 def measure_cosine(model: PretrainingModel, task: PretrainTask) -> float | None:
-    """Return the mean cosine of the held-out items' predicted and actual teacher vectors; None without teachers."""
+    """Return the mean cosine of held-out items' predicted and actual teacher vectors.
+
+    None without teachers.
+    """
     if model.teacher is None or task.target is None:
         return None
     target = torch.from_numpy(task.target[task.held_out]).to(task.device)
@@ -270,7 +277,7 @@ def measure_cosine(model: PretrainingModel, task: PretrainTask) -> float | None:
 
 @torch.no_grad()
 def encode_items(network: BEiT3OrMini, task: PretrainTask, items: np.ndarray) -> np.ndarray:
-    """Return the summary of each item, unmasked and averaged over all parts of its text: float32 [n, D]."""
+    """Return each item's summary, unmasked, averaged over all parts of its text: float32 [n, D]."""
     parts, owner, share = task.corpus.all_parts(items)
     out = np.zeros((len(items), network.summary_width), np.float32)
     for rows in _plan_passes(task, task.corpus.lengths[parts]):

@@ -19,7 +19,7 @@ MIN_BLOCK_SHARE = 16 / 196  # of the patches that a masked block covers (BEiT3)
 
 
 class MaskRates(NamedTuple):
-    """Fractions of patches and text ids to mask, and of image-text pairs to hide one modality of."""
+    """Shares of patches and text ids to mask, and of pairs whose image or text is hidden."""
 
     patches: float
     paired: float  # share of masked text ids of items with an image
@@ -37,7 +37,7 @@ class Masks(NamedTuple):
 
 
 def make_generators(items: np.ndarray, *seed: int) -> list[Generator]:
-    """Return a generator per item, so that masks do not depend on the rest of the batch or on earlier draws."""
+    """Return a generator per item, so that its masks do not depend on its batch or order."""
     return [np.random.default_rng((*seed, int(item))) for item in items]
 
 
@@ -49,7 +49,7 @@ def draw_masks(
     rates: MaskRates,
     rngs: Sequence[Generator],
 ) -> Masks:
-    """Draw the masks of ids, int64 [B, T], and P patches; `has_image` and `has_text` are bool [B]."""
+    """Draw masks of ids, int64 [B, T], and P patches; `has_image` and `has_text` are bool [B]."""
     is_pair = has_image & has_text
     draw = np.array([rng.random() for rng in rngs])
     no_image = ~has_image | (is_pair & (draw < rates.hidden))
@@ -64,7 +64,10 @@ def draw_masks(
 
 
 def mask_patches(patches: int, share: float, rngs: Sequence[Generator]) -> np.ndarray:
-    """Mask a share of the patches of B images, bool [B, P]: in blocks, as BEiT, if they form a square, or singly."""
+    """Mask a share of the patches of B images, bool [B, P].
+
+    In blocks, as BEiT, if they form a square, otherwise singly.
+    """
     grid = math.isqrt(patches)
     count = round(share * patches)
     if not patches or grid**2 != patches:
@@ -81,7 +84,7 @@ def mask_patches(patches: int, share: float, rngs: Sequence[Generator]) -> np.nd
 
 
 def _mask_blocks(mask: np.ndarray, count: int, rng: Generator) -> None:
-    """Mask blocks of random size and aspect ratio, unless one would exceed `count` patches in all."""
+    """Mask blocks of random size and aspect ratio that do not exceed `count` patches in all."""
     grid = len(mask)
     min_area = max(1, MIN_BLOCK_SHARE * grid * grid)
     max_log_aspect = -math.log(MIN_ASPECT_RATIO)
@@ -103,7 +106,10 @@ def _mask_blocks(mask: np.ndarray, count: int, rng: Generator) -> None:
 
 
 def mask_pieces(ids: np.ndarray, rates: np.ndarray, rngs: Sequence[Generator]) -> np.ndarray:
-    """Mask a share, float [B], of the pieces of each row, rounded up, without special ids: bool [B, T]."""
+    """Mask a share, float [B], of the pieces of each row, without special ids: bool [B, T].
+
+    The number of masked ones is rounded up.
+    """
     is_piece = ids > UNK
     draws = np.stack([rng.random(ids.shape[1]) for rng in rngs])
     draws = np.where(is_piece, draws, 2.0)  # special ids come last

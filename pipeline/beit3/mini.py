@@ -1,8 +1,9 @@
 """BEiT3 `mini`: the multiway network that starts from MiniLM and EfficientNet-Lite0.
 
 Each layer has two experts and one attention, as in network.py, but normalises as BERT does. The
-experts of both streams start as the six layers of all-MiniLM-L6-v2 (minilm.py). Images are P vectors
-of frozen image encoders (EfficientNet, descriptors), each projected to the width of the network.
+experts of both streams start as the six layers of all-MiniLM-L6-v2 (minilm.py). Images are P
+vectors of frozen image encoders (EfficientNet, descriptors), each projected to the width of the
+network.
 
 Letters: B batch, P image tokens, W_p width of image token p, T text tokens, N = P + T, D width, H
 heads, V vocabulary.

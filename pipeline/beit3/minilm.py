@@ -1,8 +1,8 @@
 """Start from MiniLM: its word pieces, and its weights as initial weights of BEiT3 and of `mini`.
 
 Without an image, an untrained `mini` computes the same as MiniLM. Its ids are numbered as BEiT3's:
-[CLS] 0, [PAD] 1, [SEP] 2, [UNK] 3, then the pieces of the catalogue, the only ones that the MLM head
-predicts, then all others, and [MASK] last.
+[CLS] 0, [PAD] 1, [SEP] 2, [UNK] 3, then the pieces of the catalogue, the only ones that the MLM
+head predicts, then all others, and [MASK] last.
 
 Letters: V pieces, D width of the network.
 """

@@ -1,4 +1,4 @@
-"""Sections `pretrain` and `beit3` of params.yaml: training the network, and the feature sets that it makes."""
+"""Sections `pretrain` and `beit3` of params.yaml: the network, and the feature sets it makes."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -27,26 +27,26 @@ IMAGE_TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image to
 VOCAB = 8000  # maximum SentencePiece pieces
 HELD_OUT_SHARE = 0.02  # share of items held out to measure accuracy
 MAX_HELD_OUT = 2000  # maximum number of them
-MINI: dict[str, Any] = {
+MINI: dict[str, Any] = {  # defaults of size mini
     "max_tokens": 128,
     "steps": 300,
     "batch_size": 64,
     "lr": 1e-4,
-}  # defaults of size mini
+}
 
 
 class Pretrain(Section):
-    """Inter-content alignment: BEiT3 trained by masked image and language modelling (method.md section 2).
+    """Inter-content alignment: BEiT3 by masked image and language modelling (method.md section 2).
 
-    The defaults are the recipe of docs/pretraining.md, which adds regression of the vectors of frozen encoders to MIM
-    and MLM. Those of size mini are MINI where they differ.
+    The defaults are the recipe of docs/pretraining.md, which adds regression of the vectors of
+    frozen encoders to MIM and MLM. Those of size mini are MINI where they differ.
     """
 
     speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
 
     size: Literal["mini", "small", "base", "large"] = "mini"
-    """network: mini starts from MiniLM and EfficientNet; small from random weights, with images of 48 x 48 pixels;
-    base and large are the published shapes, with 224"""
+    """network: mini starts from MiniLM and EfficientNet; small from random weights, with images of
+    48 x 48 pixels; base and large are the published shapes, with 224"""
     init: str | None = None
     """path or URL of official weights (.pth or .safetensors); none trains from scratch"""
     init_sha256: Sha256 | None = None
@@ -56,27 +56,29 @@ class Pretrain(Section):
     tokenizer_sha256: Sha256 | None = None
     """sha256 of the file that `tokenizer` names"""
     vqkd: str | None = None
-    """path or URL of the weights of BEiT v2's tokenizer (vqkd_encoder_base_decoder_*.pth), whose codes MIM then
-    predicts; by default it predicts centroids of k-means over the dataset's patches"""
+    """path or URL of the weights of BEiT v2's tokenizer (vqkd_encoder_base_decoder_*.pth), whose
+    codes MIM then predicts; by default it predicts centroids of k-means over the dataset's
+    patches"""
     vqkd_sha256: Sha256 | None = None
     """sha256 of the file that `vqkd` names"""
     max_tokens: Annotated[int, Field(ge=3)] = 1022
-    """tokens per part of a text; a step reads one part; the 1,022 positions of published weights are interpolated
-    for more; a network from scratch has as many positions as the longest part"""
+    """tokens per part of a text; a step reads one part; the 1,022 positions of published weights
+    are interpolated for more; a network from scratch has as many positions as the longest part"""
     chunks: Positive = MOST_CHUNKS
     """maximum parts per text; the rest of a longer text is truncated"""
     codes: Positive = 128
     """maximum number of k-means centroids"""
     distill: Weight = 10.0
-    """weight of the regression from CLS to the teachers' joint vector, also when image or text is hidden"""
+    """weight of the regression from CLS to the teachers' joint vector, also when image or text is
+    hidden"""
     distill_from: Annotated[list[Name], Field(min_length=1)] = [
         "minilm",
         "cnn",
         "descriptors",
         "tfidf",
     ]
-    """teachers, reduced to one vector as in `linear`: names of section `encoders`, or kinds that are not trained here;
-    by default those that read a modality of the data"""
+    """teachers, reduced to one vector as in `linear`: names of section `encoders`, or kinds that
+    are not trained here; by default those that read a modality of the data"""
     steps: Count = 3000
     """steps of the optimiser; 0 leaves the network as initialised"""
     batch_size: Positive = 16
@@ -84,11 +86,13 @@ class Pretrain(Section):
     accumulate: Positive = 1
     """parts of a step that are computed one after another, to save memory; the step is the same"""
     lr: Rate = 5e-4
-    """peak learning rate of AdamW; ten times as high for piece embeddings, unless `init` is given"""
+    """peak learning rate of AdamW; ten times as high for piece embeddings, unless `init` is
+    given"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """precision of matrix products; bfloat16 is faster on a GPU"""
     compile: bool = False
-    """use torch.compile, which takes a minute or more at the start; on a CPU it needs a C++ compiler"""
+    """use torch.compile, which takes a minute or more at the start; on a CPU it needs a C++
+    compiler"""
     checkpoint_every: Positive = 100
     """steps between checkpoints, each with three copies of the weights"""
     threads: Positive = 2
@@ -110,9 +114,9 @@ class Pretrain(Section):
 
     @property
     def objective(self) -> str:
-        return "MIM + MLM" + (
-            f" + {self.distill:g} distill ({', '.join(self.distill_from)})" if self.distill else ""
-        )
+        if not self.distill:
+            return "MIM + MLM"
+        return f"MIM + MLM + {self.distill:g} distill ({', '.join(self.distill_from)})"
 
     @property
     def summary(self) -> str:
@@ -126,50 +130,52 @@ class Pretrain(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _by_size(cls, given: Any) -> Any:
-        if (
-            not isinstance(given, dict)
-            or given.get("size", cls.model_fields["size"].default) != "mini"
-        ):
-            return given
-        if wrong := next((key for key in ("init", "tokenizer", "vqkd") if given.get(key)), None):
-            raise ValueError(
-                f"pretrain.size: mini starts from MiniLM, so it takes no {wrong}; leave that out, or give another size"
-            )
-        return {**MINI, **given}
+    def _by_size(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        if raw.get("size", cls.model_fields["size"].default) != "mini":
+            return raw
+        for key in ("init", "tokenizer", "vqkd"):
+            if raw.get(key):
+                raise ValueError(
+                    f"pretrain.size: mini starts from MiniLM, so it takes no {key}; "
+                    "leave that out, or give another size"
+                )
+        return {**MINI, **raw}
 
 
 class BEiT3Params(Section):
     """Settings for encoding with the network that `pretrain` trains."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """precision of matrix products; features are float32. Use bfloat16 for base and large on GPUs, or CPUs with AMX or
-    AVX512-BF16; size mini encodes in float32"""
+    """precision of matrix products; features are float32. Use bfloat16 for base and large on GPUs,
+    or CPUs with AMX or AVX512-BF16; size mini encodes in float32"""
     max_tokens: Annotated[int, Field(ge=3)] | None = None
-    """tokens per part of a text, at most the network's number of positions; by default `pretrain.max_tokens`"""
+    """tokens per part of a text, at most the network's number of positions; by default
+    `pretrain.max_tokens`"""
     chunks: Positive = MOST_CHUNKS
-    """maximum parts per text, each encoded with the image; their CLS are averaged, weighted by tokens"""
+    """maximum parts per text, each encoded with the image; their CLS are averaged, weighted by
+    tokens"""
     whiten: bool = True
-    """apply the map that `pretrain` fitted to CLS: to the teachers' vectors, or whitening; false: raw CLS"""
+    """apply the map that `pretrain` fitted to CLS: to the teachers' vectors, or whitening; false:
+    raw CLS"""
 
 
 class BEiT3Sets(BEiT3Params):
     """Section `beit3`: feature sets of the network that `pretrain` trains."""
 
     sets: list[BEiT3Set] = ["beit3", "beit3-image-masked", "beit3-text-masked"]
-    """CLS after the map that `pretrain` fitted; raw CLS; either with one modality masked; untrained weights; the
-    weights of `pretrain.init` before training"""
+    """CLS after the map that `pretrain` fitted; raw CLS; either with one modality masked;
+    untrained weights; the weights of `pretrain.init` before training"""
 
 
 def refuse_encoder_names(declared: Iterable[str], listed: Iterable[str]) -> None:
-    """Raise UserError for a set of section `beit3` in section `encoders` or in `encode.encoders`."""
+    """Raise UserError for a set of section `beit3` in section `encoders` or `encode.encoders`."""
     for name in declared:
         if name in BEIT3_SETS:
-            raise UserError(
-                f"'encoders.{name}': its settings are those of section beit3; give them there"
-            )
+            why = "its settings are those of section beit3; give them there"
+            raise UserError(f"'encoders.{name}': {why}")
     for name in listed:
         if name in BEIT3_SETS:
-            raise UserError(
-                f"'encode.encoders': '{name}' is encoded by what `pretrain` makes; list it in beit3.sets"
-            )
+            why = "is encoded by what `pretrain` makes; list it in beit3.sets"
+            raise UserError(f"'encode.encoders': '{name}' {why}")

@@ -151,7 +151,8 @@ def _note_share_read(run: Run, task: PretrainTask) -> None:
 def fit_map(network: BEiT3OrMini, task: PretrainTask, teacher: np.ndarray | None) -> Whitening:
     """Fit the map of the summary to features on at most MAX_MAP_ITEMS train items.
 
-    `teacher`, float32 [D, W], is the trained map to the teachers, which `mini` fits again. It is reduced by PCA.
+    `teacher`, float32 [D, W], is the trained map to the teachers, which `mini` fits again. It is
+    reduced by PCA.
     """
     rng = np.random.default_rng(seed_for(task.seed, "whitening"))
     items = np.sort(rng.permutation(task.train)[:MAX_MAP_ITEMS])
@@ -172,7 +173,7 @@ def fit_map(network: BEiT3OrMini, task: PretrainTask, teacher: np.ndarray | None
 
 
 def _reduce_map(taught: Whitening, x: np.ndarray, width: int) -> Whitening:
-    """Follow a map to the teachers' vectors by PCA to at most `width` directions, fitted to vectors x, [n, D]."""
+    """Follow a map to the teachers' vectors by PCA, fitted to x [n, D], to `width` directions."""
     mapped = x @ taught.map
     pca = fit_pca(lambda: [mapped], width, power=0)
     return Whitening(taught.mean, taught.map @ pca.map)

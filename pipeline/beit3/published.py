@@ -1,8 +1,8 @@
 """The published BEiT3 and VQ-KD: their shapes, loading them by name, and going on from them.
 
 Released files are beit3_{base,large}[_itc|_indomain]_patch16_224.pth and
-vqkd_encoder_base_decoder_*.pth. All BEiT3 files share the backbone; -itc ones have contrastive heads
-instead of those for masked modelling.
+vqkd_encoder_base_decoder_*.pth. All BEiT3 files share the backbone; -itc ones have contrastive
+heads instead of those for masked modelling.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def _fit_half(half: np.ndarray, weight: float) -> np.ndarray:
 
 
 def fit_ridge(x: np.ndarray, target: np.ndarray) -> Whitening:
-    """Regress teachers' vectors, float32 [n, W], zero if unknown, on summaries, float32 [n, 2 D]."""
+    """Regress teachers' vectors, float32 [n, W], zero if unknown, on summaries, [n, 2 D]."""
     mean = half_means(x)
     has_target = target.any(axis=1)
     centred = _centre_array(x, mean)[has_target].astype(np.float64)

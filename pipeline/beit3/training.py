@@ -1,4 +1,4 @@
-"""The training loop of pre-training: AdamW with warm-up and cosine decay, measured on held-out items.
+"""The training loop of pre-training: AdamW with warm-up and cosine decay.
 
 Letters: D width of the summary, W width of the teachers' vector.
 """
@@ -85,10 +85,11 @@ def fit(
     checkpoint: Checkpoint,
     report_steps: Callable[[int], object],
 ) -> tuple[list[dict[str, Any]], np.ndarray | None]:
-    """Train in place, from the checkpoint if there is one; `report_steps` gets the number of new steps.
+    """Train in place, from the checkpoint if any; `report_steps` gets the number of new steps.
 
-    Returns the history, one entry per measurement, and the map to the teachers, float32 [D, W], None without teachers
-    or steps. UserError for a loss that is not finite, or for batches too small for the processes and `accumulate`.
+    Returns the history, one entry per measurement, and the map to the teachers, float32 [D, W],
+    None without teachers or steps. UserError for a loss that is not finite, or for batches too
+    small for the processes and `accumulate`.
     """
     trainer = _build_trainer(network, task)
     state = _restore_state(trainer, checkpoint)
@@ -171,7 +172,10 @@ def build_optimizer(model: nn.Module, params: Pretrain) -> torch.optim.AdamW:
 
 
 def warmup_cosine(step: int, steps: int, warmup: float, peak: float) -> float:
-    """Return a step's learning rate: linear up to `peak` over a share `warmup` of the steps, then cosine decay."""
+    """Return a step's learning rate: linear up to `peak`, then cosine decay.
+
+    It rises over a share `warmup` of the steps.
+    """
     rising_steps = max(1, round(warmup * steps))
     if step < rising_steps:
         return peak * (step + 1) / rising_steps
@@ -196,7 +200,10 @@ def start_head(model: PretrainingModel, task: PretrainTask) -> None:
 
 
 def _plan_epoch(task: PretrainTask, epoch: int) -> list[np.ndarray]:
-    """Cut the train items, in random order, into batches; UserError for batches that cannot be cut further."""
+    """Cut the train items, in random order, into batches.
+
+    UserError for batches that are too small for the processes and `accumulate`.
+    """
     # not sorted by length, which would save padding: batches of similar texts made features worse
     rng = np.random.default_rng(seed_for(task.seed, "order", epoch))
     order = rng.permutation(task.train)
@@ -217,7 +224,10 @@ def _plan_epoch(task: PretrainTask, epoch: int) -> list[np.ndarray]:
 def _take_step(
     trainer: Trainer, task: PretrainTask, items: np.ndarray, epoch: int, rate: float
 ) -> np.ndarray:
-    """Take one step of the optimiser and return the loss and its terms, float64 [1 + 3], over all processes."""
+    """Take one step of the optimiser and return the loss and its terms, float64 [1 + 3].
+
+    They are summed over all processes.
+    """
     weight = torch.tensor([1.0, 1.0, task.params.distill], device=task.device)
     trainer.optimizer.zero_grad()
     terms = _accumulate_gradients(trainer, task, _local_parts(task, items, epoch), weight)
@@ -251,7 +261,7 @@ def _local_parts(task: PretrainTask, items: np.ndarray, epoch: int) -> list[Mask
 def _accumulate_gradients(
     trainer: Trainer, task: PretrainTask, parts: list[MaskedBatch], weight: Tensor
 ) -> Tensor:
-    """Add up the gradients of all parts, and return this process's share of each of TERMS, float32 [3]."""
+    """Add up the gradients of all parts; return the local share of each of TERMS, float32 [3]."""
     counts = process.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
     terms = torch.zeros_like(weight)
     for number, part in enumerate(parts, 1):
@@ -274,7 +284,7 @@ def _delay_reduction(model: nn.Module, delayed: bool) -> AbstractContextManager[
 def _record_measurement(
     trainer: Trainer, task: PretrainTask, state: TrainState, rate: float, draws: int
 ) -> None:
-    """Append mean losses since the last measurement, and figures of held-out items, to the history."""
+    """Append mean losses since the last measurement, and held-out figures, to the history."""
     previous_step = state.history[-1]["step"] if state.history else 0
     steps = state.step - previous_step
     entry: dict[str, Any] = {"step": state.step, "loss": round(state.sums[0] / steps, 6)}

@@ -12,7 +12,7 @@ from commands import alignrec
 from pretraining import MASK, UNTAUGHT, network, shop, task, write_params
 from pretraining import history as _run
 
-from alignrec.pipeline.beit3 import corpus, losses, masks, prepare
+from alignrec.pipeline.beit3 import corpus, losses, masks, prepare, visual_tokens
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.beit3.corpus import Corpus, PretrainTask, make_batch
 from alignrec.pipeline.beit3.losses import MaskedBatch, PretrainingModel
@@ -218,7 +218,7 @@ COLOURS = np.array([(160, 100, 100), (100, 160, 100), (100, 100, 160), (150, 150
 
 
 def codes(layout: Layout, pixels: np.ndarray, n: int = 8) -> np.ndarray:
-    tokens, there = prepare.read_codes(layout, pixels, SMALL, Pretrain(size="small", codes=n), 3)
+    tokens, there = visual_tokens.read_codes(layout, pixels, SMALL, n, 3)
     assert tokens.dtype == np.int32
     assert 0 <= tokens.min() <= tokens.max() < there <= n
     return tokens
