@@ -50,7 +50,7 @@ class Fetched(NamedTuple):
 NO_FILE = Fetched(None, "unreachable", "no such file")
 
 
-class Files:
+class ImageFiles:
     """Interface for local images; this base class has none."""
 
     def has(self, address: str) -> bool:
@@ -65,7 +65,7 @@ class Files:
         pass
 
 
-class Folder(Files):
+class ImageFolder(ImageFiles):
     """Images in a folder. Symbolic links are resolved before access is checked."""
 
     def __init__(self, root: Path, outside: bool) -> None:
@@ -97,7 +97,7 @@ class Folder(Files):
         return Path(os.path.realpath(self._root / name))
 
 
-class Zip(Files):
+class ImageArchive(ImageFiles):
     """Images in a zip archive, read without unpacking it."""
 
     def __init__(self, path: Path) -> None:
@@ -151,11 +151,11 @@ def find_image_root(source: Source, raw: Path, folder: str | None) -> Path | Non
     return None
 
 
-def open_files(params: Images, start: Path | None) -> Files:
+def open_files(params: Images, start: Path | None) -> ImageFiles:
     if start is None:
-        return Files()
+        return ImageFiles()
     if start.is_dir():
-        return Folder(start, params.outside)
+        return ImageFolder(start, params.outside)
     if not start.is_file():
         raise UserError(
             f"{start}: no such folder or archive of images; see images.folder in the parameters"
@@ -164,7 +164,7 @@ def open_files(params: Images, start: Path | None) -> Files:
         raise UserError(
             f"{start}: not a zip archive; unpack it, and name the folder in images.folder"
         )
-    return Zip(start)
+    return ImageArchive(start)
 
 
 def prepend_candidates(
@@ -188,7 +188,7 @@ def _fill_pattern(pattern: str, asin: str) -> str:
     return ITEM.sub(lambda _: name, pattern)
 
 
-def hash_inputs(items: pa.Table, files: Files, max_bytes: int) -> str:
+def hash_inputs(items: pa.Table, files: ImageFiles, max_bytes: int) -> str:
     """Return the sha256 of items' addresses and of the content of local files."""
     total = hashlib.sha256()
     for batch in items.select(["asin", "image_urls"]).to_batches(8192):

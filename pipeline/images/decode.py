@@ -123,17 +123,17 @@ def _find_fault(size: tuple[int, int], data: bytes, max_pixels: int) -> tuple[st
     """Return status and reason of an image that is not decoded, by its header."""
     width, height = size
     pixels = width * height
-    shown = f"{width} x {height} pixels"
+    dimensions = f"{width} x {height} pixels"
     if pixels > max_pixels:
-        return "too_large", shown
+        return "too_large", dimensions
     if pixels == 1:
         return "placeholder", "1 x 1 pixel"
     if min(width, height) < MIN_SIDE:
-        return "too_small", shown
+        return "too_small", dimensions
 
     scans = data.count(START_OF_SCAN) if data.startswith(START_OF_IMAGE) else 1
     if scans > MAX_SCANS and pixels * scans > MAX_SCANS * max_pixels:
-        return "too_large", f"{shown} in {scans} scans"
+        return "too_large", f"{dimensions} in {scans} scans"
     return None
 
 

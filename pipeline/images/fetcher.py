@@ -46,7 +46,7 @@ Progress = Callable[[int], object]  # called with the number of items done
 class Fetcher(ExitStack):
     """Thread pool that fetches and normalises images; Pillow releases the GIL."""
 
-    def __init__(self, params: Images, local: access.Files) -> None:
+    def __init__(self, params: Images, local: access.ImageFiles) -> None:
         super().__init__()
         self.params = params
         self.files = local

@@ -25,7 +25,7 @@ MAX_RAW_BYTES_IN_ALL = 64 << 20  # of all rejects; later ones are kept without t
 ROWS_PER_WRITE = 1 << 16
 
 
-class Row(NamedTuple):
+class CsvRow(NamedTuple):
     """A row of a text file, which may span lines."""
 
     line: int  # line number of its first line, from 1
@@ -53,7 +53,7 @@ def column_names(path: Path, delimiter: str) -> list[str]:
 
 def read_rows(
     lines: Iterator[bytes], delimiter: str, errors: str = "replace"
-) -> Iterator[Row | Reject]:
+) -> Iterator[CsvRow | Reject]:
     csv.field_size_limit(MAX_LINE_BYTES)  # process-wide; the default is 128 KiB
     text = _RowText(lines, errors)
     # strict: an unclosed quote is an error; otherwise the rest of the file would become one value
@@ -71,7 +71,7 @@ def read_rows(
                 yield Reject(text.first + offset, reason, b"" if offset else bytes(text.raw))
         else:
             if values:
-                yield Row(text.first, values, bytes(text.raw))
+                yield CsvRow(text.first, values, bytes(text.raw))
 
 
 class _RowText:
@@ -132,7 +132,7 @@ def repair_rows(path: Path, columns: Sequence[str], to: Path, max_share: float) 
 def _select_columns(path: Path, columns: Sequence[str]) -> Iterator[list[str | None] | Reject]:
     rows = read_rows(read_lines(path), find_delimiter(path) or ",", "surrogateescape")
     first = next(rows, None)
-    header = first.values if isinstance(first, Row) else []
+    header = first.values if isinstance(first, CsvRow) else []
     if absent := [name for name in columns if name not in header]:
         fault = f"its first line is not CSV: no column '{absent[0]}'; end it with a line feed"
         raise UserError(f"{path}: {fault}")

@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 
 from alignrec.pipeline.io import csv_rows, parquet
-from alignrec.pipeline.io.csv_rows import Row, find_delimiter
+from alignrec.pipeline.io.csv_rows import CsvRow, find_delimiter
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.text import Reject, read_lines
 
@@ -66,13 +66,13 @@ def _csv_as_json(path: Path, delimiter: str) -> Iterator[bytes]:
     for row in rows:
         if isinstance(row, Reject):
             yield mark_unreadable(row.reason)
-        elif isinstance(header, Row):
+        elif isinstance(header, CsvRow):
             yield _row_as_json(header.values, row)
         else:
             yield mark_unreadable("no header")
 
 
-def _row_as_json(header: list[str], row: Row) -> bytes:
+def _row_as_json(header: list[str], row: CsvRow) -> bytes:
     width = len(header)
     values = dict(zip_longest(header, row.values[:width]))
     if extra := row.values[width:]:

@@ -36,8 +36,8 @@ class Checkpoint:
 
     def save(self, parts: Parts, state: Any) -> None:
         tensors = {}
-        for part, named in parts.items():
-            for name, tensor in named.items():
+        for part, tensors_of_part in parts.items():
+            for name, tensor in tensors_of_part.items():
                 tensors[f"{part}.{name}"] = tensor.detach().cpu().contiguous()
         # written from the tensors: serialising to bytes first would take another 9 GB for
         # BEiT3-base

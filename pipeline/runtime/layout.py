@@ -13,7 +13,7 @@ FEATURE_STAGES = ("encode", "beit3", "combine")  # stages that write feature set
 
 
 @dataclass(frozen=True)
-class Named:
+class EncoderFile:
     """Descriptor of a file of `EncoderFiles`."""
 
     name: str
@@ -28,17 +28,19 @@ class EncoderFiles:
     """Files of an encoder that `pretrain` trains: network, tokenizer, whitening."""
 
     folder: Path
-    weights = Named("encoder.safetensors", "parameters of the network, under the published names")
-    config = Named("config.json", "shape of the network")
-    tokenizer = Named("tokenizer.spm", "SentencePiece model; absent where no item has text")
-    word_pieces = Named(
+    weights = EncoderFile(
+        "encoder.safetensors", "parameters of the network, under the published names"
+    )
+    config = EncoderFile("config.json", "shape of the network")
+    tokenizer = EncoderFile("tokenizer.spm", "SentencePiece model; absent where no item has text")
+    word_pieces = EncoderFile(
         "wordpieces.json", "MiniLM's word pieces in the order of `mini`, in place of a tokenizer"
     )
-    whitening = Named(
+    whitening = EncoderFile(
         "whitening.safetensors", "mean and map that read CLS; absent for the raw vector"
     )
-    start = Named("start.safetensors", "initial image embedding of `mini`; not released")
-    official = Named(
+    start = EncoderFile("start.safetensors", "initial image embedding of `mini`; not released")
+    official = EncoderFile(
         "official.safetensors",
         "weights of `pretrain.init` before training, without heads; not released",
     )
@@ -50,7 +52,7 @@ class EncoderFiles:
 
 
 @dataclass(frozen=True)
-class File:
+class StageFile:
     """Descriptor of a path in the folder of a stage."""
 
     stage: str
@@ -65,7 +67,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class OneOf:
+class OneOfFiles:
     """Descriptor of a method that returns the path of one of several files of a stage."""
 
     stage: str
@@ -109,18 +111,18 @@ class Layout:
         return self.work(stage, item) / io.COST
 
     # --- raw data and tables
-    raw = File("download", "", "raw files as downloaded")
-    sources = File("download", "sources.json", "list of raw files: name, url, bytes, sha256")
-    users = File("interactions", "users.parquet", "Table USERS.")
-    item_ids = File("interactions", "item_ids.parquet", "Table ITEM_IDS.")
-    items = File("items", "items.parquet", "Table ITEMS.")
-    interaction_rejects = File(
+    raw = StageFile("download", "", "raw files as downloaded")
+    sources = StageFile("download", "sources.json", "list of raw files: name, url, bytes, sha256")
+    users = StageFile("interactions", "users.parquet", "Table USERS.")
+    item_ids = StageFile("interactions", "item_ids.parquet", "Table ITEM_IDS.")
+    items = StageFile("items", "items.parquet", "Table ITEMS.")
+    interaction_rejects = StageFile(
         "interactions", "rejects.parquet", "Table REJECTS of interactions read row by row."
     )
-    rejects = File(
+    rejects = StageFile(
         "items", "rejects.parquet", "Table REJECTS: metadata lines that could not be read."
     )
-    images = File("images", "", "Folder of images-*.parquet, table IMAGES.")
+    images = StageFile("images", "", "Folder of images-*.parquet, table IMAGES.")
 
     @property
     def interactions(self) -> Path:
@@ -135,15 +137,15 @@ class Layout:
         return [replace(self, drawn=number) for number in range(1 + others)]
 
     # --- encoder and features
-    visual_tokens = File(
+    visual_tokens = StageFile(
         "pretrain",
         "visual_tokens.safetensors",
         "centroids, float32 [C, W], or a VQ-KD tokenizer under published names",
     )  # absent without images, and with a published tokenizer
-    encoder_checkpoint = File(
+    encoder_checkpoint = StageFile(
         "pretrain", ".checkpoint.safetensors", "state of a killed pre-training", True
     )
-    encoder_scratch = File(
+    encoder_scratch = StageFile(
         "pretrain", ".scratch", "decoded images and ids during pre-training", True
     )
 
@@ -174,47 +176,53 @@ class Layout:
         )
         return sorted(path.parent.name for path in files)
 
-    edges = OneOf("graph", "{}/edges.parquet", "Table EDGES of a feature set.")
-    codes = OneOf("semantic_ids", "{}/codes.parquet", "Table semantic_ids(L) of a feature set.")
+    edges = OneOfFiles("graph", "{}/edges.parquet", "Table EDGES of a feature set.")
+    codes = OneOfFiles(
+        "semantic_ids", "{}/codes.parquet", "Table semantic_ids(L) of a feature set."
+    )
 
     # --- recommender
-    model = File("train", "model.safetensors", "parameters of the trained recommender")
-    checkpoint = File("train", ".checkpoint.safetensors", "state of a killed training", True)
-    user_embeddings = File("train", "user_embeddings.parquet", "Table user_embeddings(D).")
-    item_embeddings = File("train", "item_embeddings.parquet", "Table item_embeddings(D).")
-    items_index = File(
+    model = StageFile("train", "model.safetensors", "parameters of the trained recommender")
+    checkpoint = StageFile("train", ".checkpoint.safetensors", "state of a killed training", True)
+    user_embeddings = StageFile("train", "user_embeddings.parquet", "Table user_embeddings(D).")
+    item_embeddings = StageFile("train", "item_embeddings.parquet", "Table item_embeddings(D).")
+    items_index = StageFile(
         "train", "items.faiss", "FAISS index of the item vectors, by inner product; row = item_id"
     )
-    index_facts = File("train", "index.json", "facts of the index, and its recall")
+    index_facts = StageFile("train", "index.json", "facts of the index, and its recall")
 
     def history(self, stage: str) -> Path:
         """Training curve of `pretrain` or `train`: a list of one object per epoch."""
         return self.folder(stage) / "history.json"
 
     # --- evidence
-    code_quality = File(
+    code_quality = StageFile(
         "semantic_ids", "codes.json", "feature set -> figures of pipeline/features/semantic_ids.py"
     )
-    probes = File("probe", "probes.json", "intermediate evaluation of every feature set")
-    results = File("benchmark", "results.parquet", "Table RESULTS.")
-    slices = File("benchmark", "slices.parquet", "Table SLICES.")
-    tests = File("benchmark", "tests.parquet", "Table TESTS.")
-    protocol = File(
+    probes = StageFile("probe", "probes.json", "intermediate evaluation of every feature set")
+    results = StageFile("benchmark", "results.parquet", "Table RESULTS.")
+    slices = StageFile("benchmark", "slices.parquet", "Table SLICES.")
+    tests = StageFile("benchmark", "tests.parquet", "Table TESTS.")
+    protocol = StageFile(
         "benchmark", "protocol.json", "the protocol that the fingerprint of a figure identifies"
     )
-    metrics = File("benchmark", "metrics.json", "mean and sd of the headline metrics of every run")
-    tuning = File(
+    metrics = StageFile(
+        "benchmark", "metrics.json", "mean and sd of the headline metrics of every run"
+    )
+    tuning = StageFile(
         "benchmark", "tuning.parquet", "Table TUNING; absent where the settings are used as given."
     )
-    runs = File("benchmark", "runs.json", "the cell of each run, see pipeline/benchmark/cell.py")
-    report = File("report", "", "index.html and report.md")
-    release = File("publish", "release", "the release folder")
+    runs = StageFile(
+        "benchmark", "runs.json", "the cell of each run, see pipeline/benchmark/cell.py"
+    )
+    report = StageFile("report", "", "index.html and report.md")
+    release = StageFile("publish", "release", "the release folder")
 
     def cells(self, stage: str) -> Path:
         """Folder of trained models' records and rankings: pipeline/benchmark/experiment.py."""
         return self.folder(stage) / "cells"
 
-    study = OneOf("study", "{}.parquet", "Table STUDY of a part of the study.")
-    study_plot = OneOf("study", "{}.json", "rows of a part for `dvc plots`")
+    study = OneOfFiles("study", "{}.parquet", "Table STUDY of a part of the study.")
+    study_plot = OneOfFiles("study", "{}.json", "rows of a part for `dvc plots`")
     # shown by DVC and tracked in git
-    figures = OneOf("report", "figures/{}.json", "`metrics`, or plot rows of a stage or part")
+    figures = OneOfFiles("report", "figures/{}.json", "`metrics`, or plot rows of a stage or part")

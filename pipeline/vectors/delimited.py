@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from alignrec.pipeline.io.csv_rows import Row, find_delimiter, read_rows
+from alignrec.pipeline.io.csv_rows import CsvRow, find_delimiter, read_rows
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.text import Reject, read_lines
 from alignrec.pipeline.vectors.arrays import open_matrix
@@ -26,7 +26,7 @@ def open_delimited(path: Path) -> VectorFile:
     """Open a table of numbers, with or without a header and identifiers."""
     rows = read_rows(read_lines(path), find_delimiter(path) or "\t")
     first = next(rows, None)
-    if not isinstance(first, Row):
+    if not isinstance(first, CsvRow):
         raise no_vectors(path)
 
     header = _read_header(first.values)

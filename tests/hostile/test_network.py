@@ -10,7 +10,7 @@ import releases
 from webserver import Answer, Handler, body, drip, hang, serving, status
 
 from alignrec.pipeline.images import access, fetcher
-from alignrec.pipeline.images.access import Files
+from alignrec.pipeline.images.access import ImageFiles
 from alignrec.pipeline.images.decode import Decoded
 from alignrec.pipeline.images.fetcher import Fetcher
 from alignrec.pipeline.images.params import Images
@@ -64,7 +64,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def images(urls: list[list[str]], params: Images = FAST) -> list[Decoded]:
-    with closing(Files()) as local, Fetcher(params, local) as fetching:
+    with closing(ImageFiles()) as local, Fetcher(params, local) as fetching:
         return fetching.fetch_items(urls)
 
 

@@ -25,7 +25,7 @@ from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io as files
 from alignrec.pipeline.images import access, decode, fetcher
-from alignrec.pipeline.images.access import Files, open_files
+from alignrec.pipeline.images.access import ImageFiles, open_files
 from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise_image, perceptual_hash
 from alignrec.pipeline.images.fetcher import Fetcher
 from alignrec.pipeline.images.params import Images
@@ -36,7 +36,7 @@ from alignrec.pipeline.runtime.stage import perform
 from alignrec.stages import images as stage
 
 FAST = Images(timeout=60, private_hosts=["127.0.0.1"], max_bytes=200_000)
-NONE = Files()
+NONE = ImageFiles()
 
 
 @pytest.fixture(autouse=True)
@@ -454,6 +454,9 @@ def test_room_is_for_so_many_pixels_at_a_time() -> None:
 def test_too_little_memory_for_one_image_is_said_and_no_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jpg").write_bytes(JPEG)
     monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", Mock(side_effect=MemoryError))
-    folder, said = access.Folder(tmp_path, outside=False), pytest.raises(UserError, match=r"a\.jpg: not enough memory")
+    folder, said = (
+        access.ImageFolder(tmp_path, outside=False),
+        pytest.raises(UserError, match=r"a\.jpg: not enough memory"),
+    )
     with Fetcher(Images(), folder) as web, said:
         web.fetch_items([["a.jpg"]])

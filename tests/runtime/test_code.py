@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alignrec.pipeline.runtime import code
-from alignrec.pipeline.runtime.layout import File, Layout
+from alignrec.pipeline.runtime.layout import Layout, StageFile
 from alignrec.stages.order import STAGES
 
 
@@ -85,7 +85,7 @@ def test_only_what_is_used_counts(edited: Edit) -> None:
 def test_every_file_lies_in_a_stages_folder_of_its_dataset() -> None:
     layout = Layout(Path("outputs"), "shop")
     folders = {of(stage) for stage in STAGES for of in (layout.folder, layout.work)}
-    named = {name for name, kind in vars(Layout).items() if isinstance(kind, property | File)}
+    named = {name for name, kind in vars(Layout).items() if isinstance(kind, property | StageFile)}
     assert len(named) > 15
     for name in named - {"published", "encoder", "rows"}:
         path = getattr(layout, name)
