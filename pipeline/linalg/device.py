@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SECONDS = 0.2  # duration of a measurement
+MEASURED_SECONDS = 0.2
+# rows, inner width and columns of a measured product
+CPU_PRODUCT = 1024, 768, 3072
+GPU_PRODUCT = 8192, 4096, 4096
 
 
 def pick_device(mps: bool = True) -> torch.device:
@@ -31,13 +34,16 @@ def pin_memory(x: Tensor) -> Tensor:
 
 
 @cache
-def gemm_rate(precision: str, seconds: float = SECONDS) -> float:
+def gemm_rate(precision: str, seconds: float = MEASURED_SECONDS) -> float:
     """Measure the throughput of a large matrix product, FLOP/s."""
-    device, dtype = pick_device(), getattr(torch, precision)
-    rows, inner, columns = (1024, 768, 3072) if device.type == "cpu" else (8192, 4096, 4096)
+    device = pick_device()
+    dtype = getattr(torch, precision)
+    rows, inner, columns = CPU_PRODUCT if device.type == "cpu" else GPU_PRODUCT
     a = torch.randn(rows, inner, device=device).to(dtype)
     b = torch.randn(columns, inner, device=device).to(dtype)
-    best, deadline = float("inf"), time.perf_counter() + seconds
+
+    best = float("inf")
+    deadline = time.perf_counter() + seconds
     with torch.inference_mode():
         while best == float("inf") or time.perf_counter() < deadline:
             started = time.perf_counter()
@@ -85,14 +91,16 @@ class _Product(torch.autograd.Function):
     """x y^T with dx = g y, dy = g^T x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, kind: torch.dtype) -> Tensor:
-        x_, y_ = x.to(kind), y.to(kind)
-        ctx.save_for_backward(x_, y_)
-        return gemm(x_, y_).to(y.dtype)
+    def forward(ctx: Any, x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
+        rounded_x = x.to(dtype)
+        rounded_y = y.to(dtype)
+        ctx.save_for_backward(rounded_x, rounded_y)
+        return gemm(rounded_x, rounded_y).to(y.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:
         x, y = ctx.saved_tensors
-        g, kind = grads[0].to(x.dtype), grads[0].dtype
-        dx = gemm(g, y.T).to(kind) if ctx.needs_input_grad[0] else None
-        return dx, gemm(g.T, x.T).to(kind), None
+        dtype = grads[0].dtype
+        g = grads[0].to(x.dtype)
+        dx = gemm(g, y.T).to(dtype) if ctx.needs_input_grad[0] else None
+        return dx, gemm(g.T, x.T).to(dtype), None

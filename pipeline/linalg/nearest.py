@@ -13,7 +13,8 @@ def find_nearest(
 ) -> np.ndarray:
     """Return the K nearest rows, best first, int64 [n, K], ties by row, of units, float32 [I, F].
 
-    Queries have length 1, float32 [n, F]; `left_out`, int [n], is a row that comes last for its query, such as itself.
+    Queries have length 1, float32 [n, F]; `left_out`, int [n], is a row that comes last for its
+    query, such as itself.
     """
     # an integer key orders by cosine, then by row, so that ties are broken the same way on every
     # machine

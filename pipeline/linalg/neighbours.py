@@ -1,4 +1,4 @@
-"""K nearest neighbours of items by cosine with FAISS: exact, or approximate by an inverted file on disk.
+"""K nearest neighbours of items by cosine with FAISS: exact, or by an inverted file on disk.
 
 I items, N rows, F feature width, K neighbours, C candidates.
 """
@@ -26,25 +26,26 @@ from alignrec.pipeline.linalg.scores import select_top_k
 from alignrec.pipeline.runtime import engine
 
 # queries per search on a GPU, and per CPU thread; bounds memory to that times I scores
-GPU_ROWS, CPU_ROWS = 1024, 256
-MOST_NEIGHBOURS = 2048  # maximum neighbours per search on a GPU, a limit of FAISS
-SHARE = 0.5  # fraction of free GPU memory for an index; the rest is for searches and growing lists
-SCRATCH = 256 * 2**20  # bytes of temporary GPU memory per search
-# rows in memory: vectors only, and with candidates
-PART, BLOCK = 16_384, 2048
-SAMPLE, POINTS = 4 * PART, 32  # rows for k-means; minimum per cell
-CANDIDATES = (
-    8  # candidates to re-rank, as a multiple of K: 8-bit codes cannot separate near-duplicates
-)
-QUERIES = 1000  # rows searched exactly, to choose the number of cells to probe
-RECALL = 0.95  # required recall of the K nearest neighbours, without the row itself
-MOST = (
-    4  # at most 1/MOST of the cells, or FEW, are probed: beyond that exact search is about as fast
-)
-FEW = 32  # cells that can always be probed, and the maximum if no recall is required
-CROWDED = (
-    16  # maximum rows scanned per cell, in average cell sizes: equal vectors all fall into one cell
-)
+GPU_QUERIES = 1024
+CPU_QUERIES = 256
+MAX_GPU_NEIGHBOURS = 2048  # per search, a limit of FAISS
+# fraction of free GPU memory for an index; the rest is for searches and growing lists
+GPU_MEMORY_SHARE = 0.5
+GPU_SCRATCH_BYTES = 256 * 2**20  # temporary memory per search
+ROWS_PER_PART = 16_384  # in memory, vectors only
+ROWS_PER_BLOCK = 2048  # in memory, with candidates
+MAX_FIT_ROWS = 4 * ROWS_PER_PART  # for k-means
+MIN_ROWS_PER_CELL = 32  # for k-means
+# candidates to re-rank, as a multiple of K: 8-bit codes cannot separate near-duplicates
+CANDIDATES_PER_NEIGHBOUR = 8
+TEST_QUERIES = 1000  # rows searched exactly, to choose the number of cells to probe
+REQUIRED_RECALL = 0.95  # of the K nearest neighbours, without the row itself
+# a search probes at most this share of the cells: beyond that exact search is about as fast
+MAX_CELL_SHARE = 1 / 4
+# cells that can always be probed, and the maximum if no recall is required
+FREE_CELLS = 32
+# rows scanned per cell, in average cell sizes: equal vectors all fall into one cell
+MAX_CROWDING = 16
 TIE = 1e-6  # tolerance for equal cosines
 LOG = logging.getLogger(__name__)
 
@@ -56,9 +57,8 @@ class SearchSettings(NamedTuple):
 
     cells: int = 0
     probes: int = 0  # cells per search
-    recall: float = (
-        1.0  # recall of the K nearest neighbours, measured on QUERIES rows, without the row itself
-    )
+    # of the K nearest neighbours, measured on TEST_QUERIES rows, without the row itself
+    recall: float = 1.0
 
 
 @contextmanager
@@ -75,14 +75,15 @@ def one_thread() -> Iterator[None]:
 def _silence_stdout() -> Iterator[None]:
     """Redirect file descriptor 1, to which FAISS logs the growth of its lists."""
     sys.stdout.flush()
-    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)
+    stdout = os.dup(1)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
     try:
         yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nothing)
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(null)
 
 
 def train_index(sample: np.ndarray, n: int, codes: str) -> Any:
@@ -90,12 +91,13 @@ def train_index(sample: np.ndarray, n: int, codes: str) -> Any:
 
     `codes`: FAISS's encoding, such as SQ8.
     """
-    cells = max(1, min(round(4 * n**0.5), len(sample) // POINTS))
-    index: Any = faiss.index_factory(
-        sample.shape[1], f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT
-    )
-    index.cp.spherical, index.cp.seed = True, 0
-    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, len(sample)
+    cells = max(1, min(round(4 * n**0.5), len(sample) // MIN_ROWS_PER_CELL))
+    width = sample.shape[1]
+    index: Any = faiss.index_factory(width, f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
+    index.cp.spherical = True
+    index.cp.seed = 0
+    index.cp.min_points_per_centroid = 1
+    index.cp.max_points_per_centroid = len(sample)
     with one_thread():  # a fixed order of sums makes centroids reproducible
         index.train(sample)
     return index
@@ -108,208 +110,251 @@ def choose_index(index: Literal["auto", "exact", "ivf"], n_items: int, exact_up_
 
 
 def find_neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table:
-    """Return the K nearest items by cosine of float32 [I, F], itself first, ties by item: EDGES in item order.
+    """Return the K nearest items by cosine of float32 [I, F], itself first, ties by item.
 
-    Rows that are zero or not finite are no item's neighbour and keep only themselves. Index `ivf` is approximate.
+    The result is EDGES in item order. Rows that are zero or not finite are no item's neighbour and
+    keep only themselves. Index `ivf` is approximate.
     """
     if index == "ivf":
-        parts = (features[at : at + BLOCK] for at in range(0, len(features), BLOCK))
+        starts = range(0, len(features), ROWS_PER_BLOCK)
+        blocks = (features[start : start + ROWS_PER_BLOCK] for start in starts)
         with TemporaryDirectory() as folder:
-            return pa.concat_tables(search_inverted(parts, features.shape[1], k, Path(folder))[0])
-    units, usable = unit_rows(features)
-    rows, k = np.flatnonzero(usable), min(k, int(usable.sum()))
-    cosines, columns = _search_exact(units[rows], k)
-    return _edge_table(rows, cosines, rows[columns], np.flatnonzero(~usable))
+            tables, _, _ = search_inverted(blocks, features.shape[1], k, Path(folder))
+            return pa.concat_tables(tables)
+
+    units, directed = unit_rows(features)
+    rows = np.flatnonzero(directed)
+    cosines, columns = _search_exact(units[rows], min(k, len(rows)))
+    return _edge_table(rows, cosines, rows[columns], np.flatnonzero(~directed))
 
 
 class Inverted:
     """On-disk index of a catalogue, 5 bytes per vector component."""
 
-    def __init__(self, parts: Iterable[np.ndarray], width: int, folder: Path) -> None:
-        """Index float32 [b, F] blocks in order.
+    def __init__(self, blocks: Iterable[np.ndarray], width: int, folder: Path) -> None:
+        """Index blocks of vectors, float32 [b, F], in order.
 
         `directed`, bool [N], marks rows with a direction.
         """
-        path, usable = folder / "units.f32", []
+        path = folder / "units.f32"
+        directed_of_blocks = []
         with path.open("wb") as file:
-            for part in parts:
-                rows, directed = unit_rows(part)
-                file.write(rows.data)
-                usable.append(directed)
-        self.directed = np.concatenate(usable)
+            for block in blocks:
+                units, directed = unit_rows(block)
+                file.write(units.data)
+                directed_of_blocks.append(directed)
+        self.directed = np.concatenate(directed_of_blocks)
         self._units = np.memmap(path, np.float32, "r").reshape(-1, width)
-        if not (rows := np.flatnonzero(self.directed)).size:
-            return
-        drawn = np.random.default_rng(0).permutation(len(rows))[:SAMPLE]
-        self.index = train_index(self._units[rows[np.sort(drawn)]], len(rows), "SQ8")
-        io.require_space(
-            folder, 4 * len(rows) * (self.index.code_size + 8)
-        )  # lists grow by doubling, and are moved
-        lists: Any = faiss.OnDiskInvertedLists(
-            self.index.nlist, self.index.code_size, str(folder / "lists")
-        )
+
+        rows = np.flatnonzero(self.directed)
+        if len(rows):
+            self.index = self._train(rows)
+            self._add_rows(len(rows), folder)
+
+    def _train(self, rows: np.ndarray) -> Any:
+        drawn = np.random.default_rng(0).permutation(len(rows))[:MAX_FIT_ROWS]
+        return train_index(self._units[rows[np.sort(drawn)]], len(rows), "SQ8")
+
+    def _add_rows(self, n_rows: int, folder: Path) -> None:
+        code_bytes = self.index.code_size
+        # lists grow by doubling, and are moved
+        io.require_space(folder, 4 * n_rows * (code_bytes + 8))
+        path = str(folder / "lists")
+        lists: Any = faiss.OnDiskInvertedLists(self.index.nlist, code_bytes, path)
         self.index.replace_invlists(lists, True)
         lists.this.disown()  # the index owns them
         with _silence_stdout():
-            for own in self.directed_rows():
-                for at in range(0, len(own), BLOCK):
-                    self.index.add_with_ids(self._units[own[at : at + BLOCK]], own[at : at + BLOCK])
+            for rows in self.directed_rows():
+                for start in range(0, len(rows), ROWS_PER_BLOCK):
+                    block = rows[start : start + ROWS_PER_BLOCK]
+                    self.index.add_with_ids(self._units[block], block)
 
     def directed_rows(self) -> Iterator[np.ndarray]:
-        """Yield the numbers of rows with a direction, int64 [n], from each PART rows."""
-        return (
-            at + np.flatnonzero(self.directed[at : at + PART])
-            for at in range(0, len(self.directed), PART)
-        )
+        """Yield the numbers of rows with a direction, int64 [n], of each part."""
+        for start in range(0, len(self.directed), ROWS_PER_PART):
+            yield start + np.flatnonzero(self.directed[start : start + ROWS_PER_PART])
 
     def search(self, rows: np.ndarray, k: int, probes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return exact cosines and rows, [n, K], of the nearest rows in the probed cells, itself
-        first; -1: none.
+        """Return exact cosines and rows, [n, K], of the nearest rows in the probed cells.
+
+        The row itself comes first; -1: none.
         """
+        candidates_wanted = CANDIDATES_PER_NEIGHBOUR * k
+        rows_per_cell = self.index.ntotal // self.index.nlist
         self.index.nprobe = probes
-        self.index.max_codes = (
-            CROWDED * probes * max(CANDIDATES * k, self.index.ntotal // self.index.nlist)
-        )
-        ranked = [(np.empty((0, k), np.float32), np.empty((0, k), np.int64))]
-        step = max(1, BLOCK // CANDIDATES // k)  # rows per re-ranking step
-        for at in range(0, len(rows), BLOCK):
-            own = rows[at : at + BLOCK]
-            _, found = self.index.search(self._units[own], CANDIDATES * k)
-            found = np.concatenate(
-                [own[:, None], np.where(found == own[:, None], -1, found)], axis=1
-            )
-            for to in range(0, len(own), step):
-                ids = found[to : to + step]
-                cosines = np.einsum(
-                    "nf,ncf->nc", self._units[own[to : to + step]], self._units[ids]
-                )
-                rank = np.where(ids < 0, -np.inf, cosines)
-                rank[:, 0] = np.inf  # the first candidate is the row itself
-                order = np.lexsort((ids, -rank), axis=1)[:, :k]
-                ranked.append(
-                    (np.take_along_axis(cosines, order, 1), np.take_along_axis(ids, order, 1))
-                )
-        cosines, ids = map(np.concatenate, zip(*ranked, strict=True))
-        return cosines, ids
+        self.index.max_codes = MAX_CROWDING * probes * max(candidates_wanted, rows_per_cell)
+
+        ranked_cosines = [np.empty((0, k), np.float32)]
+        ranked_ids = [np.empty((0, k), np.int64)]
+        step = max(1, ROWS_PER_BLOCK // CANDIDATES_PER_NEIGHBOUR // k)
+        for start in range(0, len(rows), ROWS_PER_BLOCK):
+            block = rows[start : start + ROWS_PER_BLOCK]
+            _, ids = self.index.search(self._units[block], candidates_wanted)
+            itself = block[:, None]
+            candidates = np.concatenate([itself, np.where(ids == itself, -1, ids)], axis=1)
+            for first in range(0, len(block), step):
+                within = slice(first, first + step)
+                cosines, nearest = self._rank(block[within], candidates[within], k)
+                ranked_cosines.append(cosines)
+                ranked_ids.append(nearest)
+        return np.concatenate(ranked_cosines), np.concatenate(ranked_ids)
+
+    def _rank(
+        self, rows: np.ndarray, candidates: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the exact cosines and ids of the K best of candidates [n, C], the first first."""
+        cosines = np.einsum("nf,ncf->nc", self._units[rows], self._units[candidates])
+        score = np.where(candidates < 0, -np.inf, cosines)
+        score[:, 0] = np.inf  # the row itself
+        order = np.lexsort((candidates, -score), axis=1)[:, :k]
+        return np.take_along_axis(cosines, order, 1), np.take_along_axis(candidates, order, 1)
 
     def choose_probes(self, k: int, required: bool = True) -> SearchSettings:
-        """Increase the number of probes until RECALL is reached.
+        """Increase the number of probes until REQUIRED_RECALL is reached.
 
         UserError if a quarter of the cells is too few.
         """
-        usable, cells = np.flatnonzero(self.directed), self.index.nlist
-        rows = usable[np.sort(np.random.default_rng(1).permutation(len(usable))[:QUERIES])]
-        # the exact cosine of each row's Kth neighbour, itself included
-        queries, best = self._units[rows], np.full((len(rows), k), -np.inf, np.float32)
-        for own in self.directed_rows():
-            exact, _ = faiss.knn(
-                queries, self._units[own], min(k, len(own)), metric=faiss.METRIC_INNER_PRODUCT
-            )
-            best = np.sort(np.concatenate([best, exact], axis=1), axis=1)[:, ::-1][:, :k]
-        probes, most = 1, max(min(cells, FEW), cells // MOST * required)
+        cells = self.index.nlist
+        rows = np.flatnonzero(self.directed)
+        drawn = np.random.default_rng(1).permutation(len(rows))[:TEST_QUERIES]
+        rows = rows[np.sort(drawn)]
+        least = self._exact_cosines(rows, k)[:, -1:]
+
+        most_probes = min(cells, FREE_CELLS)
+        if required:
+            most_probes = max(most_probes, int(cells * MAX_CELL_SHARE))
+        probes = 1
         while True:
             cosines, ids = self.search(rows, k, probes)
-            hits = (ids >= 0) & (cosines >= best[:, -1:] - TIE)
+            hits = (ids >= 0) & (cosines >= least - TIE)
             recall = float(hits[:, 1:].mean()) if k > 1 else 1.0
-            if recall >= RECALL or probes == most:
+            if recall >= REQUIRED_RECALL or probes == most_probes:
                 break
-            probes = min(most, probes + (probes + 1) // 2)
-        if required and recall < RECALL:
+            probes = min(most_probes, probes + (probes + 1) // 2)
+
+        if required and recall < REQUIRED_RECALL:
             raise UserError(
-                f"an inverted file finds {recall:.3f} of the nearest neighbours in {probes:,} of {cells:,} cells, less "
-                f"than {RECALL}: these vectors form no groups; give 'graph.index: exact', which takes about as long"
+                f"an inverted file finds {recall:.3f} of the nearest neighbours in {probes:,} of "
+                f"{cells:,} cells, less than {REQUIRED_RECALL}: these vectors form no groups; "
+                "give 'graph.index: exact', which takes about as long"
             )
         return SearchSettings(cells, probes, round(recall, 4))
 
+    def _exact_cosines(self, rows: np.ndarray, k: int) -> np.ndarray:
+        """Return the K largest cosines to each row, itself included: float32 [n, K], descending."""
+        queries = self._units[rows]
+        best = np.full((len(rows), k), -np.inf, np.float32)
+        for part in self.directed_rows():
+            cosines, _ = faiss.knn(
+                queries, self._units[part], min(k, len(part)), metric=faiss.METRIC_INNER_PRODUCT
+            )
+            both = np.concatenate([best, cosines], axis=1)
+            best = np.sort(both, axis=1)[:, ::-1][:, :k]
+        return best
+
 
 def search_inverted(
-    parts: Iterable[np.ndarray], width: int, k: int, folder: Path, required: bool = True
+    blocks: Iterable[np.ndarray], width: int, k: int, folder: Path, required: bool = True
 ) -> tuple[Iterator[pa.Table], np.ndarray, SearchSettings]:
-    """Like `find_neighbours`, with an inverted file in `folder`; UserError if the `required` recall is not reached.
+    """Like `find_neighbours`, with an inverted file in `folder`.
 
-    Returns EDGES in item order, the items with a direction, bool [I], and the settings.
+    Returns EDGES in item order, the items with a direction, bool [I], and the settings. UserError
+    if the `required` recall is not reached.
     """
-    index = Inverted(parts, width, folder)
-    usable = index.directed
-    if not usable.any():
-        none = np.empty((0, 0), int)
-        return (
-            iter([_edge_table(none.ravel(), none, none, np.arange(len(usable)))]),
-            usable,
-            SearchSettings(),
-        )
-    k = min(k, int(usable.sum()))
-    settled = index.choose_probes(k, required)
+    index = Inverted(blocks, width, folder)
+    directed = index.directed
+    if not directed.any():
+        nothing = np.empty((0, 0), int)
+        table = _edge_table(nothing.ravel(), nothing, nothing, np.arange(len(directed)))
+        return iter([table]), directed, SearchSettings()
 
-    def tables() -> Iterator[pa.Table]:
-        for start, rows in zip(range(0, len(usable), PART), index.directed_rows(), strict=True):
-            lone = start + np.flatnonzero(~usable[start : start + PART])
-            yield _edge_table(rows, *index.search(rows, k, settled.probes), lone)
+    k = min(k, int(directed.sum()))
+    settings = index.choose_probes(k, required)
 
-    return tables(), usable, settled
+    def search_parts() -> Iterator[pa.Table]:
+        starts = range(0, len(directed), ROWS_PER_PART)
+        for start, rows in zip(starts, index.directed_rows(), strict=True):
+            isolated = start + np.flatnonzero(~directed[start : start + ROWS_PER_PART])
+            cosines, ids = index.search(rows, k, settings.probes)
+            yield _edge_table(rows, cosines, ids, isolated)
+
+    return search_parts(), directed, settings
 
 
 def _edge_table(
-    items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, lone: np.ndarray
+    items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, isolated: np.ndarray
 ) -> pa.Table:
-    """Return EDGES, sorted, from items [N], cosines and ids [N, K], with -1 for none, and isolated
-    items [M].
+    """Return EDGES, sorted, from items [N], their cosines and ids [N, K], and isolated items [M].
+
+    An id of -1 is no neighbour.
     """
     rows, ranks = np.nonzero(ids >= 0)
-    item = np.concatenate([items[rows], lone])
-    table = {
-        "item_id": item,
-        "neighbour_id": np.concatenate([ids[rows, ranks], lone]),
-        "rank": np.concatenate([ranks, np.zeros(len(lone), int)]),
-        "cosine": np.concatenate([cosines[rows, ranks], np.ones(len(lone), np.float32)]),
-    }
+    item = np.concatenate([items[rows], isolated])
+    neighbour = np.concatenate([ids[rows, ranks], isolated])
+    rank = np.concatenate([ranks, np.zeros(len(isolated), int)])
+    cosine = np.concatenate([cosines[rows, ranks], np.ones(len(isolated), np.float32)])
+
     order = np.argsort(item, kind="stable")
-    types = {"cosine": np.float32}
-    return pa.table(
-        {name: column[order].astype(types.get(name, np.int32)) for name, column in table.items()}
-    )
+    return pa.table({
+        "item_id": item[order].astype(np.int32),
+        "neighbour_id": neighbour[order].astype(np.int32),
+        "rank": rank[order].astype(np.int32),
+        "cosine": cosine[order].astype(np.float32),
+    })  # fmt: skip
 
 
 def _search_exact(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return cosines and rows, [N, K], of the exact nearest rows of `units` [N, F], the row itself
-    first.
-    """
+    """Return cosines and rows, [N, K], of the exact nearest of `units` [N, F], itself first."""
     n = len(units)
-    cosines, ids = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
+    cosines = np.empty((n, k), np.float32)
+    ids = np.empty((n, k), np.int64)
     if not n:
         return cosines, ids
+
     flat = faiss.IndexFlatIP(units.shape[1])
     flat.add(units)
     index = _on_gpu(flat, n, k + 1)
-    step, place = (CPU_ROWS, engine.Threads()) if index is flat else (GPU_ROWS, None)
-    blocks = (np.arange(at, min(at + step, n)) for at in range(0, n, step))
+    step, place = GPU_QUERIES, None
+    if index is flat:
+        step, place = CPU_QUERIES, engine.Threads()
+
+    blocks = (np.arange(start, min(start + step, n)) for start in range(0, n, step))
     search = partial(_search_block, index, units, k)
     # each block is computed by a single thread: equal bytes for any number of threads
     with threadpool_limits(1):
-        for own, found in engine.run_jobs(lambda: search, blocks, place):
-            cosines[own], ids[own] = found
+        for block, nearest in engine.run_jobs(lambda: search, blocks, place):
+            cosines[block], ids[block] = nearest
     return cosines, ids
 
 
 def _search_block(
-    index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray
+    index: faiss.Index, units: np.ndarray, k: int, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     with one_thread():  # OpenMP's setting is per thread
-        cosines, ids = index.search(units[own], min(k + 1, len(units)))
-    untied = (ids[:, :k] == own[:, None]).any(1)  # has itself among K, and no tie at K
+        cosines, ids = index.search(units[rows], min(k + 1, len(units)))
+
+    itself = rows[:, None]
+    untied = (ids[:, :k] == itself).any(1)  # has itself among K, and no tie at K
     if cosines.shape[1] > k:
         untied &= cosines[:, k - 1] > cosines[:, k]
-        cosines, ids = cosines[:, :k], ids[:, :k]
-    tied = own[~untied]
-    if len(tied):
+        cosines = cosines[:, :k]
+        ids = ids[:, :k]
+    if not untied.all():
         # search again, as FAISS does not define which of several equal neighbours it returns
-        scores, column = torch.from_numpy(units[tied] @ units.T), torch.from_numpy(tied)[:, None]
-        values, found = select_top_k(scores.scatter(1, column, torch.inf), k)
-        values[:, :1] = scores.gather(1, column)
-        cosines[~untied], ids[~untied] = values.numpy(), found.numpy()
-    keys = np.where(ids == own[:, None], np.inf, cosines)  # the row itself first
+        cosines[~untied], ids[~untied] = _search_ties(units, rows[~untied], k)
+
+    keys = np.where(ids == itself, np.inf, cosines)  # the row itself first
     order = np.lexsort((ids, -keys), axis=1)
     return np.take_along_axis(cosines, order, 1), np.take_along_axis(ids, order, 1)
+
+
+def _search_ties(units: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return cosines and rows, [n, K], of the nearest, the row itself first, ties by row."""
+    scores = torch.from_numpy(units[rows] @ units.T)
+    itself = torch.from_numpy(rows)[:, None]
+    values, ids = select_top_k(scores.scatter(1, itself, torch.inf), k)
+    values[:, :1] = scores.gather(1, itself)
+    return values.numpy(), ids.numpy()
 
 
 def has_gpu() -> bool:
@@ -320,22 +365,25 @@ def has_gpu() -> bool:
 def _on_gpu(index: faiss.Index, rows: int, k: int) -> faiss.Index:
     """Copy an IndexFlat to the first GPU.
 
-    Return it unchanged without a GPU or if it does not fit.
+    It is returned unchanged without a GPU or if it does not fit.
     """
     if not has_gpu():
         return index
-    needed = rows * (4 * index.d + 8)
-    if needed + SCRATCH > SHARE * torch.cuda.mem_get_info(0)[0]:
+
+    index_bytes = rows * (4 * index.d + 8)
+    free_bytes, _ = torch.cuda.mem_get_info(0)
+    if index_bytes + GPU_SCRATCH_BYTES > GPU_MEMORY_SHARE * free_bytes:
         LOG.warning(
             "an index of %.1f GiB is too large for the GPU's free memory; it stays on the CPU",
-            needed / 2**30,
+            index_bytes / 2**30,
         )
         return index
-    if k > MOST_NEIGHBOURS:
+    if k > MAX_GPU_NEIGHBOURS:
         LOG.warning(
-            "a GPU returns %d neighbours at most; the index stays on the CPU", MOST_NEIGHBOURS
+            "a GPU returns %d neighbours at most; the index stays on the CPU", MAX_GPU_NEIGHBOURS
         )
         return index
+
     resources = faiss.StandardGpuResources()
-    resources.setTempMemory(SCRATCH)
+    resources.setTempMemory(GPU_SCRATCH_BYTES)
     return faiss.index_cpu_to_gpu(resources, 0, index)

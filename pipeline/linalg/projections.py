@@ -1,6 +1,6 @@
-"""Linear algebra of vectors: normalisation, whitening and PCA, joining the blocks of several encoders, geometry.
+"""Linear algebra of vectors: normalisation, whitening and PCA, joined maps, geometry.
 
-Results are reproducible to the last bit. n vectors or I items, D, F and G widths before, W width after.
+Results are reproducible to the last bit. n vectors or I items, D, F and G widths before, W after.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from alignrec.pipeline.io.writing import memory_map
 if TYPE_CHECKING:
     from scipy import sparse
 
-ROWS, ROWS_CHECKED = 8192, 1 << 16  # rows processed at once, to bound memory
+ROWS_PER_BLOCK = 8192  # mapped at once, to bound memory
+ROWS_CHECKED_AT_ONCE = 1 << 16
 # share of the mean variance added to every variance, so that directions of low variance are not
 # amplified
 FLOOR = 1e-3
 Seed = int | Sequence[int]  # s and [s, 0] give the same draws
-# defaults of joined blocks: width, power, and weight of image-only vectors; others weigh 1
-WIDTH, POWER, IMAGE = 128, 0.5, 0.6
+# defaults of joined blocks
+WIDTH = 128
+POWER = 0.5
+IMAGE = 0.6  # weight of image-only vectors; others weigh 1
 # yields batches of items, as one float32 [n, F] per part; called once per pass
 Parts = Callable[[], Iterable[Sequence[np.ndarray]]]
 
@@ -48,9 +51,11 @@ def float64_units(x: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
 
 
 def first_not_finite(x: np.ndarray) -> int | None:
-    for start in range(0, len(x), ROWS_CHECKED):
-        if len(wrong := np.flatnonzero(~np.isfinite(x[start : start + ROWS_CHECKED]).all(axis=1))):
-            return start + int(wrong[0])
+    for start in range(0, len(x), ROWS_CHECKED_AT_ONCE):
+        finite = np.isfinite(x[start : start + ROWS_CHECKED_AT_ONCE]).all(axis=1)
+        if not finite.all():
+            return start + int(np.argmin(finite))
+
     return None
 
 
@@ -70,8 +75,9 @@ def shuffled_order(items: int, seed: Seed) -> np.ndarray:
 
 
 def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
-    """Return at most `width` right singular vectors of float64 [n, m], largest first: float64 [m,
-    W].
+    """Return at most `width` right singular vectors of float64 [n, m], largest first.
+
+    The result is float64 [m, W].
     """
     from scipy.sparse.linalg import svds
 
@@ -81,8 +87,10 @@ def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray
             _, singular, right = svds(matrix, width, v0=start)
         else:  # ARPACK cannot find all of them
             _, singular, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
+
     order = np.argsort(-singular, kind="stable")
-    order = order[singular[order] > np.finfo(np.float32).eps * singular.max()]
+    smallest = np.finfo(np.float32).eps * singular.max()
+    order = order[singular[order] > smallest]
     return _orient_columns(right[order].T)
 
 
@@ -100,56 +108,80 @@ class Whitening(NamedTuple):
             return np.where(x.any(axis=1, keepdims=True), (x - self.mean) @ self.map, np.float32(0))
 
 
-# CLS vectors share a large mean and vary mostly along a few directions, which would dominate every
-# cosine
 def fit_whitening(x: np.ndarray) -> Whitening:
     """Fit to vectors [n, D]; vectors without variance are only centred."""
-    mean = x.sum(axis=0, dtype=np.float64) / max(1, len(x))
+    # CLS vectors share a large mean and vary mostly along a few directions, which would dominate
+    # every cosine
+    n = max(1, len(x))
+    mean = x.sum(axis=0, dtype=np.float64) / n
     centred = x - mean
-    variance, directions = np.linalg.eigh(centred.T @ centred / max(1, len(x)))
+    variance, directions = np.linalg.eigh(centred.T @ centred / n)
     variance = np.maximum(variance, 0) + FLOOR * variance.mean()
-    scale = 1 / np.sqrt(variance) if variance.mean() > 0 else np.ones_like(variance)
-    return Whitening(
-        mean.astype(np.float32), ((directions * scale) @ directions.T).astype(np.float32)
-    )
+
+    scale = np.ones_like(variance)
+    if variance.mean() > 0:
+        scale = 1 / np.sqrt(variance)
+    zca = (directions * scale) @ directions.T
+    return Whitening(mean.astype(np.float32), zca.astype(np.float32))
 
 
-def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float = 1) -> Whitening:
-    """Fit PCA, scaled by sd^-power, to the non-zero vectors in `blocks`, float32 [b, D] each, which
-    are read twice.
+def fit_pca(
+    read_blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float = 1
+) -> Whitening:
+    """Fit PCA, scaled by sd^-power, to the non-zero vectors in blocks, float32 [b, D] each.
+
+    They are read twice. W is at most `width`, or the rank of the vectors.
     """
     from scipy import linalg  # takes 0.3 s to import, and is only needed to fit
 
     with threadpool_limits(1):  # the order of sums decides the last bits
-        n, total = 0, np.float64(0)
-        for x in blocks():
-            n, total = n + int(x.any(axis=1).sum()), total + x.sum(axis=0, dtype=np.float64)
-        mean = np.asarray(total / max(1, n))
-        covariance = np.zeros((len(mean), len(mean)))
-        for x in blocks():  # second pass: the mean may be large compared with the variance
-            centred = x[x.any(axis=1)] - mean
-            covariance += centred.T @ centred / max(1, n)
+        mean, covariance = _moments_of_nonzero(read_blocks)
         last = len(mean) - 1
-        variance, directions = linalg.eigh(
-            covariance, subset_by_index=[max(0, last + 1 - width), last]
-        )
-    variance, directions = variance[::-1], directions[:, ::-1]
+        largest = [max(0, last + 1 - width), last]
+        variance, directions = linalg.eigh(covariance, subset_by_index=largest)
+    variance = variance[::-1]
+    directions = directions[:, ::-1]
+
     # drop variance that float32 cannot distinguish from zero at the vectors' scale
-    varied = variance > np.finfo(np.float32).eps ** 2 * (mean @ mean + np.trace(covariance))
+    scale_squared = mean @ mean + np.trace(covariance)
+    varied = variance > np.finfo(np.float32).eps ** 2 * scale_squared
     if not varied.any():  # W is 1, with a map of zeros
         return Whitening(mean.astype(np.float32), np.zeros((len(mean), 1), np.float32))
-    # W is at most `width`, or the rank of the vectors
-    variance, directions = variance[varied], _orient_columns(directions[:, varied])
+
+    variance = variance[varied]
+    directions = _orient_columns(directions[:, varied])
     scale = (1 / np.sqrt(variance + FLOOR * variance.mean())) ** power
     return Whitening(mean.astype(np.float32), (directions * scale).astype(np.float32))
 
 
+def _moments_of_nonzero(
+    read_blocks: Callable[[], Iterable[np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and covariance of the non-zero vectors, float64 [D] and [D, D]."""
+    n = 0
+    total = np.float64(0)
+    for x in read_blocks():
+        n += int(x.any(axis=1).sum())
+        total = total + x.sum(axis=0, dtype=np.float64)
+    n = max(1, n)
+    mean = np.asarray(total / n)
+
+    # a second pass, because the mean may be large compared with the variance
+    covariance = np.zeros((len(mean), len(mean)))
+    for x in read_blocks():
+        centred = x[x.any(axis=1)] - mean
+        covariance += centred.T @ centred / n
+    return mean, covariance
+
+
 def whiten_rows(x: np.ndarray, width: int, power: float = 1) -> np.ndarray:
-    """Fit `fit_pca` to vectors and apply it: float32 [n, D] -> [n, W], memory-mapped from an
-    unlinked file.
+    """Fit `fit_pca` to vectors and apply it: float32 [n, D] -> [n, W].
+
+    The result is memory-mapped from an unlinked file.
     """
-    blocks = [x[start : start + ROWS] for start in range(0, len(x), ROWS)]
-    return memory_map(map(fit_pca(lambda: blocks, width, power).apply, blocks))
+    blocks = [x[start : start + ROWS_PER_BLOCK] for start in range(0, len(x), ROWS_PER_BLOCK)]
+    fitted = fit_pca(lambda: blocks, width, power)
+    return memory_map(map(fitted.apply, blocks))
 
 
 class Block(NamedTuple):
@@ -163,7 +195,7 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class JoinedMap:
-    """Map from the parts' vectors to one vector: blocks whitened, scaled, concatenated and reduced."""
+    """Map from the parts' vectors to one: blocks whitened, scaled, concatenated and reduced."""
 
     blocks: Sequence[Block]
     maps: Sequence[Whitening | None]  # one per block; None is the identity
@@ -173,20 +205,26 @@ class JoinedMap:
     def width(self) -> int:
         if self.last:
             return int(self.last.map.shape[1])
-        pairs = zip(self.blocks, self.maps, strict=True)
-        return int(
-            sum(block.columns.sum() if one is None else one.map.shape[1] for block, one in pairs)
-        )
+
+        width = 0
+        for block, fitted in zip(self.blocks, self.maps, strict=True):
+            width += int(block.columns.sum()) if fitted is None else fitted.map.shape[1]
+        return width
 
     def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Map parts, float32 [n, F] each, to float32 [n, W]."""
-        found = []  # float32 [n, width] each
-        for block, own in zip(self.blocks, self.maps, strict=True):
-            x = parts[block.part][:, block.columns]
-            x = x if own is None else own.apply(x)
-            found.append(unit_rows(x)[0] * np.float32(block.weight) if block.unit else x)
-        both = np.hstack(found)
-        return both if self.last is None else self.last.apply(both)
+        vectors_of_blocks = []
+        for block, fitted in zip(self.blocks, self.maps, strict=True):
+            vectors = parts[block.part][:, block.columns]
+            if fitted is not None:
+                vectors = fitted.apply(vectors)
+            if block.unit:
+                units, _ = unit_rows(vectors)
+                vectors = units * np.float32(block.weight)
+            vectors_of_blocks.append(vectors)
+
+        joined = np.hstack(vectors_of_blocks)
+        return joined if self.last is None else self.last.apply(joined)
 
 
 def fit_blocks(
@@ -214,10 +252,8 @@ def fit_blocks(
 
 
 def concatenation_map(widths: Sequence[int]) -> JoinedMap:
-    return JoinedMap(
-        [Block(i, np.ones(width, bool), 1.0) for i, width in enumerate(widths)],
-        [None] * len(widths),
-    )
+    blocks = [Block(part, np.ones(width, bool), 1.0) for part, width in enumerate(widths)]
+    return JoinedMap(blocks, [None] * len(widths))
 
 
 def _orient_columns(directions: np.ndarray) -> np.ndarray:
@@ -244,36 +280,44 @@ def spectrum(features: np.ndarray) -> np.ndarray:
 
 
 def measure_shape(features: np.ndarray, spectrum: np.ndarray) -> Shape:
-    unit, directed = unit_rows(features)
-    pointing, total = directed.sum(), unit.astype(np.float64).sum(axis=0)
-    mean = (total @ total - pointing) / max(pointing * (pointing - 1), 1)
+    units, directed = unit_rows(features)
+    n_directed = directed.sum()
+    total = units.astype(np.float64).sum(axis=0)
+    n_pairs = max(n_directed * (n_directed - 1), 1)
+    mean_cosine = (total @ total - n_directed) / n_pairs
+
     singular = np.sqrt(spectrum)
-    share = singular[singular > 1e-6 * max(singular.max(initial=0), 1e-30)]
-    share = share / share.sum() if len(share) and singular.max() > 0 else np.ones(1)
-    rank = float(np.exp(-(share * np.log(share)).sum()))
-    return Shape(features.shape[1], rank, float(mean), len(features) - int(pointing))
+    negligible = 1e-6 * max(singular.max(initial=0), 1e-30)
+    share = singular[singular > negligible]
+    share = share / share.sum() if len(share) else np.ones(1)
+    effective_rank = float(np.exp(-(share * np.log(share)).sum()))
+
+    n_zero = len(features) - int(n_directed)
+    return Shape(features.shape[1], effective_rank, float(mean_cosine), n_zero)
 
 
 def linear_cka(
     a: np.ndarray, b: np.ndarray, spectrum_a: np.ndarray, spectrum_b: np.ndarray
 ) -> float:
-    """Return linear CKA of [I, F] and [I, G]: ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F) (Kornblith
-    et al. 2019).
+    """Return linear CKA of [I, F] and [I, G] (Kornblith et al. 2019).
+
+    It is ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F).
     """
     scale = np.linalg.norm(spectrum_a) * np.linalg.norm(spectrum_b)
-    return (
-        float((_cross_product(a - a.mean(axis=0), b - b.mean(axis=0)) ** 2).sum() / scale)
-        if scale > 0
-        else 0.0
-    )
+    if scale <= 0:
+        return 0.0
+
+    crossed = _cross_product(a - a.mean(axis=0), b - b.mean(axis=0))
+    return float((crossed**2).sum() / scale)
 
 
 def _cross_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     # float64: rounding in single precision would add to the effective rank
     total = np.zeros((a.shape[1], b.shape[1]))
-    for at in range(0, len(a), 8192):
-        rows = a[at : at + 8192].astype(np.float64)
-        total += rows.T @ (
-            rows if b is a else b[at : at + 8192].astype(np.float64)
-        )  # BLAS halves the work of x.T @ x
+    for start in range(0, len(a), ROWS_PER_BLOCK):
+        rows_a = a[start : start + ROWS_PER_BLOCK].astype(np.float64)
+        rows_b = rows_a  # BLAS halves the work of x.T @ x
+        if b is not a:
+            rows_b = b[start : start + ROWS_PER_BLOCK].astype(np.float64)
+        total += rows_a.T @ rows_b
     return total

@@ -40,21 +40,33 @@ Vectors: TypeAlias = Union[np.ndarray, Tensor, sp.csr_array, Filter]  # noqa: UP
 
 
 def select_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return values and columns of the K largest per row, ties by lowest column, which torch.topk
-    does not define.
+    """Return values and columns of the K largest per row, best first, ties by lowest column.
+
+    torch.topk does not define the order of ties.
     """
     values, ids = torch.topk(scores, min(k + 1, scores.shape[1]))
     if values.shape[1] > k:
-        tied_rows = torch.nonzero(values[:, k - 1] == values[:, k])[:, 0]  # a tie spans the cut-off
-        values, ids = values[:, :k].contiguous(), ids[:, :k].contiguous()
-        if len(tied_rows):
-            # among the values equal to the Kth, keep the lowest columns
-            own, threshold = scores[tied_rows], values[tied_rows, -1:]
-            above, tied = own > threshold, own == threshold
-            room = k - above.sum(1, keepdim=True)
-            lowest = torch.nonzero(above | (tied & (tied.cumsum(1) <= room)))[:, 1].view(-1, k)
-            values[tied_rows], ids[tied_rows] = own.gather(1, lowest), lowest
+        spans_cutoff = values[:, k - 1] == values[:, k]
+        values = values[:, :k].contiguous()
+        ids = ids[:, :k].contiguous()
+        rows = torch.nonzero(spans_cutoff)[:, 0]
+        if len(rows):
+            tied_rows = scores[rows]
+            lowest = _lowest_columns(tied_rows, values[rows, -1:], k)
+            values[rows] = tied_rows.gather(1, lowest)
+            ids[rows] = lowest
+
     by_column = torch.argsort(ids, dim=1)
-    values, ids = values.gather(1, by_column), ids.gather(1, by_column)
+    values = values.gather(1, by_column)
+    ids = ids.gather(1, by_column)
     by_value = torch.argsort(values, dim=1, descending=True, stable=True)
     return values.gather(1, by_value), ids.gather(1, by_value)
+
+
+def _lowest_columns(scores: Tensor, kth_value: Tensor, k: int) -> Tensor:
+    """Return the K best columns, int64 [n, K], the lowest of those that equal the Kth value."""
+    above = scores > kth_value
+    tied = scores == kth_value
+    room = k - above.sum(1, keepdim=True)
+    is_chosen = above | (tied & (tied.cumsum(1) <= room))
+    return torch.nonzero(is_chosen)[:, 1].view(-1, k)

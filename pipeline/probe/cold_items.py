@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from alignrec.pipeline.dataset import profiles
-from alignrec.pipeline.dataset.profiles import FEWEST, Profiles
+from alignrec.pipeline.dataset.profiles import MIN_COLD_ITEMS, Profiles
 from alignrec.pipeline.evaluation.cutoff import chance_note
 from alignrec.pipeline.evaluation.statistics import mean_over_draws, resample_means
 from alignrec.pipeline.probe.registry import Data, Probe, Refit
@@ -66,7 +66,7 @@ def draw_cold_items(data: Data) -> ColdItems | str:
     return (
         ColdItems(draws)
         if draws
-        else f"fewer than {FEWEST} items are cold in a draw, or no user has one"
+        else f"fewer than {MIN_COLD_ITEMS} items are cold in a draw, or no user has one"
     )
 
 

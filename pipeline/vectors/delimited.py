@@ -63,7 +63,7 @@ def _read_header(values: list[str]) -> _Header:
     return _Header(None, "", set())
 
 
-def _read_numbers(path: Path, row: Row, header: _Header) -> np.ndarray:
+def _read_numbers(path: Path, row: CsvRow, header: _Header) -> np.ndarray:
     values = [value for i, value in enumerate(row.values) if i not in header.skipped]
     if len(values) == 1:
         values = values[0].split()

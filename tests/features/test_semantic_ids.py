@@ -64,12 +64,12 @@ def test_equal_inputs_give_equal_bytes_and_a_seed_other_codes(tmp_path: Path, mo
 
     assert not np.array_equal(coded(tmp_path / "c", groups(), seed=4).codes, first.codes)
 
-    monkeypatch.setattr(coder, "BLOCK", 64)
+    monkeypatch.setattr(coder, "ROWS_PER_BLOCK", 64)
     in_blocks = coded(tmp_path / "blocks", groups())
     assert np.array_equal(in_blocks.codes, first.codes)
     np.testing.assert_allclose(in_blocks.cosine, first.cosine, atol=1e-6)
 
-    monkeypatch.setattr(coder, "FIT_ROWS", 100)
+    monkeypatch.setattr(coder, "MAX_FIT_ROWS", 100)
     assert len(coded(tmp_path / "d", groups()).codes) == ROWS
 
 
