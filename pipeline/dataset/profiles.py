@@ -20,7 +20,7 @@ MIN_COLD_ITEMS = 40
 MAX_SCORES = 100_000_000
 MIN_USERS = 500  # drawn whatever their number of scores
 MAX_USERS = 5_000  # drawn; bounds time
-Pairs = tuple[np.ndarray, np.ndarray]  # users and items, int [n] each
+UserItemPairs = tuple[np.ndarray, np.ndarray]  # users and items, int [n] each
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def draw_users(user: np.ndarray, n_items: int, seed: int) -> np.ndarray:
 
 
 def build_profiles(
-    has: Pairs,
-    finds: Pairs,
+    has: UserItemPairs,
+    finds: UserItemPairs,
     users: np.ndarray,
     n_items: int,
     candidates: np.ndarray | None = None,
@@ -83,7 +83,9 @@ def build_profiles(
     )
 
 
-def draw_cold_profiles(has: Pairs, finds: Pairs, n_items: int, draws: int) -> list[Profiles]:
+def draw_cold_profiles(
+    has: UserItemPairs, finds: UserItemPairs, n_items: int, draws: int
+) -> list[Profiles]:
     """Return draws of cold items, the candidates, which are in no profile.
 
     None if fewer than MIN_COLD_ITEMS would be cold.
@@ -128,7 +130,7 @@ def cold_recalls(
     return recalls[has_target]
 
 
-def _profile_matrix(pairs: Pairs, users: np.ndarray, n_items: int) -> sparse.csr_array:
+def _profile_matrix(pairs: UserItemPairs, users: np.ndarray, n_items: int) -> sparse.csr_array:
     user, item = pairs
     is_asked = np.isin(user, users)
     row = np.searchsorted(users, user[is_asked])

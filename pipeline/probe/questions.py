@@ -1,6 +1,7 @@
-"""Nearest-neighbour questions of probes (method.md section 5): is the target among the K nearest to the members' mean?
+"""Nearest-neighbour questions of probes (method.md section 5).
 
-Letters: N questions, G groups, U users, I items, F feature width, K cutoff.
+Is the target among the K nearest to the members' mean? Letters: N questions, G groups, U users, I
+items, F feature width, K cutoff.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 # budget per feature set and probe: catalogues of up to 20,000 items are compared in full
-COSINES = 400_000_000
-FEWEST = 2000  # minimum sample of users or items
+MAX_COSINES = 400_000_000
+MIN_SAMPLE = 2000  # users or items
 
 
 @dataclass(frozen=True)
@@ -41,46 +42,47 @@ class Questions:
 
 def sample_size(items: int) -> int:
     """Return how many users or items to compare with the whole catalogue."""
-    return max(FEWEST, COSINES // max(1, items))
+    return max(MIN_SAMPLE, MAX_COSINES // max(1, items))
 
 
 def sample_ids(ids: np.ndarray, items: int, seed: int) -> np.ndarray:
     """Return at most `sample_size` of the ids; a sample is sorted."""
     count = sample_size(items)
-    return (
-        ids
-        if len(ids) <= count
-        else np.sort(np.random.default_rng(seed).choice(ids, count, replace=False))
-    )
+    if len(ids) <= count:
+        return ids
+
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.choice(ids, count, replace=False))
 
 
 def join_questions(questions: Sequence[Questions]) -> Questions:
     """Concatenate questions and renumber their groups, so that one pass answers them all."""
     from scipy import sparse  # not part of the light install, whose `diff` calls sample_ids
 
-    offsets = np.cumsum([0, *(part.groups for part in questions)])
+    groups = []
+    offset = 0
+    for part in questions:
+        groups.append(part.group + offset)
+        offset += part.groups
     return Questions(
         sparse.vstack([part.members for part in questions], format="csr"),
         np.concatenate([part.target for part in questions]),
-        np.concatenate(
-            [part.group + offset for part, offset in zip(questions, offsets, strict=False)]
-        ),
+        np.concatenate(groups),
     )
 
 
 def hit_rates(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> np.ndarray:
-    """Return the hit rates of groups, float64 [G, len(ks)], for features float32 [I, F].
+    """Return the hit rates of groups, float64 [G, len(ks)], for features, float32 [I, F].
 
-    ValueError if not finite.
+    ValueError if they are not finite.
     """
-    if (wrong := first_not_finite(features)) is not None:
-        raise ValueError(f"features: row {wrong} is not finite")
+    if (row := first_not_finite(features)) is not None:
+        raise ValueError(f"features: row {row} is not finite")
 
     every_question = np.arange(len(questions.target))
     every_item = np.arange(len(features))
     ranks = rank_targets(features, questions.members, every_question, questions.target, every_item)
-    # expected hits over random orders of the ties, so that constant features score exactly at
-    # chance
+    # ties are in random order, so that constant features score exactly at chance
     hits = np.stack([ranks.hits(k) for k in ks], axis=1)  # [N, len(ks)]
     return _group_means(hits, questions.group)
 
@@ -90,31 +92,29 @@ def summarise_hits(
 ) -> dict[str, Any]:
     """Summarise hits, feature set -> [G, len(ks)], in the form of `Task.summary`."""
     groups = questions.groups
-    out: dict[str, Any] = {questions.unit: groups} | (
-        {"note": questions.note} if questions.note else {}
-    )
+    summary: dict[str, Any] = {questions.unit: groups}
+    if questions.note:
+        summary["note"] = questions.note
+
     candidates = questions.members.shape[1] - np.diff(questions.members.indptr)
-    chance = _group_means(
-        np.minimum(np.asarray(ks)[None, :] / candidates[:, None], 1), questions.group
-    )
-    columns = {"chance": {"": chance.mean(axis=0)}}
-    columns |= {
-        n: {"": hits.mean(axis=0), "_se": hits.std(axis=0) / np.sqrt(groups)}
-        for n, hits in sets.items()
-    }
-    for name, figures in columns.items():
-        rows = [
-            (f"{figure}@{k}{end}", v)
-            for end, of in figures.items()
-            for k, v in zip(ks, of, strict=True)
-        ]
-        out[name] = {measure: round(float(value), 6) for measure, value in rows}
-    return out
+    of_questions = np.minimum(np.asarray(ks)[None, :] / candidates[:, None], 1)
+    chance = _group_means(of_questions, questions.group).mean(axis=0)
+    summary["chance"] = _round_figures(figure, ks, chance)
+    for name, hits in sets.items():
+        means = _round_figures(figure, ks, hits.mean(axis=0))
+        errors = _round_figures(figure, ks, hits.std(axis=0) / np.sqrt(groups), "_se")
+        summary[name] = means | errors
+    return summary
+
+
+def _round_figures(
+    figure: str, ks: Sequence[int], values: np.ndarray, suffix: str = ""
+) -> dict[str, float]:
+    pairs = zip(ks, values, strict=True)
+    return {f"{figure}@{k}{suffix}": round(float(value), 6) for k, value in pairs}
 
 
 def _group_means(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Average the rows of each group: [N, n] -> [G, n]."""
-    return (
-        np.stack([np.bincount(group, column) for column in values.T], axis=1)
-        / np.bincount(group)[:, None]
-    )
+    sums = np.stack([np.bincount(group, column) for column in values.T], axis=1)
+    return sums / np.bincount(group)[:, None]

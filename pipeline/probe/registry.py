@@ -34,15 +34,17 @@ class Task(Protocol):
     """A probe's evaluation of one feature set at a time, over n cases such as users."""
 
     def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
-        """Return the figure of each case for features [I, F]: float64 [n], or [n, D] for a probe with D draws.
+        """Return the figure of each case for features [I, F]: float64 [n], or [n, D] with D draws.
 
-        `refit` relearns the features without hidden items; None for features that did not learn from interactions.
+        `refit` relearns the features without hidden items; None for features that did not learn
+        from interactions.
         """
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Summarise the answers of several feature sets, by name.
 
-        Returns JSON: `{<unit of a case>: n, "chance": {figure: ...}, <feature set>: {figure: mean, figure_se: error}}`.
+        Returns JSON: `{<unit of a case>: n, "chance": {figure: ...}, <feature set>: {figure: mean,
+        figure_se: error}}`.
         """
 
 

@@ -158,8 +158,8 @@ def test_drawn_users_and_items_have_the_answers_that_they_have_among_all(monkeyp
     assert questions.sample_size(7_050) > 19_445, "Baby is asked in full"
     features = [("x", np.random.default_rng(0).standard_normal((ITEMS, 6)).astype(np.float32))]
     everyone = judge.answer_sets(judge.build_tasks(shop()), features, CUTOFFS)[0]
-    monkeypatch.setattr(questions, "COSINES", 0)
-    monkeypatch.setattr(questions, "FEWEST", 20)
+    monkeypatch.setattr(questions, "MAX_COSINES", 0)
+    monkeypatch.setattr(questions, "MIN_SAMPLE", 20)
     asked = judge.build_tasks(shop())
     some, again = (judge.answer_sets(asked, features, CUTOFFS)[0] for asked in (asked, judge.build_tasks(shop())))
     for probe, unit in DRAWN.items():
