@@ -11,10 +11,11 @@ def main(run: Run) -> None:
     from alignrec.pipeline.features import graph  # loads FAISS
     from alignrec.pipeline.linalg.neighbours import has_gpu
 
-    if not (names := run.layout.feature_sets()):
-        raise UserError(
-            f"{run.layout.folder('encode')}: no feature sets; run `alignrec encode {run.dataset}` first"
-        )
+    names = run.layout.feature_sets()
+    if not names:
+        where = run.layout.folder("encode")
+        raise UserError(f"{where}: no feature sets; run `alignrec encode {run.dataset}` first")
+
     run.device = "cuda" if has_gpu() else "cpu"
     for name in run.progress(names, unit="set"):
         graph.write_edges(run, name)

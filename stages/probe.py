@@ -18,7 +18,12 @@ def main(run: Run) -> None:
 
 
 PROBE = Stage(
-    "probe", does="feature sets judged without a recommender",
-    writes="`probes.json`: feature sets judged before any training", reads=(INTERACTIONS, *FEATURES),
-    sections=("train.features", *FEATURE_SETS), params=Probe, main=main, loads=(PROBES,),
-)  # fmt: skip
+    "probe",
+    does="feature sets judged without a recommender",
+    writes="`probes.json`: feature sets judged before any training",
+    reads=(INTERACTIONS, *FEATURES),
+    sections=("train.features", *FEATURE_SETS),
+    params=Probe,
+    main=main,
+    loads=(PROBES,),
+)

@@ -30,7 +30,12 @@ def main(run: Run) -> None:
 
 
 SEMANTIC_IDS = Stage(
-    "semantic_ids", does="feature sets -> a few discrete codes an item, judged next to random codes",
-    writes="`<features>/codes.parquet`, `codes.json`; [how](semantic-ids.md)", reads=(INTERACTIONS, *FEATURES, GRAPH),
-    sections=FEATURE_SETS, params=SemanticIds, main=main, light=True,
-)  # fmt: skip
+    "semantic_ids",
+    does="feature sets -> a few discrete codes an item, judged next to random codes",
+    writes="`<features>/codes.parquet`, `codes.json`; [how](semantic-ids.md)",
+    reads=(INTERACTIONS, *FEATURES, GRAPH),
+    sections=FEATURE_SETS,
+    params=SemanticIds,
+    main=main,
+    light=True,
+)
