@@ -20,15 +20,17 @@ from pydantic import Field, ValidationError
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release.params import Version
 from alignrec.pipeline.runtime.section import Part, first_fault
 
 FORMAT: Literal[5] = 5
 NAME = "manifest.json"
 SIGNATURE = f"{NAME}.sig"  # only in signed releases
 MAX_BYTES = 64 << 20  # larger manifests are rejected unread
-
-DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-MAX_PATH, MAX_NAME = 1024, 255  # bytes per path and per component, as file systems limit them
+DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+MAX_PATH_BYTES = 1024  # as file systems limit paths
+MAX_NAME_BYTES = 255  # of a component of a path
+FORBIDDEN_CHARACTERS = frozenset("\\:\0")  # in a path
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[
@@ -36,40 +38,68 @@ Count = Annotated[
 ]  # integers that every JSON parser represents exactly
 
 
-class Kind(NamedTuple):
+class TableKind(NamedTuple):
     """A kind of table in a release: its files and schema."""
 
     path: str  # glob of its files
     description: str
-    # called with the vector width or number of codes; None: written by earlier versions only and not read
+    # called with the vector width or number of codes; None: only in old releases and not read
     schema: Callable[[int], pa.Schema] | None
     numbered: str = "item"  # id that runs from 0 without gaps: item or user; empty: none
 
 
 TABLES = {
-    "items": Kind(
-        "items.parquet", "status of text and image, hashes of what was encoded, and the texts that are released",
+    "items": TableKind(
+        "items.parquet",
+        "status of text and image, hashes of what was encoded, and the texts that are released",
         lambda _: schemas.RELEASED_ITEMS,
     ),
-    "interactions": Kind("interactions.parquet", "who bought what, with the split", lambda _: schemas.INTERACTIONS, ""),
-    "users": Kind("users.parquet", "identifiers of the users", lambda _: schemas.USERS, "user"),
-    "features": Kind("features/*/*.parquet", "one vector per item", schemas.features),
-    "features_half": Kind("features-half/*/*.parquet", "the same in float16", None, ""),
-    "edges": Kind("graph/*/edges.parquet", "nearest items by cosine, itself first", lambda _: schemas.EDGES, ""),
-    "item_embeddings": Kind(
-        "embeddings/items.parquet", "the trained recommender's item vectors", schemas.item_embeddings
+    "interactions": TableKind(
+        "interactions.parquet",
+        "who bought what, with the split",
+        lambda _: schemas.INTERACTIONS,
+        numbered="",
     ),
-    "user_embeddings": Kind(
-        "embeddings/users.parquet", "the trained recommender's user vectors; score = dot product",
-        schemas.user_embeddings, "user",
+    "users": TableKind(
+        "users.parquet",
+        "identifiers of the users",
+        lambda _: schemas.USERS,
+        numbered="user",
     ),
-    "numbered_user_embeddings": Kind(
-        "embeddings/users.parquet", "the trained recommender's user vectors, by number; score = dot product",
-        schemas.numbered_user_embeddings, "user",
+    "features": TableKind("features/*/*.parquet", "one vector per item", schemas.features),
+    "features_half": TableKind(
+        "features-half/*/*.parquet", "the same in float16", None, numbered=""
     ),
-    "semantic_ids": Kind("semantic_ids/*.parquet", "an item as a few discrete codes", schemas.semantic_ids),
-    "tried": Kind("tried/*.parquet", "candidates of a set that valid chose", None, ""),
-}  # fmt: skip
+    "edges": TableKind(
+        "graph/*/edges.parquet",
+        "nearest items by cosine, itself first",
+        lambda _: schemas.EDGES,
+        numbered="",
+    ),
+    "item_embeddings": TableKind(
+        "embeddings/items.parquet",
+        "the trained recommender's item vectors",
+        schemas.item_embeddings,
+    ),
+    "user_embeddings": TableKind(
+        "embeddings/users.parquet",
+        "the trained recommender's user vectors; score = dot product",
+        schemas.user_embeddings,
+        numbered="user",
+    ),
+    "numbered_user_embeddings": TableKind(
+        "embeddings/users.parquet",
+        "the trained recommender's user vectors, by number; score = dot product",
+        schemas.numbered_user_embeddings,
+        numbered="user",
+    ),
+    "semantic_ids": TableKind(
+        "semantic_ids/*.parquet", "an item as a few discrete codes", schemas.semantic_ids
+    ),
+    "tried": TableKind(
+        "tried/*.parquet", "candidates of a set that valid chose", None, numbered=""
+    ),
+}
 USER_VECTORS = ("user_embeddings", "numbered_user_embeddings")
 # top-level folders with one entry per feature set
 PER_SET = {entry.path.split("/")[0] for entry in TABLES.values() if "*" in entry.path}
@@ -101,7 +131,7 @@ class File(Part):
 
     @property
     def feature_set(self) -> str | None:
-        """The set of features/<name>/... or semantic_ids/<name>/...; None for other paths."""
+        """The set of features/<name>/... or semantic_ids/<name>/...; None for others."""
         top, *below = PurePosixPath(self.path).parts
         return PurePosixPath(below[0]).stem if below and top in PER_SET else None
 
@@ -137,7 +167,7 @@ class Maker(Part):
 
 
 class Encoder(Part):
-    """The third-party model that made a feature set: as section `encoders` names it, or a package with weights."""
+    """The third-party model that made a set, as `encoders` names it, or a package with weights."""
 
     kind: str
     """kind of encoder that loaded it"""
@@ -181,7 +211,7 @@ class Manifest(Part):
     format: Literal[5]
     """version of this schema"""
     dataset: str
-    version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
+    version: Version
     """semantic version of the data"""
     kind: str
     """kind of source, such as amazon2014"""
@@ -197,8 +227,8 @@ class Manifest(Part):
     made_by: dict[str, Maker]
     """stage -> maker of its tables"""
     code: Sha256
-    """hash of the source files that publishing uses, without those that run stages but do not shape their outputs,
-    such as most of pipeline/runtime/"""
+    """hash of the source files that publishing uses, without those that run stages but do not shape
+    their outputs, such as most of pipeline/runtime/"""
     part_of: Sha256 | None = None
     """hash of the complete release's manifest, if only a part of its files was fetched"""
     digest: Sha256 | None = None
@@ -214,42 +244,47 @@ class Manifest(Part):
         return [
             folder / file.path
             for file in self.files
-            if (file.table, file.feature_set) == (table, name)
+            if file.table == table and file.feature_set == name
         ]
 
 
 def describe_file(
     folder: Path, path: Path, table: str | None = None, used_by: Sequence[str] = ()
 ) -> File:
-    rows, columns = (None, None) if table is None else read_shape(path)
-    name, size, used = path.relative_to(folder).as_posix(), path.stat().st_size, list(used_by)
+    rows = columns = None
+    if table is not None:
+        rows, columns = read_shape(path)
     return File(
-        path=name,
-        bytes=size,
+        path=path.relative_to(folder).as_posix(),
+        bytes=path.stat().st_size,
         sha256=io.sha256(path),
         table=table,
         rows=rows,
         columns=columns,
-        used_by=used,
+        used_by=list(used_by),
     )
 
 
 def read_shape(path: Path) -> tuple[int, list[Column]]:
     metadata = pq.read_metadata(path)
-    return metadata.num_rows, [
-        Column(name=f.name, type=str(f.type)) for f in metadata.schema.to_arrow_schema()
-    ]
+    schema = metadata.schema.to_arrow_schema()
+    return metadata.num_rows, [Column(name=field.name, type=str(field.type)) for field in schema]
 
 
 def record_sets(files: Iterable[File]) -> dict[str, list[File]]:
-    """Group the files by table, under the names used by Croissant and the Hub, such as features-beit3."""
-    found: dict[str, list[File]] = {}
+    """Group files by table, under the names of Croissant and the Hub, such as features-beit3."""
+    sets: dict[str, list[File]] = {}
     for file in files:
         if file.table is not None:
-            top, *folders = Path(file.path).parent.parts or ("",)
-            name = "-".join([top.replace("_", "-"), *folders]) if file.feature_set else file.table
-            found.setdefault(name, []).append(file)
-    return found
+            sets.setdefault(_record_set_name(file), []).append(file)
+    return sets
+
+
+def _record_set_name(file: File) -> str:
+    if not file.feature_set:
+        return str(file.table)
+    top, *folders = Path(file.path).parent.parts or ("",)
+    return "-".join([top.replace("_", "-"), *folders])
 
 
 def write(path: Path, manifest: Manifest) -> None:
@@ -261,10 +296,13 @@ def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a manifest without key `digest`, as canonical JSON; TypeError if nested too deeply."""
+    """Return the SHA-256 of a manifest without key `digest`, as canonical JSON.
+
+    Raises TypeError if it is nested too deeply.
+    """
     # detects accidental changes; only a signature detects forgery
-    kept = {key: value for key, value in content.items() if key != "digest"}
-    return hashlib.sha256(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    hashed = {key: value for key, value in content.items() if key != "digest"}
+    return hashlib.sha256(orjson.dumps(hashed, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def load(folder: Path) -> Manifest:
@@ -272,47 +310,47 @@ def load(folder: Path) -> Manifest:
 
 
 def read(folder: Path) -> bytes:
-    """Return the raw bytes of the manifest; UserError if it is missing or larger than MAX_BYTES."""
+    """Return the raw bytes of the manifest; UserError if it is missing or too large."""
     path = folder / NAME
     if path.is_symlink() or not path.is_file():
         raise UserError(f"{path}: no such file; is this a release folder?")
-    if path.stat().st_size > MAX_BYTES:
-        raise UserError(
-            f"{path}: {path.stat().st_size} bytes, more than {MAX_BYTES}; this is no manifest of a release"
-        )
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        fault = f"{size} bytes, more than {MAX_BYTES}"
+        raise UserError(f"{path}: {fault}; this is no manifest of a release")
     return path.read_bytes()
 
 
 def parse(folder: Path, data: bytes) -> Manifest:
-    """Parse and validate untrusted bytes as the manifest of `folder`; UserError for the first fault."""
+    """Parse and validate untrusted bytes as the manifest of `folder`; UserError for a fault."""
     path = folder / NAME
     try:
-        raw = orjson.loads(
-            data
-        )  # orjson rejects lone surrogates, which cannot be printed, and deep nesting
+        # orjson rejects lone surrogates, which cannot be printed, and deep nesting
+        raw = orjson.loads(data)
     except ValueError as e:
         raise UserError(f"{path}: not JSON ({e}); fetch the release again") from None
     version = raw.get("format") if isinstance(raw, dict) else None
     if isinstance(version, int) and version != FORMAT:
         remedy = "install a later alignrec" if version > FORMAT else "publish it again"
-        raise UserError(
-            f"{path}: format {version}, and this alignrec reads format {FORMAT}; {remedy}"
-        )
+        formats = f"format {version}, and this alignrec reads format {FORMAT}"
+        raise UserError(f"{path}: {formats}; {remedy}")
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as e:
-        raise UserError(f"{path}: {first_fault(e, Manifest)}; this is no valid manifest") from None
-    if not DATASET.fullmatch(manifest.dataset):
-        raise UserError(
-            f"{path}: {manifest.dataset!r} is no name of a dataset; do not trust this release"
-        )
-    if fault := _path_fault([file.path for file in manifest.files]):
+        fault = first_fault(e, Manifest)
+        raise UserError(f"{path}: {fault}; this is no valid manifest") from None
+
+    if not DATASET_NAME.fullmatch(manifest.dataset):
+        fault = f"{manifest.dataset!r} is no name of a dataset"
+        raise UserError(f"{path}: {fault}; do not trust this release")
+    fault = _path_fault([file.path for file in manifest.files])
+    if fault:
         raise UserError(f"{path}: {fault}; do not trust this release")
     try:
-        altered = digest(raw) != manifest.digest
+        is_altered = digest(raw) != manifest.digest
     except TypeError:
         raise UserError(f"{path}: nested too deeply; do not trust this release") from None
-    if altered:
+    if is_altered:
         raise UserError(f"{path}: altered, its digest differs; fetch the release again")
     return manifest
 
@@ -321,31 +359,32 @@ def schema_json() -> str:
     return json.dumps(Manifest.model_json_schema(), indent=1) + "\n"
 
 
-def _path_fault(names: list[str]) -> str:
-    for name in names:
-        parts = name.split("/")
-        if (
-            any(p in ("", ".", "..") for p in parts)
-            or any(c in name for c in "\\:\0")
-            or not name.isprintable()
-        ):
-            return f"{name!r} is no path inside the release"
-        if len(name.encode()) > MAX_PATH or max(len(p.encode()) for p in parts) > MAX_NAME:
-            return f"{name!r} is longer than file systems take"
-    alike = {
-        name: unicodedata.normalize("NFC", name).casefold() for name in names
-    }  # the same file on some systems
-    times = Counter([NAME, SIGNATURE, *(alike[name] for name in names)])
-    for name in names:
-        if alike[name] in (NAME, SIGNATURE):
-            return f"lists {name} itself"
-        if times[alike[name]] > 1:
-            return f"{name!r} is named twice"
-    ordered = sorted(
-        path.replace("/", "\0") for path in times
-    )  # sorts children directly after their parent
+def _path_fault(paths: list[str]) -> str:
+    for path in paths:
+        if not _is_inside(path):
+            return f"{path!r} is no path inside the release"
+        longest_name = max(len(name.encode()) for name in path.split("/"))
+        if len(path.encode()) > MAX_PATH_BYTES or longest_name > MAX_NAME_BYTES:
+            return f"{path!r} is longer than file systems take"
+
+    # on some systems, paths that differ only in case or composition are one file
+    folded = {path: unicodedata.normalize("NFC", path).casefold() for path in paths}
+    counts = Counter([NAME, SIGNATURE, *(folded[path] for path in paths)])
+    for path in paths:
+        if folded[path] in (NAME, SIGNATURE):
+            return f"lists {path} itself"
+        if counts[folded[path]] > 1:
+            return f"{path!r} is named twice"
+
+    # sorts children directly after their parent
+    ordered = sorted(path.replace("/", "\0") for path in counts)
     for above, below in pairwise(ordered):
         if below.startswith(f"{above}\0"):
             path = below.replace("\0", "/")
             return f"{path!r}: its parent path is a file"
     return ""
+
+
+def _is_inside(path: str) -> bool:
+    is_plain = all(name not in ("", ".", "..") for name in path.split("/"))
+    return is_plain and path.isprintable() and not FORBIDDEN_CHARACTERS.intersection(path)

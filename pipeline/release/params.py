@@ -9,22 +9,27 @@ from alignrec.pipeline.runtime.section import WRAPPED, Name, Section
 from alignrec.pipeline.runtime.source import Shown
 
 Line = Annotated[str, Field(min_length=1, max_length=2000)]
+LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
+Version = Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
 
 
 class Publish(Section):
-    version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")] = "0.1.0"
+    version: Version = "0.1.0"
     """semantic version of the released data"""
     features: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
-    """feature sets to release; by default all but controls and imported files; third-party files only if named"""
+    """feature sets to release; by default all but controls and imported files; third-party files
+    only if named"""
     interactions: bool | None = None
     """release interactions, users and split; by default as the source's licence allows"""
     users: Literal["none", "numbers", "names"] | None = None
-    """data of users: none; numbers: vectors, and interactions if released, without names; names. By default names if
-    interactions are released, otherwise none, because a vector reveals a user's items"""
+    """data of users: none; numbers: vectors, and interactions if released, without names; names.
+    By default names if interactions are released, otherwise none, because a vector reveals a
+    user's items"""
     texts: Shown | None = None
-    """texts in `items.parquet`. all: title, brand, categories, description, encoded text, image URL; titles: title and
-    categories; none. By default as the source's licence allows: none for Amazon and MMRec folders, otherwise all"""
-    language: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], WRAPPED] | None = None
+    """texts in `items.parquet`. all: title, brand, categories, description, encoded text, image
+    URL; titles: title and categories; none. By default as the source's licence allows: none for
+    Amazon and MMRec folders, otherwise all"""
+    language: Annotated[list[LanguageCode], WRAPPED] | None = None
     """ISO 639 codes of the items' texts, such as en; a single one needs no brackets"""
     contact: Line | None = None
     """e-mail address or page for removal requests, shown on the card"""
