@@ -21,32 +21,41 @@ def main(run: Run) -> None:
     from alignrec.pipeline.release.settings import resolve_settings
     from alignrec.pipeline.report.outputs import Outputs
 
-    folder, publish = run.layout.release, run.params[Publish]
+    folder = run.layout.release
+    publish = run.params[Publish]
     shutil.rmtree(folder, ignore_errors=True)
     if not publish.features:
         run.warn(
-            "nothing is released: all feature sets are others' files; name what may go under publish.features"
+            "nothing is released: all feature sets are others' files; name what may go under "
+            "publish.features"
         )
         return
-    outputs = Outputs(
-        run.layout, run.source.kind, run.params[TrainSettings].features, PUBLISH.before()
-    )
-    settings = resolve_settings(publish, run.source.licence)
-    columns = record_columns(run.source, run.layout.items)
+
+    source = run.source
+    outputs = Outputs(run.layout, source.kind, run.params[TrainSettings].features, PUBLISH.before())
+    settings = resolve_settings(publish, source.licence)
+    columns = record_columns(source, run.layout.items)
     manifest = write_release(folder, outputs, settings, run.record(), run.warn, columns)
     Release(folder).verify()
+
     run.rows_in = run.rows_out = manifest.counts.items
     run.note(files=len(manifest.files), bytes=sum(file.bytes for file in manifest.files))
     run.note(features=manifest.sets_with("features"))
-    if publish.licence is None and run.source.licence.header["license"] == "unknown":
+    if publish.licence is None and source.licence.header["license"] == "unknown":
         run.warn(
-            "the licence of the data is unknown: set publish.licence, such as cc-by-4.0, before you pass it on"
+            "the licence of the data is unknown: set publish.licence, such as cc-by-4.0, before "
+            "you pass it on"
         )
 
 
 PUBLISH = Stage(
-    "publish", does="the release folder, verified before it appears",
-    writes="`release/`: features, graph, encoders, embeddings and their FAISS index, card, manifest with sha256",
-    reads=(DOWNLOAD, *FEATURES, *EVIDENCE), sections=("train.features", *FEATURE_SETS), params=Publish, main=main,
+    "publish",
+    does="the release folder, verified before it appears",
+    writes="`release/`: features, graph, encoders, embeddings and their FAISS index, card, "
+    "manifest with sha256",
+    reads=(DOWNLOAD, *FEATURES, *EVIDENCE),
+    sections=("train.features", *FEATURE_SETS),
+    params=Publish,
+    main=main,
     loads=(SOURCES, PROBES, ENCODERS),
-)  # fmt: skip
+)

@@ -137,19 +137,18 @@ def diff(
     """compare two releases: schema, rows, values, and the version bump that the changes require."""
     Release(a).verify()
     Release(b).verify()
-    from alignrec.pipeline.release import (
-        diff as releases,
-    )  # loads SciPy, which a damaged release need not wait for
+    # loads SciPy, which a damaged release need not wait for
+    from alignrec.pipeline.release.diff import describe_diff, diff_releases, render_changes
 
-    differences = releases.diff_releases(a, b, changed=5)
-    for line in releases.describe_diff(differences):
+    differences = diff_releases(a, b, changed=5)
+    for line in describe_diff(differences):
         say(line)
     if json_to:
         io.write_json(json_to, differences)
     if page_to:
         release = Release(b)
         images = Layout(root, release.manifest.dataset).images
-        text = releases.render_changes(a, b, differences, images, release.manifest.kind)
+        text = render_changes(a, b, differences, images, release.manifest.kind)
         io.write_bytes(page_to, text.encode())
         say(f"page: {page_to}")
 
@@ -159,14 +158,10 @@ def leaderboard(
     to: Annotated[Path, typer.Option("--to", help="page to write")] = Path("leaderboard.html"),
 ) -> None:
     """write a page with the benchmarks of releases, next to published figures."""
-    from alignrec.pipeline.release import leaderboard as board
+    from alignrec.pipeline.release.leaderboard import read_entries, render_leaderboard
 
-    io.write_bytes(
-        to,
-        board.render_leaderboard(
-            [board.read_entries(folder) for folder in releases or []]
-        ).encode(),
-    )
+    page = render_leaderboard([read_entries(folder) for folder in releases or []])
+    io.write_bytes(to, page.encode())
     say(f"page: {to}")
 
 
@@ -191,13 +186,12 @@ def verify(
         say(line)
     if data is None:
         return
-    from alignrec.pipeline.release import (
-        attest,
-    )  # loads torch, which a damaged release need not wait for
+    # loads torch, which a damaged release need not wait for
+    from alignrec.pipeline.release.attest import attest, describe_outcome, open_inputs
 
-    inputs = attest.open_inputs(data, images, root, folder)
-    outcome = attest.attest(folder, inputs, sample, encoder or [])
-    for line in attest.describe_outcome(outcome, folder):
+    inputs = open_inputs(data, images, root, folder)
+    outcome = attest(folder, inputs, sample, encoder or [])
+    for line in describe_outcome(outcome, folder):
         say(line)
     if json_to:
         io.write_json(json_to, outcome)
@@ -217,11 +211,11 @@ def fetch(
     key: args.Key = None,
 ) -> None:
     """download a release; it appears only after every byte is verified."""
-    from alignrec.pipeline.release import fetch as remote
+    from alignrec.pipeline.release.fetch import WORK, fetch
 
-    kept = f"what was downloaded is kept in {io.next_to(to, remote.WORK)}"
-    with explain_interrupt(kept), bytes_bar("fetch") as progress:
-        folder = remote.fetch(address, to, encoder, progress, key)
+    advice = f"what was downloaded is kept in {io.next_to(to, WORK)}"
+    with explain_interrupt(advice), bytes_bar("fetch") as progress:
+        folder = fetch(address, to, encoder, progress, key)
     say(f"release {io.sha256(folder / 'manifest.json')}")
     say(f"fetched: {to}")
 
@@ -240,18 +234,18 @@ def export(
     root: args.Root = args.ROOT,
 ) -> None:
     """export a dataset or release in the format of another tool."""
-    from alignrec.pipeline.release.export import content
+    from alignrec.pipeline.release.export.content import arrange_rows, of_dataset, of_release
     from alignrec.pipeline.release.export.write import wants_codes, write_export
 
     coded = wants_codes(form)
     if (Path(what) / "manifest.json").exists():
-        found = content.of_release(Path(what), features or [], coded)
+        content = of_release(Path(what), features or [], coded)
     else:
         layout = Layout(root, what)
         read_by = ["interactions", "items", *FEATURE_STAGES, *["semantic_ids"] * coded]
         refuse_altered(layout, map(STAGES.__getitem__, read_by), "export")
-        found = content.of_dataset(layout, features or [], coded)
-    exported = content.arrange_rows(found, order)
+        content = of_dataset(layout, features or [], coded)
+    exported = arrange_rows(content, order)
     with explain_interrupt(f"{to} is not there yet"):
         notes = write_export(exported, form, to)
     filled = [
@@ -301,16 +295,16 @@ def embed(
     if release is not None:
         Release(release).verify()
     from alignrec.pipeline.encoders.params import Encode
-    from alignrec.pipeline.release import (
-        embed as command,
-    )  # load torch, which a damaged release need not wait for
+
+    # load torch, which a damaged release need not wait for
+    from alignrec.pipeline.release.embed import DATASET, choose_encoder, embed
     from alignrec.pipeline.release.item_file import IMAGES, open_table
     from alignrec.pipeline.sources.tabular import OF_ITEMS
 
     named = args.parse_columns(column or [], OF_ITEMS)
-    settings = _table_settings(params if release is None else None, command.DATASET)
+    settings = _table_settings(params if release is None else None, DATASET)
     settings = settings.with_sections(settings[Encode].model_copy(update={"engine": engine}))
-    choice = command.choose_encoder(settings, encoder, root, release)
+    choice = choose_encoder(settings, encoder, root, release)
 
     texts = [name for name in (text or "").split(",") if name]
     folder = images or (items.parent if IMAGES in named else None)
@@ -319,7 +313,7 @@ def embed(
         say(f"warning: {difference}", err=True)
 
     with explain_interrupt(f"items encoded so far are kept next to {to}"):
-        summary = command.embed(table, choice, to, retry_failed)
+        summary = embed(table, choice, to, retry_failed)
     _show_summary(summary, to)
     counts = {"image": summary.images, "text": summary.texts}
     for modality in choice.reads:
@@ -359,11 +353,10 @@ def serve(
     """serve the page of a release, with a search for the items nearest to a text or image."""
     opened = Release(release).verify()
     settings = args.settings_of(str(release), params)
-    from alignrec.pipeline.release import (
-        serve as app,
-    )  # loads torch, which a damaged release need not wait for
+    # loads torch, which a damaged release need not wait for
+    from alignrec.pipeline.release.serve import serve
 
-    preferred, shown = settings[TrainSettings].features, settings[Report].gallery_items
-    app.serve(
-        opened, preferred, shown, Layout(root, opened.manifest.dataset).images, host, port, say
-    )
+    images = Layout(root, opened.manifest.dataset).images
+    preferred = settings[TrainSettings].features
+    n_items = settings[Report].gallery_items
+    serve(opened, preferred, n_items, images, host, port, say)

@@ -1,4 +1,4 @@
-"""Write a release folder from the outputs of a dataset; outputs of stages that did not run are left out."""
+"""Write a release folder from those outputs of a dataset whose stages ran."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence

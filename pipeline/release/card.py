@@ -1,6 +1,7 @@
 """Write README.md of a release, its dataset card, and croissant.json.
 
-Croissant: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html and croissant-rai-spec.html.
+Croissant: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html and
+croissant-rai-spec.html.
 """
 
 import re

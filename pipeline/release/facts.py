@@ -273,7 +273,7 @@ def _of_packages(encoder: Encoder, packages: Sequence[str]) -> Encoder:
     return encoder.model_copy(update={"parts": parts})
 
 
-def _package_facts(package: str) -> dict[str, str]:
+def _package_facts(package: str) -> dict[str, Any]:
     """Return the keys of `Encoder` that a package with weights states."""
     stated = metadata.metadata(package).json
     files = metadata.files(package) or []

@@ -1,4 +1,7 @@
-"""Validate the untrusted tables of a release in blocks of rows; across tables, only names are kept in memory."""
+"""Validate the untrusted tables of a release in blocks of rows.
+
+Across tables, only names are kept in memory.
+"""
 
 from __future__ import annotations
 
