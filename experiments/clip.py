@@ -1,4 +1,7 @@
-"""CLIP and BEiT3 trained on a dataset, in the paper's intermediate protocols: `python -m experiments.clip sample`."""
+"""CLIP and BEiT3 trained on a dataset, in the paper's intermediate protocols.
+
+Command: `python -m experiments.clip sample`.
+"""
 
 from pathlib import Path
 
@@ -29,8 +32,9 @@ SETS = {  # feature set of the branch -> its name here
     "beit3-untrained": "BEiT3, untrained",
 }
 NOTE = (
-    "Both of width 128 and 3 layers, trained for {steps:,} steps of 16 items: BEiT3 by MIM and MLM only, with MiniLM's "
-    "words; CLIP by contrast. Features are raw CLS, and image and text vectors concatenated."
+    "Both of width 128 and 3 layers, trained for {steps:,} steps of 16 items: BEiT3 by MIM and MLM "
+    "only, with MiniLM's words; CLIP by contrast. Features are raw CLS, and image and text vectors "
+    "concatenated."
 )
 
 
@@ -42,20 +46,19 @@ def probed(layout: Layout, sets: dict[str, np.ndarray]) -> Table:
     asked = {name: PROBES[name].ask(data) for name in ("zero_shot", "item_cf")}
     tasks = {name: task for name, task in asked.items() if isinstance(task, Questions)}
     processing = Processing(data, Probe().width)
-    both = answer_sets(tasks, sets.items(), [CUTOFF], processing=processing)
-    found = [summarise_answers(tasks, answers, [CUTOFF]) for answers in both]
-    cells = [
-        [
-            name,
-            *(
-                ", ".join(f"{of[probe][name][PROBES[probe].figure]:.3f}" for of in found)
-                for probe in tasks
-            ),
-        ]
-        for name in sets
-    ]
+    raw, processed = answer_sets(tasks, sets.items(), [CUTOFF], processing=processing)
+    summaries = [summarise_answers(tasks, answers, [CUTOFF]) for answers in (raw, processed)]
+
+    rows = []
+    for name in sets:
+        cells = []
+        for probe in tasks:
+            figure = PROBES[probe].figure
+            values = [f"{summary[probe][name][figure]:.3f}" for summary in summaries]
+            cells.append(", ".join(values))
+        rows.append([name, *cells])
     head = ("features", *(f"{PROBES[probe].name} {PROBES[probe].figure}" for probe in tasks))
-    return Table("", "Raw, then processed.", head, cells)
+    return Table("", "Raw, then processed.", head, rows)
 
 
 def main(
@@ -66,31 +69,40 @@ def main(
     seeds: int = 3,
     features: list[str] = [],  # noqa: B006
 ) -> None:
-    """Train both and record probes and AlignRec's recall, also of FEATURES, such as those of a pre-trained CLIP."""
+    """Train both and record probes and AlignRec's recall, also of FEATURES, such as those of a
+    pre-trained CLIP.
+    """
     given, layout, folder = opened(dataset, params, root, "clip")
     section = given[BEiT3Sets].model_copy(update={"whiten": False, "sets": [*SETS]})
-    own = given.with_sections(pretraining(given, size="small", distill=0.0, steps=steps), section)
-    branch = branched(layout, folder, own, ["pretrain", "beit3"])
-    sets = {
-        name: io.matrix(io.read_features(branch.features(key))["vector"])
-        for key, name in SETS.items()
-    }
-    clip, image = trained_clip(layout, steps), np.repeat([True, False], WIDTH)
-    sets |= {"CLIP": clip, "CLIP, images masked": clip * ~image, "CLIP, texts masked": clip * image}
-    sets |= {"CLIP, untrained": trained_clip(layout, 0)}
+    pretrain = pretraining(given, size="small", distill=0.0, steps=steps)
+    parameters = given.with_sections(pretrain, section)
+    branch = branched(layout, folder, parameters, ["pretrain", "beit3"])
+    sets = {name: read_vectors(branch, key) for key, name in SETS.items()}
+    clip = trained_clip(layout, steps)
+    is_image = np.repeat([True, False], WIDTH)
     sets |= {
-        name: io.matrix(io.read_features(layout.features(name))["vector"]) for name in features
+        "CLIP": clip,
+        "CLIP, images masked": clip * ~is_image,
+        "CLIP, texts masked": clip * is_image,
+        "CLIP, untrained": trained_clip(layout, 0),
     }
+    sets |= {name: read_vectors(layout, name) for name in features}
+
     data = {}
     for name, vectors in sets.items():
         path = folder / f"{name}.npy"
         io.write_npy(path, vectors)
-        data[name] = DatasetData(layout, path, (), own[Graph])
-    found = recalls(planned(own, data, [RELEASED], seeds), folder, own[Benchmark].workers)
+        data[name] = DatasetData(layout, path, (), parameters[Graph])
+    cells = planned(parameters, data, [RELEASED], seeds)
+    values = recalls(cells, folder, parameters[Benchmark].workers)
+
     whole = {name: vectors for name, vectors in sets.items() if not name.endswith("masked")}
-    record(
-        layout, "clip", probed(layout, whole), compared(found, [*data], NOTE.format(steps=steps))
-    )
+    note = NOTE.format(steps=steps)
+    record(layout, "clip", probed(layout, whole), compared(values, [*data], note))
+
+
+def read_vectors(layout: Layout, features: str) -> np.ndarray:
+    return io.matrix(io.read_features(layout.features(features))["vector"])
 
 
 if __name__ == "__main__":

@@ -18,16 +18,25 @@ from alignrec.pipeline.linalg.device import pick_device
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
 
-SIDE, PATCH, WIDTH, LAYERS, HEAD, TOKENS = 48, 8, 128, 3, 32, 128  # as in BEiT3 of size small
-BATCH, PEAK, WARMUP = 16, 1e-3, 0.1
+SIDE = 48  # pixels; this and the next as in BEiT3 of size small
+PATCH = 8  # pixels
+WIDTH = 128
+LAYERS = 3
+HEAD_WIDTH = 32
+MAX_TOKENS = 128
+MAX_CHARACTERS = 64 * MAX_TOKENS  # the tokenizer takes hours for very long words
+BATCH_SIZE = 16
+PEAK_RATE = 1e-3
+WARMUP = 0.1  # share of the steps
+ITEMS_PER_BATCH = 256  # that are encoded
 
 
 def network(vocabulary: int, length: int) -> Any:
     """Return an untrained CLIP for texts of at most `length` tokens."""
     vision = CLIPVisionCfg(
-        layers=LAYERS, width=WIDTH, head_width=HEAD, patch_size=PATCH, image_size=SIDE
+        layers=LAYERS, width=WIDTH, head_width=HEAD_WIDTH, patch_size=PATCH, image_size=SIDE
     )
-    text = CLIPTextCfg(length, vocabulary, width=WIDTH, heads=WIDTH // HEAD, layers=LAYERS)
+    text = CLIPTextCfg(length, vocabulary, width=WIDTH, heads=WIDTH // HEAD_WIDTH, layers=LAYERS)
     return CLIP(WIDTH, vision, text).to(pick_device())
 
 
@@ -39,12 +48,13 @@ def encode(clip: Any, pixels: np.ndarray, ids: np.ndarray) -> tuple[Tensor, Tens
 
 def train(clip: Any, pixels: np.ndarray, ids: np.ndarray, steps: int, seed: int) -> None:
     """Train in place on pairs of pixels and token ids."""
-    optimizer = torch.optim.AdamW(clip.parameters(), PEAK, (0.9, 0.98), weight_decay=0.05)
-    contrast, rng = ClipLoss(), np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(clip.parameters(), PEAK_RATE, (0.9, 0.98), weight_decay=0.05)
+    contrast = ClipLoss()
+    rng = np.random.default_rng(seed)
     for step in trange(steps, unit="step"):
-        batch = np.sort(rng.choice(len(ids), min(BATCH, len(ids)), replace=False))
+        batch = np.sort(rng.choice(len(ids), min(BATCH_SIZE, len(ids)), replace=False))
         loss = contrast(*encode(clip, pixels[batch], ids[batch]), clip.logit_scale.exp())
-        optimizer.param_groups[0]["lr"] = warmup_cosine(step, steps, WARMUP, PEAK)
+        optimizer.param_groups[0]["lr"] = warmup_cosine(step, steps, WARMUP, PEAK_RATE)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(clip.parameters(), 3.0)
@@ -52,15 +62,18 @@ def train(clip: Any, pixels: np.ndarray, ids: np.ndarray, steps: int, seed: int)
 
 
 def trained_clip(layout: Layout, steps: int, seed: int = 0) -> np.ndarray:
-    """Train CLIP on a dataset and return the concatenated vectors of images and texts, float32 [I, 2 W]."""
-    read = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    texts = [text[: 64 * TOKENS] for text in read]  # the tokenizer takes hours for very long words
+    """Train CLIP on a dataset and return vectors of images and texts, joined, float32 [I, 2 W]."""
+    column = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
+    texts = [text[:MAX_CHARACTERS] for text in column.to_pylist()]
     has_text = np.array([bool(text.strip()) for text in texts])
-    tokens = SimpleTokenizer(context_length=TOKENS)(texts).numpy()  # int64 [I, T], padded with 0
-    # CLIP pools at the largest id, the end of the text, which stays the largest as `unique` sorts; no token attends to
-    # later ones, so padding is cut
+    tokens = SimpleTokenizer(context_length=MAX_TOKENS)(
+        texts
+    ).numpy()  # int64 [I, T], padded with 0
+    # CLIP pools at the largest id, the end of the text, which stays the largest as `unique` sorts;
+    # no token attends to later ones, so padding is cut
     tokens = tokens[:, : tokens.argmax(axis=1).max() + 1]
     vocabulary, ids = np.unique(tokens, return_inverse=True)
+
     torch.manual_seed(seed_for("clip", layout.dataset, seed))
     clip = network(len(vocabulary), tokens.shape[1])
     torch.set_num_threads(1)  # the order of summation depends on it
@@ -68,13 +81,20 @@ def trained_clip(layout: Layout, steps: int, seed: int = 0) -> np.ndarray:
         row, pixels = decode_all(layout.images, SIDE, Path(folder) / "pixels.npy")
         pairs = np.flatnonzero(has_text & (row >= 0))
         train(clip.train(), pixels[row[pairs]], ids[pairs], steps, seed)
-        vectors = np.zeros((len(texts), 2 * WIDTH), np.float32)
-        with torch.inference_mode():
-            for some in np.array_split(np.arange(len(texts)), max(1, len(texts) // 256)):
-                both = (
-                    torch.cat(encode(clip.eval(), pixels[row[some].clip(0)], ids[some]), 1)
-                    .cpu()
-                    .numpy()
-                )
-                vectors[some] = both * np.repeat([row[some] >= 0, has_text[some]], WIDTH, axis=0).T
+        return encode_items(clip, pixels, row, ids, has_text)
+
+
+@torch.inference_mode()
+def encode_items(
+    clip: Any, pixels: np.ndarray, row: np.ndarray, ids: np.ndarray, has_text: np.ndarray
+) -> np.ndarray:
+    """Return vectors of images and texts, float32 [I, 2 W], with zeros for what an item lacks."""
+    clip.eval()
+    vectors = np.zeros((len(ids), 2 * WIDTH), np.float32)
+    n_batches = max(1, len(ids) // ITEMS_PER_BATCH)
+    for items in np.array_split(np.arange(len(ids)), n_batches):
+        image_vectors, text_vectors = encode(clip, pixels[row[items].clip(0)], ids[items])
+        joined = torch.cat([image_vectors, text_vectors], 1).cpu().numpy()
+        has_content = np.repeat([row[items] >= 0, has_text[items]], WIDTH, axis=0).T
+        vectors[items] = joined * has_content
     return vectors

@@ -1,4 +1,7 @@
-"""Exposure of items by model (docs/study.md, "Exposure"): `python -m experiments.exposure sample`."""
+"""Exposure of items by model (docs/study.md, "Exposure").
+
+Command: `python -m experiments.exposure sample`.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,46 +40,51 @@ def main(
     model: Annotated[list[str], typer.Option()] = ["lightgcn", "bm3", "alignrec"],  # noqa: B006
 ) -> None:
     """Benchmark the models on other splits and record coverage, Gini and recall by group."""
-    given, layout, folder = opened(dataset, params, root, "exposure")
-    split = divide(given, protocol, most_train=most_train, draws=draws)
-    changed = {
-        "models": model,
-        "features": [given[TrainSettings].features],
-        "budget": budget,
-        "ablations": {},
-    }
-    own = given.with_sections(split, given[Benchmark].model_copy(update=changed))
+    parameters, layout, folder = opened(dataset, params, root, "exposure")
+    split = divide(parameters, protocol, most_train=most_train, draws=draws)
+    features = parameters[TrainSettings].features
+    changed = {"models": model, "features": [features], "budget": budget, "ablations": {}}
+    benchmark = parameters[Benchmark].model_copy(update=changed)
+
     folder = folder / f"{protocol}-{split.most_train}"
-    branch = branched(layout, folder, own, ["interactions", "benchmark"])
+    sections = parameters.with_sections(split, benchmark)
+    branch = branched(layout, folder, sections, ["interactions", "benchmark"])
     rows = io.read_table(branch.slices, schemas.SLICES).to_pylist()
-    record(layout, "exposure", tabulate(rows, own[Benchmark]))
+    record(layout, "exposure", tabulate(rows, benchmark))
 
 
 def divide(params: Parameters, protocol: str, **options: int | None) -> Interactions:
-    """Return section `interactions` with another split; UserError for an option that has no effect."""
-    given = {name: value for name, value in options.items() if value is not None}
-    ignored = sorted(given.keys() - OPTIONS.get(protocol, set()))
+    """Return section `interactions` with another split.
+
+    Raises UserError for an option that has no effect.
+    """
+    changed = {name: value for name, value in options.items() if value is not None}
+    ignored = sorted(changed.keys() - OPTIONS.get(protocol, set()))
     if ignored:
         option = ignored[0].replace("_", "-")
         raise UserError(f"--{option}: has no effect on protocol '{protocol}'; remove it")
 
     section = params[Interactions].model_dump(exclude_unset=True)
-    return validate(Interactions, section | {"protocol": protocol} | given, "interactions")
+    return validate(Interactions, section | {"protocol": protocol} | changed, "interactions")
 
 
 def tabulate(rows: list[dict[str, Any]], benchmark: Benchmark) -> Table:
     """Return a table of figures by model from rows of schema SLICES."""
-    figures: dict[str, dict[str, list[float]]] = {}
+    figures: dict[str, dict[str, list[float]]] = {}  # measure -> model -> values
     for row in rows:
-        shown = SHOWN.get((row["slice"], row["metric"]))
-        if shown and row["k"] == 20 and row["n"]:
-            by_model = figures.setdefault(shown.format(row["label"]), {})
+        name = SHOWN.get((row["slice"], row["metric"]))
+        if name and row["k"] == 20 and row["n"]:
+            by_model = figures.setdefault(name.format(row["label"]), {})
             by_model.setdefault(row["model"], []).append(row["value"])
-    cells = [
-        [name, *(f"{np.mean(of[model]):.4f}" for model in benchmark.models)]
-        for name, of in figures.items()
-    ]
-    note = f"Test, each model with the best of {benchmark.budget} settings on valid; means over {benchmark.seeds} seeds."
+
+    cells = []
+    for name, by_model in figures.items():
+        means = [f"{np.mean(by_model[model]):.4f}" for model in benchmark.models]
+        cells.append([name, *means])
+    note = (
+        f"Test, each model with the best of {benchmark.budget} settings on valid; "
+        f"means over {benchmark.seeds} seeds."
+    )
     return Table("", note, ("", *benchmark.models), cells)
 
 

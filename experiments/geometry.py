@@ -1,4 +1,7 @@
-"""Geometry of AlignRec trained without each loss (docs/study.md): `python -m experiments.geometry sample`."""
+"""Geometry of AlignRec trained without each loss (docs/study.md).
+
+Command: `python -m experiments.geometry sample`.
+"""
 
 from pathlib import Path
 
@@ -12,8 +15,9 @@ from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.alignrec import AlignRec
+from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.models.training import inputs
-from alignrec.pipeline.models.training.loop import fit
+from alignrec.pipeline.models.training.loop import Fit, fit
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.runtime.seeds import seed_for
@@ -21,9 +25,9 @@ from experiments.shared import opened, record
 
 LOSSES = ("cca", "reg", "uia")
 NOTE = (
-    "First and best epoch; one seed. Rank: effective rank of item vectors; energy: share of their squared length in "
-    "one direction; content id: mean cosine of an item's two vectors; user item: of train pairs; kept: linear CKA of "
-    "content vectors and features."
+    "First and best epoch; one seed. Rank: effective rank of item vectors; energy: share of their "
+    "squared length in one direction; content id: mean cosine of an item's two vectors; user item: "
+    "of train pairs; kept: linear CKA of content vectors and features."
 )
 
 
@@ -42,21 +46,25 @@ def measure(
     pairs = nnf.cosine_similarity(
         user[torch.from_numpy(users).long()], item[torch.from_numpy(items).long()]
     )
-    ids, content = id_item.cpu().numpy(), mm_item.cpu().numpy()
-    spectra = [projections.spectrum(x) for x in (ids, content, features)]
+    ids = id_item.cpu().numpy()
+    content = mm_item.cpu().numpy()
+    content_spectrum = projections.spectrum(content)
+    ids_shape = projections.measure_shape(ids, projections.spectrum(ids))
+    content_shape = projections.measure_shape(content, content_spectrum)
+    features_spectrum = projections.spectrum(features)
     return {
-        "id_rank": projections.measure_shape(ids, spectra[0]).effective_rank,
-        "content_rank": projections.measure_shape(content, spectra[1]).effective_rank,
+        "id_rank": ids_shape.effective_rank,
+        "content_rank": content_shape.effective_rank,
         "id_energy": leading_share(ids),
         "content_energy": leading_share(content),
         "content_id": float(nnf.cosine_similarity(mm_item, id_item).mean()),
         "user_item": float(pairs.mean()),
-        "kept": projections.linear_cka(content, features, spectra[1], spectra[2]),
+        "kept": projections.linear_cka(content, features, content_spectrum, features_spectrum),
     }
 
 
 def leading_share(features: np.ndarray) -> float:
-    """Return the share of energy in the leading direction of uncentred features [I, F], 1 / F .. 1."""
+    """Return the share of energy in one direction of uncentred features [I, F], 1 / F to 1."""
     products = np.zeros((features.shape[1], features.shape[1]))
     for start in range(0, len(features), 8192):
         rows = features[start : start + 8192].astype(np.float64)
@@ -71,43 +79,47 @@ def main(
     root: Path = Path("outputs"),
     epochs: int | None = None,
 ) -> None:
-    """Train AlignRec with all losses and without each, and record the measures of the first and the best epoch."""
-    own, layout, _ = opened(dataset, params, root, "geometry")
-    data, settings = (
-        inputs.read_inputs(layout, own[TrainSettings].features),
-        model_settings(own, RELEASED),
-    )
-    settings = settings.model_copy(
-        update={"epochs": epochs or settings.epochs, "patience": epochs or settings.epochs}
-    )
-    assert data.features is not None
-    features = np.ascontiguousarray(data.features, np.float32)
-    train, rows = data.split.train, list[list[str]]()
-    for without in ("", *LOSSES):
-        seen: list[dict[str, float]] = []
+    """Train AlignRec with all losses and without each, and record the measures of the first and the
+    best epoch.
+    """
+    parameters, layout, _ = opened(dataset, params, root, "geometry")
+    data = inputs.read_inputs(layout, parameters[TrainSettings].features)
+    settings = model_settings(parameters, RELEASED)
+    if epochs:
+        settings = settings.model_copy(update={"epochs": epochs})
+    settings = settings.model_copy(update={"patience": settings.epochs})
 
-        class Observed(AlignRec):
-            def forward(self) -> tuple[Tensor, Tensor]:
-                if not self.training:  # called once per epoch, to rank valid
-                    seen.append(measure(self, features, train.users, train.items))  # noqa: B023
-                return super().forward()
-
-        changed = settings.model_copy(update={without: 0.0} if without else {})
-        fitted = fit(Observed, *data, changed, seed_for("benchmark", dataset, RELEASED, 0))
+    rows: list[list[str]] = []
+    names: list[str] = []
+    for loss in ("", *LOSSES):
+        changed = settings.model_copy(update={loss: 0.0} if loss else {})
+        seed = seed_for("benchmark", dataset, RELEASED, 0)
+        fitted, measures = train_observed(data, changed, seed)
+        names = [name.replace("_", " ") for name in measures[0]]
         for epoch in dict.fromkeys((0, fitted.best_epoch)):
             recall = f"{fitted.history[epoch]['valid_recall@20']:.4f}"
-            rows.append(
-                [
-                    without or "nothing",
-                    str(epoch + 1),
-                    recall,
-                    *(f"{x:.3g}" for x in seen[epoch].values()),
-                ]
-            )
-    names = [name.replace("_", " ") for name in seen[0]]
-    record(
-        layout, "geometry", Table("", NOTE, ("without", "epoch", "valid Recall@20", *names), rows)
-    )
+            figures = [f"{figure:.3g}" for figure in measures[epoch].values()]
+            rows.append([loss or "nothing", str(epoch + 1), recall, *figures])
+    head = ("without", "epoch", "valid Recall@20", *names)
+    record(layout, "geometry", Table("", NOTE, head, rows))
+
+
+def train_observed(
+    data: inputs.TrainingData, settings: Train, seed: int
+) -> tuple[Fit, list[dict[str, float]]]:
+    """Train AlignRec and return the measures of each epoch."""
+    assert data.features is not None
+    features = np.ascontiguousarray(data.features, np.float32)
+    train = data.split.train
+    measures: list[dict[str, float]] = []
+
+    class Observed(AlignRec):
+        def forward(self) -> tuple[Tensor, Tensor]:
+            if not self.training:  # called once per epoch, to rank valid
+                measures.append(measure(self, features, train.users, train.items))
+            return super().forward()
+
+    return fit(Observed, *data, settings, seed), measures
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Compare models on several splits with equal budgets (docs/who-wins.md): `python -m experiments.league sample`."""
+"""Compare models on several splits with equal budgets (docs/who-wins.md).
+
+Command: `python -m experiments.league sample`.
+"""
 
 from itertools import combinations
 from pathlib import Path
@@ -23,28 +26,21 @@ from alignrec.pipeline.runtime.seeds import seed_for
 from experiments.shared import RECALL, branched, opened
 
 MODELS = [
-    "itemknn",
-    "contentknn",
-    "ease",
-    "cease",
-    "addease",
-    "l3ae",
-    "bpr",
-    "ials",
-    "lightgcn",
-    "bm3",
-    "freedom",
+    *("itemknn", "contentknn", "ease", "cease", "addease", "l3ae"),
+    *("bpr", "ials", "lightgcn", "bm3", "freedom"),
 ]
+Arm = tuple[str, str]  # model and features
 
 
-def per_user(branch: Layout, runs: list[Entry]) -> dict[int, float]:
-    split, named = inputs.read_inputs(branch, None).split, read_runs(branch)
-    found = [
-        read_evaluation(branch.cells("benchmark") / f"{named[run]}.parquet", split, [20])
-        for run in runs
-    ]
-    values = np.mean([one.per_user["recall", 20] for one in found], axis=0)
-    return dict(zip(found[0].users.tolist(), values.tolist(), strict=True))
+def read_recalls(branch: Layout, runs: list[Entry]) -> np.ndarray:
+    """Return the recall of each user, the mean over runs, float64 [U]."""
+    split = inputs.read_inputs(branch, None).split
+    cells = read_runs(branch)
+    recalls = []
+    for run in runs:
+        path = branch.cells("benchmark") / f"{cells[run]}.parquet"
+        recalls.append(read_evaluation(path, split, [20]).per_user["recall", 20])
+    return np.mean(recalls, axis=0)
 
 
 def main(
@@ -58,7 +54,7 @@ def main(
     seeds: int = 3,
 ) -> None:
     """Benchmark the models on several splits and print recall and significance tests. Resumes."""
-    given, layout, folder = opened(dataset, params, root, "league")
+    parameters, layout, folder = opened(dataset, params, root, "league")
     changed = {
         "models": model,
         "features": features,
@@ -67,32 +63,54 @@ def main(
         "ablations": {},
         "ks": [20],
     }
-    recalls: dict[tuple[str, str], list[float]] = {}
-    users: dict[tuple[str, str], list[float]] = {}
-    ranks = []
+    benchmark = parameters[Benchmark].model_copy(update=changed)
+    recalls: dict[Arm, list[float]] = {}
+    users: dict[Arm, list[float]] = {}
+    ranks: list[dict[Arm, int]] = []
     for number in range(splits):
-        split = given[Interactions].model_copy(update={"seed": given[Interactions].seed + number})
-        own = given.with_sections(split, given[Benchmark].model_copy(update=changed))
-        branch = branched(layout, folder / str(number), own, ["interactions", "benchmark"])
+        seed = parameters[Interactions].seed + number
+        split = parameters[Interactions].model_copy(update={"seed": seed})
+        sections = parameters.with_sections(split, benchmark)
+        branch = branched(layout, folder / str(number), sections, ["interactions", "benchmark"])
+
         rows = list_comparisons(io.read_table(branch.results, schemas.RESULTS))[0].rows
+        ranks.append({(row.model, row.features): rank for rank, row in enumerate(rows)})
         for row in rows:
-            runs = [Entry(row.model, row.features, seed) for seed in range(seeds)]
-            recalls.setdefault((row.model, row.features), []).extend(row.cells["recall", 20].values)
-            users.setdefault((row.model, row.features), []).extend(per_user(branch, runs).values())
-        ranks.append({(row.model, row.features): place for place, row in enumerate(rows)})
-    order = sorted(recalls, key=lambda name: -np.mean(recalls[name]))
-    for name in order:
-        figure = mean_and_sd(recalls[name])
-        print(f"| {' on '.join(name)} | {figure.mean:.4f} ± {figure.sd or 0:.4f} |")
-    pairs = [(RECALL, " on ".join(a), " on ".join(b), np.array(users[a]), np.array(users[b]))
-             for a, b in combinations(order, 2)]  # fmt: skip
-    for test in corrected_tests(pairs, seed_for("league", dataset)):
+            arm = (row.model, row.features)
+            runs = [Entry(row.model, row.features, run_seed) for run_seed in range(seeds)]
+            recalls.setdefault(arm, []).extend(row.cells["recall", 20].values)
+            users.setdefault(arm, []).extend(read_recalls(branch, runs).tolist())
+
+    print_recalls(recalls)
+    order = sorted(recalls, key=lambda arm: -np.mean(recalls[arm]))
+    print_tests(order, users, seed_for("league", dataset))
+    print_agreement(order, ranks)
+
+
+def print_recalls(recalls: dict[Arm, list[float]]) -> None:
+    for arm in sorted(recalls, key=lambda arm: -np.mean(recalls[arm])):
+        figure = mean_and_sd(recalls[arm])
+        print(f"| {' on '.join(arm)} | {figure.mean:.4f} ± {figure.sd or 0:.4f} |")
+
+
+def print_tests(order: list[Arm], users: dict[Arm, list[float]], seed: int) -> None:
+    """Print the significance of the difference between each pair of arms."""
+    pairs = []
+    for first, second in combinations(order, 2):
+        values = np.array(users[first]), np.array(users[second])
+        pairs.append((RECALL, " on ".join(first), " on ".join(second), *values))
+    for test in corrected_tests(pairs, seed):
         print(f"{test['a']} - {test['b']}: {test['difference']:+.4f}, p {test['p_holm']:.4f}")
-    taus = [
-        kendalltau([a[n] for n in order], [b[n] for n in order]).statistic
-        for a, b in combinations(ranks, 2)
-    ]
-    print(f"Kendall's tau between splits: {np.mean(taus) if taus else float('nan'):.2f}")
+
+
+def print_agreement(order: list[Arm], ranks: list[dict[Arm, int]]) -> None:
+    taus = []
+    for first, second in combinations(ranks, 2):
+        first_ranks = [first[arm] for arm in order]
+        second_ranks = [second[arm] for arm in order]
+        taus.append(kendalltau(first_ranks, second_ranks).statistic)
+    tau = np.mean(taus) if taus else float("nan")
+    print(f"Kendall's tau between splits: {tau:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Shared by the experiments: datasets with other parameters, trained cells, and tables for docs/study.md."""
+"""Shared by the experiments: datasets with other parameters, trained cells, and tables for
+docs/study.md.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,25 +44,31 @@ def opened(dataset: str, params: Path, root: Path, name: str) -> tuple[Parameter
 
 
 def pretraining(params: Parameters, **keys: Any) -> Pretrain:
-    """Return section `pretrain` with other keys; for another size, whose defaults differ, only the seed is kept."""
-    own = params[Pretrain]
-    kept = (
-        own.model_dump(exclude_unset=True)
-        if keys.get("size", own.size) == own.size
-        else {"seed": own.seed}
-    )
-    return validate(Pretrain, kept | keys, "pretrain")
+    """Return section `pretrain` with other keys.
+
+    For another size, whose defaults differ, only the seed is kept.
+    """
+    section = params[Pretrain]
+    same_size = keys.get("size", section.size) == section.size
+    base = section.model_dump(exclude_unset=True) if same_size else {"seed": section.seed}
+    return validate(Pretrain, base | keys, "pretrain")
 
 
 def branched(layout: Layout, root: Path, params: Parameters, stages: Sequence[str]) -> Layout:
-    """Run stages with other parameters under another root, which links to the outputs of all other stages."""
+    """Run stages with other parameters under another root, which links to the outputs of all other
+    stages.
+    """
     branch = Layout(root.resolve(), layout.dataset)
     for name in STAGES:
-        if name not in stages and layout.folder(name).is_dir() and not branch.folder(name).exists():
-            branch.folder(name).parent.mkdir(parents=True, exist_ok=True)
-            branch.folder(name).symlink_to(layout.folder(name).resolve())
+        folder = branch.folder(name)
+        has_output = layout.folder(name).is_dir()
+        if name not in stages and has_output and not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.symlink_to(layout.folder(name).resolve())
+
     for name in stages:
-        for item in params[Encode].encoders if name == "encode" else [""]:
+        items = params[Encode].encoders if name == "encode" else [""]
+        for item in items:
             with running(name, layout.dataset, params, branch.root, item) as run:
                 STAGES[name].main(run)
     return branch
@@ -72,47 +80,58 @@ def planned(
     """Return the cells of each model on each dataset; equal seeds draw equal negatives."""
     layout = next(iter(data.values())).layout
     split = inputs.read_inputs(layout, None).split
-    return plan_compared(
-        params, data, models, seeds, protocol_of(params, layout.dataset, split), split.n_items
-    )
+    protocol = protocol_of(params, layout.dataset, split)
+    return plan_compared(params, data, models, seeds, protocol, split.n_items)
 
 
 def recalls(
     trainings: Mapping[Compared, Cell], folder: Path, workers: int
 ) -> dict[Compared, np.ndarray]:
-    """Train the cells without a record in the folder and return test recall per user, float64 [N]."""
-    found = {}
-    for one, record in complete_cells(trainings, Store(folder / "cells"), workers).items():
-        data = trainings[one].data
-        assert isinstance(data, DatasetData)
-        split = inputs.read_inputs(data.layout, None).split
+    """Train the cells without a record and return test recall per user, float64 [N]."""
+    recalls_of_cells = {}
+    records = complete_cells(trainings, Store(folder / "cells"), workers)
+    for compared_cell, cell_record in records.items():
+        cell = trainings[compared_cell]
+        assert isinstance(cell.data, DatasetData)
+        split = inputs.read_inputs(cell.data.layout, None).split
         k = bounded_cutoff(split.n_items)
-        rankings = record.rankings[trainings[one].protocol.suffix]
-        found[one] = read_evaluation(rankings, split, [k]).per_user["recall", k]
-    return found
+        rankings = cell_record.rankings[cell.protocol.suffix]
+        evaluation = read_evaluation(rankings, split, [k])
+        recalls_of_cells[compared_cell] = evaluation.per_user["recall", k]
+    return recalls_of_cells
 
 
-def compared(found: Mapping[Compared, np.ndarray], names: Sequence[str], note: str = "") -> Table:
-    """Return a table of recall by model and name, with paired tests over users against the first name."""
-    tested = summarise_recalls(found, names)
-    pairs = {
-        (row["measure"].split()[0], row["b"]): row
-        for row in tested["paired"]
-        if row["a"] == names[0]
-    }
+def compared(values: Mapping[Compared, np.ndarray], names: Sequence[str], note: str = "") -> Table:
+    """Return a table of recall by model and name, with paired tests over users against the first
+    name.
+    """
+    summary = summarise_recalls(values, names)
+    pairs = {}
+    for pair in summary["paired"]:
+        if pair["a"] == names[0]:
+            model = pair["measure"].split()[0]
+            pairs[model, pair["b"]] = pair
+
     rows: list[tuple[Value, ...]] = []
-    for model, figures in tested[RECALL].items():
+    for model, figures in summary[RECALL].items():
         for name, figure in figures.items():
-            row = pairs.get((model, name))
-            change = row and Difference(
-                -row["high"], -row["difference"], -row["low"], row["p"], row["p_holm"]
-            )
+            change = _change_from_first(pairs.get((model, name)))
             rows.append((model, name, mean_and_sd(figure["values"]), change))
-    note = f"{note} {describe_seeds([tested['seeds']]).capitalize()}; {TESTED}".strip()
+
+    seeds = describe_seeds([summary["seeds"]]).capitalize()
+    note = f"{note} {seeds}; {TESTED}".strip()
     return Table.of("", note, ("model", "", f"test {measure_name(*MAIN)}", *CHANGE), rows)
 
 
+def _change_from_first(pair: Mapping[str, float] | None) -> Difference | None:
+    if pair is None:
+        return None
+    return Difference(-pair["high"], -pair["difference"], -pair["low"], pair["p"], pair["p_holm"])
+
+
 def record(layout: Layout, name: str, *tables: Table) -> None:
-    """Print tables and write them to outputs/figures, from which `make figures` updates docs/study.md."""
+    """Print tables and write them to outputs/figures, from which `make figures` updates
+    docs/study.md.
+    """
     write_tables(layout.root / "figures" / layout.dataset / f"article-{name}.json", tables)
     print(*(f"{table.markdown}\n{table.note}" for table in tables), sep="\n\n")

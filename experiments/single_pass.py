@@ -1,5 +1,9 @@
-"""AlignRec trained in one chronological pass (docs/study.md): `python -m experiments.single_pass sample`."""
+"""AlignRec trained in one chronological pass (docs/study.md).
 
+Command: `python -m experiments.single_pass sample`.
+"""
+
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -40,8 +44,9 @@ class ByTime(Sampler):
         keys = users.astype(np.int64) * split.n_items + items
         order = np.lexsort((times, keys))
         unique, first = np.unique(keys[order], return_index=True)
-        own = self.pairs.users.astype(np.int64) * split.n_items + self.pairs.items
-        self._order = np.argsort(times[order][first][np.searchsorted(unique, own)], kind="stable")
+        first_times = times[order][first]
+        pairs = self.pairs.users.astype(np.int64) * split.n_items + self.pairs.items
+        self._order = np.argsort(first_times[np.searchsorted(unique, pairs)], kind="stable")
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         return self._order
@@ -54,32 +59,30 @@ def main(
     steps: Annotated[list[int], typer.Option()] = [0, 50],  # noqa: B006
     seeds: int = 3,
 ) -> None:
-    """Pre-train for each number of steps, train AlignRec for one epoch and record its recall on valid."""
+    """Pre-train for each number of steps, train AlignRec for one epoch and record its recall on
+    valid.
+    """
     given, layout, folder = opened(dataset, params, root, "single_pass")
-    features, rows = given[TrainSettings].features, list[tuple[Value, ...]]()
+    features = given[TrainSettings].features
+    rows: list[tuple[Value, ...]] = []
     sets = given[BEiT3Sets].model_copy(update={"sets": [features]})
     settings = model_settings(given, RELEASED).model_copy(update={"epochs": 1, "batch_size": 128})
     for number in steps:
-        own = given.with_sections(pretraining(given, steps=number), sets)
-        branch = branched(layout, folder / str(number), own, ["pretrain", "beit3", "graph"])
-        data, recalls = inputs.read_inputs(branch, features), []
-        for seed in range(seeds):
-            drawn = seed_for("single pass", dataset, seed)
-            fitted = fit(
-                MODELS[RELEASED],
-                *data,
-                settings,
-                drawn,
-                sampler=lambda split: ByTime(split, layout),
-            )
+        parameters = given.with_sections(pretraining(given, steps=number), sets)
+        branch = branched(layout, folder / str(number), parameters, ["pretrain", "beit3", "graph"])
+        data = inputs.read_inputs(branch, features)
+        recalls = []
+        for seed_number in range(seeds):
+            seed = seed_for("single pass", dataset, seed_number)
+            sampler = partial(ByTime, layout=layout)
+            fitted = fit(MODELS[RELEASED], *data, settings, seed, sampler=sampler)
             recalls.append(fitted.valid[f"recall@{CUTOFF}"])
         rows.append((str(number), mean_and_sd(recalls)))
-    note = f"AlignRec on {features} after one pass in order of time, batches of {settings.batch_size}; {seeds} seeds."
-    record(
-        layout,
-        "single-pass",
-        Table.of("", note, ("steps of pre-training", "valid Recall@20"), rows),
-    )
+
+    batches = f"batches of {settings.batch_size}; {seeds} seeds."
+    note = f"AlignRec on {features} after one pass in order of time, {batches}"
+    head = ("steps of pre-training", "valid Recall@20")
+    record(layout, "single-pass", Table.of("", note, head, rows))
 
 
 if __name__ == "__main__":

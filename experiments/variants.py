@@ -1,5 +1,9 @@
-"""Variants of pre-training (docs/pretraining-results.md): `python -m experiments.variants sample --profile mini`."""
+"""Variants of pre-training (docs/pretraining-results.md).
 
+Command: `python -m experiments.variants sample --profile mini`.
+"""
+
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +41,9 @@ def main(
     seeds: int = 3,
     steps: int | None = None,
 ) -> None:
-    """Train an encoder for each variant, for at most STEPS steps, and print its probes and AlignRec's recall on it."""
+    """Train an encoder for each variant, for at most STEPS steps, and print its probes and
+    AlignRec's recall on it.
+    """
     given, layout, folder = opened(dataset, params, root, f"variants/{profile}")
     sets = given[BEiT3Sets].model_copy(update={"sets": SETS})
     data = {}
@@ -45,24 +51,23 @@ def main(
         section = pretraining(given, **keys)
         if steps is not None:
             section = section.model_copy(update={"steps": min(section.steps, steps)})
-        own = given.with_sections(section, sets)
-        branch = branched(
-            layout, folder / name.replace(" ", "-"), own, ["pretrain", "beit3", "graph", "probe"]
-        )
+        parameters = given.with_sections(section, sets)
+        root_of_variant = folder / name.replace(" ", "-")
+        stages = ["pretrain", "beit3", "graph", "probe"]
+        branch = branched(layout, root_of_variant, parameters, stages)
         probes = io.read_json(branch.probes)
         for features in SETS:
-            figures = [
-                f"{probe} {probes[probe][features]['hit@20']:.3f}"
-                for probe in PROBES
-                if _asked(probes, probe)
-            ]
+            asked = filter(partial(_has_figure, probes), PROBES)
+            figures = [f"{probe} {probes[probe][features]['hit@20']:.3f}" for probe in asked]
             print(f"{name}, {features}: {', '.join(figures)}")
-            data[f"{name}, {features}"] = DatasetData.of(own, branch, features)
+            data[f"{name}, {features}"] = DatasetData.of(parameters, branch, features)
+
     cells = planned(given, data, [RELEASED], seeds)
-    print(compared(recalls(cells, folder, given[Benchmark].workers), [*data]).markdown)
+    values = recalls(cells, folder, given[Benchmark].workers)
+    print(compared(values, [*data]).markdown)
 
 
-def _asked(probes: dict[str, Any], name: str) -> bool:
+def _has_figure(probes: dict[str, Any], name: str) -> bool:
     return "hit@20" in probes.get(name, {}).get(SETS[0], {})
 
 

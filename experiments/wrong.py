@@ -1,4 +1,7 @@
-"""Recommenders with wrong images, wrong texts or noise (docs/study.md): `python -m experiments.wrong sample`."""
+"""Recommenders with wrong images, wrong texts or noise (docs/study.md).
+
+Command: `python -m experiments.wrong sample`.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,54 +32,56 @@ def noise(vectors: np.ndarray, rng: Rng) -> np.ndarray:
     )
 
 
-def changed(table: pa.Table, names: list[str], other: np.ndarray) -> pa.Table:
-    """Return the table with the named columns taken from the rows `other`, int64 [I]."""
+def replace_columns(table: pa.Table, names: list[str], rows: np.ndarray) -> pa.Table:
+    """Return the table with the named columns taken from `rows`, int64 [I]."""
     for name in names:
-        table = table.set_column(
-            table.column_names.index(name), table.schema.field(name), table[name].take(other)
-        )
+        position = table.column_names.index(name)
+        table = table.set_column(position, table.schema.field(name), table[name].take(rows))
     return table
 
 
-def encoded(
-    params: Parameters, layout: Layout, root: Path, features: str, what: str, other: np.ndarray
+def encode_wrongly(
+    params: Parameters, layout: Layout, root: Path, features: str, what: str, rows: np.ndarray
 ) -> np.ndarray:
-    """Encode a feature set with the images or texts of other items, float32 [I, F]."""
+    """Encode a feature set with the images or texts of the items in `rows`, float32 [I, F]."""
     branch = Layout(root.resolve(), layout.dataset)
     if what == "text":
-        items = io.read_table(layout.items, schemas.ITEMS)
-        io.write_table(
-            changed(items, ["text", "text_status", "tokens"], other), branch.items, schemas.ITEMS
-        )
+        write_wrong_texts(layout, branch, rows)
     else:
-        shards = io.shards(layout.images, "images")
-        table = pa.concat_tables(io.read_table(path, schemas.IMAGES) for path in shards)
-        table = changed(
-            table, [name for name in table.column_names if name not in ("item_id", "asin")], other
-        )
-        at = 0
-        for path in shards:
-            rows = io.rows([path])
-            io.write_table(table.slice(at, rows), branch.images / path.name, schemas.IMAGES)
-            at += rows
+        write_wrong_images(layout, branch, rows)
+
     if features in BEIT3_SETS:
         # size mini reads images as vectors that `encode` wrote
-        read = [
-            name for name in params[Encode].encoders if name in IMAGE_TOKENS and what == "image"
-        ]
+        readers = [name for name in params[Encode].encoders if name in IMAGE_TOKENS]
+        encoders = readers if what == "image" else []
         sections = (
-            params[Encode].model_copy(update={"encoders": read}),
+            params[Encode].model_copy(update={"encoders": encoders}),
             params[BEiT3Sets].model_copy(update={"sets": [features]}),
         )
-        branched(
-            layout,
-            root,
-            params.with_sections(*sections),
-            ["encode", "beit3"] if read else ["beit3"],
-        )
+        stages = ["encode", "beit3"] if encoders else ["beit3"]
+        branched(layout, root, params.with_sections(*sections), stages)
     else:
         branched(layout, root, params, ["encode", "combine"])
     return io.matrix(io.read_features(branch.features(features))["vector"])
+
+
+def write_wrong_texts(layout: Layout, branch: Layout, rows: np.ndarray) -> None:
+    items = io.read_table(layout.items, schemas.ITEMS)
+    wrong = replace_columns(items, ["text", "text_status", "tokens"], rows)
+    io.write_table(wrong, branch.items, schemas.ITEMS)
+
+
+def write_wrong_images(layout: Layout, branch: Layout, rows: np.ndarray) -> None:
+    shards = io.shards(layout.images, "images")
+    table = pa.concat_tables(io.read_table(path, schemas.IMAGES) for path in shards)
+    columns = [name for name in table.column_names if name not in ("item_id", "asin")]
+    wrong = replace_columns(table, columns, rows)
+    start = 0
+    for path in shards:
+        length = io.rows([path])
+        shard = wrong.slice(start, length)
+        io.write_table(shard, branch.images / path.name, schemas.IMAGES)
+        start += length
 
 
 def main(
@@ -89,31 +94,39 @@ def main(
     seeds: int = 3,
 ) -> None:
     """Retrain with wrong content for a fraction of the items and record the change in recall."""
-    own, layout, folder = opened(dataset, params, root, f"wrong/{features}")
+    parameters, layout, folder = opened(dataset, params, root, f"wrong/{features}")
     vectors = io.matrix(io.read_features(layout.features(features))["vector"])
     rng = np.random.default_rng(seed_for("wrong", dataset))
-    cycle = rng.permutation(len(vectors))
-    other = np.empty(len(vectors), np.int64)
-    other[cycle] = np.roll(cycle, 1)  # a single cycle, so that no item keeps its own content
-    wrong = {
-        what: encoded(own, layout, folder / what, features, what, other)
-        for what in ("image", "text")
-    }
+    rows = draw_cycle(len(vectors), rng)
+    wrong = {}
+    for what in ("image", "text"):
+        wrong[what] = encode_wrongly(parameters, layout, folder / what, features, what, rows)
     wrong["noise"] = noise(vectors, rng)
-    whole = DatasetData.of(own, layout, features)
-    data = {"nothing": whole}
-    for what, vectors_of in wrong.items():
+
+    right = DatasetData.of(parameters, layout, features)
+    data = {"nothing": right}
+    for what, wrong_vectors in wrong.items():
         for share in ratio:
+            hidden = Hidden(what, share, seed_for("mask", dataset)).rows(len(vectors))
             path = folder / f"{what}-{share:g}.npy"
-            rows = Hidden(what, share, seed_for("mask", dataset)).rows(len(vectors))
-            io.write_npy(path, np.where(rows[:, None], vectors_of, vectors))
-            data[f"{what} of {share:.0%}"] = DatasetData(layout, path, whole.parts, own[Graph])
-    found = recalls(planned(own, data, model, seeds), folder, own[Benchmark].workers)
-    record(
-        layout,
-        "wrong",
-        compared(found, [*data], f"Wrong content of a share of the items; {features}."),
-    )
+            io.write_npy(path, np.where(hidden[:, None], wrong_vectors, vectors))
+            mixed = DatasetData(layout, path, right.parts, parameters[Graph])
+            data[f"{what} of {share:.0%}"] = mixed
+
+    cells = planned(parameters, data, model, seeds)
+    values = recalls(cells, folder, parameters[Benchmark].workers)
+    note = f"Wrong content of a share of the items; {features}."
+    record(layout, "wrong", compared(values, [*data], note))
+
+
+def draw_cycle(n: int, rng: Rng) -> np.ndarray:
+    """Return another item for each, int64 [I]: a single cycle, so that no item keeps its own
+    content.
+    """
+    cycle = rng.permutation(n)
+    rows = np.empty(n, np.int64)
+    rows[cycle] = np.roll(cycle, 1)
+    return rows
 
 
 if __name__ == "__main__":
