@@ -1,4 +1,4 @@
-"""Write figures that DVC shows and git tracks: headline figures, rows of plots, tables of the documentation."""
+"""Write figures that DVC shows and git tracks: headline figures, plots, tables of the docs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,83 +10,106 @@ from alignrec.pipeline.report import probes, results
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.table import CONTROLS, Table, with_labels, without_zero
 
-PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # probes that train no recommender
+PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # that train no recommender
+HISTORIES = ("pretrain", "train")  # stages
+PLOTS = ("mask", "curves", "heatmaps")  # of the study
+TASKS = ("mim", "mlm")  # of pre-training
 DIGITS = 4  # decimal places
 
 
 def write_figures(outputs: Outputs, model: str) -> None:
-    """Write metrics.json, rows of each plot, and tables; those of parts that did not run are kept."""
-    curves = {
-        stage: read_json(outputs.layout.history(stage), []) for stage in ("pretrain", "train")
-    }
-    studied = {
-        part: read_json(outputs.layout.study_plot(part), [])
-        for part in ("mask", "curves", "heatmaps")
-    }
-    for plot, rows in (curves | studied).items():
-        io.write_json(outputs.layout.figures(plot), rows)
-    for part, tables in article_tables(outputs, studied).items():
-        write_tables(outputs.layout.figures(f"article-{part}"), tables)
-    valid = [line["valid_recall@20"] for line in curves["train"]]
-    figures = ({"valid": max(valid)} if valid else {}) | _test_figures(outputs, model)
-    for key, probed in probes.read_probes(outputs.probes).items():
-        of = probed.by_set("raw", probed.probe.figure)
-        figures |= {key: of[outputs.released]} if key in PROBES and outputs.released in of else {}
-    last = curves["pretrain"][-1] if curves["pretrain"] else {}
-    accuracy = {task: last.get(f"{task}_accuracy") for task in ("mim", "mlm")}
-    figures |= {task: value for task, value in accuracy.items() if value is not None}
-    io.write_json(
-        outputs.layout.figures("metrics"),
-        {name: round(value, DIGITS) for name, value in figures.items()},
-    )
+    """Write metrics.json, rows of each plot, and tables; those of parts that did not run stay."""
+    layout = outputs.layout
+    histories = {stage: read_json(layout.history(stage), []) for stage in HISTORIES}
+    plots = {part: read_json(layout.study_plot(part), []) for part in PLOTS}
+    for name, rows in (histories | plots).items():
+        io.write_json(layout.figures(name), rows)
+    for part, tables in article_tables(outputs, plots).items():
+        write_tables(layout.figures(f"article-{part}"), tables)
+
+    figures = {}
+    if histories["train"]:
+        figures["valid"] = max(epoch["valid_recall@20"] for epoch in histories["train"])
+    figures |= _test_figures(outputs, model)
+    figures |= _probe_figures(outputs)
+    if histories["pretrain"]:
+        last = histories["pretrain"][-1]
+        accuracies = {task: last.get(f"{task}_accuracy") for task in TASKS}
+        figures |= {task: value for task, value in accuracies.items() if value is not None}
+    rounded = {name: round(value, DIGITS) for name, value in figures.items()}
+    io.write_json(layout.figures("metrics"), rounded)
 
 
 def write_tables(path: Path, tables: Sequence[Table]) -> None:
-    """Write tables of the documentation: significant cells are bold, figures lack the zero before the point."""
+    """Write tables of the docs: significant cells bold, figures without the leading zero."""
     content = []
     for table in tables:
-        cells = [[without_zero(cell) for cell in row] for row in table.rows]
+        rows = [[without_zero(cell) for cell in row] for row in table.rows]
         for row, column in table.marks:
-            cells[row][column] = f"**{cells[row][column]}**"
-        said = {"heading": table.heading, "note": without_zero(table.note)}
-        content.append(said | {"head": list(table.head), "rows": cells})
+            rows[row][column] = f"**{rows[row][column]}**"
+        content.append(
+            {
+                "heading": table.heading,
+                "note": without_zero(table.note),
+                "head": list(table.head),
+                "rows": rows,
+            }
+        )
     io.write_json(path, content)
 
 
 def _test_figures(outputs: Outputs, model: str) -> dict[str, float]:
-    rows = outputs.compared[0].rows if outputs.compared else []
-    k = headline_cutoff(sorted({k for row in rows for _, k in row.cells}) or [0])
-    figures, best = dict[str, float](), dict[str, float]()
+    if not outputs.compared:
+        return {}
+    rows = outputs.compared[0].rows
+    cutoffs: set[int] = set()
     for row in rows:
-        recall, ndcg = row.cells["recall", k], row.cells["ndcg", k]
+        cutoffs.update(k for _, k in row.cells)
+    k = headline_cutoff(sorted(cutoffs))
+
+    figures: dict[str, float] = {}
+    rivals: dict[str, list[float]] = {"baseline": [], "control": []}
+    for row in rows:
+        recall = row.cells["recall", k]
         if (row.model, row.features) == (model, outputs.released):
-            sd = {} if recall.sd is None else {"sd": recall.sd}
-            figures |= {f"recall@{k}": recall.mean, **sd, f"ndcg@{k}": ndcg.mean}
-        if row.model != model or row.features in CONTROLS:
-            kind = "baseline" if row.model != model else "control"
-            best[kind] = max(recall.mean, best.get(kind, recall.mean))
-    return figures | {kind: best[kind] for kind in ("baseline", "control") if kind in best}
+            figures[f"recall@{k}"] = recall.mean
+            if recall.sd is not None:
+                figures["sd"] = recall.sd
+            figures[f"ndcg@{k}"] = row.cells["ndcg", k].mean
+        if row.model != model:
+            rivals["baseline"].append(recall.mean)
+        elif row.features in CONTROLS:
+            rivals["control"].append(recall.mean)
+    return figures | {kind: max(recalls) for kind, recalls in rivals.items() if recalls}
+
+
+def _probe_figures(outputs: Outputs) -> dict[str, float]:
+    figures = {}
+    for key, probed in probes.read_probes(outputs.probes).items():
+        headline = probed.headline(probes.RAW)
+        if key in PROBES and outputs.released in headline:
+            figures[key] = headline[outputs.released]
+    return figures
 
 
 def article_tables(
-    outputs: Outputs, studied: Mapping[str, list[dict[str, Any]]]
+    outputs: Outputs, plots: Mapping[str, list[dict[str, Any]]]
 ) -> dict[str, list[Table]]:
-    found = {
-        # only for runs with ablations, which train all recommenders: a default run would leave a few rows
-        "recommenders": [
-            results.results_table(comparison) for comparison in outputs.compared if outputs.ablated
-        ],
-        "ablation": [
-            results.ablation_table(list(results.ablated_rows(comparison, outputs.tests))).under(
-                label
-            )
-            for comparison, label in with_labels(outputs.ablated)
-        ],
+    ablations = []
+    for comparison, label in with_labels(outputs.ablated):
+        rows = list(results.ablated_rows(comparison, outputs.tests))
+        ablations.append(results.ablation_table(rows).under(label))
+
+    tables = {
+        "ablation": ablations,
         "mask": results.mask_tables(outputs.study),
         "tail": results.lead_tables(outputs.study),
         "hyper-parameters": [
-            *results.sweep_points(studied["curves"]),
-            *results.heatmap_tables(studied["heatmaps"]),
+            *results.sweep_points(plots["curves"]),
+            *results.heatmap_tables(plots["heatmaps"]),
         ],
     }
-    return {part: tables for part, tables in found.items() if tables}
+    # only runs with ablations train all recommenders: a default run would leave a few rows
+    if outputs.ablated:
+        tables["recommenders"] = [results.results_table(run) for run in outputs.compared]
+    return {part: part_tables for part, part_tables in tables.items() if part_tables}

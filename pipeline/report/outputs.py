@@ -23,10 +23,10 @@ def read_json(path: Path, absent: Any) -> Any:
 
 
 def _table_property(
-    of: Callable[[Layout], Path], schema: pa.Schema, columns: list[str] | None = None
+    locate: Callable[[Layout], Path], schema: pa.Schema, columns: list[str] | None = None
 ) -> cached_property[pa.Table | None]:
     def read(outputs: Outputs) -> pa.Table | None:
-        path = of(outputs.layout)
+        path = locate(outputs.layout)
         return io.read_table(path, schema, columns) if path.exists() else None
 
     return cached_property(read)
@@ -74,12 +74,11 @@ class Outputs:
         )
 
     def edges(self, features: str, items: Sequence[int] | None = None) -> pa.Table:
+        """Return the edges of all items, or of some."""
         table = io.read_table(self.layout.edges(features), schemas.EDGES)
-        return (
-            table
-            if items is None
-            else table.filter(pc.is_in(table["item_id"], pa.array(items, pa.int32())))
-        )
+        if items is None:
+            return table
+        return table.filter(pc.is_in(table["item_id"], pa.array(items, pa.int32())))
 
     @cached_property
     def compared(self) -> list[Comparison]:
@@ -91,11 +90,10 @@ class Outputs:
 
     @cached_property
     def study(self) -> dict[str, pa.Table]:
-        paths = {part: self.layout.study(part) for part in schemas.STUDY}
         return {
-            part: io.read_table(path, schemas.STUDY[part])
-            for part, path in paths.items()
-            if path.exists()
+            part: io.read_table(self.layout.study(part), schema)
+            for part, schema in schemas.STUDY.items()
+            if self.layout.study(part).exists()
         }
 
     @cached_property

@@ -1,31 +1,40 @@
 """Build tables of probe results from probes.json or a comparison."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.features.names import CEILINGS, LEAKED, PLANTED
 from alignrec.pipeline.probe.registry import PROBES, Probe
-from alignrec.pipeline.report.table import BEST, Place, Table, with_error
+from alignrec.pipeline.report.table import BEST, Fields, Place, Table, with_error
 from alignrec.schemas import MODALITIES, variant
 
-CHANCE, SHUFFLED = "chance", "shuffled"
+CHANCE = "chance"
+SHUFFLED = "shuffled"
+RAW = "raw"
+PROCESSED = "processed"
 LEAK_NOTE = (
-    "`leaked` holds factors of all interactions, test included: what features could gain. Each cell: share of the gap "
-    "between `shuffled` and `leaked`, raw features, headline figures. It knows what the probe of cold items hides."
+    "`leaked` holds factors of all interactions, test included: what features could gain. Each "
+    "cell: share of the gap between `shuffled` and `leaked`, raw features, headline figures. It "
+    "knows what the probe of cold items hides."
+)
+CEILING_NOTE = (
+    "The shoppers are synthetic, so the ground truth is known: the planted preferences. Each cell: "
+    "share of the gap between chance and the ground truth, raw features, headline figures. "
+    "`A + image`: what images add to the texts of A, as a share of what planted images add to "
+    "planted texts; `A + text` likewise."
 )
 ADDED = " + "  # between a feature set and one of its modalities
 Figures = Mapping[str, float]  # measure, or measure_se -> figure
-Json = Mapping[str, Any] | None
+BySet = Mapping[str, float]  # feature set or chance -> figure
 
 
 class ProbeFigures(NamedTuple):
     """Results of one probe, as its tables show them."""
 
     probe: Probe
-    forms: Mapping[
-        str, Mapping[str, Figures]
-    ]  # raw and, if judged, processed -> feature set or chance -> its figures
+    # raw and, if judged, processed -> feature set or chance -> its figures
+    forms: Mapping[str, Mapping[str, Figures]]
     cases: int
     unit: str  # users or items
     skipped: str  # reason, or empty
@@ -34,7 +43,7 @@ class ProbeFigures(NamedTuple):
 
     @property
     def measures(self) -> list[str]:
-        chance = next((of[CHANCE] for of in self.forms.values()), {})
+        chance = next((sets[CHANCE] for sets in self.forms.values()), {})
         return [name for name in chance if not name.endswith("_se")]
 
     @property
@@ -45,166 +54,207 @@ class ProbeFigures(NamedTuple):
     def remark(self) -> str:
         return f"{self.skipped}." if self.skipped else self.caveat
 
+    def headline(self, form: str) -> dict[str, float]:
+        return self.by_set(form, self.probe.figure)
+
     def by_set(self, form: str, figure: str) -> dict[str, float]:
-        return {name: of[figure] for name, of in self.forms.get(form, {}).items() if figure in of}
+        sets = self.forms.get(form, {})
+        return {name: figures[figure] for name, figures in sets.items() if figure in figures}
 
     def sort_sets(self, form: str, figure: str) -> list[str]:
-        of = self.by_set(form, figure)
-        return sorted(of, key=lambda name: (name == CHANCE, -of[name]))
+        values = self.by_set(form, figure)
+        return sorted(values, key=lambda name: (name == CHANCE, -values[name]))
 
     def form_name(self, form: str, name: str) -> str:
-        which = self.chosen.get(name, "") if form != "raw" else ""
-        return f"{form}: {which}" if which else form
+        if form == RAW or name not in self.chosen:
+            return form
+        return f"{form}: {self.chosen[name]}"
 
 
-def read_probes(figures: Json) -> dict[str, ProbeFigures]:
+def read_probes(figures: Fields | None) -> dict[str, ProbeFigures]:
     figures = figures or {}
-    processed, found = figures.get("processed", {}), {}
-    for key, probe in ((key, probe) for key, probe in PROBES.items() if key in figures):
-        raw = figures[key]
-        skipped = (name for name, of in raw.items() if isinstance(of, dict) and "skipped" in of)
-        reasons = group_values((raw[name]["skipped"], name) for name in skipped)
-        remarks = [
-            f"Not shown for {', '.join(names)}: {reason}." for reason, names in reasons.items()
-        ]
-        cases, unit = next(((n, unit) for unit, n in raw.items() if isinstance(n, int)), (0, ""))
-        forms = {
-            form: {
-                name: of
-                for name, of in asked.items()
-                if isinstance(of, dict) and "skipped" not in of
-            }
-            for form, asked in {"raw": raw, "processed": processed.get(key)}.items()
-            if asked and "skipped" not in asked
-        }
-        chosen = {name: of["form"] for name, of in processed.get("forms", {}).items()}
-        caveat = " ".join(filter(None, [raw.get("note"), *remarks]))
-        found[key] = ProbeFigures(probe, forms, cases, unit, raw.get("skipped", ""), caveat, chosen)
-    return found
+    processed = figures.get(PROCESSED, {})
+    chosen = {name: form["form"] for name, form in processed.get("forms", {}).items()}
+    return {
+        key: _read_probe(probe, figures[key], processed.get(key), chosen)
+        for key, probe in PROBES.items()
+        if key in figures
+    }
 
 
-def probe_tables(figures: Json) -> list[Table]:
+def _read_probe(
+    probe: Probe, raw: Fields, processed: Fields | None, chosen: Mapping[str, str]
+) -> ProbeFigures:
+    forms = {}
+    for form, entries in {RAW: raw, PROCESSED: processed}.items():
+        if entries and "skipped" not in entries:
+            forms[form] = _measured_sets(entries)
+
+    skipped_sets = []
+    cases, unit = 0, ""
+    for name, entry in raw.items():
+        if isinstance(entry, dict) and "skipped" in entry:
+            skipped_sets.append((entry["skipped"], name))
+        if isinstance(entry, int) and not unit:
+            cases, unit = entry, name
+
+    remarks = [raw.get("note", "")]
+    for reason, names in group_values(skipped_sets).items():
+        remarks.append(f"Not shown for {', '.join(names)}: {reason}.")
+    caveat = " ".join(filter(None, remarks))
+    return ProbeFigures(probe, forms, cases, unit, raw.get("skipped", ""), caveat, chosen)
+
+
+def _measured_sets(entries: Fields) -> dict[str, Figures]:
+    return {
+        name: entry
+        for name, entry in entries.items()
+        if isinstance(entry, dict) and "skipped" not in entry
+    }
+
+
+def probe_tables(figures: Fields | None) -> list[Table]:
     tables = []
     for probed in read_probes(figures).values():
         if probed.skipped:
-            tables.append(Table(probed.probe.title, f"Not measured: {probed.skipped}.", [], []))
-            continue
-        columns, rows, marks = probed.measures, list[list[str]](), dict[Place, str]()
-        for form, sets in probed.forms.items():
-            ordered = probed.sort_sets(form, columns[len(columns) // 2])
-            for j, c in enumerate(columns, start=2):
-                competing = [(name not in CEILINGS, sets[name][c]) for name in ordered]
-                marks[len(rows) + competing.index(max(competing)), j] = BEST
-            for name in ordered:
-                cells = [with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns]
-                rows.append([name, probed.form_name(form, name), *cells])
-        asked = probed.probe.question
-        notes = (
-            f"{asked[:1].upper()}{asked[1:]}.",
-            probed.probe.note.format(n=probed.cases),
-            probed.remark,
-        )
-        head = ["feature set", "features", *columns]
-        tables.append(
-            Table(
-                probed.probe.title, " ".join(filter(None, notes)), head, rows, texts=2, marks=marks
-            )
-        )
+            note = f"Not measured: {probed.skipped}."
+            tables.append(Table(probed.probe.title, note, [], []))
+        else:
+            tables.append(_probe_table(probed))
     return tables
 
 
-def headline_table(figures: Json) -> Table:
-    probes = read_probes(figures).values()
-    columns = [probed for probed in probes if probed.by_set("raw", probed.probe.figure)]
+def _probe_table(probed: ProbeFigures) -> Table:
+    measures = probed.measures
     rows: list[list[str]] = []
-    for form in ("raw", "processed"):
-        found = [probed.by_set(form, probed.probe.figure) for probed in columns]
-        rows += [
-            [
-                name,
-                columns[0].form_name(form, name),
-                *(f"{of[name]:.4f}" if name in of else "" for of in found),
-            ]
-            for name in dict.fromkeys(name for of in found for name in of)
-        ]
-    head = [
-        "feature set",
-        "features",
-        *(f"{probed.probe.name} {probed.probe.figure}" for probed in columns),
+    marks: dict[Place, str] = {}
+    for form, sets in probed.forms.items():
+        names = probed.sort_sets(form, measures[len(measures) // 2])
+        for column, measure in enumerate(measures, start=2):
+            competing = [(name not in CEILINGS, sets[name][measure]) for name in names]
+            best = competing.index(max(competing))
+            marks[len(rows) + best, column] = BEST
+
+        for name in names:
+            cells = [_format_measure(sets[name], measure) for measure in measures]
+            rows.append([name, probed.form_name(form, name), *cells])
+
+    question = probed.probe.question
+    notes = [
+        f"{question[:1].upper()}{question[1:]}.",
+        probed.probe.note.format(n=probed.cases),
+        probed.remark,
     ]
-    skipped = "; ".join(
-        f"{probed.probe.name}: {probed.skipped}" for probed in probes if probed.skipped
-    )
-    return Table("", skipped, head, rows, texts=2)
+    note = " ".join(filter(None, notes))
+    head = ["feature set", "features", *measures]
+    return Table(probed.probe.title, note, head, rows, texts=2, marks=marks)
 
 
-def describe_processing(processed: Mapping[str, Any]) -> str:
+def _format_measure(figures: Figures, measure: str) -> str:
+    return with_error(figures[measure], figures.get(f"{measure}_se"))
+
+
+def headline_table(figures: Fields | None) -> Table:
+    probes = read_probes(figures).values()
+    columns = [probed for probed in probes if probed.headline(RAW)]
+    rows: list[list[str]] = []
+    for form in (RAW, PROCESSED):
+        values = [probed.headline(form) for probed in columns]
+        names: dict[str, None] = {}
+        for by_set in values:
+            names |= dict.fromkeys(by_set)
+        for name in names:
+            cells = [_format_cell(by_set, name, ".4f") for by_set in values]
+            rows.append([name, columns[0].form_name(form, name), *cells])
+
+    head = ["feature set", "features"]
+    head += [f"{probed.probe.name} {probed.probe.figure}" for probed in columns]
+    skipped = [f"{probed.probe.name}: {probed.skipped}" for probed in probes if probed.skipped]
+    return Table("", "; ".join(skipped), head, rows, texts=2)
+
+
+def _format_cell(by_set: BySet, name: str, number_format: str) -> str:
+    return f"{by_set[name]:{number_format}}" if name in by_set else ""
+
+
+def describe_processing(processed: Fields) -> str:
     width = f"PCA to at most {processed['width']} numbers"
     if "chosen_by" not in processed:
         return f"Processed: centred, reduced by {width}, whitened."
     return (
-        f"Processed: the form that validation prefers, per set: raw; centred, reduced by {width}, relaxed; or the "
-        "same, whitened. Controls, masked sets and upper bounds stay raw."
+        f"Processed: the form that validation prefers, per set: raw; centred, reduced by {width}, "
+        "relaxed; or the same, whitened. Controls, masked sets and upper bounds stay raw."
     )
 
 
-def leak_tables(figures: Json, trained: Mapping[str, Figures] | None = None) -> list[Table]:
-    """Return where each feature set lies between `shuffled` (0) and `leaked` (1); empty if one is absent.
+def leak_tables(figures: Fields | None, trained: Mapping[str, BySet] | None = None) -> list[Table]:
+    """Return where each feature set lies between `shuffled` and `leaked`; empty without one.
 
     `trained` has the figures of feature sets under recommenders.
     """
-    found = {
-        probed.probe.name: probed.by_set("raw", probed.probe.figure)
-        for probed in read_probes(figures).values()
-    }
-    columns: dict[str, dict[str, float]] = {}
-    for what, of in {**found, **(trained or {})}.items():
-        if not {SHUFFLED, LEAKED} <= of.keys() or of[LEAKED] <= of[SHUFFLED]:
-            continue
-        room = of[LEAKED] - of[SHUFFLED]
-        columns[what] = {name: (of[name] - of[SHUFFLED]) / room for name in of}
-
-    names = {name: of[name] for of in columns.values() for name in of if name != CHANCE}
-    rows = [
-        [name, *(f"{of[name]:.0%}" if name in of else "" for of in columns.values())]
-        for name in sorted(names, key=lambda name: -names[name])
-    ]
-    return (
-        [Table("From shuffled to leaked", LEAK_NOTE, ["feature set", *columns], rows)]
-        if rows
-        else []
-    )
-
-
-def ceiling_tables(figures: Json) -> list[Table]:
-    """Return figures of feature sets and modalities as fractions of the planted ones; empty without planted sets."""
-    columns: dict[str, dict[str, float]] = {}
+    values: dict[str, BySet] = {}
     for probed in read_probes(figures).values():
-        of = probed.by_set("raw", probed.probe.figure)
-        if not {PLANTED, CHANCE} <= of.keys() or of[PLANTED] <= of[CHANCE]:
-            continue
-        shares = {name: (of[name] - of[CHANCE]) / (of[PLANTED] - of[CHANCE]) for name in of}
-        # gain from adding a modality, as a fraction of the gain from the planted modality
-        for modality in MODALITIES:
-            without = variant("", modality)
-            room = of[PLANTED] - of.get(variant(PLANTED, modality), of[PLANTED])
-            for name in (
-                name for name in of if room > 0 and name != PLANTED and name + without in of
-            ):
-                shares[f"{name}{ADDED}{modality}"] = (of[name] - of[name + without]) / room
-        columns[probed.probe.name] = shares
+        values[probed.probe.name] = probed.headline(RAW)
+    values |= trained or {}
+
+    columns = {}
+    last_shares: dict[str, float] = {}
+    for title, by_set in values.items():
+        shares = _shares_between(by_set, SHUFFLED, LEAKED)
+        if shares:
+            columns[title] = shares
+            last_shares |= shares
+    last_shares.pop(CHANCE, None)
+
+    names = sorted(last_shares, key=lambda name: -last_shares[name])
+    return _share_tables("From shuffled to leaked", LEAK_NOTE, names, columns)
+
+
+def ceiling_tables(figures: Fields | None) -> list[Table]:
+    """Return figures of feature sets and modalities as fractions of the planted ones, if any."""
+    columns = {}
+    for probed in read_probes(figures).values():
+        by_set = probed.headline(RAW)
+        shares = _shares_between(by_set, CHANCE, PLANTED)
+        if shares:
+            columns[probed.probe.name] = shares | _shares_of_modalities(by_set)
     if not columns:
         return []
+
     first = next(iter(columns.values()))
     names = [name for name in first if name == LEAKED or name not in (CHANCE, *CEILINGS)]
     names.sort(key=lambda name: (ADDED in name, -first[name]))
-    note = (
-        "The shoppers are synthetic, so the ground truth is known: the planted preferences. Each cell: share of the "
-        "gap between chance and the ground truth, raw features, headline figures. `A + image`: what images add to the "
-        "texts of A, as a share of what planted images add to planted texts; `A + text` likewise."
-    )
+    return _share_tables("From chance to the ground truth", CEILING_NOTE, names, columns)
+
+
+def _shares_between(by_set: BySet, floor: str, ceiling: str) -> dict[str, float]:
+    """Return figures as fractions of the way from floor to ceiling; empty without such a way."""
+    if not {floor, ceiling} <= by_set.keys() or by_set[ceiling] <= by_set[floor]:
+        return {}
+    gap = by_set[ceiling] - by_set[floor]
+    return {name: (figure - by_set[floor]) / gap for name, figure in by_set.items()}
+
+
+def _shares_of_modalities(by_set: BySet) -> dict[str, float]:
+    """Return gains from adding a modality, as fractions of the gain from the planted one."""
+    shares = {}
+    for modality in MODALITIES:
+        planted = by_set[PLANTED]
+        gap = planted - by_set.get(variant(PLANTED, modality), planted)
+        if gap <= 0:
+            continue
+        for name, figure in by_set.items():
+            masked = name + variant("", modality)
+            if name != PLANTED and masked in by_set:
+                shares[f"{name}{ADDED}{modality}"] = (figure - by_set[masked]) / gap
+    return shares
+
+
+def _share_tables(
+    heading: str, note: str, names: list[str], columns: Mapping[str, BySet]
+) -> list[Table]:
     rows = [
-        [name, *(f"{of[name]:.0%}" if name in of else "" for of in columns.values())]
+        [name, *(_format_cell(shares, name, ".0%") for shares in columns.values())]
         for name in names
     ]
-    return [Table("From chance to the ground truth", note, ["feature set", *columns], rows)]
+    return [Table(heading, note, ["feature set", *columns], rows)] if rows else []

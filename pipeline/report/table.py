@@ -13,27 +13,33 @@ from alignrec.pipeline.evaluation.statistics import FLOOR, LEVEL, RESAMPLES
 from alignrec.pipeline.models import MODELS, TITLES
 
 CONTROLS = ("random", "shuffled", "constant")  # feature sets that a useful one must beat
-DRAWS = re.compile(
-    r" in (\d+) draws"
-)  # part of a protocol's name, see pipeline/evaluation/protocol.py
+DRAWS = re.compile(r" in (\d+) draws")  # part of a protocol's name, see evaluation/protocol.py
 METRICS = {"recall": "Recall", "ndcg": "NDCG"}
-BEST, BETTER, SAME, WORSE = "best", "better", "level", "worse"  # marks of cells
+# marks of cells
+BEST = "best"
+BETTER = "better"
+SAME = "level"
+WORSE = "worse"
 CHANGE = ("change", "95 % interval", "p")  # columns of a paired test
 FLOORED = f"≤ marks a p that could not be smaller with {RESAMPLES:,} resamples."
 Place = tuple[int, int]  # row, column
 Fields = Mapping[str, Any]  # of a row of a table, or of a JSON object
 
 
-def format_figure(cell: Figure | None, form: str = ".4f") -> str:
-    if cell is None:
+def format_figure(figure: Figure | None, number_format: str = ".4f") -> str:
+    if figure is None:
         return ""
     # models without randomness give the same value for all seeds
-    return with_error(cell.mean, cell.sd if len({*cell.values}) != 1 else None, form)
+    sd = None if len(set(figure.values)) == 1 else figure.sd
+    return with_error(figure.mean, sd, number_format)
 
 
-def with_error(value: float, error: float | None, form: str = ".4f") -> str:
-    """Format value ± error with the same format; a plus sign in it applies to the value only."""
-    return f"{value:{form}}" + ("" if error is None else f" ± {error:{form.removeprefix('+')}}")
+def with_error(value: float, error: float | None, number_format: str = ".4f") -> str:
+    """Format value ± error alike; a plus sign in the format applies to the value only."""
+    formatted = f"{value:{number_format}}"
+    if error is None:
+        return formatted
+    return f"{formatted} ± {error:{number_format.removeprefix('+')}}"
 
 
 def without_zero(text: str) -> str:
@@ -53,20 +59,21 @@ RECALL = measure_name(*MAIN)
 
 
 def run_name(model: str, features: str, ablation: str = "") -> str:
-    content = "" if features == "none" else f" on {features}"
     class_name = MODELS.built_in.get(model, "").partition(":")[2]  # avoids importing the model
-    named = TITLES.get(model) or class_name or model
-    return f"{named}{content}" + (f", {ablation}" if ablation else "")
+    name = TITLES.get(model) or class_name or model
+    if features != "none":
+        name += f" on {features}"
+    return f"{name}, {ablation}" if ablation else name
 
 
-def protocol_note(row: Mapping[str, Any]) -> str:
-    drawn = DRAWS.search(row["protocol"])
-    over = (
-        f" Runs take the {drawn[1]} draws in turn; deviations and intervals are over draws too."
-        if drawn
-        else ""
-    )
-    return f"Protocol {row['protocol']}, fingerprint {row['fingerprint']}.{over}"
+def protocol_note(row: Fields) -> str:
+    note = f"Protocol {row['protocol']}, fingerprint {row['fingerprint']}."
+    draws = DRAWS.search(row["protocol"])
+    if draws:
+        note += (
+            f" Runs take the {draws[1]} draws in turn; deviations and intervals are over draws too."
+        )
+    return note
 
 
 def join_label(text: str, label: str, mark: str = "; ") -> str:
@@ -74,8 +81,10 @@ def join_label(text: str, label: str, mark: str = "; ") -> str:
 
 
 def with_labels(comparisons: Sequence[Comparison]) -> Iterator[tuple[Comparison, str]]:
+    """Yield comparisons with their protocol, which need not be named if there is only one."""
     for comparison in comparisons:
-        yield comparison, comparison.protocol if len(comparisons) > 1 else ""
+        label = comparison.protocol if len(comparisons) > 1 else ""
+        yield comparison, label
 
 
 class Difference(NamedTuple):
@@ -88,8 +97,8 @@ class Difference(NamedTuple):
     p_holm: float | None  # corrected for all tests of its table; None if uncorrected
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Difference:
-        return cls(*(row[key] for key in ("low", "difference", "high", "p", "p_holm")))
+    def of(cls, row: Fields) -> Difference:
+        return cls(row["low"], row["difference"], row["high"], row["p"], row["p_holm"])
 
     @property
     def sure(self) -> bool:
@@ -97,7 +106,9 @@ class Difference(NamedTuple):
 
     @property
     def mark(self) -> str:
-        return SAME if not self.sure else BETTER if self.middle > 0 else WORSE
+        if not self.sure:
+            return SAME
+        return BETTER if self.middle > 0 else WORSE
 
     @property
     def cells(self) -> list[str]:
@@ -123,33 +134,37 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     texts: int = 1  # number of leading text columns; the others are figures, right-aligned
-    marks: Mapping[Place, str] = field(
-        default_factory=dict
-    )  # cell -> best of its column, or the outcome of its test
+    # cell -> best of its column, or the outcome of its test
+    marks: Mapping[Place, str] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, heading: str, note: str, head: Sequence[str], rows: Iterable[Sequence[Value]], texts: int = 1,
-        best: Iterable[int] = (), unranked: str = "",
-    ) -> Table:  # fmt: skip
-        """Format values; mark significant tests, and the highest mean of each `best` column but `unranked`'s."""
+        cls,
+        heading: str,
+        note: str,
+        head: Sequence[str],
+        rows: Iterable[Sequence[Value]],
+        texts: int = 1,
+        best: Iterable[int] = (),
+        unranked: str = "",
+    ) -> Table:
+        """Format values; mark significant tests and the highest mean of each `best` column.
+
+        Rows with the text `unranked` are never best.
+        """
+        rows = list(rows)
         cells: list[list[str]] = []
         marks: dict[Place, str] = {}
-        rows = list(rows)
         for values in rows:
-            cells.append([])
+            row: list[str] = []
             for value in values:
                 if isinstance(value, Difference) and value.sure:
-                    marks[len(cells) - 1, len(cells[-1])] = value.mark
-                if isinstance(value, Figure):
-                    cells[-1].append(format_figure(value))
-                elif isinstance(value, Difference):
-                    cells[-1] += value.cells
-                else:
-                    cells[-1] += [""] * len(CHANGE) if value is None else [value]
+                    marks[len(cells), len(row)] = value.mark
+                row += _format_value(value)
+            cells.append(row)
+
         for column in best if rows else ():
-            judged = [values[column] if unranked not in values else None for values in rows]
-            means = [value.mean if isinstance(value, Figure) else -inf for value in judged]
+            means = [-inf if unranked in values else _mean_of(values[column]) for values in rows]
             marks[means.index(max(means)), column] = BEST
         return cls(heading, note, head, cells, texts, marks)
 
@@ -161,17 +176,32 @@ class Table:
         return markdown(self.head, self.rows)
 
 
+def _format_value(value: Value) -> list[str]:
+    """Return the cells of a value."""
+    if value is None:
+        return [""] * len(CHANGE)
+    if isinstance(value, Difference):
+        return value.cells
+    return [format_figure(value) if isinstance(value, Figure) else value]
+
+
+def _mean_of(value: Value) -> float:
+    return value.mean if isinstance(value, Figure) else -inf
+
+
 def p_value(p: float, corrected: float | None = None) -> str:
     """Format p or the corrected one, with ≤ if p is the smallest possible."""
-    return ("≤ " if p <= FLOOR else "") + f"{p if corrected is None else corrected:.2g}"
+    sign = "≤ " if p <= FLOOR else ""
+    return f"{sign}{p if corrected is None else corrected:.2g}"
 
 
 def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    lines = [
-        "| " + " | ".join(escape_markdown(str(cell)) for cell in cells) + " |"
-        for cells in (head, *rows)
-    ]
-    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+    lines = []
+    for cells in (head, *rows):
+        escaped = " | ".join(escape_markdown(str(cell)) for cell in cells)
+        lines.append(f"| {escaped} |")
+    lines.insert(1, "|" + "---|" * len(head))
+    return "\n".join(lines)
 
 
 def escape_markdown(text: str) -> str:
