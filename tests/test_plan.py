@@ -10,7 +10,7 @@ from commands import alignrec
 from webserver import body, hang, serving
 
 from alignrec import schemas
-from alignrec.commands import estimate
+from alignrec.commands import estimate, plan
 from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.linalg import device
@@ -128,6 +128,12 @@ def test_addresses_answer_or_say_why_not(tmp_path: Path) -> None:
         "lost": "no such file; correct the path",
         "odd": "cannot fetch 'gopher' addresses; use http, https, file or a path",
     }
+
+
+def test_a_pinned_file_is_looked_up_without_its_pin(tmp_path: Path) -> None:
+    pretrain = {"size": "small", "init": f"weights.pth#sha256={'0' * 64}"}
+    settings, _ = params(tmp_path, SAMPLE, pretrain=pretrain)
+    assert plan.list_addresses(settings, "shop") == {"pretrain.init": ["weights.pth"]}
 
 
 # --- the command

@@ -13,7 +13,7 @@ from rich.filesize import decimal
 from alignrec.commands.arguments import PARAMS, ROOT, OneOrAll, ParamsFile, Root
 from alignrec.commands.params import load, read
 from alignrec.commands.terminal import say, show
-from alignrec.pipeline.beit3.params import Pretrain
+from alignrec.pipeline.beit3.params import Pretrain, split_pin
 from alignrec.pipeline.checks.catalogue import check_catalogue
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.report.table import Table
@@ -92,7 +92,7 @@ def list_addresses(params: Parameters, dataset: str) -> dict[str, list[str]]:
     for key in ("init", "tokenizer", "vqkd"):
         address = getattr(pretrain, key)
         if address:
-            addresses[f"pretrain.{key}"] = [address]
+            addresses[f"pretrain.{key}"] = [split_pin(address)[0]]
 
     return addresses
 

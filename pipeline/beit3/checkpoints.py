@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from alignrec.pipeline import io
+from alignrec.pipeline.beit3.params import split_pin
 from alignrec.pipeline.io import archives
 from alignrec.pipeline.io.arrays import is_plain
 from alignrec.pipeline.io.errors import UserError, one_line
@@ -46,12 +47,13 @@ class LoadReport(NamedTuple):
     fresh: list[str]  # parameters that the file lacks, which keep their initial values
 
 
-def obtain_file(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
+def obtain_file(pinned_address: str, folder: Path, fetch: Fetch) -> Path:
     """Return a local file for a path or URL, downloaded to `folder`.
 
-    UserError unless it matches the given sha256 and the hash in its name, if any, as in
+    UserError unless it matches the sha256 that pins it and the hash in its name, if any, as in
     `vqkd-d93179da.pth`.
     """
+    address, sha256 = split_pin(pinned_address)
     path = local_path(address)
     if path is not None:
         if path.is_file():

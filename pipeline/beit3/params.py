@@ -1,13 +1,14 @@
 """Sections `pretrain` and `beit3` of params.yaml: the network, and the feature sets it makes."""
 
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from alignrec.pipeline.encoders.params import MOST_CHUNKS
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime.section import Count, Name, Positive, Rate, Section, Sha256, Weight
+from alignrec.pipeline.runtime.section import Count, Name, Positive, Rate, Section, Weight
 
 BEiT3Set = Literal[
     "beit3",
@@ -33,6 +34,23 @@ MINI: dict[str, Any] = {  # defaults of size mini
     "batch_size": 64,
     "lr": 1e-4,
 }
+PIN = "#sha256="  # separates an address from the sha256 of its file
+
+
+def split_pin(address: str) -> tuple[str, str | None]:
+    """Return an address without its pin, and the sha256 that the pin names, if any."""
+    file, _, sha256 = address.partition(PIN)
+    return file, sha256 or None
+
+
+def _check_pin(address: str) -> str:
+    file, pin, sha256 = address.partition(PIN)
+    if not file or (pin and not re.fullmatch("[0-9A-Fa-f]{64}", sha256)):
+        raise ValueError(f"write a path or URL, and behind {PIN} all 64 digits of the file's hash")
+    return address
+
+
+PinnedAddress = Annotated[str, AfterValidator(_check_pin)]
 
 
 class Pretrain(Section):
@@ -47,20 +65,15 @@ class Pretrain(Section):
     size: Literal["mini", "small", "base", "large"] = "mini"
     """network: mini starts from MiniLM and EfficientNet; small from random weights, with images of
     48 x 48 pixels; base and large are the published shapes, with 224"""
-    init: str | None = None
-    """path or URL of official weights (.pth or .safetensors); none trains from scratch"""
-    init_sha256: Sha256 | None = None
-    """sha256 of the file that `init` names"""
-    tokenizer: str | None = None
+    init: PinnedAddress | None = None
+    """path or URL of official weights (.pth or .safetensors), pinned by `#sha256=...` at its end as
+    in pip; none trains from scratch"""
+    tokenizer: PinnedAddress | None = None
     """path or URL of a SentencePiece model, for official weights beit3.spm; none trains one"""
-    tokenizer_sha256: Sha256 | None = None
-    """sha256 of the file that `tokenizer` names"""
-    vqkd: str | None = None
+    vqkd: PinnedAddress | None = None
     """path or URL of the weights of BEiT v2's tokenizer (vqkd_encoder_base_decoder_*.pth), whose
     codes MIM then predicts; by default it predicts centroids of k-means over the dataset's
     patches"""
-    vqkd_sha256: Sha256 | None = None
-    """sha256 of the file that `vqkd` names"""
     max_tokens: Annotated[int, Field(ge=3)] = 1022
     """tokens per part of a text; a step reads one part; the 1,022 positions of published weights
     are interpolated for more; a network from scratch has as many positions as the longest part"""

@@ -248,7 +248,7 @@ def _read_tokenizer(
     if not path.is_file():
         model: bytes | None
         if params.tokenizer is not None:
-            model = obtain(params.tokenizer, params.tokenizer_sha256).read_bytes()
+            model = obtain(params.tokenizer).read_bytes()
         else:
             # samples evenly from the whole catalogue
             step = max(1, math.ceil(len(texts) / MAX_TRAINING_LINES))

@@ -18,7 +18,7 @@ from alignrec.pipeline.beit3.corpus import PretrainTask
 from alignrec.pipeline.beit3.losses import encode_items
 from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini
 from alignrec.pipeline.beit3.network import HEADS
-from alignrec.pipeline.beit3.params import IMAGE_TOKENS, Pretrain
+from alignrec.pipeline.beit3.params import IMAGE_TOKENS, Pretrain, split_pin
 from alignrec.pipeline.beit3.summaries import centre_halves, fit_halves, fit_ridge
 from alignrec.pipeline.beit3.training import fit
 from alignrec.pipeline.encoders.params import Encode
@@ -54,7 +54,7 @@ def resume(run: Run) -> None:
 
 def _published_inputs(params: Pretrain) -> list[Path]:
     addresses = [address for address in (params.init, params.tokenizer, params.vqkd) if address]
-    paths = map(local_path, addresses)
+    paths = [local_path(split_pin(address)[0]) for address in addresses]
     return [path for path in paths if path is not None and path.is_file()]
 
 

@@ -37,8 +37,8 @@ from alignrec.pipeline.web.download import fetch_file
 if TYPE_CHECKING:
     from alignrec.pipeline.beit3.vqkd import VQKD
 
-# path or URL, and sha256, of a published file -> the local file
-Obtain = Callable[[str, str | None], Path]
+# path or URL of a published file, maybe pinned -> the local file
+Obtain = Callable[[str], Path]
 
 IMAGES_PER_PASS = 64  # of the visual tokenizer
 BEIT3_HEAD_WIDTH = 64  # not visible in any shape; that of released networks
@@ -72,8 +72,8 @@ def make_obtain(layout: Layout, params: Download, progress: Callable[[], tqdm]) 
         with progress() as bar:
             fetch_file(address, target, None, params.timeout, params.retries, meter(bar))
 
-    def obtain(address: str, sha256: str | None) -> Path:
-        return obtain_file(address, layout.published, sha256, fetch_with_progress)
+    def obtain(address: str) -> Path:
+        return obtain_file(address, layout.published, fetch_with_progress)
 
     return obtain
 
@@ -81,7 +81,7 @@ def make_obtain(layout: Layout, params: Download, progress: Callable[[], tqdm]) 
 def read_start(params: Pretrain, obtain: Obtain, pieces: int) -> dict[str, Tensor]:
     """Read the tensors of `init`; UserError for other files, another size or tokenizer."""
     assert params.init is not None
-    tensors = read_weights(obtain(params.init, params.init_sha256))
+    tensors = read_weights(obtain(params.init))
     published = published_shape(tensors, params.init)
     continued_shape(SIZES[params.size], published, 0, pieces, params.init)
     return tensors
@@ -111,7 +111,7 @@ def predict_visual_tokens(
 ) -> tuple[np.ndarray, int]:
     """Return the VQ-KD tokens of uint8 [n, S, S, 3], int32 [n, P], and the number of codes."""
     assert params.vqkd is not None
-    path = obtain(params.vqkd, params.vqkd_sha256)
+    path = obtain(params.vqkd)
     tokenizer = load_vqkd(path, shape.grid)[0].to(device)
     out = np.empty((len(images), shape.patches), np.int32)
     for start in range(0, len(images), IMAGES_PER_PASS):

@@ -16,6 +16,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import checkpoints, published
 from alignrec.pipeline.beit3.config import SIZES, BEiT3Config
 from alignrec.pipeline.beit3.network import BEiT3
+from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.io.errors import UserError
 from benchmarks import _official
 
@@ -141,14 +142,20 @@ def test_a_truncated_file_is_reported_with_its_length(file: Path, share: float) 
 
 def test_a_checksum_is_checked_wherever_it_is_given(file: Path, tmp_path: Path) -> None:
     true = io.sha256(file)
-    checkpoints.obtain_file(str(file), tmp_path / "made", true.upper(), nothing)
+    checkpoints.obtain_file(f"{file}#sha256={true.upper()}", tmp_path / "made", nothing)
     with pytest.raises(UserError, match=rf"beit3_tiny\.pth: its sha256 is {true}, expected {'0' * 64}"):
-        checkpoints.obtain_file(str(file), tmp_path / "made", "0" * 64, nothing)
+        checkpoints.obtain_file(f"{file}#sha256={'0' * 64}", tmp_path / "made", nothing)
     named = file.rename(tmp_path / f"vqkd-{true[:8]}.pth")
-    assert checkpoints.obtain_file(str(named), tmp_path, None, nothing) == named
+    assert checkpoints.obtain_file(str(named), tmp_path, nothing) == named
     wrong = named.rename(tmp_path / "vqkd-00000000.pth")
     with pytest.raises(UserError, match="expected 00000000"):
-        checkpoints.obtain_file(str(wrong), tmp_path, None, nothing)
+        checkpoints.obtain_file(str(wrong), tmp_path, nothing)
+
+
+@pytest.mark.parametrize("pin", ["#sha256=", "#sha256=abc", f"#sha256={'g' * 64}"])
+def test_a_pin_has_the_whole_hash(pin: str) -> None:
+    with pytest.raises(ValueError, match="all 64 digits of the file's hash"):
+        Pretrain(size="small", init=f"weights.pth{pin}")
 
 
 # --- BEiT3

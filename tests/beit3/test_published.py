@@ -40,7 +40,7 @@ def write(path: Path, network: torch.nn.Module) -> str:
 
 @pytest.fixture
 def obtain(tmp_path: Path) -> published.Obtain:
-    return lambda address, sha256: checkpoints.obtain_file(address, tmp_path / "published", sha256, nothing)
+    return lambda address: checkpoints.obtain_file(address, tmp_path / "published", nothing)
 
 
 def network(params: Pretrain, obtain: published.Obtain, codes: int) -> tuple[BEiT3, list[str]]:
@@ -104,7 +104,9 @@ def test_beit3_official_is_cls_of_the_weights_before_they_were_trained_here(tmp_
     (tmp_path / "beit3.spm").write_bytes(spm)
     torch.manual_seed(1)
     source = BEiT3(replace(SHAPE, vocab=tokenizer.Tokenizer(spm).vocab + 8, positions=130, codes=9, mlm=True))
-    given = {"init": write(tmp_path / "beit3.pth", source), "tokenizer": str(tmp_path / "beit3.spm"), "steps": 3}
+    weights = write(tmp_path / "beit3.pth", source)
+    pinned = f"{weights}#sha256={io.sha256(Path(weights))}"
+    given = {"init": pinned, "tokenizer": str(tmp_path / "beit3.spm"), "steps": 3}
     pretraining.shop(tmp_path, **given)
     pretraining.run(tmp_path)
     layout = Layout(tmp_path, "toy")
@@ -167,6 +169,19 @@ def test_as_wide_as_minilm_words_are_its_own_up_to_one_factor() -> None:
     assert torch.equal(after[~known], before[~known]), "pieces without a word stay as they were initialised"
     torch.testing.assert_close(after[known].square().sum(1).mean(), before.square().sum(1).mean())
     assert line == f"beit3.text_embed.weight: 19 of {len(SURFACES)} pieces start as MiniLM's words"
+
+
+def test_another_file_behind_a_pin_is_another_training(tmp_path: Path) -> None:
+    weights = tmp_path / "beit3.pth"
+    shop(tmp_path, init=f"{weights}#sha256={'0' * 64}")
+
+    def key_of(content: bytes) -> bytes:
+        weights.write_bytes(content)
+        run = Run("pretrain", "toy", load(tmp_path / "params.yaml"), tmp_path)
+        resume(run)
+        return (run.folder / io.KEY).read_bytes()
+
+    assert key_of(b"one") != key_of(b"another")
 
 
 def test_another_release_of_minilm_is_another_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
