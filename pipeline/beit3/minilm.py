@@ -85,7 +85,6 @@ class WordPieces:
             )
         self.pieces = list(pieces)
         self.vocab = len(pieces)
-        self.mask = len(pieces) - 1
         # MiniLM's id of each of our ids, and the reverse
         self.theirs = np.array([vocabulary[piece] for piece in pieces], np.int64)
         self._ours = np.empty(len(pieces), np.int64)
