@@ -1,9 +1,15 @@
 """Stage encode: feature sets of pre-trained encoders."""
 
+from functools import partial
 from shutil import rmtree
 
 from alignrec.pipeline.encoders.params import Encode
-from alignrec.pipeline.encoders.registry import ENCODERS, NothingToFit, find_network
+from alignrec.pipeline.encoders.registry import (
+    ENCODERS,
+    NothingToFit,
+    find_network,
+    settings_facts,
+)
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import Stage
 from alignrec.stages.images import IMAGES
@@ -12,30 +18,57 @@ from alignrec.stages.items import ITEMS
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.features.batching import Items  # loads torch
-    from alignrec.pipeline.features.encode import write_set
+    from alignrec.pipeline.features import encode  # loads torch
+    from alignrec.pipeline.features.batching import Items
 
-    own = run.params[Encode]
+    params = run.params[Encode]
     # delete the outputs of encoders that left the matrix, which DVC would keep
     for path in run.out.parent.glob("*/features-00000.parquet"):
-        if path.parent.name not in own.encoders:
+        if path.parent.name not in params.encoders:
             rmtree(path.parent)
-    if run.item not in own.encoders:
+    if run.item not in params.encoders:
         run.note(skipped=f"{run.dataset} has nothing that is encoded by default")
         return
-    items, network = Items.of(run.layout), find_network(run.params.encoders, run.item, run.folder)
-    known = run.layout.rows if own.reuse else None
+
+    items = Items.of(run.layout)
+    network = find_network(run.params.encoders, run.item, run.folder)
+    inputs = encode.list_inputs(network, items)
+    facts = settings_facts(network, params)
+    cached_rows = run.layout.rows if params.reuse else None
     with run.progress(total=len(items.ids), unit="item") as bar:
-        try:
-            write_set(run, network, run.folder, items, bar.update, known)
-        except NothingToFit as e:  # the other encoders still run
-            run.warn(f"{run.item}: {e}")
-            return
+        with run.lock_of_part():
+            modules = encode.list_modules(network)
+            run.resume(run.folder, inputs, facts, network.name, modules=modules)
+            try:
+                encoder = encode.prepare_set(
+                    network, items, run.folder, params, run.dataset, cached_rows
+                )
+            except NothingToFit as e:  # the other encoders still run
+                run.warn(f"{run.item}: {e}")
+                return
+
+        context = encode.WriteContext(
+            record={"stage": run.stage, "dataset": run.dataset},
+            warn=partial(run.warn, recorded=False),
+            done=bar.update,
+            owns_shard=run.owns_shard,
+        )
+        encode.write_features(encoder, items, run.folder, params, context)
+
+    if not run.part:
+        run.note(**encode.report_quality(encoder.facts, run.folder, run.warn))
     run.rows_in = run.rows_out = len(items.ids)
 
 
 ENCODE = Stage(
-    "encode", does="items -> the feature set of one encoder",
-    writes="`features-*.parquet`, `set.json`, `encoder/`", reads=(INTERACTIONS, ITEMS, IMAGES), per="encoder",
-    resumes=True, sections=("encoders",), params=Encode, main=main, loads=(ENCODERS,),
-)  # fmt: skip
+    "encode",
+    does="items -> the feature set of one encoder",
+    writes="`features-*.parquet`, `set.json`, `encoder/`",
+    reads=(INTERACTIONS, ITEMS, IMAGES),
+    per="encoder",
+    resumes=True,
+    sections=("encoders",),
+    params=Encode,
+    main=main,
+    loads=(ENCODERS,),
+)

@@ -7,7 +7,7 @@ import typer
 
 from alignrec import schemas
 from alignrec.commands import arguments as args
-from alignrec.commands.params import Params, read
+from alignrec.commands.params import read
 from alignrec.commands.terminal import explain_interrupt, say, show
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
@@ -16,11 +16,8 @@ from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.release.read import verify as verify_release
 from alignrec.pipeline.report.params import Report
 from alignrec.pipeline.runtime.layout import FEATURE_STAGES, Layout
-from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.progress import bytes_bar
-from alignrec.pipeline.runtime.section import validate
 from alignrec.pipeline.runtime.stage import refuse_altered
-from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.order import STAGES
 
 if TYPE_CHECKING:
@@ -294,17 +291,18 @@ def embed(
     """encode any table with any encoder, or new items with the encoder of a release."""
     if release is not None:
         Release(release).verify()
-    from alignrec.pipeline.encoders.params import Encode
 
-    # load torch, which a damaged release need not wait for
-    from alignrec.pipeline.release.embed import DATASET, choose_encoder, embed
+    # loads torch, which a damaged release need not wait for
+    from alignrec.pipeline.release.embed import choose_encoder, choose_released, embed
     from alignrec.pipeline.release.item_file import IMAGES, open_table
     from alignrec.pipeline.sources.tabular import OF_ITEMS
 
     named = args.parse_columns(column or [], OF_ITEMS)
-    settings = _table_settings(params if release is None else None, DATASET)
-    settings = settings.with_sections(settings[Encode].model_copy(update={"engine": engine}))
-    choice = choose_encoder(settings, encoder, root, release)
+    if release is None:
+        settings = read(params) if params.exists() else None
+        choice = choose_encoder(settings, encoder, root, engine)
+    else:
+        choice = choose_released(release, encoder, root, engine)
 
     texts = [name for name in (text or "").split(",") if name]
     folder = images or (items.parent if IMAGES in named else None)
@@ -320,15 +318,6 @@ def embed(
         if not counts[modality]:
             lacking = f"{encoder} reads {modality}s, and no item has one"
             say(f"warning: {lacking}; {REMEDIES[modality]}", err=True)
-
-
-def _table_settings(path: Path | None, name: str) -> Parameters:
-    """Return the parameters of a file, if there is one, with a placeholder for a table."""
-    sources = {name: SOURCES["sample"].model_construct(kind="sample")}
-    if path is None or not path.exists():
-        return validate(Params, {"datasets": [name], "sources": sources})
-    project = read(path)
-    return project.model_copy(update={"datasets": [name], "sources": project.sources | sources})
 
 
 def _show_summary(summary: "Summary", to: Path) -> None:

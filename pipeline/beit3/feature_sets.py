@@ -29,7 +29,13 @@ from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import Encoder, Network
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.features.batching import Items
-from alignrec.pipeline.features.encode import image_facts, write_features
+from alignrec.pipeline.features.encode import (
+    LazyEncoder,
+    WriteContext,
+    image_facts,
+    report_quality,
+    write_features,
+)
 from alignrec.pipeline.features.folder import ENCODER, MAX_SET_BYTES, SET, Facts
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import fit_whitening
@@ -79,6 +85,12 @@ def write_sets(run: Run, max_tokens: int) -> None:
     # read once, and only if something is encoded
     load_vectors = cache(partial(_read_vectors, run.layout))
     with run.progress(total=len(items.ids) * len(params.sets), unit="vector") as bar:
+        context = WriteContext(
+            record={"stage": run.stage, "dataset": run.dataset},
+            warn=partial(run.warn, recorded=False),
+            done=bar.update,
+            owns_shard=run.owns_shard,
+        )
         for name in params.sets:
             with run.lock_of_part():
                 home = _prepare_folder(run, params, name, items, load_vectors)
@@ -86,7 +98,10 @@ def write_sets(run: Run, max_tokens: int) -> None:
             settings = BEiT3Params.model_validate(facts.settings)
             folder = run.folder / home / ENCODER
             network = TrainedNetwork(name, facts.kind, settings, folder, load_vectors=load_vectors)
-            write_features(run, run.folder / name, facts, items, network.load, network, bar.update)
+            encoder = LazyEncoder(facts, network.load, network)
+            write_features(encoder, items, run.folder / name, run.params[Encode], context)
+            if not run.part:
+                run.note(**report_quality(facts, run.folder / name, run.warn))
     run.rows_in = len(items.ids)
     run.rows_out = len(items.ids) * len(params.sets)
 

@@ -1,8 +1,9 @@
-"""Write a feature set shard by shard; an interrupted run resumes."""
+"""Write a feature set shard by shard; an interrupted run resumes (n items of a shard)."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -32,14 +33,39 @@ from alignrec.pipeline.runtime import cluster
 from alignrec.pipeline.runtime.code import versions
 from alignrec.pipeline.runtime.run import Run
 
-SIZE = 16  # bytes of the truncated sha256; n contents collide with probability n^2 / 2^129
-COLUMNS = ("key", "has_image", "has_text", "vector", "read", "there", "unknown", "halved")
+KEY_BYTES = 16  # of the truncated sha256; n contents collide with probability n^2 / 2^129
+CACHED_COLUMNS = ("key", "has_image", "has_text", "vector", "read", "there", "unknown", "halved")
+
+EncodedShards = Iterator[tuple[range, pa.Table]]  # row numbers of a shard, and its rows
+
+
+@dataclass(frozen=True)
+class WriteContext:
+    """What writing a feature set needs of the run or command that it is part of."""
+
+    record: Mapping[str, Any]  # stage and dataset, for the metadata of its files
+    warn: Callable[[str], object]
+    done: Callable[[int], object]  # called with the number of encoded items
+    owns_shard: Callable[[int], bool] = lambda number: True  # others are written elsewhere
+
+
+@dataclass(frozen=True)
+class LazyEncoder:
+    """An encoder that is loaded only if a shard is missing."""
+
+    facts: Facts
+    load: Callable[[], Encoder]
+    network: Network | None = None  # loaded by the nodes of a cluster; None: encode here
+    cached_rows: Path | None = None  # folder of this encoder's `RowCache`
+
+    def name_errors(self) -> AbstractContextManager[None]:
+        return self.network.name_errors() if self.network else nullcontext()
 
 
 class RowCache:
-    """Cache of one encoder's rows by content, across runs and catalogues; io/journal.py is what resumes a run.
+    """Cache of one encoder's rows by content, across runs and catalogues.
 
-    Only hashes and positions are in memory.
+    Only hashes and positions are in memory. It is io/journal.py that resumes a run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,193 +74,255 @@ class RowCache:
         self._files = [
             path for path in sorted(folder.glob("*.parquet")) if io.sha256(path) == path.stem
         ]
-        keys = [
-            pq.read_table(path, columns=["key"])["key"].combine_chunks() for path in self._files
-        ]
-        self._first = np.cumsum([0, *map(len, keys)])
-        self._keys = pa.concat_arrays(keys) if keys else pa.array([], pa.binary(SIZE))
+        keys = [pq.read_table(path, columns=["key"])["key"] for path in self._files]
+        self._first_row = np.cumsum([0, *map(len, keys)])  # of each file
+        self._keys = pa.chunked_array(
+            [chunk for column in keys for chunk in column.chunks], pa.binary(KEY_BYTES)
+        )
+
+    def find(self, keys: pa.Array) -> np.ndarray:
+        """Return the positions of contents among the cached rows, int64 [n], -1 if unknown."""
+        positions: np.ndarray = pc.index_in(keys, self._keys).fill_null(-1).to_numpy()
+        return positions
 
     def complete(
-        self, content: pa.Table, encode: Callable[[pa.Table], pa.Table]
-    ) -> tuple[pa.Table, int]:
-        """Return the rows of all items, encoding and caching unknown ones, and the number of known ones."""
-        hashes = []
-        for text, image in zip(*texts_and_images(content), strict=True):
-            words = text.encode(errors="surrogatepass")
-            total = hashlib.sha256(f"{len(words)} {image is None} ".encode() + words)
-            total.update(image or b"")
-            hashes.append(total.digest()[:SIZE])
-        keys = pa.array(hashes, pa.binary(SIZE))
-        places = pc.index_in(keys, self._keys).fill_null(-1).to_numpy()
-        known, new = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
-        tables, order = list[pa.Table](), list[np.ndarray]()
-        numbers = np.searchsorted(self._first, places, side="right") - 1  # file of each known item
-        for number in np.unique(numbers[known]):
-            order.append(np.flatnonzero(numbers == number))
-            rows = (
-                pq.read_table(self._files[number])
-                .take(places[order[-1]] - self._first[number])
-                .drop_columns("key")
-            )
-            items = content.take(order[-1])
-            tables.append(
-                rows.add_column(0, "item_id", items["item_id"]).add_column(1, "asin", items["asin"])
-            )
-        if len(new):
-            order.append(new)
-            tables.append(encode(content.take(new)))
-            kept = tables[-1].append_column("key", keys.take(pa.array(new)))
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(
-                prefix=".", dir=self._folder
-            ) as folder:  # several processes may write here
-                path = Path(folder, "rows")
-                pq.write_table(
-                    kept.select([name for name in COLUMNS if name in kept.column_names]), path
-                )
-                path.replace(self._folder / f"{io.sha256(path)}.parquet")
-        rows = pa.concat_tables(tables, promote_options="default")
-        return rows.take(np.argsort(np.concatenate(order))), len(known)
+        self, content: pa.Table, positions: np.ndarray, new_rows: pa.Table | None
+    ) -> pa.Table:
+        """Return the rows of all items, in order: cached ones, and `new_rows` of unknown ones."""
+        tables: list[pa.Table] = []
+        order: list[np.ndarray] = []
+        file_of = np.searchsorted(self._first_row, positions, side="right") - 1
+        for number in np.unique(file_of[positions >= 0]):
+            members = np.flatnonzero(file_of == number)
+            cached = pq.read_table(self._files[number]).drop_columns("key")
+            rows = cached.take(positions[members] - self._first_row[number])
+            items = content.take(members)
+            rows = rows.add_column(0, "item_id", items["item_id"])
+            tables.append(rows.add_column(1, "asin", items["asin"]))
+            order.append(members)
+
+        if new_rows is not None:
+            tables.append(new_rows)
+            order.append(np.flatnonzero(positions < 0))
+        merged = pa.concat_tables(tables, promote_options="default")
+        return merged.take(np.argsort(np.concatenate(order)))
+
+    def add(self, keys: pa.Array, rows: pa.Table) -> None:
+        rows = rows.append_column("key", keys)
+        rows = rows.select([name for name in CACHED_COLUMNS if name in rows.column_names])
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # several processes may write here
+        with TemporaryDirectory(prefix=".", dir=self._folder) as folder:
+            path = Path(folder, "rows")
+            pq.write_table(rows, path)
+            path.replace(self._folder / f"{io.sha256(path)}.parquet")
 
 
-Done = Callable[[int], object]  # called with the number of encoded items
+def hash_content(content: pa.Table) -> pa.Array:
+    """Return a key of the text and image of each item."""
+    keys = []
+    for text, image in zip(*texts_and_images(content), strict=True):
+        words = text.encode(errors="surrogatepass")
+        total = hashlib.sha256(f"{len(words)} {image is None} ".encode() + words)
+        total.update(image or b"")
+        keys.append(total.digest()[:KEY_BYTES])
+    return pa.array(keys, pa.binary(KEY_BYTES))
 
 
-def write_set(
-    run: Run, network: Network, folder: Path, items: Items, done: Done, known: Path | None = None
-) -> None:
-    """Write the feature set of an encoder that is not trained here, with the files that encode new items."""
-    own, spec, load = run.params[Encode], ENCODERS[network.kind], cache(network.load)
-    settings = settings_facts(network, own)
+def list_inputs(network: Network, items: Items) -> list[Path]:
+    """Return the files that the feature set of an encoder depends on."""
     inputs = [items.texts.path, *ENCODERS.source_files(network.kind)]
-    inputs += items.images if "image" in network.reads else []
-    inputs += network.files() if network.origin else []
-    modules = ["alignrec.pipeline.features.encode", ENCODERS.module(network.kind)]
-    # rows of earlier catalogues, which an encoder that is fitted to the items cannot reuse
-    rows = known / run.key(network.files(), settings, modules) if known and not spec.fit else None
-    with run.lock_of_part():
-        run.resume(folder, inputs, settings, network.name, modules=modules)
-        if not (folder / SET).is_file():
-            if spec.fit:
-                spec.fit(
-                    Catalogue(run.dataset, items.texts.path, own.seed),
-                    network.settings,
-                    network.folder,
-                )
-            io.write_json(folder / SET, describe_set(network, own, items, load()).model_dump())
-    write_features(
-        run, folder, Facts.read(folder / SET, MAX_SET_BYTES), items, load, network, done, rows
-    )
+    if "image" in network.reads:
+        inputs += items.images
+    if network.origin:
+        inputs += network.files()
+    return inputs
+
+
+def list_modules(network: Network) -> list[str]:
+    """Return the modules whose code the feature set of an encoder depends on."""
+    return ["alignrec.pipeline.features.encode", ENCODERS.module(network.kind)]
+
+
+def prepare_set(
+    network: Network,
+    items: Items,
+    folder: Path,
+    settings: Encode,
+    dataset: str,
+    cached_rows: Path | None = None,  # folder of the cached rows of all encoders
+) -> LazyEncoder:
+    """Fit an encoder and describe its set, unless an earlier run did."""
+    spec = ENCODERS[network.kind]
+    load = cache(network.load)
+    if not (folder / SET).is_file():
+        if spec.fit:
+            catalogue = Catalogue(dataset, items.texts.path, settings.seed)
+            spec.fit(catalogue, network.settings, network.folder)
+        facts = describe_set(network, settings, items, load())
+        io.write_json(folder / SET, facts.model_dump())
+
+    facts = Facts.read(folder / SET, MAX_SET_BYTES)
+    # an encoder that is fitted to the items cannot reuse rows of others
+    if cached_rows is None or spec.fit:
+        return LazyEncoder(facts, load, network)
+    key = Run.key(network.files(), settings_facts(network, settings), list_modules(network))
+    return LazyEncoder(facts, load, network, cached_rows / key)
 
 
 def image_facts(items: Items) -> dict[str, Any]:
     recorded = io.record(items.images[0]).get("params", {}) if items.images else {}
+    defaults = Images()
     return {
-        f"image_{key}": recorded.get(key, getattr(Images(), key)) for key in ("size", "quality")
+        "image_size": recorded.get("size", defaults.size),
+        "image_quality": recorded.get("quality", defaults.quality),
     }
 
 
-def describe_set(network: Network, own: Encode, items: Items, encoder: Encoder) -> Facts:
-    spec, settings, model = (
-        ENCODERS[network.kind],
-        network.settings.model_dump(mode="json"),
-        network.model_facts(),
-    )
-    stored, halves = image_facts(items), getattr(encoder, "halves", {})
-    space = {key: value for key, value in model.items() if key != "library"}
-    space |= {"weights": io.digest(network.files())} if spec.fit else {}
+def describe_set(network: Network, settings: Encode, items: Items, encoder: Encoder) -> Facts:
+    spec = ENCODERS[network.kind]
+    model = network.model_facts()
+    images = image_facts(items)
+    halves: dict[str, int] = getattr(encoder, "halves", {})
     facts = Facts(
         encoder=network.name,
         kind=network.kind,
         reads=list(network.reads),  # type: ignore[arg-type]
-        settings=settings,
+        settings=network.settings.model_dump(mode="json"),
         weights=network.name if spec.fit else None,
         packages={package: version(package) for package in spec.packages},
-        batch_size=own.batch_size,
-        **stored,
-        spans=[Span(reads=[modality], width=width) for modality, width in halves.items()],
+        batch_size=settings.batch_size,
+        **images,
+        spans=[Span(reads=[modality], width=width) for modality, width in halves.items()],  # type: ignore[list-item]
         model={"kind": network.kind} | model if model else {},
     )
-    if network.origin and network.origin.fingerprint:  # a released encoder keeps its fingerprint
-        shown = stored if "image" in network.reads else {}
-        return facts.model_copy(update={"fingerprint": {**network.origin.fingerprint, **shown}})
+
+    # a released encoder keeps its fingerprint
+    if network.origin and network.origin.fingerprint:
+        fingerprint = dict(network.origin.fingerprint)
+        if "image" in network.reads:
+            fingerprint |= images
+        return facts.model_copy(update={"fingerprint": fingerprint})
+
+    space = {key: value for key, value in model.items() if key != "library"}
+    if spec.fit:
+        space["weights"] = io.digest(network.files())
     return facts.with_space(space)
 
 
 def write_features(
-    run: Run,
-    folder: Path,
-    facts: Facts,
-    items: Items,
-    load: Callable[[], Encoder],  # called only if a shard is missing
-    network: Network | None,  # loaded by the nodes of a cluster; None: encode here
-    done: Done,
-    known: Path | None = None,  # cached rows of this encoder
+    encoder: LazyEncoder, items: Items, folder: Path, settings: Encode, context: WriteContext
 ) -> None:
-    """Write the missing shards of a feature set, then check its quality."""
-    own, name, n = run.params[Encode], facts.encoder, len(items.ids)
-    record: dict[str, Any] = {"stage": run.stage, "dataset": run.dataset, "features": name}
-    record["params"] = facts.settings | facts.model  # the name of a model replaces its path
-    record |= {"versions": versions(), io.FINGERPRINT: facts.fingerprint}
-    paths = {
-        range(start, min(start + own.shard_rows, n)): io.shard(folder, "features", number)
-        for number, start in enumerate(range(0, n, own.shard_rows))
-        if run.owns_shard(number)
+    """Write the missing shards of a feature set."""
+    facts = encoder.facts
+    record = {
+        **context.record,
+        "features": facts.encoder,
+        "params": facts.settings | facts.model,  # the name of a model replaces its path
+        "versions": versions(),
+        io.FINGERPRINT: facts.fingerprint,
     }
-    todo = [shard for shard, path in paths.items() if not path.exists()]
-    done(sum(map(len, paths)) - sum(map(len, todo)))
-    halved = False
-    for shard, rows in _encode_shards(run, facts, items, load, network, todo, done, known):
-        if not halved and (halved := bool(pc.any(rows["halved"]).as_py())):
-            smaller = f"set `encode.batch_size` to {max(1, own.batch_size // 2)}"
-            run.warn(f"{name}: {HALVED}; {smaller}", recorded=False)
-        width = rows["vector"].type.list_size
-        about = {"encoder": {"dim": width} | facts.model} if facts.model else {}
-        if "read" in rows.column_names and len(counted := rows.filter(rows["read"].is_valid())):
-            about[READ] = Reading(*(counted[count].to_numpy() for count in Reading._fields)).facts()
-        schema = schemas.features(width)
-        io.write_table(rows.select(schema.names), paths[shard], schema, record | about)
-    if not run.part:
-        note, warnings = judge_quality(facts, io.shards(folder, "features"))
-        run.note(**note)
-        for warning in warnings:
-            run.warn(warning)
+    paths = _list_shards(len(items.ids), folder, settings.shard_rows, context)
+    missing = [shard for shard, path in paths.items() if not path.exists()]
+    context.done(sum(map(len, paths)) - sum(map(len, missing)))
+    if not missing:
+        return
+
+    encode = _encode_on_cluster if settings.engine == "ray" and encoder.network else _encode_here
+    was_halved = False
+    for shard, rows in encode(encoder, items, missing, settings, context):
+        if not was_halved and pc.any(rows["halved"]).as_py():
+            was_halved = True
+            smaller = f"set `encode.batch_size` to {max(1, settings.batch_size // 2)}"
+            context.warn(f"{facts.encoder}: {HALVED}; {smaller}")
+        schema = schemas.features(rows["vector"].type.list_size)
+        shard_record = record | _describe_rows(rows, facts)
+        io.write_table(rows.select(schema.names), paths[shard], schema, shard_record)
 
 
-def _encode_shards(
-    run: Run, facts: Facts, items: Items, load: Callable[[], Encoder], network: Network | None,
-    todo: Sequence[range], done: Done, known: Path | None,
-) -> Iterator[tuple[range, pa.Table]]:  # fmt: skip
-    own, read = run.params[Encode], partial(items.read, reads=facts.reads)
-    if todo and (own.engine == "local" or network is None):
-        encode, cached = (
-            partial(encode_rows, load(), own=own, done=done),
-            RowCache(known) if known else None,
-        )
-        for shard in todo:
-            content = read(shard)
-            with network.name_errors() if network else nullcontext():
-                rows, reused = cached.complete(content, encode) if cached else (encode(content), 0)
-            done(reused)
-            yield shard, rows
-    elif todo and network is not None:
-        # send inputs and the network's files along: nodes may not share a file system
-        files = {
-            str(path.relative_to(network.folder)): np.asarray(np.memmap(path, np.uint8, "r"))
-            if path.stat().st_size
-            else np.zeros(0, np.uint8)
-            for path in network.files()
-        }
-        work = partial(_encode_on_node, network.move_to(network.folder), own, files)
-        for shard, rows in cluster.run_jobs(
-            read, work, todo, partial(run.warn, recorded=False), network.packages
-        ):
-            yield shard, rows
-            done(len(shard))
+def report_quality(facts: Facts, folder: Path, warn: Callable[[str], object]) -> dict[str, Any]:
+    """Warn about the vectors of a set; return facts for run.json. UserError if all are zero."""
+    note, warnings = judge_quality(facts, io.shards(folder, "features"))
+    for warning in warnings:
+        warn(warning)
+    return note
+
+
+def _list_shards(
+    n_items: int, folder: Path, shard_rows: int, context: WriteContext
+) -> dict[range, Path]:
+    paths = {}
+    for number, start in enumerate(range(0, n_items, shard_rows)):
+        if context.owns_shard(number):
+            shard = range(start, min(start + shard_rows, n_items))
+            paths[shard] = io.shard(folder, "features", number)
+    return paths
+
+
+def _describe_rows(rows: pa.Table, facts: Facts) -> dict[str, Any]:
+    described: dict[str, Any] = {}
+    if facts.model:
+        described["encoder"] = {"dim": rows["vector"].type.list_size} | facts.model
+    if "read" in rows.column_names:
+        counted = rows.filter(rows["read"].is_valid())
+        if len(counted):
+            reading = Reading(*(counted[count].to_numpy() for count in Reading._fields))
+            described[READ] = reading.facts()
+    return described
+
+
+def _encode_here(
+    encoder: LazyEncoder,
+    items: Items,
+    shards: Sequence[range],
+    settings: Encode,
+    context: WriteContext,
+) -> EncodedShards:
+    loaded = encoder.load()
+    row_cache = RowCache(encoder.cached_rows) if encoder.cached_rows else None
+    for shard in shards:
+        content = items.read(shard, encoder.facts.reads)
+        with encoder.name_errors():
+            if row_cache is None:
+                rows = encode_rows(loaded, content, settings, context.done)
+            else:
+                keys = hash_content(content)
+                positions = row_cache.find(keys)
+                unknown = pa.array(np.flatnonzero(positions < 0))
+                new_rows = None
+                if len(unknown):
+                    new_rows = encode_rows(loaded, content.take(unknown), settings, context.done)
+                    row_cache.add(keys.take(unknown), new_rows)
+                rows = row_cache.complete(content, positions, new_rows)
+                context.done(len(content) - len(unknown))
+        yield shard, rows
+
+
+def _encode_on_cluster(
+    encoder: LazyEncoder,
+    items: Items,
+    shards: Sequence[range],
+    settings: Encode,
+    context: WriteContext,
+) -> EncodedShards:
+    network = encoder.network
+    assert network is not None
+    # send inputs and the network's files along: nodes may not share a file system
+    files: dict[str, np.ndarray] = {}
+    for path in network.files():
+        # an empty file cannot be mapped
+        content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+        files[str(path.relative_to(network.folder))] = np.asarray(content)
+
+    read = partial(items.read, reads=encoder.facts.reads)
+    work = partial(_encode_on_node, network.move_to(network.folder), settings, files)
+    for shard, rows in cluster.run_jobs(read, work, shards, context.warn, network.packages):
+        yield shard, rows
+        context.done(len(shard))
 
 
 def _encode_on_node(
-    network: Network, own: Encode, files: dict[str, np.ndarray]
+    network: Network, settings: Encode, files: dict[str, np.ndarray]
 ) -> cluster.Work[range]:
     with TemporaryDirectory(prefix="alignrec-") as folder:
         home = Path(folder, network.folder.name)
@@ -245,6 +333,6 @@ def _encode_on_node(
 
     def work(shard: range, content: pa.Table) -> pa.Table:
         with network.name_errors():
-            return encode_rows(encoder, content, own)
+            return encode_rows(encoder, content, settings)
 
     return work

@@ -2,37 +2,49 @@
 
 import re
 import shutil
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock
+from tqdm import tqdm
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3.params import BEIT3_SETS, BEiT3Sets
+from alignrec.pipeline.beit3.params import BEIT3_SETS
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import (
     ENCODERS,
+    Encoder,
     Encoders,
     Network,
     find_network,
     settings_facts,
 )
+from alignrec.pipeline.features import names
 from alignrec.pipeline.features.batching import Items
-from alignrec.pipeline.features.encode import write_features, write_set
-from alignrec.pipeline.features.names import DeclaredSets, kind_of
+from alignrec.pipeline.features.encode import (
+    LazyEncoder,
+    WriteContext,
+    list_modules,
+    prepare_set,
+    report_quality,
+    write_features,
+)
+from alignrec.pipeline.features.folder import SET, FeatureSet
+from alignrec.pipeline.features.kinds import KINDS
+from alignrec.pipeline.features.kinds.base import SetRecipe
 from alignrec.pipeline.features.params import Combine
 from alignrec.pipeline.images import fetcher
 from alignrec.pipeline.images.decode import Decoded, normalise_image
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.io.text import reject_table
 from alignrec.pipeline.release import item_file
 from alignrec.pipeline.release.encoder import (
@@ -47,30 +59,36 @@ from alignrec.pipeline.runtime import engine, progress
 from alignrec.pipeline.runtime.code import versions
 from alignrec.pipeline.runtime.layout import FEATURE_STAGES, Layout
 from alignrec.pipeline.runtime.params import Parameters
-from alignrec.pipeline.runtime.run import Run
+from alignrec.pipeline.runtime.run import ALTERED, Run
 from alignrec.pipeline.runtime.section import nearest
 
-DATASET = "table"  # name of the table as a dataset
-PART = 256  # rows per checkpoint of an interrupted run: a minute at four rows per second
+LABEL = "embed"  # of warnings and progress
+TABLE = "table"  # name of the table in paths and seeds
+ROWS_PER_CHECKPOINT = 256  # of an interrupted run: a minute at four rows per second
 FACTS = "_embed.json"  # readers of Parquet folders ignore names that begin with _
-UNREAD = {
+# kind:model, for kinds that load a third-party model
+INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")
+# image columns of rows whose image is not read
+UNREAD_IMAGE = {
     "status": "missing",
     "reason": "this encoder reads no image",
     "input_image_sha256": "",
-}  # image row
-INLINE = re.compile(
-    r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)"
-)  # kind:model, for kinds that load a third-party model
+}
 
 
 class Choice(NamedTuple):
-    """An encoder of a release, of the parameters or of a project's feature set, or a combination of encoders."""
+    """An encoder of a release, the parameters or a project, or a combination of encoders."""
 
     name: str  # name of the feature set
-    params: Parameters  # sections `encoders`, `encode` and `combine` reduced to what it needs
+    encode: Encode  # `encoders` are those that it needs
+    images: Images  # how images are stored before they are encoded
+    encoders: Encoders = {}  # section `encoders`, or more
+    sets: Mapping[str, Mapping[str, Any]] = {}  # the combinations that it needs, parts last
+    parts: Mapping[str, Sequence[str]] = {}  # combination -> the sets that it is derived from
+    seed: int = 0  # of combinations
     project: Project | None = None  # contains the feature set and its encoder
     cache: Path | None = (
-        None  # encoded rows of earlier tables, and of the project if `encode.reuse` is set
+        None  # encoded rows of earlier tables, and of the project if it reuses them
     )
     reads: tuple[str, ...] = ()  # modalities of the set of a release or project
     recipe: Recipe | None = None  # how that release or project makes its texts
@@ -86,226 +104,303 @@ class Summary(NamedTuple):
     rejected: Counter[str]  # reason -> rows
 
 
-def choose_encoder(
-    params: Parameters, name: str, root: Path, release: Path | None = None
+def choose_released(
+    release: Path, name: str, root: Path, engine: Literal["local", "ray"] = "local"
 ) -> Choice:
-    """Find an encoder of a release, or of section `encoders`, a kind, `kind:model`, a project's set or combination."""
-    encoders, sets, cache = params.encoders, params[Combine].sets, Layout(root, DATASET).rows
-    if release is not None:
-        shelf = ReleasedEncoders(release)
-        facts = shelf.facts(name)
-        refuse_absent(release, facts.packages)
-        encoders = {name: {"kind": "released", "model": str(release), "encoder": name}}
-        images, size = (
-            Images(size=facts.image_size, quality=facts.image_quality),
-            min(facts.batch_size, MOST_AT_A_TIME),
-        )
-        return Choice(
-            name,
-            _restrict(params, [name], encoders, images, batch_size=size),
-            cache=cache,
-            reads=tuple(facts.reads),
-            recipe=release_recipe(shelf.manifest),
-        )
-    if (found := INLINE.fullmatch(name)) and (spec := ENCODERS.get(found["kind"])) and spec.origin:
-        encoders, name = {"inline": {"kind": found["kind"], "model": found["model"]}}, "inline"
-    if name in encoders or name in ENCODERS:
-        return Choice(name, _restrict(params, [name], encoders, params[Images]), cache=cache)
-    datasets = sorted({path.name for stage in FEATURE_STAGES for path in (root / stage).glob("*/")})
-    there = {one: dataset for dataset in datasets for one in Layout(root, dataset).feature_sets()}
-    if name in there:
-        project = Project(Layout(root, there[name]))
-        facts = project.facts(name)
-        images = params[Images].model_copy(
-            update={"size": facts.image_size, "quality": facts.image_quality}
-        )
-        return Choice(
-            name,
-            _restrict(params, [], encoders, images, batch_size=facts.batch_size),
-            project,
-            cache,
-            reads=tuple(facts.reads),
-            recipe=project_recipe(params, there[name], project.layout.items),
-        )
-    if name not in sets:
-        raise UserError(
-            f"no encoder '{name}'{nearest(name, [*encoders, *ENCODERS, *sets, *there])}"
-        )
-    needed = DeclaredSets(params, DATASET).with_parts(name)
-    for one in needed:
-        kind = kind_of(sets, one)
-        if one in BEIT3_SETS or (kind and (kind.refit or kind.is_ceiling)):
-            raise UserError(
-                f"'{one}' needs more than a table; run `dvc repro`, or name a release by --release"
-            )
-    combined = {one: sets[one] for one in needed if one in sets}
-    networks = [one for one in needed if one not in sets]
+    """Find an encoder of a release."""
+    shelf = ReleasedEncoders(release)
+    facts = shelf.facts(name)
+    refuse_absent(release, facts.packages)
+    batch_size = min(facts.batch_size, MOST_AT_A_TIME)
     return Choice(
-        name, _restrict(params, networks, encoders, params[Images], combined), cache=cache
+        name,
+        Encode(engine=engine).model_copy(update={"encoders": [name], "batch_size": batch_size}),
+        Images(size=facts.image_size, quality=facts.image_quality),
+        {name: {"kind": "released", "model": str(release), "encoder": name}},
+        cache=Layout(root, TABLE).rows,
+        reads=tuple(facts.reads),
+        recipe=release_recipe(shelf.manifest),
     )
 
 
-def _restrict(
-    params: Parameters,
-    listed: list[str],
-    encoders: Encoders,
-    images: Images,
-    sets: Mapping[str, Any] = {},
-    **own: Any,
-) -> Parameters:
-    encode = params[Encode].model_copy(update={"encoders": listed} | own)
-    combine = params[Combine].model_copy(update={"sets": dict(sets), "controls": []})
-    beit3 = params[BEiT3Sets].model_copy(update={"sets": []})
-    return params.with_sections(encode, combine, beit3, images).model_copy(
-        update={"encoders": dict(encoders)}
+def choose_encoder(
+    params: Parameters | None, name: str, root: Path, engine: Literal["local", "ray"] = "local"
+) -> Choice:
+    """Find an encoder by name, kind, `kind:model`, feature set of a project, or combination."""
+    encode = (params[Encode] if params else Encode()).model_copy(update={"engine": engine})
+    combine = params[Combine] if params else Combine()
+    images = params[Images] if params else Images()
+    encoders: Encoders = params.encoders if params else {}
+
+    inline = INLINE.fullmatch(name)
+    if inline and inline["kind"] in ENCODERS and ENCODERS[inline["kind"]].origin:
+        name = "inline"
+        encoders = {name: {"kind": inline["kind"], "model": inline["model"]}}
+    choice = Choice(name, encode, images, encoders, cache=Layout(root, TABLE).rows)
+    if name in encoders or name in ENCODERS:
+        return choice._replace(encode=encode.model_copy(update={"encoders": [name]}))
+
+    dataset_of = _list_project_sets(root)
+    if name in dataset_of:
+        return _choose_project_set(choice, params, Layout(root, dataset_of[name]))
+    if name not in combine.sets:
+        valid = [*encoders, *ENCODERS, *combine.sets, *dataset_of]
+        raise UserError(f"no encoder '{name}'{nearest(name, valid)}")
+    return _choose_combination(choice, combine)
+
+
+def _list_project_sets(root: Path) -> dict[str, str]:
+    """Return feature set -> dataset."""
+    datasets = {path.name for stage in FEATURE_STAGES for path in (root / stage).glob("*/")}
+    dataset_of: dict[str, str] = {}
+    for dataset in sorted(datasets):
+        dataset_of |= dict.fromkeys(Layout(root, dataset).feature_sets(), dataset)
+    return dataset_of
+
+
+def _choose_project_set(choice: Choice, params: Parameters | None, layout: Layout) -> Choice:
+    project = Project(layout)
+    facts = project.facts(choice.name)
+    sizes = {"size": facts.image_size, "quality": facts.image_quality}
+    batch = {"encoders": [], "batch_size": facts.batch_size}
+    return choice._replace(
+        encode=choice.encode.model_copy(update=batch),
+        images=choice.images.model_copy(update=sizes),
+        project=project,
+        reads=tuple(facts.reads),
+        recipe=project_recipe(params, layout.dataset, layout.items) if params else None,
     )
+
+
+def _choose_combination(choice: Choice, combine: Combine) -> Choice:
+    encoders = choice.encode.encoders
+    needed = _list_with_parts(choice.name, combine.sets, encoders)
+    for name in needed:
+        kind = names.kind_of(combine.sets, name)
+        needs_interactions = kind is not None and (kind.refit is not None or kind.is_ceiling)
+        if name in BEIT3_SETS or needs_interactions:
+            remedy = "run `dvc repro`, or name a release by --release"
+            raise UserError(f"'{name}' needs more than a table; {remedy}")
+
+    networks = [name for name in needed if name not in combine.sets]
+    combined = [name for name in needed if name in combine.sets]
+    return choice._replace(
+        encode=choice.encode.model_copy(update={"encoders": networks}),
+        sets={name: combine.sets[name] for name in combined},
+        parts={name: _parts_of(name, combine.sets, encoders) for name in reversed(combined)},
+        seed=combine.seed,
+    )
+
+
+def _list_with_parts(name: str, sets: names.Definitions, encoders: Sequence[str]) -> list[str]:
+    """Return a set and, recursively, all its parts, which follow it."""
+    listed = [name]
+    for part in _parts_of(name, sets, encoders):
+        listed += _list_with_parts(part, sets, encoders)
+    return listed
+
+
+def _parts_of(name: str, sets: names.Definitions, encoders: Sequence[str]) -> list[str]:
+    """Return the sets that a combination is derived from; none come with a table."""
+    if name not in sets:
+        return []
+    parts = names.settings_of(sets, name).parts()
+    kind = names.kind_of(sets, name)
+    if not parts and kind is not None and kind.takes_all:
+        return list(encoders)
+    return parts
 
 
 def embed(table: item_file.Table, choice: Choice, to: Path, retry_failed: bool = False) -> Summary:
-    """Encode a table into a folder, schema embedded(F); rows that failed go to `<to>.rejects.parquet`.
+    """Encode a table into a folder, schema embedded(F).
 
-    The folder must be new, or with `retry_failed` an earlier output, whose rows of equal content keep their vectors.
+    Rows that failed go to `<to>.rejects.parquet`. The folder must be new, or with `retry_failed` an
+    earlier output, whose rows of equal content keep their vectors.
     """
-    lock, rejects = io.next_to(to, "lock"), to.with_name(f"{to.name}.rejects.parquet")
+    lock = io.next_to(to, "lock")
+    rejects = to.with_name(f"{to.name}.rejects.parquet")
     with FileLock(lock):
         try:
-            if (
-                to.exists()
-                and (not to.is_dir() or any(to.iterdir()))
-                and not (retry_failed and (to / FACTS).is_file())
-            ):
-                again = (
-                    "; --retry-failed encodes what failed or is new"
-                    if (to / FACTS).is_file()
-                    else ""
-                )
-                raise UserError(
-                    f"{to}: exists already; name another folder, or delete this one{again}"
-                )
-            if rejects.exists() and not (
-                rejects.is_file() and io.record(rejects).get("stage") == "embed"
-            ):
-                raise UserError(
-                    f"{rejects}: exists already, and is not of `embed`; move it, or name another folder"
-                )
+            _refuse_existing(to, rejects, retry_failed)
             return _embed_next_to(to, rejects, table, choice)
         finally:
             lock.unlink(missing_ok=True)
 
 
+def _refuse_existing(to: Path, rejects: Path, retry_failed: bool) -> None:
+    is_earlier_output = (to / FACTS).is_file()
+    is_free = not to.exists() or (to.is_dir() and not any(to.iterdir()))
+    if not is_free and not (retry_failed and is_earlier_output):
+        remedy = "name another folder, or delete this one"
+        if is_earlier_output:
+            remedy += "; --retry-failed encodes what failed or is new"
+        raise UserError(f"{to}: exists already; {remedy}")
+
+    if rejects.exists() and not (rejects.is_file() and io.record(rejects).get("stage") == "embed"):
+        remedy = "move it, or name another folder"
+        raise UserError(f"{rejects}: exists already, and is not of `embed`; {remedy}")
+
+
 def _embed_next_to(to: Path, rejects: Path, table: item_file.Table, choice: Choice) -> Summary:
-    # laid out like a dataset, so that the shard loop of `encode` reads the table and an interrupted run resumes
     work = io.next_to(to, "parts")
-    run, layout = Run("encode", DATASET, choice.params, work, label="embed"), Layout(work, DATASET)
-    encode, images = choice.params[Encode], choice.params[Images]
-    run.params = choice.params.with_sections(
-        encode.model_copy(update={"shard_rows": min(PART, encode.shard_rows)})
-    )
-    networks = [
-        find_network(choice.params.encoders, name, run.folder / name) for name in encode.encoders
-    ]
-    if choice.project:
-        facts = choice.project.facts(choice.name)
-        reads, made = {*map(str, facts.reads)}, facts.model_dump()
-    else:
-        reads, kept = (
-            {modality for one in networks for modality in one.reads},
-            choice.params[Combine].sets,
-        )
-        made = {
-            "encoders": {one.name: settings_facts(one, encode) for one in networks},
-            "sets": kept,
-        }
-    columns = table.columns._asdict()
-    settings = {"encoder": choice.name, "made": made, "encode": encode.facts(), "columns": columns}
-    settings["images"] = images.model_dump(include={"size", "quality"})
-    record: dict[str, Any] = {"stage": "embed", "params": settings, "versions": versions()}
-    # discard unfinished vectors of another table, encoder or image folder
-    files = sorted(table.path.glob("*.parquet")) if table.path.is_dir() else [table.path]
-    key = record | {"images": str(table.images and table.images.absolute())}
-    run.resume(work, files, key, modules=[__name__])
-    with progress.print_heartbeat("embed", run.bars):
-        if not layout.item_ids.is_file():
-            try:
-                _lay_out(
-                    table,
-                    layout,
-                    images if "image" in reads else None,
-                    run.params[Encode].shard_rows,
-                    record,
-                )
-            except UserError:
-                shutil.rmtree(work)  # nothing to resume
-                raise
-        folder = _write_vectors(run, choice, networks, items := Items.of(layout))
-    counts = _append_inputs(
-        folder, items, work / "done", record, encode.shard_rows, table.identifier
-    )
-    summary = Summary(*counts, rejects, _gather_rejects(work / "rejects", rejects, record))
-    about = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes}
+    layout = Layout(work, TABLE)
+    networks = _find_networks(choice, layout)
+    record = _describe(table, choice, networks)
+    _resume(work, table, networks, record)
+
+    bars: list[tqdm] = []
+    with progress.print_heartbeat(LABEL, bars):
+        _lay_out(table, layout, choice, networks, record)
+        folder, notes = _write_sets(choice, networks, layout, bars)
+
+    finished = work / "done"
+    n_rows, n_images, n_texts = _append_inputs(folder, layout, finished, record, choice, table)
+    rejected = _gather_rejects(work / "rejects", rejects, record)
     space = io.fingerprint_of(io.record(io.shard(folder, "features", 0)))
-    io.write_json(work / "done" / FACTS, record | about | {io.FINGERPRINT: space})
+    about = {"items": n_rows, "rejected": rejected, "notes": notes, io.FINGERPRINT: space}
+    io.write_json(finished / FACTS, record | about)
+
     if to.exists():  # an empty folder, or earlier vectors
         to.rename(work / "before")
-    (work / "done").rename(to)
+    finished.rename(to)
     shutil.rmtree(work)
-    return summary
+
+    return Summary(n_rows, n_images, n_texts, rejects, rejected)
+
+
+def _find_networks(choice: Choice, layout: Layout) -> list[Network]:
+    listed = choice.encode.encoders
+    return [find_network(choice.encoders, name, layout.out("encode", name)) for name in listed]
+
+
+def _describe(
+    table: item_file.Table, choice: Choice, networks: Sequence[Network]
+) -> dict[str, Any]:
+    """Return what the output is made by and from, for its metadata."""
+    if choice.project:
+        made = choice.project.facts(choice.name).model_dump()
+    else:
+        facts = {network.name: settings_facts(network, choice.encode) for network in networks}
+        made = {"encoders": facts, "sets": choice.sets}
+    settings = {
+        "encoder": choice.name,
+        "made": made,
+        "encode": choice.encode.facts(),
+        "columns": table.columns._asdict(),
+        "images": choice.images.model_dump(include={"size", "quality"}),
+    }
+    return {"stage": "embed", "params": settings, "versions": versions()}
+
+
+def _resume(
+    work: Path, table: item_file.Table, networks: Sequence[Network], record: dict[str, Any]
+) -> None:
+    """Discard unfinished vectors of another table, encoder or image folder."""
+    files = sorted(table.path.glob("*.parquet")) if table.path.is_dir() else [table.path]
+    modules = [__name__]
+    for network in networks:
+        modules += list_modules(network)
+        files += ENCODERS.source_files(network.kind)
+        if network.origin:
+            files += network.files()
+    images = str(table.images and table.images.absolute())
+
+    io.open_journal(work, Run.key(files, record | {"images": images}, modules))
+    for path in io.drop_unlisted(work):
+        _warn(f"{path} {ALTERED}")
+
+
+def _warn(message: str) -> None:
+    print(printable(f"warning: {LABEL}: {message}"), file=sys.stderr, flush=True)
+
+
+def _shard_rows(choice: Choice) -> int:
+    return min(ROWS_PER_CHECKPOINT, choice.encode.shard_rows)
 
 
 def _lay_out(
     table: item_file.Table,
     layout: Layout,
+    choice: Choice,
+    networks: Sequence[Network],
+    record: dict[str, Any],
+) -> None:
+    """Write the items, images (if encoders read them) and rejects of a table, unless done before.
+
+    Raises UserError if the table has no items.
+    """
+    if layout.item_ids.is_file():  # written last, as it marks the table as complete
+        return
+
+    reads = [*choice.reads] if choice.project else []
+    for network in networks:
+        reads += network.reads
+    images = choice.images if "image" in reads else None
+    if images is None:
+        table = table._replace(columns=table.columns._replace(image=""))
+
+    rejects = layout.root / "rejects"
+    try:
+        rows = _read_rows(table, rejects)
+        shards = _write_images(rows, layout, images, _shard_rows(choice), record)
+        io.write_tables(shards, layout.items, schemas.ITEMS, record)
+        if not io.rows([layout.items]):
+            reason = _first_reject(rejects)
+            expected = "give Parquet, CSV or JSON lines, an item a row"
+            raise UserError(f"{table.path}: 0 items{reason}; {expected}")
+    except UserError:
+        shutil.rmtree(layout.root)  # nothing to resume
+        raise
+
+    items = io.read_tables(layout.items, schemas.ITEMS)
+    ids = (part.select(schemas.ITEM_IDS.names) for part in items)
+    io.write_tables(ids, layout.item_ids, schemas.ITEM_IDS, record)
+
+
+def _read_rows(table: item_file.Table, rejects: Path) -> Iterator[item_file.Row]:
+    """Yield the items of a table, and write its invalid rows."""
+    for number, (rows, rejected) in enumerate(item_file.read_blocks(table)):
+        if rejected:
+            raw = reject_table(table.path.name, rejected)
+            io.write_table(raw, io.shard(rejects, "rejects", number), schemas.REJECTS)
+        yield from rows
+
+
+def _write_images(
+    rows: Iterator[item_file.Row],
+    layout: Layout,
     images: Images | None,
     shard_rows: int,
     record: dict[str, Any],
-) -> None:
-    """Write the items, images (unless None) and rejects of a table; raises UserError if it has no items."""
-    if images is None:
-        table = table._replace(columns=table.columns._replace(image=""))
-    rejects = layout.root / "rejects"
+) -> Iterator[pa.Table]:
+    """Write the images of items, unless `images` is None, and yield tables of the items."""
+    n_items = 0
+    n_shards = 0
+    while shard := list(islice(rows, shard_rows)):
+        items = _item_table(shard, n_items)
+        path = io.shard(layout.images, "images", n_shards)
+        if images is not None and not path.is_file():
+            # recorded as by stage `images`
+            params = images.model_dump(include={"size", "quality"})
+            decoded = _decode_images(shard, items, images)
+            io.write_tables(decoded, path, schemas.IMAGES, record | {"params": params})
+        for start in range(0, len(shard), io.PART):
+            yield items.slice(start, io.PART)
+        n_items += len(shard)
+        n_shards += 1
 
-    def read_rows() -> Iterator[item_file.Row]:
-        for number, (rows, unused) in enumerate(item_file.read_blocks(table)):
-            if unused:
-                raw = reject_table(table.path.name, unused)
-                io.write_table(raw, io.shard(rejects, "rejects", number), schemas.REJECTS)
-            yield from rows
 
-    def write_shards() -> Iterator[pa.Table]:
-        rows, start, shards = read_rows(), 0, 0
-        while shard := list(islice(rows, shard_rows)):
-            items, path = _item_table(shard, start), io.shard(layout.images, "images", shards)
-            if images is not None and not path.is_file():
-                # recorded as by stage `images`
-                params = {"params": images.model_dump(include={"size", "quality"})}
-                io.write_tables(
-                    _decode_images(shard, items, images), path, schemas.IMAGES, record | params
-                )
-            for first in range(0, len(shard), io.PART):
-                yield items.slice(first, io.PART)
-            start, shards = start + len(shard), shards + 1
-
-    io.write_tables(write_shards(), layout.items, schemas.ITEMS, record)
-    if not io.rows([layout.items]):
-        rejected = [
-            io.read_table(path, schemas.REJECTS) for path in sorted(rejects.glob("*.parquet"))[:1]
-        ]
-        why = "".join(f"; row {one['line'][0]}: {one['reason'][0]}" for one in rejected)
-        raise UserError(
-            f"{table.path}: 0 items{why}; give Parquet, CSV or JSON lines, an item a row"
-        )
-    io.write_json(layout.sources, [])  # `combine` reads the dataset's source files from it
-    ids = (
-        part.select(schemas.ITEM_IDS.names) for part in io.read_tables(layout.items, schemas.ITEMS)
-    )
-    io.write_tables(
-        ids, layout.item_ids, schemas.ITEM_IDS, record
-    )  # written last, as it marks the table as complete
+def _first_reject(folder: Path) -> str:
+    for path in sorted(folder.glob("*.parquet")):
+        rejects = io.read_table(path, schemas.REJECTS)
+        return f"; row {rejects['line'][0]}: {rejects['reason'][0]}"
+    return ""
 
 
 def _item_table(rows: Sequence[item_file.Row], start: int) -> pa.Table:
+    # lone surrogates cannot be stored
     texts = [row.text.encode(errors="replace").decode() for row in rows]
-    known: dict[str, Sequence[object]] = {
+    columns: dict[str, Sequence[object]] = {
         "item_id": range(start, start + len(rows)),
         "asin": [row.asin.encode(errors="replace").decode() for row in rows],
         "text": texts,
@@ -315,9 +410,11 @@ def _item_table(rows: Sequence[item_file.Row], start: int) -> pa.Table:
         "categories": [[]] * len(rows),
         "image_urls": [[]] * len(rows),
     }
-    return pa.table(
-        {f.name: pa.array(known.get(f.name, [""] * len(rows)), f.type) for f in schemas.ITEMS}
-    )
+    blank = [""] * len(rows)
+    arrays = {
+        field.name: pa.array(columns.get(field.name, blank), field.type) for field in schemas.ITEMS
+    }
+    return pa.table(arrays)
 
 
 def _decode_images(
@@ -326,103 +423,165 @@ def _decode_images(
     def decode(row: item_file.Row) -> Decoded:
         if row.image is None:
             return Decoded(row.status, row.reason)
-        if (data := row.read_image(params.max_bytes)) is None:
+        data = row.read_image(params.max_bytes)
+        if data is None:
             return Decoded("too_large", f"more than {params.max_bytes:,} bytes")
         return normalise_image(data, params.size, params.quality, params.max_pixels)
 
-    for first in range(0, len(rows), item_file.BLOCK):
-        decoded = list(engine.in_threads(decode, rows[first : first + item_file.BLOCK]))
-        yield fetcher.image_table(items.slice(first, item_file.BLOCK), decoded)
+    block_rows = item_file.ROWS_PER_BLOCK
+    for start in range(0, len(rows), block_rows):
+        decoded = list(engine.in_threads(decode, rows[start : start + block_rows]))
+        yield fetcher.image_table(items.slice(start, block_rows), decoded)
 
 
-def _write_vectors(run: Run, choice: Choice, networks: Sequence[Network], items: Items) -> Path:
-    with run.progress(total=len(items.ids) * max(1, len(networks)), unit="vector") as bar:
-        if choice.project:
-            facts, load = (
-                choice.project.facts(choice.name),
-                partial(load_encoder, choice.project, choice.name),
-            )
-            known = choice.cache and choice.cache / run.key([], facts.model_dump(), [__name__])
-            write_features(
-                run,
-                run.folder / choice.name,
-                facts,
-                items,
-                lambda: load().encoder,
-                None,
-                bar.update,
-                known,
-            )
-        for network in networks:
-            write_set(run, network, run.folder / network.name, items, bar.update, choice.cache)
-    if not choice.params[Combine].sets:
-        return run.folder / choice.name
-    from alignrec.pipeline.features.combine import write_combinations  # loads SciPy
+def _write_sets(
+    choice: Choice, networks: Sequence[Network], layout: Layout, bars: list[tqdm]
+) -> tuple[Path, dict[str, Any]]:
+    """Write the chosen set and its parts; return its folder, and notes about encoders."""
+    items = Items.of(layout)
+    settings = choice.encode.model_copy(update={"shard_rows": _shard_rows(choice)})
+    total = len(items.ids) * (max(1, len(networks)) + len(choice.parts))
+    notes: dict[str, Any] = {}
+    with progress.stage_bar(LABEL, hidden=False, total=total, unit="vector") as bar:
+        bars.append(bar)
+        context = WriteContext({"stage": "embed"}, _warn, bar.update)
+        for folder, encoder in _list_encoders(choice, networks, items, layout, settings):
+            write_features(encoder, items, folder, settings, context)
+            notes |= report_quality(encoder.facts, folder, _warn)
+        for name in choice.parts:
+            _combine(name, choice, items, layout, settings, context)
+    return layout.features(choice.name), notes
 
-    combining = Run("combine", DATASET, run.params, run.layout.root, label="embed")
-    # read and write next to the vectors of `encode`, which are not in the target yet
-    combining.layout, combining.folder = run.layout, run.layout.folder("combine")
-    write_combinations(combining)
-    return combining.folder / choice.name
+
+def _list_encoders(
+    choice: Choice, networks: Sequence[Network], items: Items, layout: Layout, settings: Encode
+) -> Iterator[tuple[Path, LazyEncoder]]:
+    """Yield the folder and encoder of each set to encode."""
+    if choice.project:
+        facts = choice.project.facts(choice.name)
+        load = partial(_load_stored, choice.project, choice.name)
+        rows = choice.cache and choice.cache / Run.key([], facts.model_dump(), [__name__])
+        yield layout.out("encode", choice.name), LazyEncoder(facts, load, cached_rows=rows)
+    for network in networks:
+        folder = layout.out("encode", network.name)
+        yield folder, prepare_set(network, items, folder, settings, TABLE, choice.cache)
+
+
+def _load_stored(project: Project, name: str) -> Encoder:
+    return load_encoder(project, name).encoder
+
+
+def _combine(
+    name: str,
+    choice: Choice,
+    items: Items,
+    layout: Layout,
+    settings: Encode,
+    context: WriteContext,
+) -> None:
+    """Write a combination of sets, by a map that is fitted to the table if its kind has one."""
+    from alignrec.pipeline.features.combine import make_set  # loads SciPy
+
+    folder = layout.out("combine", name)
+    if (folder / SET).is_file():
+        return
+    definition = names.definition_of(choice.sets, name)
+    recipe = SetRecipe(
+        name=name,
+        kind=KINDS[str(definition["kind"])],
+        definition=definition,
+        settings=names.settings_of(choice.sets, name),
+        parts=[FeatureSet.of(layout, part) for part in choice.parts[name]],
+        layout=layout,
+        folder=folder,
+        ids=items.ids,
+        shard_rows=settings.shard_rows,
+        batch_size=settings.batch_size,
+        seed=choice.seed,
+    )
+    make_set(recipe, dict(context.record), context.done)
 
 
 def _append_inputs(
-    folder: Path, items: Items, done: Path, record: dict[str, Any], shard_rows: int, identifier: str
+    folder: Path,
+    layout: Layout,
+    to: Path,
+    record: dict[str, Any],
+    choice: Choice,
+    table: item_file.Table,
 ) -> tuple[int, int, int]:
-    """Write the vectors with hashes of their inputs; return the numbers of items, images and texts."""
-    counts, width, parts = np.zeros(3, np.int64), io.width(folder), io.shards(folder, "features")
-    made_by = io.record(parts[0])
-    made = record | {
+    """Write the vectors with hashes of their inputs; return the numbers of items, images, texts."""
+    made_by = io.record(io.shard(folder, "features", 0))
+    record = record | {
         "encoder": made_by.get("encoder", {}),
         io.FINGERPRINT: io.fingerprint_of(made_by),
     }
-    schema, pending, files = schemas.embedded_items(width, identifier), list[pa.Table](), 0
-    for number, path in enumerate(parts):
-        rows = io.read_table(path, schemas.features(width))
-        texts = pa.array(
-            map(text_sha256, items.texts.slice(int(counts[0]), len(rows)).to_pylist()), pa.string()
-        )
+    schema = schemas.embedded_items(io.width(folder), table.identifier)
+    shard_rows = choice.encode.shard_rows
+    n_rows = 0
+    n_images = 0
+    n_texts = 0
+    for number, rows in enumerate(_rechunk(_read_shards(folder, layout, schema), shard_rows)):
+        io.write_table(rows, io.shard(to, "features", number), schema, record)
+        n_rows += len(rows)
+        n_images += pc.sum(rows["has_image"]).as_py() or 0
+        n_texts += pc.sum(rows["has_text"]).as_py() or 0
+    return n_rows, n_images, n_texts
+
+
+def _read_shards(folder: Path, layout: Layout, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows of each shard of a feature set with hashes of their inputs."""
+    items = Items.of(layout)
+    feature_schema = schemas.features(io.width(folder))
+    start = 0
+    for number, path in enumerate(io.shards(folder, "features")):
+        rows = io.read_table(path, feature_schema)
+        texts = items.texts.slice(start, len(rows)).to_pylist()
+        text_hashes = pa.array(map(text_sha256, texts), pa.string())
         if items.images:
             images = hash_images(items.images[number], ["status", "reason"])
         else:
-            images = pa.table(
-                dict(zip(UNREAD, ([value] * len(rows) for value in UNREAD.values()), strict=True))
-            )
-        columns = {identifier: rows["asin"]} | {
-            name: rows[name] for name in ("has_image", "has_text", "vector")
+            images = pa.table({name: [value] * len(rows) for name, value in UNREAD_IMAGE.items()})
+        image_hashes = images["input_image_sha256"]
+
+        columns = {
+            schema.names[0]: rows["asin"],
+            "has_image": rows["has_image"],
+            "has_text": rows["has_text"],
+            "vector": rows["vector"],
+            "image_status": images["status"],
+            "image_reason": images["reason"],
+            "input_text_sha256": pc.if_else(rows["has_text"], text_hashes, ""),
+            "input_image_sha256": pc.if_else(rows["has_image"], image_hashes, ""),
         }
-        columns |= {"image_status": images["status"], "image_reason": images["reason"]}
-        columns["input_text_sha256"] = pc.if_else(rows["has_text"], texts, "")
-        columns["input_image_sha256"] = pc.if_else(
-            rows["has_image"], images["input_image_sha256"], ""
-        )
-        pending.append(pa.table({name: columns[name] for name in schema.names}))
-        counts += [
-            len(rows),
-            *(pc.sum(rows[flag]).as_py() or 0 for flag in ("has_image", "has_text")),
-        ]
-        held = pa.concat_tables(pending)
-        while len(held) >= shard_rows or (number == len(parts) - 1 and len(held)):
-            io.write_table(
-                held.slice(0, shard_rows), io.shard(done, "features", files), schema, made
-            )
-            held, files = held.slice(shard_rows), files + 1
-        pending = [held]
-    n_items, n_images, n_texts = counts.tolist()
-    return n_items, n_images, n_texts
+        yield pa.table({name: columns[name] for name in schema.names})
+        start += len(rows)
+
+
+def _rechunk(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Yield the rows of tables in tables of `rows` rows; the last has the rest."""
+    pending: pa.Table | None = None
+    for table in tables:
+        pending = table if pending is None else pa.concat_tables([pending, table])
+        while len(pending) >= rows:
+            yield pending.slice(0, rows)
+            pending = pending.slice(rows)
+    if pending is not None and len(pending):
+        yield pending
 
 
 def _gather_rejects(folder: Path, to: Path, record: dict[str, Any]) -> Counter[str]:
-    reasons, parts = Counter[str](), sorted(folder.glob("*.parquet"))
-    for path in parts:
-        found = io.read_table(path, schemas.REJECTS)["reason"].to_pylist()
-        reasons.update(
-            "occurred before" if one.endswith("occurred before") else one for one in found
-        )
-    if parts:
-        io.write_tables(
-            (io.read_table(path, schemas.REJECTS) for path in parts), to, schemas.REJECTS, record
-        )
-    else:
+    """Write the rejects of all blocks to one file, if there are any; return reason -> rows."""
+    reasons = Counter[str]()
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths:
         to.unlink(missing_ok=True)
+        return reasons
+
+    for path in paths:
+        for reason in io.read_table(path, schemas.REJECTS)["reason"].to_pylist():
+            is_repeated = reason.endswith("occurred before")  # the message names the identifier
+            reasons["occurred before" if is_repeated else reason] += 1
+    tables = (io.read_table(path, schemas.REJECTS) for path in paths)
+    io.write_tables(tables, to, schemas.REJECTS, record)
     return reasons

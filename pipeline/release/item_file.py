@@ -28,7 +28,8 @@ from alignrec.schemas import TEXT_FIELDS
 ITEM, IMAGES = "item", "image_urls"  # roles, next to those of TEXT_FIELDS
 IMAGE, TEXT = "image", "text"  # columns read if none is named
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-BLOCK, MOST_HELD = 1024, 1 << 28  # maximum rows of a block, and bytes of its texts and images
+ROWS_PER_BLOCK = 1024
+BYTES_PER_BLOCK = 1 << 28  # of texts and images, above which a block ends
 Cells = dict[str, Any]
 FoundImage = tuple[Path | bytes | None, str, str]  # as in Row: image, status, reason
 
@@ -205,7 +206,7 @@ def read_blocks(table: Table) -> Iterator[tuple[list[Row], list[Reject]]]:
                 plain = {name: value for name, value in raw.items() if isinstance(value, str | int)}
                 raw = as_json(plain).encode()
             rejects.append(Reject(number, str(e), raw[:MAX_RAW_BYTES]))
-        if len(rows) + len(rejects) == BLOCK or held > MOST_HELD:
+        if len(rows) + len(rejects) == ROWS_PER_BLOCK or held > BYTES_PER_BLOCK:
             yield rows, rejects
             rows, rejects, held = [], [], 0
     if rows or rejects:

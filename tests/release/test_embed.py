@@ -2,6 +2,7 @@
 
 import io as bytes_io
 import json
+import shutil
 from pathlib import Path
 
 import networks
@@ -165,7 +166,7 @@ def test_rows_of_equal_content_keep_their_vectors_and_failed_ones_are_tried_agai
 
 
 def test_an_interrupted_table_keeps_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "PART", 2)
+    monkeypatch.setattr(embedding, "ROWS_PER_CHECKPOINT", 2)
     pq.write_table(table(), "t.parquet")
     encoded = list[list[str]]()
     encode = batching.encode_items
@@ -182,6 +183,29 @@ def test_an_interrupted_table_keeps_its_parts(monkeypatch: pytest.MonkeyPatch) -
     assert embed(*where)[0] == 0
     assert encoded == [["Red ball", "blue car!"], ["", "green tree"], ["", "green tree"]]
     assert [path.name for path in sorted(Path("v").iterdir())] == ["_embed.json", "features-00000.parquet"]
+
+
+def test_a_combination_killed_at_any_file_ends_with_the_same_bytes() -> None:
+    Path("params.yaml").write_text(
+        "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
+        "encode: {shard_rows: 3, encoders: [tfidf, descriptors]}\nbeit3: {sets: []}\n"
+        "combine: {sets: {both: {kind: concat, of: [tfidf, descriptors]}, bar: {kind: linear, of: [both], width: 2}}}\n"
+    )
+    titles = ["red ball", "blue car", "red car", "blue ball"]
+    images = [pictures.plain(colour) for colour in ("red", "blue", "green", "grey")]
+    pq.write_table(pa.table({"sku": [1, 2, 3, 4], "title": titles, "picture": images}), "t.parquet")
+    where = ("t.parquet", "--encoder", "bar", *TITLES_BY_SKU, "--column", "image_urls=picture")
+    made(*where, to="whole")
+    at, ended = 1, False
+    while not ended:
+        with toy.stopped(at) as replaced:
+            ended = embed(*where, "--to", "v")[0] == 0
+        if not ended:
+            made(*where, to="v")
+        assert toy.contents(Path("v")) == toy.contents(Path("whole")), replaced[-1:]
+        shutil.rmtree("v")
+        at += 2
+    assert at > 15
 
 
 def test_a_file_of_mine_is_not_overwritten() -> None:
