@@ -1,10 +1,10 @@
-"""Render index.html and report.md. Titles, categories and ids are untrusted and always escaped."""
+"""Render index.html and report.md. Titles, categories and ids are untrusted, so escaped."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,26 +18,34 @@ from alignrec.pipeline.report import gallery, sections, verdict
 from alignrec.pipeline.report.gallery import Neighbours
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.sections import Section
-from alignrec.pipeline.report.table import Table, escape_markdown, markdown
+from alignrec.pipeline.report.table import Fields, Table, escape_markdown, markdown
 
 if TYPE_CHECKING:
     from PIL import Image
 
 HERE = Path(__file__).parent
-SCRIPTS = (
-    "items",
-    "page",
-    "list",
-    "map",
-)  # scripts of every page, in order; each is a no-op without its element
-LONGEST = 120  # maximum characters of a title in the page's data
+# scripts of every page, in order; each is a no-op without its element
+SCRIPTS = ("items", "page", "list", "map")
+MAX_TITLE_CHARACTERS = 120  # of an item, in the page's data
+COUNTS = ("users", "items", "train", "valid", "test")  # of stage `interactions`
+UNBROKEN = {" ± ": "\u00a0±\u00a0", " .. ": "\u00a0..\u00a0"}
+
+
+def _keep_unbroken(text: str) -> str:
+    for sign, unbroken in UNBROKEN.items():
+        text = text.replace(sign, unbroken)
+    return text
+
+
 TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-    lstrip_blocks=True, keep_trailing_newline=True,
-)  # fmt: skip
-TEMPLATES.filters["unbroken"] = lambda text: text.replace(" ± ", "\u00a0±\u00a0").replace(
-    " .. ", "\u00a0..\u00a0"
+    loader=jinja2.FileSystemLoader(HERE),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
 )
+TEMPLATES.filters["unbroken"] = _keep_unbroken
 TEMPLATES.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
 
 
@@ -59,119 +67,175 @@ def build_view(
     items = outputs.items
     if items is None or near is None:
         return None
-    pictures = gallery.make_thumbnails(
-        outputs.images("image") if images is None else images, near.shown
-    )
-    n, titles, paths = len(items), gallery.item_titles(items), gallery.category_paths(items)
-    if not near.mapped:
-        return View(titles, paths, pictures, near, {})
-    kinds, popularity = {path: at for at, path in enumerate(dict.fromkeys(paths))}, []
-    if outputs.interactions is not None:
-        item, split = (outputs.interactions[column].to_numpy() for column in ("item_id", "split"))
-        popularity = np.bincount(item[split == schemas.TRAIN], minlength=n).tolist()
-    map_data = {
-        "titles": [name[:LONGEST] for name in titles],
-        "notes": [kinds[path] for path in paths],
-        "paths": list(kinds),
+    tables = outputs.images("image") if images is None else images
+    thumbnails = gallery.make_thumbnails(tables, near.shown)
+    titles = gallery.item_titles(items)
+    paths = gallery.category_paths(items)
+    map_data = _map_data(outputs, items, near, seed) if near.mapped else {}
+    return View(titles, paths, thumbnails, near, map_data)
+
+
+def _map_data(outputs: Outputs, items: pa.Table, near: Neighbours, seed: int) -> dict[str, Any]:
+    n_items = len(items)
+    titles = gallery.item_titles(items)
+    paths = gallery.category_paths(items)
+    distinct_paths = list(dict.fromkeys(paths))
+    number = {path: at for at, path in enumerate(distinct_paths)}
+
+    neighbours = {}
+    maps = {}
+    for name, near_items in near.sets.items():
+        neighbours[name] = [near_items.get(item, []) for item in range(n_items)]
+        maps[name] = gallery.map_positions(outputs.edges(name), n_items, seed)
+
+    return {
+        "titles": [title[:MAX_TITLE_CHARACTERS] for title in titles],
+        "notes": [number[path] for path in paths],
+        "paths": distinct_paths,
         "asins": items["asin"].to_pylist(),
-        "near": {
-            name: [nearest_of.get(i, []) for i in range(n)]
-            for name, nearest_of in near.sets.items()
-        },
-        "maps": {name: gallery.map_positions(outputs.edges(name), n, seed) for name in near.sets},
+        "near": neighbours,
+        "maps": maps,
         "size": [gallery.WIDTH, gallery.HEIGHT],
         "columns": near.columns,
         "classes": near.classes,
         "colour": near.colour,
-        "popularity": popularity,
+        "popularity": _count_popularity(outputs, n_items),
         "first": near.items,
     }
-    return View(titles, paths, pictures, near, map_data)
+
+
+def _count_popularity(outputs: Outputs, n_items: int) -> list[int]:
+    if outputs.interactions is None:
+        return []
+    items = outputs.interactions["item_id"].to_numpy()
+    is_train = outputs.interactions["split"].to_numpy() == schemas.TRAIN
+    counts: list[int] = np.bincount(items[is_train], minlength=n_items).tolist()
+    return counts
 
 
 def render_index(
-    outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), characters: int = 0
+    outputs: Outputs, view: View | None, encoders: Sequence[str] = (), characters: int = 0
 ) -> str:
-    """Render index.html; a server's page (`encoders`) has a search box for up to `characters` characters."""
-    packed = gallery.pack_sheets(shown.images if shown else {})
-    data = packed.table(shown.titles, shown.notes) if shown else {}
-    map_data = shown.map_data | {"cells": data["cells"]} if shown and shown.map_data else {}
+    """Render index.html; a server's page (`encoders`) has a box for up to `characters` characters.
+
+    The box searches for the items nearest to a text.
+    """
+    packed = gallery.pack_sheets(view.images if view else {})
+    data: dict[str, Any] = {}
+    map_data: dict[str, Any] = {}
+    if view:
+        data = packed.table(view.titles, view.notes)
+        if view.map_data:
+            map_data = view.map_data | {"cells": data["cells"]}
+
     return render_page(
-        "page.html", packed, asks=bool(encoders), mapped=bool(map_data), **_page_content(outputs), encoders=encoders,
-        characters=characters, near=shown and shown.neighbours, map_data=map_data, data=data,
-    )  # fmt: skip
+        "page.html",
+        packed,
+        asks=bool(encoders),
+        mapped=bool(map_data),
+        **_page_content(outputs),
+        encoders=encoders,
+        characters=characters,
+        near=view.neighbours if view else None,
+        map_data=map_data,
+        data=data,
+    )
 
 
 def render_page(
     template: str, packed: gallery.Sheets, asks: bool = False, mapped: bool = False, **content: Any
 ) -> str:
-    """Render a self-contained page; only if it `asks` does it send requests, and only to its own server."""
-    own = "".join(_read_text(f"{name}.js") for name in (*SCRIPTS, *(["ask"] if asks else [])))
-    scripts = [*([_read_text("vendor/map.js")] if mapped else []), own]
-    hashes = [
-        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
-    ]
+    """Render a self-contained page; only if it `asks` does it send requests, to its own server."""
+    names = [*SCRIPTS, "ask"] if asks else SCRIPTS
+    scripts = ["".join(_read_text(f"{name}.js") for name in names)]
+    if mapped:
+        scripts.insert(0, _read_text("vendor/map.js"))
+
+    digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
     return TEMPLATES.get_template(template).render(
-        **content, asks=asks, mapped=mapped, sheets=packed.data, style=_read_text("page.css"), scripts=scripts,
-        hashes=hashes, columns=gallery.COLUMNS,
-    )  # fmt: skip
+        **content,
+        asks=asks,
+        mapped=mapped,
+        sheets=packed.data,
+        style=_read_text("page.css"),
+        scripts=scripts,
+        hashes=[base64.b64encode(digest).decode() for digest in digests],
+        columns=gallery.COLUMNS,
+    )
 
 
 def compared_page(
-    command: str, dataset: str, lead: str, parts: Sequence[Section], *, kind: str = "", title: str = "",
-    headline: str = "", verdict: Sequence[Table] = (), pairs: Sequence[Mapping[str, Any]] = (),
-    items: pa.Table | None = None, images: Iterable[pa.Table] = (), imageless: str = "",
-) -> str:  # fmt: skip
-    """Render the page of a command that compares; `pairs` are the most changed of `items`, `imageless` a note."""
-    wanted = set[int]()
-    for near in (pair[side] for pair in pairs for side in ("near_a", "near_b")):
-        wanted.update(near, *near.values())
-    packed = gallery.pack_sheets(gallery.make_thumbnails(images, wanted))
-    data = (
-        {}
-        if items is None
-        else packed.table(gallery.item_titles(items), gallery.category_paths(items))
-    )
+    command: str,
+    dataset: str,
+    lead: str,
+    parts: Sequence[Section],
+    *,
+    kind: str = "",
+    title: str = "",
+    headline: str = "",
+    verdict: Sequence[Table] = (),
+    pairs: Sequence[Fields] = (),
+    items: pa.Table | None = None,
+    images: Iterable[pa.Table] = (),
+    imageless: str = "",
+) -> str:
+    """Render the page of a command that compares.
+
+    `pairs` are the most changed of `items`; `imageless` is the note of a page without images.
+    """
+    shown: set[int] = set()
+    for pair in pairs:
+        for near in (pair["near_a"], pair["near_b"]):
+            shown.update(near, *near.values())
+    packed = gallery.pack_sheets(gallery.make_thumbnails(images, shown))
+
+    data: dict[str, Any] = {}
+    if items is not None:
+        data = packed.table(gallery.item_titles(items), gallery.category_paths(items))
     return render_page(
-        "compared.html", packed, command=command, dataset=dataset, lead=lead, parts=parts, kind=kind,
-        title=title or dataset, headline=headline, verdict=verdict, data=data, pairs=pairs,
+        "compared.html",
+        packed,
+        command=command,
+        dataset=dataset,
+        lead=lead,
+        parts=parts,
+        kind=kind,
+        title=title or dataset,
+        headline=headline,
+        verdict=verdict,
+        data=data,
+        pairs=pairs,
         note="" if packed.data else imageless,
-    )  # fmt: skip
+    )
 
 
 def render_markdown(outputs: Outputs) -> str:
-    found = _page_content(outputs)
-    lines = [f"# {found['dataset']}: alignrec report", escape_markdown(found["headline"])]
-    if found["facts"]:
-        names, values = zip(*found["facts"], strict=True)
-        lines.append(markdown(names, [values]))
-    parts = [
-        Section("verdict", "", "Verdict", tables=found["verdict"]),
-        *found["judged"],
-        *found["recorded"],
-    ]
-    for part in parts:
-        lines += [f"## {part.heading}", part.note] if part.tables else []
+    content = _page_content(outputs)
+    blocks = [f"# {content['dataset']}: alignrec report", escape_markdown(content["headline"])]
+    if content["facts"]:
+        names, values = zip(*content["facts"], strict=True)
+        blocks.append(markdown(names, [values]))
+
+    verdict_part = Section("verdict", "", "Verdict", tables=content["verdict"])
+    for part in [verdict_part, *content["judged"], *content["recorded"]]:
+        if not part.tables:
+            continue
+        blocks += [f"## {part.heading}", part.note]
         for table in part.tables:
-            lines += [f"### {table.heading}", table.note, table.markdown if table.rows else ""]
-    return "\n\n".join(filter(None, lines)) + "\n"
+            blocks += [f"### {table.heading}", table.note, table.markdown if table.rows else ""]
+    return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def _page_content(outputs: Outputs) -> dict[str, Any]:
-    dataset, kind, released = outputs.layout.dataset, outputs.kind, outputs.released
-    notes = outputs.records.get("interactions", {}).get("notes", {})
+    dataset = outputs.layout.dataset
+    evidence = (outputs.released, outputs.probes, outputs.tests)
+    counts = outputs.records.get("interactions", {}).get("notes", {})
     return {
         "dataset": dataset,
-        "kind": kind,
-        "facts": [
-            (name, f"{notes[name]:,}")
-            for name in ("users", "items", "train", "valid", "test")
-            if name in notes
-        ],
-        "headline": verdict.verdict_headline(
-            dataset, kind, released, outputs.probes, outputs.tests
-        ),
-        "verdict": verdict.verdict_tables(released, outputs.probes, outputs.tests),
+        "kind": outputs.kind,
+        "facts": [(name, f"{counts[name]:,}") for name in COUNTS if name in counts],
+        "headline": verdict.verdict_headline(dataset, outputs.kind, *evidence),
+        "verdict": verdict.verdict_tables(*evidence),
         "judged": sections.judged_sections(outputs),
         "recorded": sections.recorded_sections(outputs),
         "diagram": _read_text("diagram.svg"),

@@ -4,7 +4,9 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline.evaluation.evidence import MAIN, Comparison, seeds_of
@@ -12,11 +14,12 @@ from alignrec.pipeline.evaluation.statistics import LEVEL
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.report import probes, results
 from alignrec.pipeline.report.outputs import Outputs, read_json
-from alignrec.pipeline.report.probes import CHANCE
+from alignrec.pipeline.report.probes import CHANCE, RAW, ProbeFigures
 from alignrec.pipeline.report.table import (
     CONTROLS,
     RECALL,
     Difference,
+    Fields,
     Table,
     describe_seeds,
     format_figure,
@@ -25,15 +28,22 @@ from alignrec.pipeline.report.table import (
     with_labels,
 )
 
+PAPER = (
+    "Run alignrec profile paper for the paper's other models, ablations, mask modality, long tail "
+    "and hyper-parameters."
+)
+MAX_REASONS = 20  # listed, most frequent first
+MAX_RUNS = 4  # in a chart of groups, those of highest Recall@20 first
+TICKS = 4  # intervals between marks of an axis, at most
+STEPS = (1, 2, 5, 10)  # of an axis, times a power of ten
+GROUP_TITLES = {
+    "popularity": "Recall of targets by popularity of the item",
+    "history": "Recall of users by number of train interactions",
+}
+TENTHS = {str(number): f"tenth {number}" for number in range(1, 11)}
+GROUP_NAMES = {"popularity": TENTHS | {"cold": "cold items"}}  # kind of group -> label -> name
 Span = tuple[float, float, float]  # low end, centre, high end
-PAPER = "Run alignrec profile paper for the paper's other models, ablations, mask modality, long tail and hyper-parameters."
-REASONS = 20  # maximum reasons listed, most frequent first
-LINES = 4  # maximum runs in a chart of groups, those of highest Recall@20 first
-WHOSE = {"popularity": "Recall of targets by popularity of the item",
-         "history": "Recall of users by number of train interactions"}  # fmt: skip
-UNITS = {
-    "popularity": {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}
-}  # kind of group -> names
+RunKey = tuple[str, str]  # model, features
 
 
 class Row(NamedTuple):
@@ -84,221 +94,318 @@ def interval_chart(
     reference: float | None = None,
     axis: str = "",
 ) -> Intervals | None:
-    """Scale intervals to percent of a range that includes zero and `reference`, such as chance; None without spans."""
-    known = [v for row in rows for span in row.spans if span is not None for v in span]
-    if not known:
-        return None
-    low, high = min(0.0, *known), max(0.0, *known, reference or 0.0)
+    """Scale intervals to percent of a range that includes zero and `reference`, such as chance.
 
-    def at(v: float) -> float:
-        return round(100 * (v - low) / ((high - low) or 1.0), 2)
+    None without spans.
+    """
+    ends: list[float] = []
+    for row in rows:
+        for span in row.spans:
+            ends += span or ()
+    if not ends:
+        return None
+
+    low = min(0.0, *ends)
+    high = max(0.0, *ends, reference or 0.0)
+    width = (high - low) or 1.0
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / width, 2)
 
     placed = []
     for row in rows:
-        tips = []
-        for i, span in enumerate(row.spans):
-            label = f"{row.name}, {keys[i]}" if keys else row.name
-            ends = f", {span[0]:.4g} to {span[2]:.4g}" if span and span[0] < span[2] else ""
-            tips.append(f"{label}: {span[1]:.4g}{ends}" if span else "")
-        spans = [span and (at(span[0]), at(span[1]), at(span[2])) for span in row.spans]
+        labels = [f"{row.name}, {key}" for key in keys] or [row.name]
+        tips = [_describe_span(*pair) for pair in zip(labels, row.spans, strict=True)]
+        spans = [span and (place(span[0]), place(span[1]), place(span[2])) for span in row.spans]
         placed.append(row._replace(spans=spans, tips=tips))
-    lines = [at(v) for v in (0.0, reference) if v is not None]
-    return Intervals(
-        title, keys, placed, [(at(v), f"{v:.4g}") for v in axis_ticks(low, high)], lines, axis
-    )
+
+    marks = [(place(tick), f"{tick:.4g}") for tick in axis_ticks(low, high)]
+    lines = [place(0.0)]
+    if reference is not None:
+        lines.append(place(reference))
+    return Intervals(title, keys, placed, marks, lines, axis)
+
+
+def _describe_span(label: str, span: Span | None) -> str:
+    if span is None:
+        return ""
+    low, centre, high = span
+    ends = f", {low:.4g} to {high:.4g}" if low < high else ""
+    return f"{label}: {centre:.4g}{ends}"
 
 
 def change_row(name: str, test: Difference | None, words: str) -> Row:
-    return Row(name, [test and test[:3]], words, test is not None and test.sure)
+    if test is None:
+        return Row(name, [None], words, sure=False)
+    return Row(name, [(test.low, test.middle, test.high)], words, test.sure)
 
 
 def axis_ticks(low: float, high: float) -> list[float]:
     if not high > low:
         return [low]
-    raw = (high - low) / 4
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw)
+    finest = (high - low) / TICKS
+    power = 10.0 ** math.floor(math.log10(finest))
+    step = next(factor * power for factor in STEPS if factor * power >= finest)
     first = math.ceil(low / step - 1e-9)
-    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    last = math.floor(high / step + 1e-9)
+    return [number * step for number in range(first, last + 1)]
 
 
 def judged_sections(outputs: Outputs) -> list[Section]:
-    masked = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
-    swept = "Settings of AlignRec, its graph and its encoder, measured on valid only: test was not opened for them."
-    curves, heatmaps = (
-        read_json(outputs.layout.study_plot(part), []) for part in ("curves", "heatmaps")
-    )
-    sweeps = [*results.sweep_points(curves), *results.heatmap_tables(heatmaps)]
-    coded = results.semantic_id_tables(read_json(outputs.layout.code_quality, {}))
-    found = (
+    sections = [
         recommenders_section(outputs),
         probes_section(outputs),
         ablations_section(outputs),
         long_tail_section(outputs),
-        Section(
-            "mask",
-            "Mask modality",
-            "Mask modality",
-            masked,
-            tables=results.mask_tables(outputs.study),
-        ),
-        Section("settings-swept", "Hyper-parameters", "Hyper-parameters", swept, tables=sweeps),
-        Section("semantic-ids", "Semantic IDs", "Semantic IDs", tables=coded),
-    )
-    return [section for section in found if section]
+        mask_section(outputs),
+        sweeps_section(outputs),
+        semantic_ids_section(outputs),
+    ]
+    return [section for section in sections if section]
 
 
 def recorded_sections(outputs: Outputs) -> list[Section]:
-    tried = [] if outputs.tuning is None else [results.tuning_table(outputs.tuning)]
-    settings = Section("settings", "Settings", "The same budget for every contender", tables=tried)
-    dropped = [
-        [stage, reason, f"{n:,}"]
-        for stage, record in outputs.records.items()
-        for reason, n in record["drops"].items()
-    ]
-    head = ["stage", "reason", "rows"]
-    quality = [
-        Table("Dropped or incomplete rows", "As counted by each stage.", head, dropped, texts=2)
-    ] * bool(dropped)
-    if (images := outputs.image_facts) is not None:
-        counted = Counter(
-            zip(images["status"].to_pylist(), images["reason"].to_pylist(), strict=True)
-        ).items()
-        most = sorted(counted, key=lambda one: (-one[1], one[0]))[:REASONS]
-        note = "Outcome of fetching, one status an item; an item without an image is encoded from its text."
-        rows = [[*words, f"{n:,}", f"{n / len(images):.1%}"] for words, n in most]
-        quality.append(Table("Images", note, ["status", "reason", "items", "share"], rows, texts=2))
-    data = Section("data", "Data", "Data quality", tables=quality)
-    return [section for section in (settings, data) if section]
+    return [section for section in (tuning_section(outputs), data_section(outputs)) if section]
 
 
 def recommenders_section(outputs: Outputs) -> Section:
-    drawn, tables = [], []
+    drawn = []
+    tables = []
     for comparison, label in with_labels(outputs.compared):
-        means = []
-        for row in (row for row in comparison.rows if MAIN in row.cells):
-            cell, sd = row.cells[MAIN], row.cells[MAIN].sd or 0.0
-            span = cell.mean - sd, cell.mean, cell.mean + sd
-            means.append(Row(run_name(row.model, row.features), [span], format_figure(cell)))
-        title = f"Test {RECALL}, {describe_seeds(r.seeds for r in comparison.rows)}"
-        drawn.append(interval_chart(join_label(title, label), means, axis=RECALL))
+        drawn.append(_means_chart(comparison, label))
         drawn.append(_leads_chart(comparison, outputs, label))
         tables.append(results.results_table(comparison).under(label))
+
     note = f"Hollow marks: not decided, p is not below {LEVEL} after Holm's correction."
     if outputs.kind == "sample" and not (outputs.ablated or outputs.study):
         note += f" {PAPER}"
-    return Section(
-        "results", "Recommenders", "Recommenders on these features", note, drawn, tables=tables
-    )
+    heading = "Recommenders on these features"
+    return Section("results", "Recommenders", heading, note, drawn, tables)
+
+
+def _means_chart(comparison: Comparison, label: str) -> Intervals | None:
+    rows = []
+    for run in comparison.rows:
+        if MAIN in run.cells:
+            recall = run.cells[MAIN]
+            sd = recall.sd or 0.0
+            span = (recall.mean - sd, recall.mean, recall.mean + sd)
+            rows.append(Row(run_name(run.model, run.features), [span], format_figure(recall)))
+    title = f"Test {RECALL}, {describe_seeds(run.seeds for run in comparison.rows)}"
+    return interval_chart(join_label(title, label), rows, axis=RECALL)
 
 
 def _leads_chart(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
-    ours = {"model_a": RELEASED, "features_a": outputs.released, "ablation_a": "", "ablation_b": ""}
-    wanted = results.rows_equal_to(
-        ours | {"fingerprint": comparison.fingerprint, "metric": MAIN[0]}
-    )
-    found = [] if outputs.tests is None else outputs.tests.filter(wanted).to_pylist()
-    if not found:
+    columns = {
+        "model_a": RELEASED,
+        "features_a": outputs.released,
+        "ablation_a": "",
+        "ablation_b": "",
+        "fingerprint": comparison.fingerprint,
+        "metric": MAIN[0],
+    }
+    tests = _filter_rows(outputs.tests, columns)
+    if not tests:
         return None
+
+    rows = []
+    for row in tests:
+        test = Difference.of(row)
+        name = run_name(row["model_b"], row["features_b"], row["ablation_b"])
+        rows.append(change_row(name, test, test.words))
+
     title = (
         f"{run_name(RELEASED, outputs.released)}, minus each other run: test {RECALL}, mean over "
-        f"{seeds_of(r['seeds'] for r in found)}, 95 % interval over {found[0]['n']:,} users"
+        f"{seeds_of(row['seeds'] for row in tests)}, 95 % interval over {tests[0]['n']:,} users"
     )
-    rows = []
-    for row in found:
-        test = Difference.of(row)
-        rows.append(
-            change_row(
-                run_name(row["model_b"], row["features_b"], row["ablation_b"]), test, test.words
-            )
-        )
     return interval_chart(join_label(title, label), rows, axis=f"difference in {RECALL}")
 
 
+def _filter_rows(table: pa.Table | None, columns: Fields) -> list[Fields]:
+    if table is None:
+        return []
+    rows: list[Fields] = table.filter(results.rows_equal_to(columns)).to_pylist()
+    return rows
+
+
 def ablations_section(outputs: Outputs) -> Section:
-    drawn, tables = [], []
+    drawn = []
+    tables = []
     for comparison, label in with_labels(outputs.ablated):
         rows = list(results.ablated_rows(comparison, outputs.tests))
-        title = f"Change in test {RECALL} against the full model over {seeds_of(r.run.seeds for r in rows)}"
-        changes = []
-        for row in (row for row in rows if row.run.ablation):
-            words = "identical" if row.repeats else row.change.words if row.change else ""
-            changes.append(change_row(row.name, row.change, words))
-        drawn.append(
-            interval_chart(
-                join_label(f"{title}, 95 % interval", label), changes, axis=f"change in {RECALL}"
-            )
-        )
+        drawn.append(_changes_chart(rows, label))
         tables.append(results.ablation_table(rows).under(label))
-    note = "AlignRec without one part, with one modality, or with one deviation of the published code undone."
-    return Section("ablations", "Ablations", "Ablations", note, drawn, tables=tables)
+    note = (
+        "AlignRec without one part, with one modality, or with one deviation of the published code "
+        "undone."
+    )
+    return Section("ablations", "Ablations", "Ablations", note, drawn, tables)
+
+
+def _changes_chart(ablated: Sequence[results.Ablated], label: str) -> Intervals | None:
+    rows = []
+    for ablation in ablated:
+        if not ablation.run.ablation:
+            continue
+        words = ablation.change.words if ablation.change else ""
+        if ablation.repeats:
+            words = "identical"
+        rows.append(change_row(ablation.name, ablation.change, words))
+
+    seeds = seeds_of(ablation.run.seeds for ablation in ablated)
+    title = f"Change in test {RECALL} against the full model over {seeds}, 95 % interval"
+    return interval_chart(join_label(title, label), rows, axis=f"change in {RECALL}")
 
 
 def probes_section(outputs: Outputs) -> Section:
-    controls = ", ".join(c for c in CONTROLS if c in outputs.graphs)
-    note = "Features judged without a recommender, each encoder once, so no seeds. Ties count by expectation."
-    note += f" Controls: {controls}." if controls else ""
-    if processed := (outputs.probes or {}).get("processed"):
-        note += f" {probes.describe_processing(processed)}"
-        note += f" Better: raw and processed, p below {LEVEL} after Holm's correction."
-    tables = [*probes.probe_tables(outputs.probes), *probes.ceiling_tables(outputs.probes)]
+    note = (
+        "Features judged without a recommender, each encoder once, so no seeds. Ties count by "
+        "expectation."
+    )
+    controls = [name for name in CONTROLS if name in outputs.graphs]
+    if controls:
+        note += f" Controls: {', '.join(controls)}."
+    processed = (outputs.probes or {}).get(probes.PROCESSED)
+    if processed:
+        note += (
+            f" {probes.describe_processing(processed)} Better: raw and processed, p below {LEVEL} "
+            "after Holm's correction."
+        )
+
     trained: dict[str, dict[str, float]] = {}
-    for row in outputs.compared[0].rows if outputs.compared else ():
-        trained.setdefault(f"{row.model} {RECALL}", {})[row.features] = row.headline
-    tables += probes.leak_tables(outputs.probes, trained)
-    return Section("probes", "Probes", "Probes", note, probe_charts(outputs.probes), tables=tables)
+    if outputs.compared:
+        for run in outputs.compared[0].rows:
+            trained.setdefault(f"{run.model} {RECALL}", {})[run.features] = run.headline
+    tables = [
+        *probes.probe_tables(outputs.probes),
+        *probes.ceiling_tables(outputs.probes),
+        *probes.leak_tables(outputs.probes, trained),
+    ]
+    return Section("probes", "Probes", "Probes", note, probe_charts(outputs.probes), tables)
 
 
-def probe_charts(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
-    charts = []
-    for probed in (probed for probed in probes.read_probes(figures).values() if probed.forms):
-        figure, forms, rows = probed.figure, probed.forms, []
-        for name in (name for name in probed.sort_sets("raw", figure) if name != CHANCE):
-            spans: list[Span | None] = []
-            for of in (sets.get(name, {}) for sets in forms.values()):
-                value, error = of.get(figure, 0.0), of.get(f"{figure}_se", 0.0)
-                spans.append((value - error, value, value + error) if of else None)
-            rows.append(Row(name, spans, ", ".join(f"{span[1]:.3f}" for span in spans if span)))
-        over = f"{probed.cases:,} {probed.unit}"
-        title = f"{probed.probe.title} {figure}, ± standard error over {over}; dashed: chance"
-        keys = list(forms) if len(forms) > 1 else ()
-        charts.append(interval_chart(title, rows, keys, forms["raw"][CHANCE][figure], figure))
-    return charts
+def probe_charts(figures: Fields | None) -> list[Intervals | None]:
+    return [_probe_chart(probed) for probed in probes.read_probes(figures).values() if probed.forms]
+
+
+def _probe_chart(probed: ProbeFigures) -> Intervals | None:
+    measure = probed.figure
+    rows = []
+    for name in probed.sort_sets(RAW, measure):
+        if name != CHANCE:
+            spans = [_error_span(sets.get(name, {}), measure) for sets in probed.forms.values()]
+            centres = [f"{span[1]:.3f}" for span in spans if span]
+            rows.append(Row(name, spans, ", ".join(centres)))
+
+    cases = f"{probed.cases:,} {probed.unit}"
+    title = f"{probed.probe.title} {measure}, ± standard error over {cases}; dashed: chance"
+    keys = list(probed.forms) if len(probed.forms) > 1 else ()
+    chance = probed.forms[RAW][CHANCE][measure]
+    return interval_chart(title, rows, keys, chance, measure)
+
+
+def _error_span(figures: Mapping[str, float], measure: str) -> Span | None:
+    if not figures:
+        return None
+    value = figures.get(measure, 0.0)
+    error = figures.get(f"{measure}_se", 0.0)
+    return value - error, value, value + error
 
 
 def long_tail_section(outputs: Outputs) -> Section:
-    tail = outputs.study.get("tail", schemas.TAIL.empty_table())
+    tail = outputs.study.get("tail")
+    slices = outputs.slices or schemas.SLICES.empty_table()
     drawn: list[Intervals | None] = []
     tables = results.lead_tables(outputs.study)
     for comparison, label in with_labels(outputs.compared):
-        over = join_label(
-            f"95 % interval, mean over {seeds_of(r.seeds for r in comparison.rows)}", label
-        )
-        order = {(r.model, r.features): at for at, r in enumerate(comparison.rows)}
-        for which, title in WHOSE.items():
-            wanted = results.rows_equal_to({"fingerprint": comparison.fingerprint, "slice": which})
-            groups: dict[tuple[str, str], dict[str, Span]] = {}  # run -> label of a group -> recall
-            for row in tail.filter(wanted).to_pylist():
-                span = row["mean_low"], row["mean"], row["mean_high"]
-                groups.setdefault((row["model"], row["features"]), {})[row["label"]] = span
-            # the best few models, on the released features or on ids only
-            best = sorted(groups, key=lambda run: order.get(run, len(order)))
-            runs = [run for run in best if run[1] in (outputs.released, "none")][:LINES]
-            labels, names = (
-                dict.fromkeys(at for run in runs for at in groups[run]),
-                UNITS.get(which, {}),
-            )
-            rows = [
-                Row(names.get(at, at), [groups[run].get(at) for run in runs], "") for at in labels
-            ]
-            drawn.append(
-                interval_chart(
-                    f"{title}, {over}", rows, [run_name(*run) for run in runs], axis="recall"
-                )
-            )
-        recommended = results.catalogue_table(
-            outputs.slices or schemas.SLICES.empty_table(), comparison
-        )
-        tables += [recommended.under(label)] if recommended.rows else []
+        drawn += [
+            _groups_chart(tail, kind, comparison, outputs.released, label) for kind in GROUP_TITLES
+        ]
+        recommended = results.catalogue_table(slices, comparison)
+        if recommended.rows:
+            tables.append(recommended.under(label))
     note = "Accuracy does not show whether all users get the same few items."
-    return Section("tail", "Long tail", "The long tail", note, drawn, tables=tables)
+    return Section("tail", "Long tail", "The long tail", note, drawn, tables)
+
+
+def _groups_chart(
+    tail: pa.Table | None, kind: str, comparison: Comparison, released: str, label: str
+) -> Intervals | None:
+    """Draw the recall of the best few models, on the released features or on ids only."""
+    groups: dict[RunKey, dict[str, Span]] = {}  # run -> label of a group -> recall
+    for row in _filter_rows(tail, {"fingerprint": comparison.fingerprint, "slice": kind}):
+        if row["features"] in (released, "none"):
+            span = (row["mean_low"], row["mean"], row["mean_high"])
+            groups.setdefault((row["model"], row["features"]), {})[row["label"]] = span
+
+    order = {(run.model, run.features): rank for rank, run in enumerate(comparison.rows)}
+    runs = sorted(groups, key=lambda run: order.get(run, len(order)))[:MAX_RUNS]
+    labels: dict[str, None] = {}
+    for run in runs:
+        labels |= dict.fromkeys(groups[run])
+
+    names = GROUP_NAMES.get(kind, {})
+    rows = [
+        Row(names.get(group, group), [groups[run].get(group) for run in runs], "")
+        for group in labels
+    ]
+    seeds = seeds_of(run.seeds for run in comparison.rows)
+    title = join_label(f"{GROUP_TITLES[kind]}, 95 % interval, mean over {seeds}", label)
+    return interval_chart(title, rows, [run_name(*run) for run in runs], axis="recall")
+
+
+def mask_section(outputs: Outputs) -> Section:
+    note = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
+    tables = results.mask_tables(outputs.study)
+    return Section("mask", "Mask modality", "Mask modality", note, tables=tables)
+
+
+def sweeps_section(outputs: Outputs) -> Section:
+    note = (
+        "Settings of AlignRec, its graph and its encoder, measured on valid only: test was not "
+        "opened for them."
+    )
+    curves = read_json(outputs.layout.study_plot("curves"), [])
+    heatmaps = read_json(outputs.layout.study_plot("heatmaps"), [])
+    tables = [*results.sweep_points(curves), *results.heatmap_tables(heatmaps)]
+    return Section("settings-swept", "Hyper-parameters", "Hyper-parameters", note, tables=tables)
+
+
+def semantic_ids_section(outputs: Outputs) -> Section:
+    tables = results.semantic_id_tables(read_json(outputs.layout.code_quality, {}))
+    return Section("semantic-ids", "Semantic IDs", "Semantic IDs", tables=tables)
+
+
+def tuning_section(outputs: Outputs) -> Section:
+    tables = [] if outputs.tuning is None else [results.tuning_table(outputs.tuning)]
+    return Section("settings", "Settings", "The same budget for every contender", tables=tables)
+
+
+def data_section(outputs: Outputs) -> Section:
+    tables = []
+    dropped = []
+    for stage, record in outputs.records.items():
+        for reason, rows in record["drops"].items():
+            dropped.append([stage, reason, f"{rows:,}"])
+    if dropped:
+        head = ["stage", "reason", "rows"]
+        note = "As counted by each stage."
+        tables.append(Table("Dropped or incomplete rows", note, head, dropped, texts=2))
+    if outputs.image_facts is not None:
+        tables.append(_images_table(outputs.image_facts))
+    return Section("data", "Data", "Data quality", tables=tables)
+
+
+def _images_table(images: pa.Table) -> Table:
+    statuses = images["status"].to_pylist()
+    reasons = images["reason"].to_pylist()
+    counts = Counter(zip(statuses, reasons, strict=True))
+    rows = []
+    for outcome in sorted(counts, key=lambda outcome: (-counts[outcome], outcome))[:MAX_REASONS]:
+        items = counts[outcome]
+        rows.append([*outcome, f"{items:,}", f"{items / len(images):.1%}"])
+    note = (
+        "Outcome of fetching, one status an item; an item without an image is encoded from its "
+        "text."
+    )
+    return Table("Images", note, ["status", "reason", "items", "share"], rows, texts=2)

@@ -52,8 +52,10 @@ def changed_items(
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the fraction of shared neighbours, float64 [R], of two arrays, int [R, K]."""
-    n, k = a.shape
-    offset = np.arange(n, dtype=np.int64)[:, None] * (int(max(a.max(), b.max())) + 1)
+    rows, k = a.shape
+    n_ids = int(max(a.max(), b.max())) + 1
+    # ids of different rows differ, so that one search covers all rows
+    offset = np.arange(rows, dtype=np.int64)[:, None] * n_ids
     return np.isin(a + offset, b + offset).sum(axis=1) / k
 
 
