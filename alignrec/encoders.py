@@ -26,16 +26,10 @@ from alignrec.vectors import require_positive
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | None"
 
 BUNDLED = ("minilm", "cnn", "minilm-cnn")
-DEFAULTS, STORED = Encode(), Images()
-MODES = (
-    "1",
-    "L",
-    "LA",
-    "P",
-    "RGB",
-    "RGBA",
-    "I;16",
-)  # PIL modes that PNG supports; others are converted to RGB
+DEFAULTS = Encode()
+STORED = Images()
+# PIL modes that PNG supports; others are converted to RGB
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 class Reject(NamedTuple):
@@ -66,9 +60,12 @@ class Encoder:
         self, name: str, network: registry.Encoder, reads: Sequence[str], images: Images = STORED
     ) -> None:
         """Wrap a loaded network that encodes the modalities `reads`; `images` sets how images are normalised."""
-        self.name, self.reads, self.width = name, tuple(reads), network.width
+        self.name = name
+        self.reads = tuple(reads)
+        self.width = network.width
         self.rejects: list[Reject] = []
-        self._network, self._images = network, images
+        self._network = network
+        self._images = images
 
     def encode(
         self,
@@ -99,45 +96,60 @@ class Encoder:
         kinds = str | os.PathLike | bytes | Image.Image | None
         pictured = _checked_rows(images, "image", kinds, "a path, bytes, a PIL image")
         written = _checked_rows(texts, "text", str | None, "a string")
-        if all({"image": pictured, "text": written}[modality] is None for modality in self.reads):
-            raise UserError(
-                f"{self.name} reads {' and '.join(f'{m}s' for m in self.reads)}; none were given"
-            )
+        contents = {"image": pictured, "text": written}
+        if all(contents[modality] is None for modality in self.reads):
+            modalities = " and ".join(f"{modality}s" for modality in self.reads)
+            raise UserError(f"{self.name} reads {modalities}; none were given")
         if pictured is not None and written is not None and len(pictured) != len(written):
             raise UserError(
                 f"{len(pictured)} images and {len(written)} texts; give None where one is absent"
             )
-        if not (n := len(pictured or written or ())):
+        n = len(pictured or written or ())
+        if not n:
             raise UserError("no rows to encode; give at least one image or text")
+
+        encoded_texts = written if written and "text" in self.reads else [None] * n
+        encoded_images = pictured if pictured and "image" in self.reads else [None] * n
         # rows without content stay zero
-        vectors, self.rejects = np.zeros((n, self.width), np.float32), []
-        read = written if written and "text" in self.reads else [None] * n
-        shown = pictured if pictured and "image" in self.reads else [None] * n
+        vectors = np.zeros((n, self.width), np.float32)
+        self.rejects = []
         for start in range(0, n, DEFAULTS.shard_rows):  # blocks bound the images in memory
-            part = slice(start, min(start + DEFAULTS.shard_rows, n))
-            with ThreadPoolExecutor(workers) as pool:
-                decoded = list(pool.map(partial(decode, params=self._images), shown[part]))
-            self.rejects += [
-                Reject(start + i, *one) for i, one in enumerate(decoded) if isinstance(one, tuple)
-            ]
-            jpegs = [None if isinstance(one, tuple) else one for one in decoded]
-            texts_of = [text or "" for text in read[part]]
+            block = slice(start, min(start + DEFAULTS.shard_rows, n))
+            jpegs = self._decode_block(encoded_images[block], start, workers)
+            texts_of_block = [text or "" for text in encoded_texts[block]]
             encoded = batching.encode_items(
-                self._network, texts_of, jpegs, batch_size, workers=workers
+                self._network, texts_of_block, jpegs, batch_size, workers=workers
             )
-            vectors[part] = encoded.vectors
+            vectors[block] = encoded.vectors
             if encoded.halved.any():
                 warnings.warn(f"{batching.HALVED}; give a smaller batch_size", stacklevel=2)
+
         if self.rejects:
-            n_images, (row, _, reason) = (
-                sum(image is not None for image in pictured or ()),
-                self.rejects[0],
-            )
-            line = f"{len(self.rejects):,} of {n_images:,} images cannot be read, first row {row}: {reason}"
+            n_images = sum(image is not None for image in pictured or ())
+            first = self.rejects[0]
+            count = f"{len(self.rejects):,} of {n_images:,} images cannot be read"
+            line = f"{count}, first row {first.row}: {first.reason}"
             if len(self.rejects) == n_images:
                 raise UserError(f"{line}; give paths of image files, bytes or PIL images")
             warnings.warn(f"{line}; encoder.rejects has all", stacklevel=2)
+
         return vectors
+
+    def _decode_block(
+        self, images: list[ImageLike], start: int, workers: int
+    ) -> list[bytes | None]:
+        """Normalise the images of the rows from `start`; those that cannot be read are None and listed in `rejects`."""
+        jpegs: list[bytes | None] = []
+        with ThreadPoolExecutor(workers) as pool:
+            results = list(pool.map(partial(decode, params=self._images), images))
+        for row, result in enumerate(results, start):
+            if isinstance(result, tuple):
+                self.rejects.append(Reject(row, *result))
+                jpegs.append(None)
+            else:
+                jpegs.append(result)
+
+        return jpegs
 
     def __repr__(self) -> str:
         return f"<Encoder {self.name}: {' and '.join(self.reads)} -> {self.width} numbers>"
@@ -169,10 +181,8 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
         return _load_released(name, encoder)
     if isinstance(name, Path) or "/" in name or Path(name).is_dir():
         return _load_released(load(name), encoder)
-    ready = [
-        *BUNDLED,
-        *(other for other in registry.ENCODERS if other not in registry.ENCODERS.built_in),
-    ]
+    registered = [kind for kind in registry.ENCODERS if kind not in registry.ENCODERS.built_in]
+    ready = [*BUNDLED, *registered]
     if name not in ready:
         if name in registry.ENCODERS:
             raise UserError(
@@ -180,10 +190,9 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
             )
         raise UserError(f"no encoder '{name}'{nearest(name, ready)}")
     spec = registry.ENCODERS[name]
-    own = validate(spec.params, settings, f"encoder.{name}")
-    return Encoder(
-        name, spec.load(Path(), own), spec.reads
-    )  # empty path: these encoders need no dataset
+    params = validate(spec.params, settings, f"encoder.{name}")
+    network = spec.load(Path(), params)  # empty path: these encoders need no dataset
+    return Encoder(name, network, spec.reads)
 
 
 def _load_released(release: Release, name: str | None) -> Encoder:
@@ -200,16 +209,15 @@ def _load_released(release: Release, name: str | None) -> Encoder:
     return Encoder(name or names[0], loaded.encoder, loaded.facts.reads, stored)
 
 
-def _checked_rows(given: Any, name: str, kinds: Any, expected: str) -> list[Any] | None:
-    if given is None:
+def _checked_rows(values: Any, name: str, kinds: Any, expected: str) -> list[Any] | None:
+    if values is None:
         return None
-    if isinstance(given, str | bytes | os.PathLike | Image.Image) or not isinstance(
-        given, Iterable
-    ):
-        raise UserError(
-            f"{name}s: {type(given).__name__} is no list; give a list, one of the {name}s a row"
-        )
-    rows = list(given.to_pylist() if hasattr(given, "to_pylist") else given)
+    is_single = isinstance(values, str | bytes | os.PathLike | Image.Image)
+    if is_single or not isinstance(values, Iterable):
+        kind = type(values).__name__
+        raise UserError(f"{name}s: {kind} is no list; give a list, one of the {name}s a row")
+
+    rows = list(values.to_pylist() if hasattr(values, "to_pylist") else values)
     for row, value in enumerate(rows):
         if not isinstance(value, kinds):
             raise UserError(
@@ -223,26 +231,29 @@ def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str]
     if image is None:
         return None
     try:
-        if isinstance(image, Image.Image):
-            buffer = bytes_io.BytesIO()
-            plain = image if image.mode in MODES else image.convert("RGB")
-            plain.save(buffer, "PNG", exif=image.getexif())  # EXIF contains the rotation
-            data = buffer.getvalue()
-        elif isinstance(image, bytes):
-            data = image
-        else:
-            with Path(image).open("rb") as file:
-                data = file.read(
-                    params.max_bytes + 1
-                )  # one byte more than allowed, to detect files that are too large
-    except (
-        Exception
-    ) as e:  # PIL raises arbitrary exceptions for damaged images, which are decoded lazily
+        data = _read_image(image, params.max_bytes)
+    # PIL raises arbitrary exceptions for damaged images, which are decoded lazily
+    except Exception as e:
         if isinstance(e, OSError) and e.strerror:
             return "missing", f"{e.filename}: {e.strerror}; only local files are read"
         status = "truncated" if "truncated" in str(e) else "not_an_image"
         return status, f"{type(e).__name__}: {' '.join(str(e).split())}"
+
     if len(data) > params.max_bytes:
         return "too_large", f"more than {params.max_bytes:,} bytes"
     normal = normalise_image(data, params.size, params.quality, params.max_pixels)
     return normal.image or (normal.status, f"{normal.status.replace('_', ' ')}, {normal.reason}")
+
+
+def _read_image(image: str | os.PathLike[str] | bytes | Image.Image, max_bytes: int) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Image.Image):
+        buffer = bytes_io.BytesIO()
+        supported = image if image.mode in PNG_MODES else image.convert("RGB")
+        supported.save(buffer, "PNG", exif=image.getexif())  # EXIF contains the rotation
+        return buffer.getvalue()
+
+    # one byte more than allowed, to detect files that are too large
+    with Path(image).open("rb") as file:
+        return file.read(max_bytes + 1)

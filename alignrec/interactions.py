@@ -52,9 +52,8 @@ class Numbered:
     def split(self) -> Split:
         """Return the train, valid and test parts."""
         parts = load_split(self.table, len(self.users), len(self.items))
-        return replace(
-            parts, division=self.protocol if self.protocol.startswith((COLD_ITEMS, SPARSE)) else ""
-        )
+        is_division = self.protocol.startswith((COLD_ITEMS, SPARSE))
+        return replace(parts, division=self.protocol if is_division else "")
 
 
 def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numbered:
@@ -75,30 +74,37 @@ def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numb
     raw = _as_table(interactions)
     require_known([how.protocol] if how.protocol else [], PROTOCOLS, "protocol")
     table = _cast_columns(raw)
-    names = None if ids is None else list(map(str, ids))
-    missing = 0 if names is None else table["item"].null_count
-    covered = table if names is None else _keep_covered(table, names)
-    result = _split_rows(covered, how)
-    rows, items = result.table, result.items
-    if names is not None:
-        place = pc.index_in(
-            pa.array(items, pa.string()), value_set=pa.array(names, pa.string())
-        ).to_numpy()
-        numbers = pa.array(place[rows["item_id"].to_numpy()], pa.int32())
-        rows, items = (
-            rows.set_column(rows.column_names.index("item_id"), "item_id", numbers),
-            np.array(names, object),
-        )
-    dropped = Counter(
-        {"item without a vector": len(table) - len(covered) - missing, "missing_value": missing}
-    )
+    if ids is None:
+        result = _split_rows(table, how)
+        items = result.items
+        dropped = Counter(result.dropped)
+    else:
+        names = [str(name) for name in ids]
+        covered = _keep_covered(table, names)
+        result = _renumber_items(_split_rows(covered, how), names)
+        items = np.array(names, object)
+        missing = table["item"].null_count
+        uncovered = len(table) - len(covered) - missing
+        dropped = Counter({"item without a vector": uncovered, "missing_value": missing})
+        dropped += Counter(result.dropped)
+
     return replace(
         result,
-        table=rows,
         users=_as_typed(result.users, raw["user"].type),
         items=_as_typed(items, raw["item"].type),
-        dropped={reason: n for reason, n in (dropped + Counter(result.dropped)).items() if n},
+        dropped={reason: n for reason, n in dropped.items() if n},
     )
+
+
+def _renumber_items(result: Numbered, names: list[str]) -> Numbered:
+    """Number items by their place in the catalogue `names`."""
+    catalogue = pa.array(names, pa.string())
+    places = pc.index_in(pa.array(result.items, pa.string()), value_set=catalogue).to_numpy()
+
+    rows = result.table
+    item_ids = pa.array(places[rows["item_id"].to_numpy()], pa.int32())
+    column = rows.column_names.index("item_id")
+    return replace(result, table=rows.set_column(column, "item_id", item_ids))
 
 
 def _keep_covered(table: pa.Table, names: list[str]) -> pa.Table:
@@ -120,18 +126,18 @@ def _as_table(interactions: Any) -> pa.Table:
         interactions = {name: interactions[name] for name in interactions.dtype.names}
     if isinstance(interactions, np.ndarray):
         if interactions.ndim != 2 or interactions.shape[1] not in (2, 3):
-            shape = interactions.shape
             raise UserError(
-                f"interactions: an array of shape {shape}; give [N, 2], user and item, or [N, 3], and time"
+                f"interactions: an array of shape {interactions.shape}; "
+                "give [N, 2], user and item, or [N, 3], and time"
             )
         interactions = dict(zip(("user", "item", "timestamp"), interactions.T, strict=False))
     try:
         table = interactions if isinstance(interactions, pa.Table) else pa.table(interactions)
     except (TypeError, ValueError, pa.ArrowException) as e:
-        kind = type(interactions).__name__
+        kind, reason = type(interactions).__name__, " ".join(str(e).split())
         raise UserError(
-            f"interactions: {kind} is no table ({' '.join(str(e).split())}); give columns user, item and, if known, "
-            "timestamp"
+            f"interactions: {kind} is no table ({reason}); "
+            "give columns user, item and, if known, timestamp"
         ) from None
     for column in ("user", "item"):
         if column not in table.column_names:
@@ -150,10 +156,9 @@ def _cast_columns(table: pa.Table) -> pa.Table:
         try:
             if name == "timestamp" and pa.types.is_temporal(column.type):
                 column = pc.cast(column, pa.timestamp("s"), safe=False)
+            # pandas stores integers with missing values as floats
             if pa.types.is_string(TYPES[name]) and pa.types.is_floating(column.type):
-                column = pc.cast(
-                    column, pa.int64()
-                )  # pandas stores integers with missing values as floats
+                column = pc.cast(column, pa.int64())
             columns[name] = pc.cast(column, TYPES[name])
         except pa.ArrowException as e:
             raise UserError(
@@ -164,32 +169,43 @@ def _cast_columns(table: pa.Table) -> pa.Table:
 
 
 def _split_rows(table: pa.Table, how: Splitting) -> Numbered:
-    own = how.protocol is None and "split" in table.column_names
-    if own and max(how.user_core, how.item_core) > 1:
+    has_split = how.protocol is None and "split" in table.column_names
+    if has_split and max(how.user_core, how.item_core) > 1:
         raise UserError(
             "user_core, item_core: the column 'split' is kept; give a protocol to replace it"
         )
+
     # the same queries as in the stage `interactions`, so that both give the same split
-    chosen = Division(
-        how.protocol or MMREC, seed_for("split", how.seed), how.cold_share, how.most_train
-    )
-    missing = {"rating": "NULL::FLOAT AS rating", "timestamp": "NULL::BIGINT AS timestamp"}
-    columns = ["user", "item", *(c if c in table.column_names else missing[c] for c in missing)]
+    seed = seed_for("split", how.seed)
+    division = Division(how.protocol or MMREC, seed, how.cold_share, how.most_train)
+    query = _select_columns(table, has_split)
     with (
         tempfile.TemporaryDirectory() as folder,
         split_tables.create_database(Path(folder) / "scratch", Interactions().memory_limit) as db,
     ):
         db.register("given", table)
-        query = f"SELECT {', '.join([*columns, *['split'] * own])} FROM given"
-        if own:
+        if has_split:
             parts = split_tables.import_split(db, query)
         else:
-            parts = split_tables.divide_ratings(db, query, how.user_core, how.item_core, chosen)
-        users, items, rows = (
-            pa.concat_tables(part) for part in (parts.users, parts.item_ids, parts.interactions)
-        )
-    protocol = GIVEN if own else parts.division or chosen.protocol
+            parts = split_tables.divide_ratings(db, query, how.user_core, how.item_core, division)
+        users = pa.concat_tables(parts.users)
+        items = pa.concat_tables(parts.item_ids)
+        rows = pa.concat_tables(parts.interactions)
+
+    protocol = GIVEN if has_split else parts.division or division.protocol
     return Numbered(rows, users["user"].to_numpy(), items["asin"].to_numpy(), protocol, parts.drops)
+
+
+def _select_columns(table: pa.Table, has_split: bool) -> str:
+    """Return SQL for the columns of interactions; absent ones are NULL."""
+    columns = ["user", "item"]
+    for name, sql_type in (("rating", "FLOAT"), ("timestamp", "BIGINT")):
+        is_given = name in table.column_names
+        columns.append(name if is_given else f"NULL::{sql_type} AS {name}")
+    if has_split:
+        columns.append("split")
+
+    return f"SELECT {', '.join(columns)} FROM given"
 
 
 def _as_typed(names: np.ndarray, kind: pa.DataType) -> np.ndarray:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -44,51 +45,44 @@ class ProbeResult:
     @cached_property
     def table(self) -> pa.Table:
         """All figures in long format: columns probe, features, figure, value, se."""
-        rows = [
-            {
-                "probe": probe,
-                "features": name,
-                "figure": figure,
-                "value": value,
-                "se": values.get(f"{figure}_se"),
-            }
-            for probe, sets in self.figures.items()
-            for name, values in sets.items()
-            for figure, value in values.items()
-            if not figure.endswith("_se")
-        ]
+        rows = []
+        for probe, sets in self.figures.items():
+            for name, values in sets.items():
+                rows += _rows_of(values, {"probe": probe, "features": name})
+
         text = [(name, pa.string()) for name in ("probe", "features", "figure")]
-        return pa.Table.from_pylist(
-            rows, pa.schema([*text, ("value", pa.float64()), ("se", pa.float64())])
-        )
+        numbers = [(name, pa.float64()) for name in ("value", "se")]
+        return pa.Table.from_pylist(rows, pa.schema([*text, *numbers]))
+
+    def _headline_figures(self) -> dict[str, str]:
+        """Return probe -> headline figure."""
+        headlines = {}
+        for probe, sets in self.figures.items():
+            figures = list(sets["chance"])
+            at_cutoff = [name for name in figures if name.endswith(f"@{self.cutoff}")]
+            measure = PROBES[probe].measure
+            headlines[probe] = measure if measure in figures else (at_cutoff or figures)[0]
+
+        return headlines
 
     def __str__(self) -> str:
-        probes = dict[str, str]()  # probe -> headline figure
-        for probe, sets in self.figures.items():
-            figures, measure = list(sets["chance"]), PROBES[probe].measure
-            at_cutoff = next(
-                (name for name in figures if name.endswith(f"@{self.cutoff}")), figures[0]
-            )
-            probes[probe] = measure if measure in figures else at_cutoff
-        heads = [f"{probe} {figure}" for probe, figure in probes.items()]
-        names = list(dict.fromkeys(name for sets in self.figures.values() for name in sets))
+        headlines = self._headline_figures()
+        heads = [f"{probe} {figure}" for probe, figure in headlines.items()]
+        names = list(dict.fromkeys(chain.from_iterable(self.figures.values())))
         width = max(map(len, names), default=0)
+
         lines = ["  ".join([" " * width, *heads])]
         for name in names:
-            cells = [self.figures[p].get(name, {}).get(figure) for p, figure in probes.items()]
-            shown = ["-" if value is None else f"{value:.4f}" for value in cells]
-            lines.append(
-                "  ".join(
-                    [
-                        name.ljust(width),
-                        *(c.rjust(len(h)) for c, h in zip(shown, heads, strict=True)),
-                    ]
-                )
-            )
+            cells = [name.ljust(width)]
+            for head, (probe, figure) in zip(heads, headlines.items(), strict=True):
+                value = self.figures[probe].get(name, {}).get(figure)
+                text = "-" if value is None else f"{value:.4f}"
+                cells.append(text.rjust(len(head)))
+            lines.append("  ".join(cells))
+
         lines += [f"{probe}: skipped, {reason}" for probe, reason in self.skipped.items()]
-        lines += [
-            f"dropped: {rows:,} interactions, {reason}" for reason, rows in self.dropped.items()
-        ]
+        for reason, rows in self.dropped.items():
+            lines.append(f"dropped: {rows:,} interactions, {reason}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -141,20 +135,17 @@ def probe(
     result = judge_with_controls(
         sets, Data(data.table, len(names)), ks, seed_for("probe", seed), Probe().width
     )
-    answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
+
+    raw = result["probes"]
+    answered = {probe: figures for probe, figures in raw.items() if "skipped" not in figures}
+    skipped = {probe: figures["skipped"] for probe, figures in raw.items() if probe not in answered}
+    processed = {probe: figures for probe, figures in result["processed"].items() if probe in raw}
+    forms = result["processed"]["forms"]
     return ProbeResult(
         figures=_of_sets(answered),
-        skipped={
-            probe: sets["skipped"] for probe, sets in result["probes"].items() if "skipped" in sets
-        },
-        processed=_of_sets(
-            {
-                probe: sets
-                for probe, sets in result["processed"].items()
-                if probe in result["probes"]
-            }
-        ),
-        forms={name: facts["form"] for name, facts in result["processed"]["forms"].items()},
+        skipped=skipped,
+        processed=_of_sets(processed),
+        forms={name: facts["form"] for name, facts in forms.items()},
         verdicts=result["verdicts"],
         paired=result["paired"],
         dropped=data.dropped,
@@ -162,8 +153,20 @@ def probe(
     )
 
 
+def _rows_of(values: Mapping[str, float], labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    rows = []
+    for figure, value in values.items():
+        if not figure.endswith("_se"):
+            error = values.get(f"{figure}_se")
+            rows.append({**labels, "figure": figure, "value": value, "se": error})
+
+    return rows
+
+
 def _of_sets(probes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {
-        probe: {n: v for n, v in sets.items() if isinstance(v, dict)}
-        for probe, sets in probes.items()
-    }
+    """Keep the figures of feature sets, not those of a probe as a whole."""
+    figures = {}
+    for probe, answers in probes.items():
+        figures[probe] = {n: values for n, values in answers.items() if isinstance(values, dict)}
+
+    return figures

@@ -118,9 +118,8 @@ class Release:
         return self.features[features or self._default_set()].of(asin)
 
     def _default_set(self) -> str:
-        return next(
-            (name for name in (*PREFERRED, *self.features) if name in self.features), PREFERRED[0]
-        )
+        available = [name for name in (*PREFERRED, *self.features) if name in self.features]
+        return available[0] if available else PREFERRED[0]
 
     def semantic_ids(self, features: str | None = None) -> pa.Table:
         """Return the semantic IDs of items 0 .. I-1: columns item_id, asin, codes, suffix, ...
@@ -146,10 +145,9 @@ class Release:
         except ModuleNotFoundError as e:
             raise (not_installed(e) or e) from None
         edges = self._tables.edges(name)
-        item, neighbour, cosine = (
-            edges[c].to_numpy() for c in ("item_id", "neighbour_id", "cosine")
-        )
-        return sp.csr_array((cosine, (item, neighbour)), shape=(self.info.counts.items,) * 2)
+        rows, columns = edges["item_id"].to_numpy(), edges["neighbour_id"].to_numpy()
+        items = self.info.counts.items
+        return sp.csr_array((edges["cosine"].to_numpy(), (rows, columns)), shape=(items, items))
 
 
 def load(
@@ -184,9 +182,8 @@ def load(
     folder = stores.local_path(address)
     is_local = folder is not None and folder.suffix.lower() != ".zip"
     if folder is None or not is_local:
-        folder = _fetch_to_cache(
-            address, features, Path(cache) if cache else platformdirs.user_cache_path("alignrec")
-        )
+        cache_folder = Path(cache) if cache else platformdirs.user_cache_path("alignrec")
+        folder = _fetch_to_cache(address, features, cache_folder)
     if is_local or key is not None:  # a download has verified everything except the signature
         read.verify(folder, Path(key) if key else None)
     info = manifests.load(folder)
@@ -198,7 +195,8 @@ def _fetch_to_cache(address: str, features: str | None, cache: Path) -> Path:
     """Return the cached copy of a release; if absent or damaged, download it, one process at a time."""
     info, sha256 = fetching.read_remote_manifest(address)
     _check_features(info, features)
-    name, whole = (f"{sha256}-{features}", info.part_of or sha256) if features else (sha256, sha256)
+    name = f"{sha256}-{features}" if features else sha256
+    whole = info.part_of or sha256 if features else sha256
     folder = cache / "releases" / name
     if _is_copy(folder, whole):
         return folder
