@@ -27,7 +27,7 @@ REMEDIES = {
     "image": "name their folder by --images",
     "text": "name their columns, such as --column title=NAME",
 }  # modality -> what to do if no item of a table has it
-MOST_REASONS = 3  # rejection reasons printed on the terminal
+MAX_REASONS = 3  # rejection reasons printed on the terminal
 
 
 def summary(
@@ -42,36 +42,34 @@ def summary(
     settings = read(params)
     for name in [dataset] if dataset else settings.datasets:
         layout = Layout(root, name)
-        refuse_altered(
-            layout, (STAGES[stage] for stage in ("train", "probe", "benchmark")), "summary"
-        )
-        records = {
-            stage: read_record(layout, stage)
-            for stage in STAGES
-            if layout.run_record(stage).exists()
-        }
-        if not records:
+        judging = (STAGES[stage] for stage in ("train", "probe", "benchmark"))
+        refuse_altered(layout, judging, "summary")
+        finished = [stage for stage in STAGES if layout.run_record(stage).exists()]
+        if not finished:
             raise UserError(
-                f"{root} has nothing of {name}, as no stage has run; name it under `datasets` in params.yaml and run "
-                "`dvc repro`"
+                f"{root} has nothing of {name}, as no stage has run; "
+                "name it under `datasets` in params.yaml and run `dvc repro`"
             )
+        records = {stage: read_record(layout, stage) for stage in finished}
         show(terminal.stage_table(name, records.values()))
         if layout.results.exists():
             show(*terminal.result_tables(io.read_table(layout.results, schemas.RESULTS), name))
+
         # the verdict judges the feature set of the released recommender
         released = records.get("train", {}).get("params", {}).get("features", "")
         outputs = Outputs(layout, settings.source(name).kind, released)
-        if line := verdict.verdict_headline(
+        headline = verdict.verdict_headline(
             name, outputs.kind, released, outputs.probes, outputs.tests
-        ):
-            say(line)
-        made = {
-            "results": layout.results,
-            "report": layout.report / "index.html",
-            "release": layout.release,
-        }
-        for what, path in made.items():
-            say(f"{what}: {path if path.exists() else 'not made yet'}")
+        )
+        if headline:
+            say(headline)
+        say_path("results", layout.results)
+        say_path("report", layout.report / "index.html")
+        say_path("release", layout.release)
+
+
+def say_path(name: str, path: Path) -> None:
+    say(f"{name}: {path if path.exists() else 'not made yet'}")
 
 
 def read_record(layout: Layout, stage: str) -> dict[str, Any]:
@@ -102,24 +100,21 @@ def compare(
     with args.open_layout(dataset, root, "interactions") as layout:
         folder = to or Layout(root, layout.dataset).folder("compare")
         if not args.is_release(dataset):
-            read_by = ("interactions", "items", *FEATURE_STAGES)
-            refuse_altered(layout, (STAGES[stage] for stage in read_by), "compare")
-        found = command.compare(layout, settings, sets, folder, order)
-    for name, source in found["sources"].items():
+            read_stages = ("interactions", "items", *FEATURE_STAGES)
+            refuse_altered(layout, (STAGES[stage] for stage in read_stages), "compare")
+        result = command.compare(layout, settings, sets, folder, order)
+
+    for name, source in result["sources"].items():
         say(f"{name}: {source}")
-    for table in [
-        *verdict.judged_tables(found),
-        *verdict.shape_tables(found),
-        *verdict.pair_verdicts(found),
-    ]:
-        show(terminal.TerminalTable(table))
-    headline = verdict.headline_sentence(found)
-    for line in [
-        *verdict.list_remarks(found),
-        f"page: {folder / 'index.html'}",
-        *([headline] if headline else []),
-    ]:
-        say(line)
+    for list_tables in (verdict.judged_tables, verdict.shape_tables, verdict.pair_verdicts):
+        for table in list_tables(result):
+            show(terminal.TerminalTable(table))
+    for remark in verdict.list_remarks(result):
+        say(remark)
+    say(f"page: {folder / 'index.html'}")
+    headline = verdict.headline_sentence(result)
+    if headline:
+        say(headline)
 
 
 def diff(
@@ -239,19 +234,21 @@ def export(
         content = of_release(Path(what), features or [], coded)
     else:
         layout = Layout(root, what)
-        read_by = ["interactions", "items", *FEATURE_STAGES, *["semantic_ids"] * coded]
-        refuse_altered(layout, map(STAGES.__getitem__, read_by), "export")
+        read_stages = ["interactions", "items", *FEATURE_STAGES]
+        if coded:
+            read_stages.append("semantic_ids")
+        refuse_altered(layout, [STAGES[stage] for stage in read_stages], "export")
         content = of_dataset(layout, features or [], coded)
+
     exported = arrange_rows(content, order)
     with explain_interrupt(f"{to} is not there yet"):
         notes = write_export(exported, form, to)
-    filled = [
-        f"{name}: zero rows filled with drawn numbers: {len(n):,}"
-        for name, n in exported.filled.items()
-        if n
-    ]
-    for line in [*exported.notes, *notes, *filled, f"exported: {to}"]:
+    for line in [*exported.notes, *notes]:
         say(line)
+    for name, rows in exported.filled.items():
+        if rows:
+            say(f"{name}: zero rows filled with drawn numbers: {len(rows):,}")
+    say(f"exported: {to}")
 
 
 def embed(
@@ -325,8 +322,10 @@ def _show_summary(summary: "Summary", to: Path) -> None:
         f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text"
     )
     if summary.rejected:
-        reasons = [f"{reason} ({n:,})" for reason, n in summary.rejected.most_common(MOST_REASONS)]
-        reasons += ["..."] * (len(summary.rejected) > MOST_REASONS)
+        most_common = summary.rejected.most_common(MAX_REASONS)
+        reasons = [f"{reason} ({count:,})" for reason, count in most_common]
+        if len(summary.rejected) > MAX_REASONS:
+            reasons.append("...")
         say(f"not used: {summary.rejects}: {summary.rejected.total():,} rows: {', '.join(reasons)}")
 
 
