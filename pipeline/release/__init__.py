@@ -1,1 +1,1 @@
-"""Releases: write, describe, verify, read, compare, move and export them, and encode new items with them."""
+"""Releases: write, describe, verify, read, compare, move and export them; encode new items."""
