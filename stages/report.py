@@ -39,28 +39,36 @@ def main(run: Run) -> None:
     from alignrec.pipeline.report.gallery import pick_neighbours
     from alignrec.pipeline.report.outputs import Outputs
 
-    outputs = Outputs(
-        run.layout, run.source.kind, run.params[TrainSettings].features, REPORT.before()
-    )
+    released = run.params[TrainSettings].features
+    outputs = Outputs(run.layout, run.source.kind, released, REPORT.before())
     if not outputs.records:
         raise UserError(
-            f"nothing of {run.dataset} is there to report, as no stage has run; name it under `datasets` in "
-            "params.yaml and run `dvc repro`"
+            f"nothing of {run.dataset} is there to report, as no stage has run; name it under "
+            "`datasets` in params.yaml and run `dvc repro`"
         )
+
     seed = run.seed("gallery")
     near = pick_neighbours(outputs, run.params[Report].gallery_items, seed)
     view = page.build_view(outputs, near, seed)
     html = page.render_index(outputs, view).encode()
+
     io.write_bytes(run.layout.report / "index.html", html)
     io.write_bytes(run.layout.report / "report.md", page.render_markdown(outputs).encode())
     figures.write_figures(outputs, RELEASED)
+
     run.rows_in = len(outputs.items) if outputs.items is not None else 0
     run.rows_out = len(near.items) if near else 0
     run.note(bytes=len(html), pictures=len(view.images) if view else 0)
 
 
 REPORT = Stage(
-    "report", does="one self-contained page with a verdict, images, pictures and tables",
-    writes="`index.html` (one self-contained page), `report.md`", reads=EVIDENCE,
-    sections=("train.features", *FEATURE_SETS), params=Report, main=main, light=True, loads=(PROBES,),
-)  # fmt: skip
+    "report",
+    does="one self-contained page with a verdict, images, pictures and tables",
+    writes="`index.html` (one self-contained page), `report.md`",
+    reads=EVIDENCE,
+    sections=("train.features", *FEATURE_SETS),
+    params=Report,
+    main=main,
+    light=True,
+    loads=(PROBES,),
+)

@@ -1,1 +1,1 @@
-"""Reports: one self-contained HTML page per dataset with tables, plots and gallery, and their templates."""
+"""Reports: a self-contained HTML page per dataset with tables, plots and gallery, and templates."""

@@ -1,4 +1,4 @@
-"""Read a feature set of the dataset, or a file in any format of pipeline/vectors/, in item order."""
+"""Read a feature set of the dataset, or a file in a format of pipeline/vectors/, in item order."""
 
 import re
 from collections import Counter

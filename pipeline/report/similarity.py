@@ -1,4 +1,4 @@
-"""Similarity of feature sets, and of misordered rows (I items, R of them searched, K neighbours)."""
+"""Similarity of feature sets, and misordered rows (I items, R of them searched, K neighbours)."""
 
 from collections.abc import Sequence
 from itertools import combinations
