@@ -21,9 +21,11 @@ from alignrec.pipeline.runtime import engine
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.process import keep_large_buffers, ran_out
 
+# warning about rows whose `halved` is set
 HALVED = (
     "memory ran out, so items were encoded in half a batch, which changes their vectors by rounding"
 )
+Prepare = Callable[[np.ndarray], Any]  # row numbers -> a batch for `Encoder.encode`
 
 
 @dataclass(frozen=True)
@@ -40,25 +42,26 @@ class Items:
         return cls(ids, io.Texts(layout.items), sorted(layout.images.glob("images-*.parquet")))
 
     def read(self, rows: range, reads: Sequence[str]) -> pa.Table:
-        """Return `item_id` and `asin` of consecutive items, with `text` and `image` if listed in `reads`."""
+        """Return `item_id` and `asin` of consecutive items, `text` and `image` if in `reads`."""
         content = self.ids.slice(rows.start, len(rows)).select(["item_id", "asin"])
         if "text" in reads:
             content = content.append_column("text", self.texts.slice(rows.start, len(rows)))
         if "image" in reads and self.images:
-            # all shards but the last are equally long, so only the first is opened
-            size, chunks = io.rows(self.images[:1]), list[pa.Array]()
-            for number in range(rows.start // size, -(-rows.stop // size)) if size else ():
-                (path,) = io.present([io.shard(self.images[0].parent, "images", number)])
-                first, last = (
-                    max(rows.start - number * size, 0),
-                    min(rows.stop - number * size, size),
-                )
-                column = io.read_table(path, schemas.IMAGES, ["image"])["image"]
-                chunks += column.slice(first, last - first).chunks
-            content = content.append_column(
-                "image", pa.chunked_array(chunks, schemas.IMAGES.field("image").type)
-            )
+            content = content.append_column("image", self._read_images(rows))
         return content
+
+    def _read_images(self, rows: range) -> pa.ChunkedArray:
+        chunks: list[pa.Array] = []
+        # all shards but the last are equally long, so only the first is opened
+        shard_rows = io.rows(self.images[:1])
+        shards = range(rows.start // shard_rows, -(-rows.stop // shard_rows)) if shard_rows else ()
+        for number in shards:
+            (path,) = io.present([io.shard(self.images[0].parent, "images", number)])
+            start = max(rows.start - number * shard_rows, 0)
+            stop = min(rows.stop - number * shard_rows, shard_rows)
+            column = io.read_table(path, schemas.IMAGES, ["image"])["image"]
+            chunks += column.slice(start, stop - start).chunks
+        return pa.chunked_array(chunks, schemas.IMAGES.field("image").type)
 
 
 class Cells(Sequence[Any]):
@@ -76,9 +79,13 @@ class Cells(Sequence[Any]):
 
 def texts_and_images(content: pa.Table) -> tuple[list[str], Sequence[bytes | None]]:
     """Return the texts ("" if absent) and JPEGs (None if absent) of a table from `Items.read`."""
-    names = content.column_names
-    texts = content["text"].to_pylist() if "text" in names else [""] * len(content)
-    return texts, Cells(content["image"]) if "image" in names else [None] * len(content)
+    texts = [""] * len(content)
+    images: Sequence[bytes | None] = [None] * len(content)
+    if "text" in content.column_names:
+        texts = content["text"].to_pylist()
+    if "image" in content.column_names:
+        images = Cells(content["image"])
+    return texts, images
 
 
 class Encoded(NamedTuple):
@@ -99,74 +106,87 @@ def encode_items(
     done: Callable[[int], object] = int,  # called with the number of items of each batch
     workers: int = 1,
 ) -> Encoded:
-    """Encode items; raises UserError if a vector is not finite or half a batch does not fit in memory."""
+    """Encode items; UserError if a vector is not finite or half a batch does not fit in memory."""
     keep_large_buffers()
-    texts = [
-        text.encode(errors="replace").decode() for text in texts
-    ]  # tokenizers reject lone surrogates
+    # tokenizers reject lone surrogates
+    texts = [text.encode(errors="replace").decode() for text in texts]
     has_text = np.array([bool(text.strip()) for text in texts], bool)
     has_image = np.array([image is not None for image in images], bool)
-    lengths, reading = np.zeros(len(texts), np.int64), None
+
+    lengths = np.zeros(len(texts), np.int64)
+    reading: Reading | None = None
     if has_text.any():
-        given = [text for text in texts if text.strip()]
-        count = getattr(encoder, "reading", None)
-        reading = count(given) if count else None
-        lengths[has_text] = [len(text) for text in given] if reading is None else reading.read
+        written = [text for text in texts if text.strip()]
+        if hasattr(encoder, "reading"):
+            reading = encoder.reading(written)
+        lengths[has_text] = list(map(len, written)) if reading is None else reading.read
 
     def prepare(rows: np.ndarray) -> Any:
-        some_images = [image for i in rows if (image := images[i]) is not None]
-        return encoder.prepare(
-            some_images or None, [text for i in rows if (text := texts[i]).strip()] or None
-        )
+        batch_images = []
+        for row in rows:
+            image = images[row]  # read once, as it is copied
+            if image is not None:
+                batch_images.append(image)
+        batch_texts = [texts[row] for row in rows if has_text[row]]
+        return encoder.prepare(batch_images or None, batch_texts or None)
 
-    # Larger matrix products may sum in another order, so batch sizes change vectors in their last bits: about 1e-6
-    # relative in float32, 1e-3 in bfloat16. With fixed sizes, any number of workers gives the same bytes.
+    # Larger matrix products may sum in another order, so batch sizes change vectors in their last
+    # bits: about 1e-6 relative in float32, 1e-3 in bfloat16. With fixed sizes, any number of
+    # workers gives the same bytes.
     plan = plan_batches(has_image, has_text, lengths, batch_size)
     prepared = engine.run_jobs(lambda: prepare, plan, engine.Threads(workers), ahead=1)
-    out, halved = _encode_batches(encoder, len(texts), prepared, prepare, done)
+    vectors, halved = _encode_batches(encoder, len(texts), prepared, prepare, done)
     done(int((~has_image & ~has_text).sum()))
-    return Encoded(out, has_image, has_text, halved, reading)
+    return Encoded(vectors, has_image, has_text, halved, reading)
 
 
 def encode_rows(
-    encoder: Encoder, content: pa.Table, own: Encode, done: Callable[[int], object] = int
+    encoder: Encoder, content: pa.Table, settings: Encode, done: Callable[[int], object] = int
 ) -> pa.Table:
-    """Encode a table from `Items.read`: schema features(F), `halved`, and `read` and `there` (null without text)."""
-    made = encode_items(encoder, *texts_and_images(content), own.batch_size, done, own.workers)
-    rows = feature_rows(content, made.vectors, made.has_image, made.has_text)
-    for name, numbers in made.reading._asdict().items() if made.reading else ():
-        of_all = np.zeros(len(rows), np.int64)
-        of_all[made.has_text] = numbers
-        rows = rows.append_column(name, pa.array(of_all, mask=~made.has_text))
-    return rows.append_column("halved", pa.array(made.halved))
+    """Encode a table from `Items.read`: schema features(F), `halved`, and columns of `Reading`.
+
+    The latter are null for items without text, and absent if the encoder does not count tokens.
+    """
+    texts, images = texts_and_images(content)
+    encoded = encode_items(encoder, texts, images, settings.batch_size, done, settings.workers)
+    rows = feature_rows(content, encoded.vectors, encoded.has_image, encoded.has_text)
+
+    counts = encoded.reading._asdict() if encoded.reading else {}
+    for name, count in counts.items():
+        column = np.zeros(len(rows), np.int64)
+        column[encoded.has_text] = count
+        rows = rows.append_column(name, pa.array(column, mask=~encoded.has_text))
+    return rows.append_column("halved", pa.array(encoded.halved))
 
 
 def _encode_batches(
     encoder: Encoder,
-    items: int,
+    n_items: int,
     batches: Iterable[tuple[np.ndarray, Any]],
-    prepare: Callable[[np.ndarray], Any],
+    prepare: Prepare,
     done: Callable[[int], object],
 ) -> tuple[np.ndarray, np.ndarray]:
-    out, halved = np.zeros((items, encoder.width), np.float32), np.zeros(items, bool)
-    previous: tuple[np.ndarray, Tensor] | None = None
+    vectors = np.zeros((n_items, encoder.width), np.float32)
+    halved = np.zeros(n_items, bool)
+    pending: tuple[np.ndarray, Tensor] | None = None
     for rows, prepared in batches:
-        if (vectors := _try_encode(encoder, prepared)) is None:
+        batch_vectors = _try_encode(encoder, prepared)
+        if batch_vectors is None:
             halved[rows] = True
-            vectors = _in_halves(encoder, prepare, rows)
+            batch_vectors = _encode_halves(encoder, prepare, rows)
         # copy a batch only after the next has started, so that the GPU does not idle
-        if previous is not None:
-            out[previous[0]] = previous[1].cpu().numpy()
-        previous = rows, vectors
+        if pending is not None:
+            vectors[pending[0]] = pending[1].cpu().numpy()
+        pending = (rows, batch_vectors)
         done(len(rows))
-    if previous is not None:
-        out[previous[0]] = previous[1].cpu().numpy()
-    if not np.isfinite(out).all():
-        row = int((~np.isfinite(out).all(axis=1)).argmax())
-        raise UserError(
-            f"row {row}: the encoder's vector is not finite; check its weights, or take another encoder"
-        )
-    return out, halved
+    if pending is not None:
+        vectors[pending[0]] = pending[1].cpu().numpy()
+
+    if not np.isfinite(vectors).all():
+        row = int((~np.isfinite(vectors).all(axis=1)).argmax())
+        remedy = "check its weights, or take another encoder"
+        raise UserError(f"row {row}: the encoder's vector is not finite; {remedy}")
+    return vectors, halved
 
 
 def _try_encode(encoder: Encoder, prepared: Any) -> Tensor | None:
@@ -178,28 +198,29 @@ def _try_encode(encoder: Encoder, prepared: Any) -> Tensor | None:
     return None  # the caller tries half a batch
 
 
-def _in_halves(encoder: Encoder, prepare: Callable[[np.ndarray], Any], rows: np.ndarray) -> Tensor:
-    halves = np.array_split(rows, 2) if len(rows) > 1 else []
-    found = [
-        vectors for half in halves if (vectors := _try_encode(encoder, prepare(half))) is not None
-    ]
-    if len(found) == 2:
-        return torch.cat(found)
+def _encode_halves(encoder: Encoder, prepare: Prepare, rows: np.ndarray) -> Tensor:
+    vectors = []
+    for half in np.array_split(rows, 2) if len(rows) > 1 else ():
+        half_vectors = _try_encode(encoder, prepare(half))
+        if half_vectors is not None:
+            vectors.append(half_vectors)
+    if len(vectors) == 2:
+        return torch.cat(vectors)
+
     if len(rows) > 2:
-        raise UserError(
-            f"memory ran out in half a batch of {len(rows):,} too; lower batch_size, or give more memory"
-        )
-    raise UserError(
-        "memory ran out with one item per forward pass; take a smaller network, or give more memory"
-    )
+        fault = f"memory ran out in half a batch of {len(rows):,} too"
+        raise UserError(f"{fault}; lower batch_size, or give more memory")
+    fault = "memory ran out with one item per forward pass"
+    raise UserError(f"{fault}; take a smaller network, or give more memory")
 
 
 def plan_batches(
     has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, size: int
 ) -> Iterator[np.ndarray]:
-    """Yield row numbers, int64, by modality and similar length; rows without content are skipped."""
-    kind = 2 * has_image.astype(np.int64) + has_text
-    order = np.lexsort((np.arange(len(kind)), lengths, kind))
-    for k in (1, 2, 3):
-        rows = order[kind[order] == k]
-        yield from (rows[start : start + size] for start in range(0, len(rows), size))
+    """Yield row numbers, int64, by modality and similar length, but of rows without content."""
+    modalities = 2 * has_image.astype(np.int64) + has_text
+    order = np.lexsort((np.arange(len(modalities)), lengths, modalities))
+    for code in (1, 2, 3):
+        rows = order[modalities[order] == code]
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]

