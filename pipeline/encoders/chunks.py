@@ -1,4 +1,7 @@
-"""Split long texts between words into chunks, whose vectors are averaged (B texts, n chunks, W width)."""
+"""Split long texts between words into chunks, whose vectors are averaged.
+
+B texts, n chunks, W width.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,14 @@ from alignrec.pipeline.encoders.params import MOST_CHUNKS
 from alignrec.pipeline.linalg.device import move_to
 from alignrec.pipeline.runtime.section import Positive, Section
 
-# texts -> tokens of each text, without truncation and special tokens, and how many of them are unknown
+# texts -> tokens of each, without truncation and special tokens, and how many are unknown
 Count = Callable[[list[str]], list[tuple[int, int]]]
-Word = tuple[str, int, int]  # with its tokens and unknown tokens
 LONGEST = 256  # tokens, special ones included, that MiniLM was trained for
 WORDS = re.compile(r"\s*\S+\s*")
-# characters per token up to which a text is tokenised whole: some tokenizers take hours on one endless word
-LETTERS = 64
-LONGEST_WORD = 256  # maximum characters of a word; longer ones are split
-TOGETHER = 256  # texts whose words are counted together
+# up to which a text is tokenised whole: some tokenizers take hours on one endless word
+LETTERS_PER_TOKEN = 64
+MAX_WORD_CHARACTERS = 256  # longer words are split
+TEXTS_PER_COUNT = 256  # texts whose words are counted together
 
 
 class Chunked(Section):
@@ -38,19 +40,25 @@ class Reading(NamedTuple):
 
     read: np.ndarray  # int64 [B], tokens that are encoded
     there: np.ndarray  # int64 [B], all tokens
-    unknown: (
-        np.ndarray
-    )  # int64 [B], encoded tokens that stand for characters outside the vocabulary
+    unknown: np.ndarray  # int64 [B], encoded tokens for characters outside the vocabulary
 
     def facts(self) -> dict[str, float]:
-        there = np.maximum(self.there, 1)
-        known, unknown = (
-            float((tokens / there).sum()) for tokens in (self.read - self.unknown, self.unknown)
-        )
-        cut = int((self.read < self.there).sum())
-        return {"items": len(there), "read": known, "cut": cut} | (
-            {"unknown": unknown} if unknown else {}
-        )
+        all_tokens = np.maximum(self.there, 1)
+        facts = {
+            "items": len(all_tokens),
+            "read": float(((self.read - self.unknown) / all_tokens).sum()),
+            "cut": int((self.read < self.there).sum()),
+        }
+        unknown = float((self.unknown / all_tokens).sum())
+        return facts | {"unknown": unknown} if unknown else facts
+
+
+class Word(NamedTuple):
+    """A word of a text, or a piece of a long one."""
+
+    text: str
+    tokens: int
+    unknown: int  # tokens that stand for characters outside the vocabulary
 
 
 class SplitText(NamedTuple):
@@ -73,23 +81,24 @@ class Splitter:
     def reading(self, texts: Sequence[str]) -> Reading | None:
         """Count the tokens of each text, and remember its parts for the batches to come."""
         distinct = list(dict.fromkeys(texts))
-        self._split = known = dict(zip(distinct, self.split_texts(distinct), strict=True))
-        counts = [
-            (sum(one.tokens), one.there, one.unknown) for one in map(known.__getitem__, texts)
-        ]
+        split = dict(zip(distinct, self.split_texts(distinct), strict=True))
+        self._split = split
+        splits = [split[text] for text in texts]
+        counts = [(sum(text.tokens), text.there, text.unknown) for text in splits]
         return Reading(*np.array(counts, np.int64).reshape(-1, 3).T)
 
     def chunks(self, texts: Sequence[str]) -> Chunks:
         """Return the parts of a batch of texts, which are split here unless `reading` did."""
-        known = self._split or {}  # another thread may replace it
-        split = (
-            [known[text] for text in texts] if known.keys() >= {*texts} else self.split_texts(texts)
-        )
+        remembered = self._split or {}  # another thread may replace it
+        if not remembered.keys() >= {*texts}:
+            remembered = dict(zip(texts, self.split_texts(texts), strict=True))
+        split = [remembered[text] for text in texts]
+        n_parts = [len(text.parts) for text in split]
         return Chunks(
-            [part for one in split for part in one.parts],
-            np.repeat(np.arange(len(split)), [len(one.parts) for one in split]),
-            np.array([n for one in split for n in one.tokens], np.int64),
-            len(split),
+            parts=list(chain.from_iterable(text.parts for text in split)),
+            owner=np.repeat(np.arange(len(split)), n_parts),
+            tokens=np.array([n for text in split for n in text.tokens], np.int64),
+            texts=len(split),
         )
 
 
@@ -107,14 +116,17 @@ class Chunks(NamedTuple):
         return [order[start : start + size] for start in range(0, len(order), size)]
 
     def average_parts(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Average the vectors of the groups, [<= B, W] each, per text, weighted by the tokens of its parts: [B, W]."""
+        """Average the vectors of the groups, [<= B, W] each, per text: [B, W].
+
+        Parts are weighted by their tokens.
+        """
         if len(self.parts) == self.texts:
             return vectors[0]
+
         x = torch.cat(list(vectors))  # [n, W]
-        weight = (
-            np.maximum(self.tokens, 1)
-            / np.bincount(self.owner, np.maximum(self.tokens, 1))[self.owner]
-        )
+        tokens = np.maximum(self.tokens, 1)
+        weight = tokens / np.bincount(self.owner, tokens)[self.owner]
+
         order = self._order
         scaled = x * move_to(torch.from_numpy(weight[order]), x.device).to(x.dtype)[:, None]
         owner = move_to(torch.from_numpy(self.owner[order]), x.device)
@@ -129,55 +141,75 @@ class Chunks(NamedTuple):
 def split_between_words(
     texts: Sequence[str], count: Count, room: int, most: int
 ) -> list[SplitText]:
-    """Split nonempty texts into at most `most` parts of at most `room` tokens, between words where possible."""
-    short = [text for text in texts if len(text) <= LETTERS * room]
-    counted = zip(short, count(short) if short else [], strict=True)
-    split = {
-        text: SplitText([text], [n], n, unknown) for text, (n, unknown) in counted if n <= room
-    }
+    """Split nonempty texts into at most `most` parts of at most `room` tokens.
+
+    Texts are cut between words where possible.
+    """
+    split: dict[str, SplitText] = {}
+    short = [text for text in texts if len(text) <= LETTERS_PER_TOKEN * room]
+    counts = count(short) if short else []
+    for text, (tokens, unknown) in zip(short, counts, strict=True):
+        if tokens <= room:
+            split[text] = SplitText([text], [tokens], tokens, unknown)
+
     long = [text for text in texts if text not in split]
-    for start in range(0, len(long), TOGETHER):
-        some = long[start : start + TOGETHER]
-        words = _split_words(some, count, room)
-        split |= {text: _pack_words(own, room, most) for text, own in zip(some, words, strict=True)}
+    for start in range(0, len(long), TEXTS_PER_COUNT):
+        batch = long[start : start + TEXTS_PER_COUNT]
+        words_of = _split_words(batch, count, room)
+        for text, words in zip(batch, words_of, strict=True):
+            split[text] = _pack_words(words, room, most)
     return [split[text] for text in texts]
 
 
 def _pack_words(words: list[Word], room: int, most: int) -> SplitText:
-    parts, tokens = [list[Word]()], [0]
-    for word, n, unknown in words:  # a loop, because parts depend on earlier ones
-        if parts[-1] and tokens[-1] + n > room:
+    parts: list[list[Word]] = [[]]
+    tokens = [0]
+    for word in words:  # a loop, because parts depend on earlier ones
+        if parts[-1] and tokens[-1] + word.tokens > room:
             parts.append([])
             tokens.append(0)
-        parts[-1].append((word, n, unknown))
-        tokens[-1] += n
-    read = ["".join(word for word, *_ in part) for part in parts[:most]]
-    return SplitText(
-        read,
-        tokens[:most],
-        sum(tokens),
-        sum(unknown for part in parts[:most] for *_, unknown in part),
-    )
+        parts[-1].append(word)
+        tokens[-1] += word.tokens
+
+    texts = []
+    unknown = 0
+    for part in parts[:most]:
+        texts.append("".join(word.text for word in part))
+        unknown += sum(word.unknown for word in part)
+    return SplitText(texts, tokens[:most], sum(tokens), unknown)
 
 
 def _split_words(texts: list[str], count: Count, room: int) -> list[list[Word]]:
-    words = [
-        [
-            word[at : at + LONGEST_WORD]
-            for word in WORDS.findall(text)
-            for at in range(0, len(word), LONGEST_WORD)
-        ]
-        for text in texts
-    ]
-    distinct = list(dict.fromkeys(chain.from_iterable(words)))
-    known = dict(zip(distinct, count(distinct), strict=True))
+    words_of = [_cut_words(text) for text in texts]
+    distinct = list(dict.fromkeys(chain.from_iterable(words_of)))
+    counts = dict(zip(distinct, count(distinct), strict=True))
+
     # halve words until each fits or is a single character
-    while long := [word for word, (n, _) in known.items() if n > room and len(word) > 1]:
-        halves = {word: (word[: len(word) // 2], word[len(word) // 2 :]) for word in long}
-        words = [[half for word in own for half in halves.get(word, (word,))] for own in words]
-        new = list(
-            dict.fromkeys(half for pair in halves.values() for half in pair if half not in known)
-        )
-        known = {word: n for word, n in known.items() if word not in halves}
-        known |= dict(zip(new, count(new) if new else [], strict=True))
-    return [[(word, *known[word]) for word in own] for own in words]
+    while True:
+        long = [word for word, (n, _) in counts.items() if n > room and len(word) > 1]
+        if not long:
+            break
+        halves = {}
+        for word in long:
+            del counts[word]
+            middle = len(word) // 2
+            halves[word] = (word[:middle], word[middle:])
+        pieces = dict.fromkeys(chain.from_iterable(halves.values()))
+        new = [piece for piece in pieces if piece not in counts]
+        counts |= dict(zip(new, count(new) if new else [], strict=True))
+        words_of = [_replace_words(words, halves) for words in words_of]
+
+    return [[Word(word, *counts[word]) for word in words] for words in words_of]
+
+
+def _cut_words(text: str) -> list[str]:
+    """Split a text into words with the spaces around them, of at most MAX_WORD_CHARACTERS."""
+    pieces = []
+    for word in WORDS.findall(text):
+        starts = range(0, len(word), MAX_WORD_CHARACTERS)
+        pieces += [word[start : start + MAX_WORD_CHARACTERS] for start in starts]
+    return pieces
+
+
+def _replace_words(words: list[str], halves: dict[str, tuple[str, str]]) -> list[str]:
+    return list(chain.from_iterable(halves.get(word, (word,)) for word in words))

@@ -1,4 +1,7 @@
-"""Classical image descriptors: colours, silhouette and gradients (B images, S side in pixels, F width)."""
+"""Classical image descriptors: colours, silhouette and gradients.
+
+B images, S side in pixels, F width.
+"""
 
 from collections.abc import Sequence
 
@@ -11,15 +14,18 @@ from alignrec.pipeline.images.decode import decode_squares
 from alignrec.pipeline.linalg.projections import unit_rows
 
 SIDE = 96
-# colour levels per channel; cells per side of the silhouette and of the gradients; directions of gradients
-LEVELS, CELLS, COARSE, DIRECTIONS = 4, 24, 6, 8
-APART = 0.1  # minimum difference of a foreground pixel from the background, in any channel (0 to 1)
+LEVELS = 4  # of colours, per channel
+SILHOUETTE_CELLS = 24  # per side
+GRADIENT_CELLS = 6  # per side
+DIRECTIONS = 8  # of gradients
+# minimum difference of a foreground pixel from the background, in any channel (0 to 1)
+MIN_CONTRAST = 0.1
 
 
 class Descriptors:
     """Concatenated descriptors, each of length 1."""
 
-    width = LEVELS**3 + CELLS**2 + COARSE**2 * DIRECTIONS
+    width = LEVELS**3 + SILHOUETTE_CELLS**2 + GRADIENT_CELLS**2 * DIRECTIONS
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
         if images is None:
@@ -32,30 +38,51 @@ class Descriptors:
 
 def describe_images(pixels: np.ndarray) -> np.ndarray:
     """Return the descriptors, float32 [B, F], of pixels, uint8 [B, S, S, 3]."""
-    x, n = pixels.astype(np.float32) / 255, len(pixels)
-    # colour histograms, [B, LEVELS^3]
-    bins = (pixels.astype(np.int64) * LEVELS // 256) @ [LEVELS**2, LEVELS, 1]  # [B, S, S]
-    bins += LEVELS**3 * np.arange(n)[:, None, None]
-    colours = np.bincount(bins.ravel(), minlength=LEVELS**3 * n).reshape(n, -1).astype(np.float64)
-    # pixels that differ from the background, the median colour of the border
-    border = np.concatenate([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], axis=1)  # [B, 4 S, 3]
-    foreground = np.abs(x - np.median(border, axis=1)[:, None, None]).max(axis=3) > APART
-    # mean gradient lengths by cell and direction, [B, COARSE, COARSE, DIRECTIONS]
-    down, across = np.gradient(x.mean(axis=3), axis=(1, 2))
-    direction = (np.arctan2(down, across) % np.pi / np.pi * DIRECTIONS).astype(int) % DIRECTIONS
-    length = np.hypot(down, across)
-    gradients = np.stack(
-        [_cell_means(length * (direction == d), COARSE) for d in range(DIRECTIONS)], axis=3
-    )
+    n_images = len(pixels)
+    x = pixels.astype(np.float32) / 255
     # square roots make dot products Bhattacharyya coefficients
-    blocks = np.sqrt(colours), _cell_means(foreground, CELLS), np.sqrt(gradients)
-    return np.hstack([unit_rows(block.reshape(n, -1))[0] for block in blocks])
+    blocks = [
+        np.sqrt(_count_colours(pixels)),
+        _cell_means(_find_foreground(x), SILHOUETTE_CELLS),
+        np.sqrt(_measure_gradients(x)),
+    ]
+    return np.hstack([unit_rows(block.reshape(n_images, -1))[0] for block in blocks])
+
+
+def _count_colours(pixels: np.ndarray) -> np.ndarray:
+    """Return colour histograms, float64 [B, LEVELS^3]."""
+    n_images = len(pixels)
+    levels = pixels.astype(np.int64) * LEVELS // 256
+    colours = levels @ [LEVELS**2, LEVELS, 1]  # [B, S, S]
+    colours += LEVELS**3 * np.arange(n_images)[:, None, None]
+    counts = np.bincount(colours.ravel(), minlength=LEVELS**3 * n_images)
+    return counts.reshape(n_images, -1).astype(np.float64)
+
+
+def _find_foreground(x: np.ndarray) -> np.ndarray:
+    """Return which pixels differ from the background, the median of the border: bool [B, S, S]."""
+    border = np.concatenate([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], axis=1)  # [B, 4 S, 3]
+    background = np.median(border, axis=1)[:, None, None]
+    foreground: np.ndarray = np.abs(x - background).max(axis=3) > MIN_CONTRAST
+    return foreground
+
+
+def _measure_gradients(x: np.ndarray) -> np.ndarray:
+    """Return mean gradient lengths by cell and direction, [B, cells, cells, DIRECTIONS]."""
+    down, across = np.gradient(x.mean(axis=3), axis=(1, 2))
+    half_turns = np.arctan2(down, across) % np.pi / np.pi
+    direction = (half_turns * DIRECTIONS).astype(int) % DIRECTIONS
+    length = np.hypot(down, across)
+    means = [_cell_means(length * (direction == d), GRADIENT_CELLS) for d in range(DIRECTIONS)]
+    return np.stack(means, axis=3)
 
 
 def _cell_means(x: np.ndarray, cells: int) -> np.ndarray:
     """Average over square cells: [B, S, S] -> float64 [B, cells, cells]."""
     side = x.shape[1] // cells
-    return x.reshape(len(x), cells, side, cells, side).mean(axis=(2, 4), dtype=np.float64)
+    grid = x.reshape(len(x), cells, side, cells, side)
+    means: np.ndarray = grid.mean(axis=(2, 4), dtype=np.float64)
+    return means
 
 
 DESCRIPTORS = Spec(lambda folder, params: Descriptors(), NoSettings, reads=("image",))

@@ -65,14 +65,13 @@ class Origin:
     fingerprint: Mapping[str, Any] | None = None  # for a released encoder, that of the released set
 
     def files(self) -> list[Path]:
-        found = (
-            (path, path.relative_to(self.folder).parts) for path in sorted(self.folder.rglob("*"))
-        )
-        return [
-            path
-            for path, parts in found
-            if path.is_file() and not any(part.startswith(".") for part in parts)
-        ]
+        files = []
+        for path in sorted(self.folder.rglob("*")):
+            parts = path.relative_to(self.folder).parts
+            is_hidden = any(part.startswith(".") for part in parts)
+            if path.is_file() and not is_hidden:
+                files.append(path)
+        return files
 
     def restrict_to(self, where: str, params: Pretrained, reads: Sequence[str]) -> "Origin":
         """Limit the modalities to `params.modalities`; raises UserError for one that the network does not read."""

@@ -147,16 +147,13 @@ class Network:
         return sorted({spec.library, *spec.packages} - {""})
 
     def files(self) -> list[Path]:
-        return (
-            self.origin.files()
-            if self.origin
-            else sorted(p for p in self.folder.glob("*") if p.is_file())
-        )
+        if self.origin:
+            return self.origin.files()
+        return sorted(path for path in self.folder.glob("*") if path.is_file())
 
     def move_to(self, folder: Path) -> Network:
-        return replace(
-            self, folder=folder, origin=self.origin and replace(self.origin, folder=folder)
-        )
+        origin = self.origin and replace(self.origin, folder=folder)
+        return replace(self, folder=folder, origin=origin)
 
     def load(self) -> Encoder:
         with self.name_errors():
@@ -182,12 +179,13 @@ def find_network(encoders: Encoders, name: str, folder: Path) -> Network:
     return Network(name, kind, settings, origin.folder if origin else folder / ENCODER, origin)
 
 
-def settings_facts(network: Network, own: Encode) -> dict[str, Any]:
+def settings_facts(network: Network, encode: Encode) -> dict[str, Any]:
     """Return the settings that a set's rows depend on, without paths."""
-    batches = {"batch_size": own.batch_size, "shard_rows": own.shard_rows, "seed": own.seed}
-    return (
-        batches
-        | {"kind": network.kind}
-        | network.settings.model_dump(mode="json")
-        | network.model_facts()
-    )
+    return {
+        "batch_size": encode.batch_size,
+        "shard_rows": encode.shard_rows,
+        "seed": encode.seed,
+        "kind": network.kind,
+        **network.settings.model_dump(mode="json"),
+        **network.model_facts(),
+    }

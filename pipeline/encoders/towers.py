@@ -100,19 +100,18 @@ class Towers(Splitter):
         self.width = sum(self.halves.values()) or self._widths[self.reads[0]]
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        image = (
-            None
-            if images is None
-            else map_tensors(self.image_inputs(open_images(images)), pin_memory)
-        )
+        image = None
+        if images is not None:
+            image = map_tensors(self.image_inputs(open_images(images)), pin_memory)
         if texts is None:
             return Prepared(image, [], None)
         with self._lock:
             chunks = self.chunks(texts)
-            inputs = [
-                self.text_inputs([chunks.parts[i] for i in group]) for group in chunks.groups()
-            ]
-            return Prepared(image, [map_tensors(one, pin_memory) for one in inputs], chunks)
+            passes = []
+            for group in chunks.groups():
+                inputs = self.text_inputs([chunks.parts[i] for i in group])
+                passes.append(map_tensors(inputs, pin_memory))
+            return Prepared(image, passes, chunks)
 
     def reading(self, texts: Sequence[str]) -> Reading | None:
         if self.room is None:
@@ -122,31 +121,25 @@ class Towers(Splitter):
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        image = (
-            None
-            if prepared.image is None
-            else self.image_vectors(self.send(prepared.image))[:, : self.dim]
-        )
-        text = None
+        vectors: dict[str, Tensor] = {}
+        if prepared.image is not None:
+            vectors["image"] = self.image_vectors(self.send(prepared.image))[:, : self.dim]
         if prepared.chunks is not None:
             parts = [self.text_vectors(self.send(inputs)) for inputs in prepared.text]
-            text = prepared.chunks.average_parts(parts)[:, : self.dim]
+            vectors["text"] = prepared.chunks.average_parts(parts)[:, : self.dim]
         if len(self.reads) == 1:
-            return next(vectors for vectors in (image, text) if vectors is not None)
-        # vectors of length 1, [B, W]; None for an absent modality
-        units = {"image": image, "text": text}
-        units = {
-            modality: None if half is None else F.normalize(half.float())
-            for modality, half in units.items()
-        }
-        present = [unit for unit in units.values() if unit is not None]
+            return next(iter(vectors.values()))
+
+        units = {modality: F.normalize(x.float()) for modality, x in vectors.items()}  # [B, W]
         if self.join == "mean":
-            return torch.stack(present).mean(dim=0)  # [1 or 2, B, F] -> [B, F]
-        zeros = present[0].new_zeros
-        halves = [
-            zeros(len(present[0]), self._widths[m]) if unit is None else unit
-            for m, unit in units.items()
-        ]
+            return torch.stack([*units.values()]).mean(dim=0)  # [1 or 2, B, F] -> [B, F]
+        first = next(iter(units.values()))
+        halves = []
+        for modality in ("image", "text"):
+            if modality in units:
+                halves.append(units[modality])
+            else:
+                halves.append(first.new_zeros(len(first), self._widths[modality]))
         return torch.cat(halves, dim=1)
 
     def count_tokens(self, texts: list[str]) -> list[tuple[int, int]]:
@@ -176,20 +169,21 @@ class Towers(Splitter):
 def open_images(images: Iterable[bytes]) -> list[Image.Image]:
     """Decode images, cropped to their middle beyond MAX_ASPECT and enlarged below MIN_SIDE."""
     opened = []
-    for image in (decode_rgb(file, SIDE) for file in images):
+    for file in images:
+        image = decode_rgb(file, SIDE)
         width, height = image.size
-        across, down = min(width, MAX_ASPECT * height), min(height, MAX_ASPECT * width)
-        left, top = (width - across) // 2, (height - down) // 2
-        shown = (
-            image
-            if (across, down) == image.size
-            else image.crop((left, top, left + across, top + down))
-        )
-        if (shorter := min(shown.size)) < MIN_SIDE:
-            shown = shown.resize(
-                (round(across * MIN_SIDE / shorter), round(down * MIN_SIDE / shorter))
-            )
-        opened.append(shown)
+        across = min(width, MAX_ASPECT * height)
+        down = min(height, MAX_ASPECT * width)
+        if (across, down) != image.size:
+            left = (width - across) // 2
+            top = (height - down) // 2
+            image = image.crop((left, top, left + across, top + down))
+
+        shorter = min(image.size)
+        if shorter < MIN_SIDE:
+            enlarged = (round(across * MIN_SIDE / shorter), round(down * MIN_SIDE / shorter))
+            image = image.resize(enlarged)
+        opened.append(image)
     return opened
 
 
@@ -219,16 +213,14 @@ def longest_input(tokenizer: Any, config: Any) -> int:
 def control_breaker(tokenizer: Any, controls: Iterable[str] = ()) -> Callable[[str], str]:
     """Return a function that inserts a space after the first character of each control token in a text."""
     special = {*controls, *map(str, getattr(tokenizer, "all_special_tokens", ()))}
-    special |= {
-        token.content
-        for token in getattr(tokenizer, "added_tokens_decoder", {}).values()
-        if token.special
-    }
-    # a token may be a prefix of another
-    longest_first = sorted(
-        (word for word in special if len(word) > 1), key=lambda word: (-len(word), word)
-    )
-    if not longest_first:
+    for token in getattr(tokenizer, "added_tokens_decoder", {}).values():
+        if token.special:
+            special.add(token.content)
+    words = [word for word in special if len(word) > 1]
+    if not words:
         return str
+
+    # a token may be a prefix of another
+    longest_first = sorted(words, key=lambda word: (-len(word), word))
     pattern = re.compile("|".join(map(re.escape, longest_first)))
     return partial(pattern.sub, lambda match: f"{match[0][0]} {match[0][1:]}")

@@ -22,7 +22,7 @@ from alignrec.pipeline.beit3 import tokenizer
 from alignrec.pipeline.beit3.config import BEiT3Config
 from alignrec.pipeline.beit3.encoders import BEiT3Items
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.encoders.chunks import LONGEST_WORD, Splitter, SplitText, split_between_words
+from alignrec.pipeline.encoders.chunks import MAX_WORD_CHARACTERS, Splitter, SplitText, split_between_words
 from alignrec.pipeline.encoders.registry import Encoder, find_network
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
@@ -357,4 +357,4 @@ def test_a_text_of_megabytes_is_not_tokenised_whole() -> None:
         return letters(texts)
 
     split_between_words(["y" * 1_000_000], count, 100, 3)
-    assert longest <= LONGEST_WORD
+    assert longest <= MAX_WORD_CHARACTERS
