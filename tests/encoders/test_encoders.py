@@ -358,3 +358,10 @@ def test_a_text_of_megabytes_is_not_tokenised_whole() -> None:
 
     split_between_words(["y" * 1_000_000], count, 100, 3)
     assert longest <= MAX_WORD_CHARACTERS
+
+
+def test_a_long_word_that_is_half_of_another_is_split_too() -> None:
+    text = f"{'a' * 64} {'a' * 128}"
+    (split,) = split_between_words([text], letters, 10, 99)
+    assert "".join(split.parts) == text
+    assert max(split.tokens) <= 10
