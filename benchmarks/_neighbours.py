@@ -13,7 +13,6 @@ from io import BytesIO
 from pathlib import Path
 
 import pyarrow as pa
-from alignrec.pipeline.runtime.config import known
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
@@ -28,6 +27,7 @@ from alignrec.pipeline.report.gallery import (
 )
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.section import require_known
 
 ITEMS = 6
 NEAR = 4  # neighbours of an item
@@ -69,7 +69,7 @@ def draw_neighbours(outputs: Outputs, features: Sequence[str]) -> Image.Image:
     near = pick_neighbours(outputs, ITEMS, SEED)
     if near is None or outputs.items is None:
         raise UserError("no items with neighbours; run `dvc repro graph` first")
-    known(features, near.sets, "features")
+    require_known(features, near.sets, "features")
 
     columns = [{item: [item] for item in near.items}]
     for name in features:

@@ -6,8 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignrec.pipeline.sources.feature_files import NAMES, rank_identifier
-
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.items import compose_text, merge_products
 from alignrec.pipeline.dataset.products import MAX_TEXT_CHARACTERS, clean_product
@@ -21,6 +19,7 @@ from alignrec.pipeline.release.recipe import TABULAR, Recipe, source_reader
 from alignrec.pipeline.runtime.section import nearest
 from alignrec.pipeline.sources.base import Product, as_json, as_text, is_path
 from alignrec.pipeline.sources.tabular import Tabular, TabularSource, split_values
+from alignrec.pipeline.vectors.identifiers import IDENTIFIER_COLUMNS, rank_identifier
 from alignrec.schemas import TEXT_FIELDS
 
 # identifier: the named column, or the one that `new` and `compare` would choose; text: the named
@@ -39,7 +38,9 @@ class Columns(NamedTuple):
     """Columns of a table to read, and the text made of them."""
 
     item: str | None = None  # identifiers, as named by the user
-    usual_item: str | None = None  # identifiers in rows that have it; otherwise a name of NAMES
+    usual_item: str | None = (
+        None  # identifiers in rows that have it; otherwise a name of IDENTIFIER_COLUMNS
+    )
     roles: Mapping[str, str] = {}  # role in texts -> column
     appended: tuple[str, ...] = ()  # appended to the description
     composed: tuple[str, ...] = TEXT_FIELDS  # roles that compose the text, in order
@@ -240,7 +241,7 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
         identifiers = columns.identifiers(present)
         if not identifiers:
             remedy = "name that of the identifiers by --column item=NAME"
-            raise UserError(f"{file}: no column {', '.join(NAMES)}; {remedy}")
+            raise UserError(f"{file}: no column {', '.join(IDENTIFIER_COLUMNS)}; {remedy}")
 
         useful = [*identifiers, *columns.of_texts(), columns.image]
         if not columns.text:
