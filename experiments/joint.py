@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from alignrec.pipeline.beit3.params import BEiT3Sets
-from alignrec.pipeline.benchmark.plan import Compared
+from alignrec.pipeline.benchmark.cell import CellLabel
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.metrics import open_test
@@ -92,7 +92,7 @@ def measure_recalls(
     params: Parameters,
     settings: Train,
     seeds: int,
-) -> dict[Compared, np.ndarray]:
+) -> dict[CellLabel, np.ndarray]:
     """Train each arm with each seed and return test recall per user, float64 [N]."""
     layout = next(iter(branches.values()))
     split = inputs.read_inputs(layout, None).split
@@ -104,7 +104,7 @@ def measure_recalls(
             seed = seed_for("benchmark", layout.dataset, RELEASED, number)
             fitted = train_arm(arm, branches[arm.start], params[Graph], settings, seed)
             result = open_test(fitted.user, fitted.item, split, rules, [CUTOFF])
-            recalls[Compared(RELEASED, name, number)] = result.test.per_user["recall", CUTOFF]
+            recalls[CellLabel(RELEASED, name, number)] = result.test.per_user["recall", CUTOFF]
     return recalls
 
 

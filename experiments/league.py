@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import Entry, read_runs
+from alignrec.pipeline.benchmark.cell import CellLabel, read_runs
 from alignrec.pipeline.benchmark.experiment import read_evaluation
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.dataset.params import Interactions
@@ -32,7 +32,7 @@ MODELS = [
 Arm = tuple[str, str]  # model and features
 
 
-def read_recalls(branch: Layout, runs: list[Entry]) -> np.ndarray:
+def read_recalls(branch: Layout, runs: list[CellLabel]) -> np.ndarray:
     """Return the recall of each user, the mean over runs, float64 [U]."""
     split = inputs.read_inputs(branch, None).split
     cells = read_runs(branch)
@@ -77,7 +77,7 @@ def main(
         ranks.append({(row.model, row.features): rank for rank, row in enumerate(rows)})
         for row in rows:
             arm = (row.model, row.features)
-            runs = [Entry(row.model, row.features, run_seed) for run_seed in range(seeds)]
+            runs = [CellLabel(row.model, row.features, run_seed) for run_seed in range(seeds)]
             recalls.setdefault(arm, []).extend(row.cells["recall", 20].values)
             users.setdefault(arm, []).extend(read_recalls(branch, runs).tolist())
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from alignrec.commands.params import load
 from alignrec.pipeline.beit3.params import Pretrain
-from alignrec.pipeline.benchmark.cell import Cell, DatasetData
+from alignrec.pipeline.benchmark.cell import Cell, CellLabel, DatasetData
 from alignrec.pipeline.benchmark.experiment import Store, complete_cells, read_evaluation
-from alignrec.pipeline.benchmark.plan import Compared, plan_compared
+from alignrec.pipeline.benchmark.plan import plan_compared
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.benchmark.significance import summarise_recalls
 from alignrec.pipeline.encoders.params import Encode
@@ -76,7 +76,7 @@ def branched(layout: Layout, root: Path, params: Parameters, stages: Sequence[st
 
 def planned(
     params: Parameters, data: Mapping[str, DatasetData], models: Sequence[str], seeds: int
-) -> dict[Compared, Cell]:
+) -> dict[CellLabel, Cell]:
     """Return the cells of each model on each dataset; equal seeds draw equal negatives."""
     layout = next(iter(data.values())).layout
     split = inputs.read_inputs(layout, None).split
@@ -85,8 +85,8 @@ def planned(
 
 
 def recalls(
-    trainings: Mapping[Compared, Cell], folder: Path, workers: int
-) -> dict[Compared, np.ndarray]:
+    trainings: Mapping[CellLabel, Cell], folder: Path, workers: int
+) -> dict[CellLabel, np.ndarray]:
     """Train the cells without a record and return test recall per user, float64 [N]."""
     recalls_of_cells = {}
     records = complete_cells(trainings, Store(folder / "cells"), workers)
@@ -101,7 +101,7 @@ def recalls(
     return recalls_of_cells
 
 
-def compared(values: Mapping[Compared, np.ndarray], names: Sequence[str], note: str = "") -> Table:
+def compared(values: Mapping[CellLabel, np.ndarray], names: Sequence[str], note: str = "") -> Table:
     """Return a table of recall by model and name, with paired tests over users against the first
     name.
     """

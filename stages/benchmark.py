@@ -12,23 +12,29 @@ from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.benchmark import plan, results  # load torch
+    from alignrec.pipeline.benchmark import plan  # loads torch
     from alignrec.pipeline.benchmark.experiment import Experiment
+    from alignrec.pipeline.benchmark.results import benchmark_tables
 
-    own = run.params[Benchmark]
-    experiment = Experiment(run, own.workers, draws=run.layout.draws())
+    experiment = Experiment(run, run.params[Benchmark].workers, draws=run.layout.draws())
     check_catalogue(run.params, experiment.split.n_items)
-    wanted = plan.list_entries(run.params, len(experiment.draws))
-    tuned = plan.tune_models(experiment, wanted)
-    found = experiment.complete(plan.plan_cells(experiment, wanted, tuned))
-    experiment.write(results.benchmark_tables(experiment, found, tuned))
+    labels = plan.list_labels(run.params, len(experiment.draws))
+    tuned = plan.tune_models(experiment, labels)
+    results = experiment.complete(plan.plan_cells(experiment, labels, tuned))
+    experiment.write(benchmark_tables(experiment, results, tuned))
     experiment.end()
-    run.rows_in, run.rows_out = len(found), len(found)
+    run.rows_in = run.rows_out = len(results)
 
 
 BENCHMARK = Stage(
-    "benchmark", does="models x feature sets x seeds under one protocol",
-    writes="`results.parquet` (long), `slices.parquet`, `tests.parquet`, `protocol.json`, `metrics.json`",
-    reads=(INTERACTIONS, *FEATURES, GRAPH), sections=("train", "search", "interactions", *FEATURE_SETS),
-    params=Benchmark, main=main, resumes=True, loads=(SOURCES, MODELS),
-)  # fmt: skip
+    "benchmark",
+    does="models x feature sets x seeds under one protocol",
+    writes="`results.parquet` (long), `slices.parquet`, `tests.parquet`, `protocol.json`, "
+    "`metrics.json`",
+    reads=(INTERACTIONS, *FEATURES, GRAPH),
+    sections=("train", "search", "interactions", *FEATURE_SETS),
+    params=Benchmark,
+    main=main,
+    resumes=True,
+    loads=(SOURCES, MODELS),
+)

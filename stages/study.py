@@ -23,13 +23,18 @@ def main(run: Run) -> None:
     for tables in (study.mask_tables, slices.tail_tables, study.sweep_tables):
         experiment.write(tables(experiment))
     experiment.end()
-    run.rows_in, run.rows_out = len(run.layout.feature_sets()), len(experiment.named)
+    run.rows_in = len(run.layout.feature_sets())
+    run.rows_out = len(experiment.planned)
 
 
 STUDY = Stage(
-    "study", does="mask modality, long tail, sweeps",
+    "study",
+    does="mask modality, long tail, sweeps",
     writes="`mask.parquet`, `tail.parquet`, `sweeps.parquet`; [the tables](study.md)",
     reads=(INTERACTIONS, *FEATURES, GRAPH, BENCHMARK),
-    sections=("train", "graph", "benchmark", "interactions", *FEATURE_SETS), params=Study, main=main, resumes=True,
+    sections=("train", "graph", "benchmark", "interactions", *FEATURE_SETS),
+    params=Study,
+    main=main,
+    resumes=True,
     loads=(SOURCES, MODELS),
-)  # fmt: skip
+)

@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import Cell, Entry, Hidden, rankings_path
+from alignrec.pipeline.benchmark.cell import Cell, CellLabel, Hidden, rankings_path
 from alignrec.pipeline.dataset.split import Split, pair_keys
 from alignrec.pipeline.features.folder import FeatureSet
 from alignrec.pipeline.features.params import Graph
@@ -198,7 +198,7 @@ def train_keys(layout: Layout) -> np.ndarray:
     return pair_keys(split.train, split.n_items)
 
 
-def read_rankings(layout: Layout, *entries: Entry) -> list[np.ndarray]:
+def read_rankings(layout: Layout, *entries: CellLabel) -> list[np.ndarray]:
     paths = [rankings_path(layout, entry) for entry in entries]
     return [io.matrix(io.read_table(path, schemas.rankings(20))["items"]) for path in paths]
 
@@ -443,7 +443,7 @@ def test_the_league_draws_other_splits(experiment: Callable[[str], Experiment]) 
     assert not np.array_equal(train_keys(first), train_keys(second))
     assert not np.array_equal(read_split(first).test.items, read_split(second).test.items)
 
-    runs = [Entry("bpr", "none", 0), Entry("vbpr", "beit3", 0), Entry("vbpr", "random", 0)]
+    runs = [CellLabel("bpr", "none", 0), CellLabel("vbpr", "beit3", 0), CellLabel("vbpr", "random", 0)]
     for branch in (first, second):
         rankings = read_rankings(branch, *runs)
         assert equal_arms(dict(zip(map(str, runs), rankings, strict=True))) == []
@@ -461,7 +461,7 @@ def test_exposure_is_measured_on_the_split_that_was_asked_for(
         assert np.bincount(read_split(layout).train.users).max() == 2
     assert np.bincount(read_split(ran.layout).train.users).max() > 2
 
-    bpr, ease = read_rankings(branch, Entry("bpr", "none", 0), Entry("ease", "none", 0))
+    bpr, ease = read_rankings(branch, CellLabel("bpr", "none", 0), CellLabel("ease", "none", 0))
     assert not np.array_equal(bpr, ease)
 
 

@@ -17,7 +17,7 @@ from filelock import FileLock
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import Entry, list_runs, rankings_path
+from alignrec.pipeline.benchmark.cell import CellLabel, list_runs, rankings_path
 from alignrec.pipeline.features.folder import SET, Facts
 from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.models.training import retrieval
@@ -212,7 +212,7 @@ def write_benchmark(layout: Layout) -> None:
     best = pa.FixedSizeListArray.from_arrays(
         pa.array([5, 4, 3, -1] * USERS, pa.int32()), type=schemas.rankings(4).field("items").type
     )
-    keys = {Entry(model, features, 0, ablation): f"{n:064}" for n, (model, features, ablation) in enumerate(RUNS)}
+    keys = {CellLabel(model, features, 0, ablation): f"{n:064}" for n, (model, features, ablation) in enumerate(RUNS)}
     io.write_json(layout.runs, list_runs(keys))
     for entry in keys:
         rankings = pa.table({"user_id": USER_ID, "items": best})

@@ -21,7 +21,7 @@ from alignrec.pipeline.beit3.config import SIZES, BEiT3Config
 from alignrec.pipeline.beit3.inference import count_flops
 from alignrec.pipeline.beit3.params import VOCAB, BEiT3Sets, Pretrain
 from alignrec.pipeline.benchmark.params import Benchmark, Study
-from alignrec.pipeline.benchmark.plan import list_entries
+from alignrec.pipeline.benchmark.plan import list_labels
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.dataset.catalogue import measure_catalogue
 from alignrec.pipeline.encoders.params import Encode
@@ -418,7 +418,7 @@ def estimate_probe(plan: Plan) -> Estimate:
 
 def estimate_benchmark(plan: Plan) -> Estimate:
     params, benchmark = plan.params, plan.params[Benchmark]
-    entries = list_entries(params)
+    entries = list_labels(params)
     seconds = 0.0
     has_closed = False
     for entry in entries:

@@ -1,4 +1,4 @@
-"""A cell of the benchmark: one training run, keyed by a hash of everything that determines its result.
+"""A cell of the benchmark: one training run, keyed by a hash of all that determines its result.
 
 Letters: I items, F width of features, N test users, K cutoff.
 """
@@ -21,7 +21,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
-from alignrec.pipeline.evaluation.metrics import ModelEvaluation, open_test
+from alignrec.pipeline.evaluation.metrics import Evaluation, ModelEvaluation, open_test
 from alignrec.pipeline.evaluation.protocol import Protocol
 from alignrec.pipeline.features.graph import neighbours_by_params
 from alignrec.pipeline.features.params import Graph
@@ -43,8 +43,8 @@ Opens = Literal["valid", "test", "rankings"]  # what is evaluated; each includes
 RECALL = f"valid_recall@{CUTOFF}"
 
 
-class Entry(NamedTuple):
-    """One training run of the benchmark."""
+class CellLabel(NamedTuple):
+    """Names a training run; runs of closed-form models that differ in their seed share a cell."""
 
     model: str
     features: str  # feature set, or NO_FEATURES
@@ -52,33 +52,38 @@ class Entry(NamedTuple):
     ablation: str = ""  # key of `benchmark.ablations`; empty for the full model
 
 
-def list_runs(keys: Mapping[Entry, str]) -> list[dict[str, str | int]]:
-    return [entry._asdict() | {"cell": key} for entry, key in keys.items()]
+def list_runs(keys: Mapping[CellLabel, str]) -> list[dict[str, str | int]]:
+    return [label._asdict() | {"cell": key} for label, key in keys.items()]
 
 
-def read_runs(layout: Layout) -> dict[Entry, str]:
-    rows = io.read_json(layout.runs) if layout.runs.is_file() else []
-    return {Entry(**{name: row[name] for name in Entry._fields}): row["cell"] for row in rows}
+def read_runs(layout: Layout) -> dict[CellLabel, str]:
+    if not layout.runs.is_file():
+        return {}
+
+    keys = {}
+    for row in io.read_json(layout.runs):
+        label = CellLabel(row["model"], row["features"], row["seed"], row["ablation"])
+        keys[label] = row["cell"]
+    return keys
 
 
-def rankings_path(layout: Layout, entry: Entry, suffix: str = "") -> Path:
-    return layout.cells("benchmark") / f"{read_runs(layout)[entry]}{suffix}.parquet"
+def rankings_path(layout: Layout, label: CellLabel, suffix: str = "") -> Path:
+    return layout.cells("benchmark") / f"{read_runs(layout)[label]}{suffix}.parquet"
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """Hides a modality of a fraction of the items: their vectors come from the masked feature set."""
+    """A fraction of the items without a modality: their vectors are those of the masked set."""
 
     modality: str
     ratio: float
     seed: int  # seed of the drawn items; the same for both modalities
 
     def rows(self, n_items: int) -> np.ndarray:
-        """Return which items are hidden, bool [I]; sets of larger ratios contain those of smaller ones."""
+        """Return which items are hidden, bool [I]; a larger ratio hides the same items and more."""
+        order = np.random.default_rng(self.seed).permutation(n_items)
         masked = np.zeros(n_items, bool)
-        masked[
-            np.random.default_rng(self.seed).permutation(n_items)[: round(self.ratio * n_items)]
-        ] = True
+        masked[order[: round(self.ratio * n_items)]] = True
         return masked
 
 
@@ -87,9 +92,8 @@ class DatasetData:
     """Outputs of a dataset, optionally changed in memory; pickled for worker processes."""
 
     layout: Layout
-    features: str | Path | None = (
-        None  # feature set or, with `graph`, an .npy file; None for models that read ids only
-    )
+    # feature set or, with `graph`, an .npy file; None for models that read ids only
+    features: str | Path | None = None
     parts: tuple[int, ...] = ()  # widths of the modalities in the features; empty for one modality
     graph: Graph | None = None  # parameters to rebuild the item graph; None to read the stage's
     hidden: Hidden | None = None  # with `graph`
@@ -102,33 +106,27 @@ class DatasetData:
     def files(self) -> list[Path]:
         if self.features is None or self.graph is None:
             return inputs.input_files(self.layout, self._name)
-        tables = inputs.input_files(self.layout, None)
+
+        files = inputs.input_files(self.layout, None)
         if isinstance(self.features, Path):
-            return [*tables, self.features]
-        return tables + [
-            path
-            for name in self._sets()
-            for path in io.shards(self.layout.features(name), "features")
-        ]
+            return [*files, self.features]
+        for name in self._sets():
+            files += io.shards(self.layout.features(name), "features")
+        return files
 
     def facts(self) -> dict[str, Any]:
-        name = self.features.stem if isinstance(self.features, Path) else self.features
-        graph, hidden = self.graph and self.graph.model_dump(), self.hidden and asdict(self.hidden)
-        return {"features": name, "modalities": list(self.parts), "graph": graph, "hidden": hidden}
+        return {
+            "features": self.features.stem if isinstance(self.features, Path) else self.features,
+            "modalities": list(self.parts),
+            "graph": self.graph and self.graph.model_dump(),
+            "hidden": self.hidden and asdict(self.hidden),
+        }
 
     def read(self) -> TrainingData:
         if self.features is None or self.graph is None:
             return inputs.read_inputs(self.layout, self._name)
-        if isinstance(self.features, Path):
-            vectors = np.asarray(np.load(self.features, allow_pickle=False))
-        else:
-            sets = (
-                io.matrix(io.read_features(self.layout.features(name))["vector"])
-                for name in self._sets()
-            )
-            vectors, *masked = sets
-            if self.hidden:
-                vectors = np.where(self.hidden.rows(len(vectors))[:, None], masked[0], vectors)
+
+        vectors = self._vectors()
         edges = neighbours_by_params(vectors, self.graph)
         return TrainingData(inputs.read_inputs(self.layout, None).split, vectors, edges)
 
@@ -139,6 +137,22 @@ class DatasetData:
     def _sets(self) -> list[str]:
         name = str(self.features)
         return [name, variant(name, self.hidden.modality)] if self.hidden else [name]
+
+    def _vectors(self) -> np.ndarray:
+        """Return the vectors of a changed dataset, [I, F], with those of hidden items replaced."""
+        if isinstance(self.features, Path):
+            return np.asarray(np.load(self.features, allow_pickle=False))
+
+        matrices = []
+        for name in self._sets():
+            table = io.read_features(self.layout.features(name))
+            matrices.append(io.matrix(table["vector"]))
+        if not self.hidden:
+            return matrices[0]
+
+        vectors, masked = matrices
+        is_hidden = self.hidden.rows(len(vectors))
+        return np.where(is_hidden[:, None], masked, vectors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,11 +173,9 @@ class InMemoryData:
         return {"features": digest, "graph_k": self.graph_k, "modalities": list(self.parts)}
 
     def read(self) -> TrainingData:
-        edges = (
-            None
-            if self.features is None
-            else neighbours.find_neighbours(self.features, self.graph_k)
-        )
+        if self.features is None:
+            return TrainingData(self.split, None, None)
+        edges = neighbours.find_neighbours(self.features, self.graph_k)
         return TrainingData(self.split, self.features, edges)
 
 
@@ -175,7 +187,7 @@ class Cell:
     model: str
     settings: Train  # an instance of the model's class Params
     protocol: Protocol  # selects the epoch; each of its variants is evaluated
-    seed: int  # seed of initial weights, order and negatives, see pipeline.harness.seeds
+    seed: int  # seed of initial weights, order and negatives, see pipeline/runtime/seeds.py
     ks: tuple[int, ...]
     opens: Opens = "rankings"
 
@@ -204,50 +216,31 @@ class Cell:
         """Train without opening test; arguments and errors are those of `loop.fit`."""
         data = self.data.read()
         model = MODELS[self.model]
-        return fit(
-            model, *data, self.settings, self.seed, watch, checkpoint, self.data.parts
-        ), data.split
+        fitted = fit(model, *data, self.settings, self.seed, watch, checkpoint, self.data.parts)
+        return fitted, data.split
 
     def judge(self, fitted: Fit, split: Split) -> list[ModelEvaluation]:
-        return [
-            open_test(fitted.user, fitted.item, split, one, self.ks)
-            for one in self.protocol.variants
-        ]
+        variants = self.protocol.variants
+        return [open_test(fitted.user, fitted.item, split, rules, self.ks) for rules in variants]
 
 
-class Outcome(NamedTuple):
-    """The record of one training run, and its recommendations for test users."""
-
-    # JSON: state (complete or failed), reason, epochs, best_epoch, best (that epoch's line of the history), curve (best
-    # valid Recall@20 up to each epoch), and judged: per protocol its name, fingerprint, and part -> metric -> mean
-    values: dict[str, Any]
-    rankings: dict[str, pa.Table]  # suffix of the protocol -> table rankings(K)
+Trained = tuple[dict[str, Any], dict[str, pa.Table]]  # values and rankings of a CellResult
 
 
-def train_and_judge(cell: Cell, tolerant: bool = False) -> Outcome:
-    """Train and evaluate a cell; failed training raises UserError or, if `tolerant`, is recorded with its reason."""
+def train_and_judge(cell: Cell, tolerant: bool = False) -> Trained:
+    """Train and evaluate a cell.
+
+    Failed training raises UserError or, if `tolerant`, is recorded with its reason.
+    """
     lines: list[dict[str, Any]] = []
     try:
         fitted, split = cell.train(lines.append)
-        results = cell.judge(fitted, split) if cell.opens != "valid" else []
+        evaluations = cell.judge(fitted, split) if cell.opens != "valid" else []
     except UserError as e:
         if not tolerant:
             raise
-        failed: dict[str, Any] = {
-            "best_epoch": None,
-            "best": {},
-            "curve": _best_so_far(lines),
-            "judged": [],
-        }
-        return Outcome({"state": "failed", "reason": str(e), "epochs": len(lines), **failed}, {})
-    judged = []
-    for result in results:
-        means = {"valid": result.valid.mean, "test": result.test.mean}
-        metrics = {
-            part: {f"{metric}@{k}": value for (metric, k), value in of.items()}
-            for part, of in means.items()
-        }
-        judged.append(result.label | {"metrics": metrics})
+        return _failed_values(str(e), lines), {}
+
     values = {
         "state": "complete",
         "reason": "",
@@ -255,18 +248,42 @@ def train_and_judge(cell: Cell, tolerant: bool = False) -> Outcome:
         "best_epoch": fitted.best_epoch,
         "best": fitted.history[fitted.best_epoch],
         "curve": _best_so_far(fitted.history),
-        "judged": judged,
+        "judged": [_means_of(evaluation) for evaluation in evaluations],
     }
-    kept = zip(cell.protocol.variants, results, strict=True) if cell.opens == "rankings" else ()
     rankings = {}
-    for protocol, result in kept:
-        top = result.test.top
-        lists = pa.FixedSizeListArray.from_arrays(
-            pa.array(top.ravel()), type=schemas.rankings(top.shape[1]).field("items").type
-        )
-        rankings[protocol.suffix] = pa.table({"user_id": result.test.users, "items": lists})
-    return Outcome(values, rankings)
+    if cell.opens == "rankings":
+        for rules, evaluation in zip(cell.protocol.variants, evaluations, strict=True):
+            rankings[rules.suffix] = _rankings_table(evaluation.test)
+    return values, rankings
+
+
+def _failed_values(reason: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "state": "failed",
+        "reason": reason,
+        "epochs": len(lines),
+        "best_epoch": None,
+        "best": {},
+        "curve": _best_so_far(lines),
+        "judged": [],
+    }
+
+
+def _means_of(evaluation: ModelEvaluation) -> dict[str, Any]:
+    """Return the protocol's name and fingerprint, and part -> metric -> mean."""
+    metrics = {}
+    for part, judged in (("valid", evaluation.valid), ("test", evaluation.test)):
+        metrics[part] = {f"{metric}@{k}": mean for (metric, k), mean in judged.mean.items()}
+    return evaluation.label | {"metrics": metrics}
+
+
+def _rankings_table(evaluation: Evaluation) -> pa.Table:
+    top = evaluation.top
+    list_type = schemas.rankings(top.shape[1]).field("items").type
+    items = pa.FixedSizeListArray.from_arrays(pa.array(top.ravel()), type=list_type)
+    return pa.table({"user_id": evaluation.users, "items": items})
 
 
 def _best_so_far(history: Sequence[dict[str, Any]]) -> list[float]:
-    return [float(best) for best in itertools.accumulate((line[RECALL] for line in history), max)]
+    recalls = (line[RECALL] for line in history)
+    return [float(best) for best in itertools.accumulate(recalls, max)]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import Cell, Outcome, train_and_judge
+from alignrec.pipeline.benchmark.cell import Cell, train_and_judge
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.evaluation.metrics import Evaluation, judge_rankings
@@ -33,11 +33,14 @@ PROGRESS = partial(tqdm, unit="run", disable=None)  # `disable=None` hides it wi
 
 
 @dataclass(frozen=True)
-class Record:
-    """Stored outcome of a cell."""
+class CellResult:
+    """What training a cell yielded, as stored."""
 
     key: str
-    values: dict[str, Any]  # as `Outcome.values`
+    # JSON: state (complete or failed), reason, epochs, best_epoch, best (that epoch's line of the
+    # history), curve (best valid Recall@20 up to each epoch), and judged: per protocol its name,
+    # fingerprint, and part -> metric -> mean
+    values: dict[str, Any]
     rankings: dict[str, Path]  # suffix of a protocol -> table rankings(K)
 
 
@@ -50,31 +53,34 @@ def read_evaluation(path: Path, split: Split, ks: Sequence[int]) -> Evaluation:
 
 
 class Store:
-    """A folder of records, with further read-only folders; altered records or rankings count as absent.
+    """A folder of results by the keys of their cells, with further read-only folders.
 
-    Records have hashes of their own, not a journal, as stages also read those in the outputs of others.
+    Altered results count as absent. They have hashes of their own, not a journal, as stages also
+    read those in the outputs of others.
     """
 
-    def __init__(self, folder: Path, *others: Path) -> None:
-        self.folder, self.others = folder, others
-        self.doubted: set[Path] = set()  # records found altered
+    def __init__(self, folder: Path, *read_only: Path) -> None:
+        self.folder = folder
+        self.read_only = read_only
+        self.altered: set[Path] = set()
 
-    def get(self, cell: Cell) -> Record | None:
-        return next(
-            (r for folder in (self.folder, *self.others) if (r := self._read(folder, cell.key))),
-            None,
-        )
+    def get(self, cell: Cell) -> CellResult | None:
+        for folder in (self.folder, *self.read_only):
+            result = self._read(folder, cell.key)
+            if result is not None:
+                return result
+        return None
 
-    def put(self, cell: Cell, outcome: Outcome) -> None:
+    def put(self, cell: Cell, values: dict[str, Any], rankings: Mapping[str, pa.Table]) -> None:
         digests = {}
-        for suffix, table in outcome.rankings.items():
+        for suffix, table in rankings.items():
             path = self.folder / f"{cell.key}{suffix}.parquet"
             io.write_table(table, path, schemas.rankings(max(cell.ks)))
             digests[suffix] = io.sha256(path)
-        values = {"key": cell.key, "cell": cell.facts, **outcome.values, "rankings": digests}
-        # hash the values as they will be read back
-        values = json.loads(json.dumps(values))
-        io.write_json(self.folder / f"{cell.key}.json", values | {"sha256": record_digest(values)})
+
+        record = {"key": cell.key, "cell": cell.facts, **values, "rankings": digests}
+        record = json.loads(json.dumps(record))  # hash the values as they will be read back
+        io.write_json(self.folder / f"{cell.key}.json", record | {"sha256": record_digest(record)})
 
     @contextmanager
     def claimed(self, cell: Cell) -> Iterator[None]:
@@ -83,82 +89,95 @@ class Store:
         lock = self.folder / f".{cell.key}.lock"
         with FileLock(lock):
             yield
-            lock.unlink(missing_ok=True)  # processes waiting for the lock will find the record
+            lock.unlink(missing_ok=True)  # processes waiting for the lock will find the result
 
     def files(self, cells: Iterable[Cell]) -> list[Path]:
-        records = [record for cell in cells if (record := self._read(self.folder, cell.key))]
-        return [
-            path
-            for one in records
-            for path in (self.folder / f"{one.key}.json", *one.rankings.values())
-        ]
+        paths = []
+        for cell in cells:
+            result = self._read(self.folder, cell.key)
+            if result is not None:
+                paths += [self.folder / f"{cell.key}.json", *result.rankings.values()]
+        return paths
 
-    def _read(self, folder: Path, key: str) -> Record | None:
+    def _read(self, folder: Path, key: str) -> CellResult | None:
         path = folder / f"{key}.json"
         if not path.is_file():
             return None
+
         try:
             values = json.loads(path.read_bytes())
-            digest, files = (
-                values.pop("sha256"),
-                {s: folder / f"{key}{s}.parquet" for s in values["rankings"]},
-            )
+            digest = values.pop("sha256")
+            files = {suffix: folder / f"{key}{suffix}.parquet" for suffix in values["rankings"]}
             digests = {suffix: io.sha256(file) for suffix, file in files.items()}
-            if (
+            is_intact = (
                 values["key"] == key
                 and digest == record_digest(values)
                 and digests == values["rankings"]
-            ):
-                return Record(key, values, files)
+            )
+            if is_intact:
+                return CellResult(key, values, files)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
-            pass  # the record was not written by `put`
-        self.doubted.add(path)
+            pass  # the file was not written by `put`
+        self.altered.add(path)
         return None
 
 
 def train_cell(store: Store, tolerant: bool, cell: Cell) -> None:
     with store.claimed(cell):
         if store.get(cell) is None:
-            store.put(cell, train_and_judge(cell, tolerant))
+            store.put(cell, *train_and_judge(cell, tolerant))
 
 
 def complete_cells(
     planned: Mapping[Label, Cell],
     store: Store,
     workers: int,
-    shown: Callable[..., Iterable[Any]] = PROGRESS,
+    progress: Callable[..., Iterable[Any]] = PROGRESS,
     tolerant: bool = False,
-) -> dict[Label, Record]:
-    """Return the records of labelled cells, training those that are missing, slow models first."""
-    place = {model: number for number, model in enumerate(reversed(list(MODELS)))}
-    missing = {cell.key: cell for cell in planned.values() if store.get(cell) is None}.values()
-    if todo := sorted(missing, key=lambda cell: place.get(cell.model, len(place))):
-        for _ in shown(
-            engine.in_processes(partial(train_cell, store, tolerant), todo, workers),
-            total=len(todo),
-        ):
+) -> dict[Label, CellResult]:
+    """Return the results of labelled cells, training those that are missing, slow models first."""
+    missing = {cell.key: cell for cell in planned.values() if store.get(cell) is None}
+    if missing:
+        slow_first = [*reversed(list(MODELS))]
+        place = {model: number for number, model in enumerate(slow_first)}
+        todo = sorted(missing.values(), key=lambda cell: place.get(cell.model, len(place)))
+        training = engine.in_processes(partial(train_cell, store, tolerant), todo, workers)
+        for _ in progress(training, total=len(todo)):
             pass
-    found = {label: store.get(cell) for label, cell in planned.items()}
-    if None in found.values():
-        raise UserError(f"{store.folder}: a record was altered while it was written; run again")
-    return {label: record for label, record in found.items() if record}
+
+    results = {}
+    for label, cell in planned.items():
+        result = store.get(cell)
+        if result is None:
+            raise UserError(f"{store.folder}: a record was altered while it was written; run again")
+        results[label] = result
+    return results
 
 
 class Experiment:
-    """A stage that trains cells: completes the plan's records and writes their tables."""
+    """A stage that trains cells: completes the plan's results and writes their tables."""
 
-    def __init__(self, run: Run, workers: int, *others: Path, draws: Sequence[Layout] = ()) -> None:
-        """Read the splits: run n trains and evaluates on draw n modulo their number. `others`: stores to read."""
-        self.run, self.params, self.layout, self.workers = run, run.params, run.layout, workers
-        self.dataset, self.draws = run.dataset, draws or [run.layout]
+    def __init__(
+        self, run: Run, workers: int, *read_only: Path, draws: Sequence[Layout] = ()
+    ) -> None:
+        """Read the splits: run n trains and evaluates on draw n modulo their number.
+
+        `read_only` are folders of results by other stages.
+        """
+        self.run = run
+        self.params = run.params
+        self.layout = run.layout
+        self.dataset = run.dataset
+        self.workers = workers
+        self.draws = draws or [run.layout]
+
         self.splits = [inputs.read_inputs(layout, None).split for layout in self.draws]
         self.split = self.splits[0]
-        self.rules = protocol_of(
-            run.params, run.dataset, *self.splits
-        )  # selects epochs; its variants are evaluated
-        self.store = Store(run.layout.cells(run.stage), *others)
-        self.named: dict[str, Cell] = {}
-        self.made: list[Path] = []  # files written besides records
+        # selects epochs; its variants are evaluated
+        self.rules = protocol_of(run.params, run.dataset, *self.splits)
+        self.store = Store(run.layout.cells(run.stage), *read_only)
+        self.planned: dict[str, Cell] = {}  # by key
+        self.written: list[Path] = []  # besides results of cells
 
     def complete(
         self,
@@ -166,14 +185,15 @@ class Experiment:
         what: str = "",
         unit: str = "run",
         tolerant: bool = False,
-    ) -> dict[Label, Record]:
-        self.named |= {cell.key: cell for cell in planned.values()}
-        shown = partial(self.run.progress, unit=unit, what=what)
-        found = complete_cells(planned, self.store, self.workers, shown, tolerant)
-        for path in sorted(self.store.doubted):
+    ) -> dict[Label, CellResult]:
+        self.planned |= {cell.key: cell for cell in planned.values()}
+        progress = partial(self.run.progress, unit=unit, what=what)
+        results = complete_cells(planned, self.store, self.workers, progress, tolerant)
+
+        for path in sorted(self.store.altered):
             self.run.warn(f"{path} {ALTERED}", recorded=False)
-        self.store.doubted.clear()
-        return found
+        self.store.altered.clear()
+        return results
 
     def write(self, files: Mapping[str, pa.Table | Any]) -> None:
         for name, content in files.items():
@@ -182,14 +202,17 @@ class Experiment:
                 self.run.write(content, path, content.schema)
             else:
                 io.write_json(path, content)
-            self.made.append(path)
+            self.written.append(path)
 
     def end(self) -> None:
-        """Delete files and records that this run neither wrote nor planned."""
-        kept = self.store.files(self.named.values())
-        left = {path.stem for path in self.store.folder.glob("*.json")} - self.named.keys()
-        io.keep_only(self.run.folder, [*self.made, *kept])
-        if left:
-            text = f"{self.run.label}: deleted records of {len(left):,} trainings that no plan names any more"
+        """Delete files and results that this run neither wrote nor planned."""
+        stored = {path.stem for path in self.store.folder.glob("*.json")}
+        stale = stored - self.planned.keys()
+        io.keep_only(self.run.folder, [*self.written, *self.store.files(self.planned.values())])
+        if stale:
+            text = (
+                f"{self.run.label}: deleted records of {len(stale):,} trainings that no plan "
+                "names any more"
+            )
             print(printable(text), file=sys.stderr, flush=True)
-            self.run.measure(deleted=len(left))
+            self.run.measure(deleted=len(stale))

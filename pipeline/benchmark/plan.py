@@ -1,4 +1,4 @@
-"""Plan of a benchmark: models x feature sets x seeds, ablations, and the hyperparameter search that precedes them."""
+"""Plan of a benchmark: models x feature sets x seeds, ablations, and the search before them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import NO_FEATURES, RECALL, Cell, DatasetData, Entry
-from alignrec.pipeline.benchmark.experiment import Experiment, Record
+from alignrec.pipeline.benchmark.cell import NO_FEATURES, RECALL, Cell, CellLabel, DatasetData
+from alignrec.pipeline.benchmark.experiment import CellResult, Experiment
 from alignrec.pipeline.benchmark.params import Benchmark, Range
 from alignrec.pipeline.benchmark.settings import model_settings, search_ranges, with_settings
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
@@ -28,75 +28,82 @@ from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.seeds import seed_for
 
 BOUNDED = (RELEASED, "l3ae")  # models that are also trained on upper bounds
-DIGITS = 3  # significant digits of drawn values, so that tables show them in full
+SIGNIFICANT_DIGITS = 3  # of drawn values, so that tables show them in full
 Setting = dict[str, int | float]
 
 
-def list_entries(params: Parameters, draws: int = 1) -> list[Entry]:
-    benchmark, released = params[Benchmark], params[TrainSettings].features
-    seeds, ablated = (
-        max(benchmark.seeds, draws),
-        max(min(benchmark.ablation_seeds, benchmark.seeds), draws),
-    )
-    kinds = [
-        (model, features)
-        for model in benchmark.models
-        for features in (benchmark.features if MODELS[model].needs else [NO_FEATURES])
-        if model in BOUNDED or features not in CEILINGS
-    ]
+def list_labels(params: Parameters, draws: int = 1) -> list[CellLabel]:
+    benchmark = params[Benchmark]
+    released = params[TrainSettings].features
+    seeds = max(benchmark.seeds, draws)
+    ablation_seeds = max(min(benchmark.ablation_seeds, benchmark.seeds), draws)
+
+    candidates = list_candidates(benchmark)
     if benchmark.ablations:
-        kinds.append((RELEASED, released))
-    ablations = [
-        Entry(RELEASED, changed.get("features", released), seed, name)
-        for name, changed in benchmark.ablations.items()
-        for seed in range(ablated)
-    ]
-    return list(
-        dict.fromkeys(
-            [*(Entry(*kind, seed) for kind in kinds for seed in range(seeds)), *ablations]
-        )
-    )
+        candidates.append(Candidate(RELEASED, released))
+    labels = []
+    for model, features in candidates:
+        labels += [CellLabel(model, features, seed) for seed in range(seeds)]
+    for name, settings in benchmark.ablations.items():
+        features = settings.get("features", released)
+        labels += [CellLabel(RELEASED, features, seed, name) for seed in range(ablation_seeds)]
+    return list(dict.fromkeys(labels))
 
 
-def plan_cells(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) -> dict[Entry, Cell]:
+def list_candidates(benchmark: Benchmark) -> list[Candidate]:
+    candidates = []
+    for model in benchmark.models:
+        names = benchmark.features if MODELS[model].needs else [NO_FEATURES]
+        if model not in BOUNDED:
+            names = [name for name in names if name not in CEILINGS]
+        candidates += [Candidate(model, name) for name in names]
+    return candidates
+
+
+def plan_cells(
+    experiment: Experiment, labels: Iterable[CellLabel], tuned: Tuned
+) -> dict[CellLabel, Cell]:
     cells = {}
-    for entry in wanted:
-        data = _data_of_draw(experiment, entry.features, entry.seed % len(experiment.draws))
-        params = tuned.params(experiment.params, entry)
-        settings = model_settings(params, entry.model, entry.ablation)
-        cell = run_cell(experiment, data, entry.model, settings, entry.seed)
+    for label in labels:
+        data = _data_of_draw(experiment, label.features, label.seed % len(experiment.draws))
+        params = tuned.params(experiment.params, label)
+        settings = model_settings(params, label.model, label.ablation)
+        cell = run_cell(experiment, data, label.model, settings, label.seed)
         # an ablation has the seed of the full model, so that they share their random draws
-        cells[entry] = replace(cell, model=ABLATED) if entry.ablation else cell
+        cells[label] = replace(cell, model=ABLATED) if label.ablation else cell
     return cells
 
 
 def run_cell(
-    experiment: Experiment, data: DatasetData, model: str, settings: Train, seed: int
+    experiment: Experiment, data: DatasetData, model: str, settings: Train, number: int
 ) -> Cell:
-    # The seed depends on neither feature set nor settings, so that all share their random draws. Closed forms have no
-    # randomness: their runs on one split are a single cell.
-    number = seed_for(
-        "benchmark", experiment.dataset, model, 0 if issubclass(MODELS[model], Closed) else seed
-    )
-    return Cell(
-        data, model, settings, experiment.rules, number, tuple(experiment.params[Benchmark].ks)
-    )
+    """Return the cell of run `number` of a model."""
+    # The seed depends on neither feature set nor settings, so that all share their random draws.
+    # Closed forms have no randomness: their runs on one split are a single cell.
+    if issubclass(MODELS[model], Closed):
+        number = 0
+    seed = seed_for("benchmark", experiment.dataset, model, number)
+    ks = tuple(experiment.params[Benchmark].ks)
+    return Cell(data, model, settings, experiment.rules, seed, ks)
 
 
 def _data_of_draw(experiment: Experiment, features: str, draw: int) -> DatasetData:
-    """Return a run's data for a draw; feature sets learned from train interactions are refitted to that draw."""
-    params, layout = experiment.params, experiment.draws[draw]
+    """Return a run's data for a draw.
+
+    Feature sets learned from train interactions are refitted to that draw.
+    """
+    params = experiment.params
+    layout = experiment.draws[draw]
     stored = DatasetData.of(params, layout, features)
     kind = kind_of(params[Combine].sets, features)
     if not draw or kind is None or kind.refit is None:
         return stored
+
     path = experiment.run.folder / "draws" / str(draw) / f"{features}.npy"
-    again = replace(stored, features=path, graph=params[Graph])
-    if path in experiment.made:
-        return again
-    io.write_npy(path, kind.refit(layout, features, np.zeros(0, np.int64)))
-    experiment.made.append(path)
-    return again
+    if path not in experiment.written:
+        io.write_npy(path, kind.refit(layout, features, np.zeros(0, np.int64)))
+        experiment.written.append(path)
+    return replace(stored, features=path, graph=params[Graph])
 
 
 class Candidate(NamedTuple):
@@ -107,15 +114,15 @@ class Candidate(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """A setting and the record of its training."""
+    """A setting and the result of training with it."""
 
     setting: Setting
-    record: Record
+    result: CellResult
 
     @property
     def valid(self) -> float | None:
         """Valid Recall@20; None if the training failed."""
-        return self.record.values["best"].get(RECALL)
+        return self.result.values["best"].get(RECALL)
 
 
 @dataclass(frozen=True)
@@ -124,89 +131,90 @@ class Tuned:
 
     tried: dict[Candidate, list[Tried]]
 
-    def params(self, params: Parameters, entry: Entry) -> Parameters:
+    def params(self, params: Parameters, label: CellLabel) -> Parameters:
         """Apply the chosen setting of a run; ablations share that of the full model."""
-        full = (
-            Candidate(RELEASED, params[TrainSettings].features)
-            if entry.ablation
-            else Candidate(*entry[:2])
-        )
-        if full not in self.tried:
+        features = params[TrainSettings].features if label.ablation else label.features
+        candidate = Candidate(label.model, features)
+        if candidate not in self.tried:
             return params
-        return with_settings(params, entry.model, self.best(full).setting)
+        return with_settings(params, label.model, self.best(candidate).setting)
 
     def best(self, candidate: Candidate) -> Tried:
-        """Return the setting of highest valid Recall@20, the first on ties; UserError if all failed."""
+        """Return the setting of highest valid Recall@20, the first on ties.
+
+        Raise UserError if all failed.
+        """
         tried = self.tried[candidate]
-        complete = [one for one in tried if one.valid is not None]
-        if not complete:
-            on = "" if candidate.features == NO_FEATURES else f" on {candidate.features}"
+        best = max(tried, key=lambda trial: -math.inf if trial.valid is None else trial.valid)
+        if best.valid is None:
+            on_features = "" if candidate.features == NO_FEATURES else f" on {candidate.features}"
             raise UserError(
-                f"benchmark.budget: all {len(tried)} settings of {candidate.model}{on} failed; the first: "
-                f"{tried[0].record.values['reason']}; narrow search.spaces.{candidate.model}"
+                f"benchmark.budget: all {len(tried)} settings of {candidate.model}{on_features} "
+                f"failed; the first: {tried[0].result.values['reason']}; "
+                f"narrow search.spaces.{candidate.model}"
             )
-        return max(complete, key=lambda one: one.valid or 0.0)
+        return best
 
 
-def tune_models(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
-    params, dataset = experiment.params, experiment.dataset
-    slow = [*reversed(list(MODELS))]
-    ordered = sorted(
-        (e for e in entries if not e.ablation), key=lambda entry: slow.index(entry.model)
-    )
-    candidates = dict.fromkeys(Candidate(entry.model, entry.features) for entry in ordered)
-    tries = {one: tried_settings(params, dataset, one.model) for one in candidates}
-    cells = {
-        (one, number): trial_cell(experiment, one, setting)
-        for one, own in tries.items()
-        for number, setting in enumerate(own)
-    }
-    records = experiment.complete(cells, "settings", "setting", tolerant=True)
-    return Tuned(
-        group_values((one, Tried(tries[one][n], record)) for (one, n), record in records.items())
-    )
+def tune_models(experiment: Experiment, labels: Iterable[CellLabel]) -> Tuned:
+    slow_first = [*reversed(list(MODELS))]
+    full = [label for label in labels if not label.ablation]
+    full.sort(key=lambda label: slow_first.index(label.model))
+
+    cells = {}
+    settings = {}
+    for candidate in dict.fromkeys(Candidate(label.model, label.features) for label in full):
+        tried = tried_settings(experiment.params, experiment.dataset, candidate.model)
+        for number, setting in enumerate(tried):
+            cells[candidate, number] = trial_cell(experiment, candidate, setting)
+            settings[candidate, number] = setting
+
+    results = experiment.complete(cells, "settings", "setting", tolerant=True)
+    trials = ((trial[0], Tried(settings[trial], result)) for trial, result in results.items())
+    return Tuned(group_values(trials))
 
 
 def tried_settings(params: Parameters, dataset: str, model: str) -> list[Setting]:
-    """Return `benchmark.budget` settings, the given one first; none without a search space."""
-    budget, ranges = params[Benchmark].budget, search_ranges(params, model)
+    """Return `benchmark.budget` settings, the configured first; none without a search space."""
+    budget = params[Benchmark].budget
+    ranges = search_ranges(params, model)
     if not budget or not ranges:
         return []
-    given = model_settings(params, model)
+    configured = model_settings(params, model)
     drawn = halton_points(ranges, budget - 1, seed_for("tuning", dataset, model, "draws"))
-    return [{name: getattr(given, name) for name in ranges}, *drawn]
+    return [{name: getattr(configured, name) for name in ranges}, *drawn]
 
 
 def trial_cell(experiment: Experiment, candidate: Candidate, setting: Setting) -> Cell:
     model, features = candidate
     data = DatasetData.of(experiment.params, experiment.layout, features)
-    chosen = model_settings(with_settings(experiment.params, model, setting), model)
+    settings = model_settings(with_settings(experiment.params, model, setting), model)
     seed = seed_for("tuning", experiment.dataset, model)
-    return Cell(data, model, chosen, experiment.rules, seed, (CUTOFF,), "valid")
+    return Cell(data, model, settings, experiment.rules, seed, (CUTOFF,), "valid")
 
 
 def halton_points(ranges: Mapping[str, Range], n: int, seed: int) -> list[Setting]:
     """Return n points of a scrambled Halton sequence, a prefix of those for a larger n."""
     from scipy.stats import qmc  # takes half a second to load
 
-    settings: list[Setting] = []
-    for point in qmc.Halton(len(ranges), seed=np.random.default_rng(seed)).random(n):
-        settings.append({})
-        for (name, own), u in zip(ranges.items(), point, strict=True):
-            whole = isinstance(own.low, int) and isinstance(own.high, int)
-            low, high = own.low, own.high + whole
-            value = low * math.exp(u * math.log(high / low)) if low > 0 else low + u * (high - low)
-            rounded = math.floor(value) if whole else max(float(f"{value:.{DIGITS}g}"), own.low)
-            settings[-1][name] = min(rounded, own.high)
+    points = qmc.Halton(len(ranges), seed=np.random.default_rng(seed)).random(n)
+    settings = []
+    for point in points:
+        pairs = zip(ranges.items(), point, strict=True)
+        settings.append({name: scale_point(space, u) for (name, space), u in pairs})
     return settings
 
 
-class Compared(NamedTuple):
-    """One training run of an experiment that compares feature sets."""
-
-    model: str
-    features: str
-    seed: int  # number of the run; all feature sets get the same negatives for the same number
+def scale_point(space: Range, u: float) -> int | float:
+    """Return the value at u, in [0, 1), of a range."""
+    is_whole = isinstance(space.low, int) and isinstance(space.high, int)
+    low = space.low
+    high = space.high + is_whole
+    value = low * math.exp(u * math.log(high / low)) if low > 0 else low + u * (high - low)
+    if is_whole:
+        return min(math.floor(value), space.high)
+    rounded = float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+    return min(max(rounded, low), space.high)
 
 
 def plan_compared(
@@ -216,11 +224,15 @@ def plan_compared(
     seeds: int,
     rules: Protocol,
     items: int,
-) -> dict[Compared, Cell]:
-    return {
-        Compared(model, name, seed): Cell(
-            stored, model, model_settings(params, model), rules,
-            seed_for("compare", stored.layout.dataset, model, seed), (bounded_cutoff(items),),
-        )
-        for model in models for name, stored in data.items() for seed in range(seeds)
-    }  # fmt: skip
+) -> dict[CellLabel, Cell]:
+    """Plan runs that compare datasets; all get the same negatives for runs of equal number."""
+    ks = (bounded_cutoff(items),)
+    cells = {}
+    for model in models:
+        settings = model_settings(params, model)
+        for name, stored in data.items():
+            for number in range(seeds):
+                seed = seed_for("compare", stored.layout.dataset, model, number)
+                label = CellLabel(model, name, number)
+                cells[label] = Cell(stored, model, settings, rules, seed, ks)
+    return cells

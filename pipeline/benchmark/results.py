@@ -1,4 +1,4 @@
-"""Files of the benchmark: results, slices, paired tests, tried settings, headline means and the protocol."""
+"""Files of the benchmark: results, slices, paired tests, tried settings, means and the protocol."""
 
 import json
 from collections import defaultdict
@@ -10,115 +10,145 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline.benchmark import significance, slices
-from alignrec.pipeline.benchmark.cell import Entry, list_runs
-from alignrec.pipeline.benchmark.experiment import Experiment, Record, read_evaluation
+from alignrec.pipeline.benchmark.cell import CellLabel, list_runs
+from alignrec.pipeline.benchmark.experiment import CellResult, Experiment, read_evaluation
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.benchmark.plan import Tuned
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, headline_cutoff
 from alignrec.pipeline.evaluation.evidence import mean_and_sd
 from alignrec.pipeline.models.training.params import TrainSettings
 
-PerUser = dict[
-    Entry, dict[str, np.ndarray]
-]  # run -> metric -> float64 [N], NaN without a target in the run's draw
+# label of a run -> metric -> float64 [N], NaN for users without a target in the run's draw
+PerUser = dict[CellLabel, dict[str, np.ndarray]]
+Results = Mapping[CellLabel, CellResult]
 
 
-def benchmark_tables(
-    experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned
-) -> dict[str, Any]:
-    params, variants = experiment.params, experiment.rules.variants
-    k = headline_cutoff(params[Benchmark].ks)
+def benchmark_tables(experiment: Experiment, results: Results, tuned: Tuned) -> dict[str, Any]:
+    benchmark = experiment.params[Benchmark]
+    variants = experiment.rules.variants
+    k = headline_cutoff(benchmark.ks)
+
     judged: list[dict[str, Any]] = []
     sliced: list[dict[str, Any]] = []
     compared: list[tuple[dict[str, Any], PerUser]] = []
     summaries = []
     for number, protocol in enumerate(variants):
-        label = {"dataset": experiment.dataset} | protocol.label
+        header = {"dataset": experiment.dataset} | protocol.label
         rows = [
-            label | entry._asdict() | record.values["judged"][number]
-            for entry, record in found.items()
+            header | label._asdict() | result.values["judged"][number]
+            for label, result in results.items()
         ]
-        own, per_user = _measure_runs(experiment, found, protocol.suffix)
+        figures, per_user = _measure_runs(experiment, results, protocol.suffix)
         judged += rows
-        sliced += [label | row for row in own]
-        compared.append((label, per_user))
-        summaries.append(label | summarise_runs(rows, k))
-    metrics = {"dataset": experiment.dataset} | {s["protocol"]: s for s in summaries}
-    how = {
-        "budget": params[Benchmark].budget,
-        "selection": f"best valid recall@{CUTOFF} of one training a setting",
-    }
-    searched = {"tuning": how} if tuned.tried else {}
-    control, draws = params[Benchmark].control, len(experiment.draws)
+        sliced += [header | figure for figure in figures]
+        compared.append((header, per_user))
+        summaries.append(header | summarise_runs(rows, k))
+
+    reference = experiment.params[TrainSettings].features
+    draws = len(experiment.draws)
+    tests = significance.paired_tests(compared, reference, k, benchmark.control, draws)
+    by_protocol = {summary["protocol"]: summary for summary in summaries}
+    metrics = {"dataset": experiment.dataset} | by_protocol
+    protocols = [protocol.describe() for protocol in variants]
     files = {
         "results.parquet": results_table(judged),
         "slices.parquet": pa.Table.from_pylist(sliced, schemas.SLICES),
-        "tests.parquet": significance.paired_tests(
-            compared, params[TrainSettings].features, k, control, draws
-        ),
-        "protocol.json": [protocol.describe() | searched for protocol in variants],
+        "tests.parquet": tests,
+        "protocol.json": protocols,
         "metrics.json": metrics if len(summaries) > 1 else summaries[0],
-        "runs.json": list_runs({entry: record.key for entry, record in found.items()}),
+        "runs.json": list_runs({label: result.key for label, result in results.items()}),
     }
-    return files | ({"tuning.parquet": tuning_table(tuned)} if tuned.tried else {})
+    return files | tuning_files(tuned, protocols, benchmark.budget)
+
+
+def tuning_files(tuned: Tuned, protocols: list[dict[str, Any]], budget: int) -> dict[str, Any]:
+    """Return the table of tried settings, and the protocols with how a setting was selected."""
+    if not tuned.tried:
+        return {}
+    tuning = {
+        "budget": budget,
+        "selection": f"best valid recall@{CUTOFF} of one training a setting",
+    }
+    return {
+        "tuning.parquet": tuning_table(tuned),
+        "protocol.json": [protocol | {"tuning": tuning} for protocol in protocols],
+    }
 
 
 def _measure_runs(
-    experiment: Experiment, found: Mapping[Entry, Record], suffix: str
+    experiment: Experiment, results: Results, suffix: str
 ) -> tuple[list[dict[str, Any]], PerUser]:
-    """Return rows of SLICES and the figures of each test user, under the protocol with this suffix."""
+    """Return rows of SLICES and figures of each test user, under the protocol with this suffix."""
+    ks = experiment.params[Benchmark].ks
+    k = headline_cutoff(ks)
+    users = np.unique(np.concatenate([split.test.users for split in experiment.splits]))
+
     rows: list[dict[str, Any]] = []
     per_user: PerUser = {}
-    ks = experiment.params[Benchmark].ks
-    users = np.unique(np.concatenate([split.test.users for split in experiment.splits]))
     # rankings are read one run at a time, to bound memory
-    for entry, record in found.items():
-        split = experiment.splits[entry.seed % len(experiment.splits)]
-        evaluation = read_evaluation(record.rankings[suffix], split, ks)
-        rows += [
-            entry._asdict() | figure._asdict()
-            for figure in slices.slice_figures(evaluation, split, ks)
-        ]
-        per_user[entry] = {name: np.full(len(users), np.nan) for name in significance.METRICS}
-        for metric, values in per_user[entry].items():
-            values[np.searchsorted(users, evaluation.users)] = evaluation.per_user[
-                metric, headline_cutoff(ks)
-            ]
+    for label, result in results.items():
+        split = experiment.splits[label.seed % len(experiment.splits)]
+        evaluation = read_evaluation(result.rankings[suffix], split, ks)
+        figures = slices.slice_figures(evaluation, split, ks)
+        rows += [label._asdict() | figure._asdict() for figure in figures]
+
+        positions = np.searchsorted(users, evaluation.users)
+        per_user[label] = {}
+        for metric in significance.METRICS:
+            values = np.full(len(users), np.nan)
+            values[positions] = evaluation.per_user[metric, k]
+            per_user[label][metric] = values
     return rows, per_user
 
 
 def results_table(judged: Iterable[dict[str, Any]]) -> pa.Table:
-    rows = [
-        {key: run[key] for key in run if key != "metrics"}
-        | {"split": part, "metric": name.split("@")[0], "k": int(name.split("@")[1])}
-        | {"selected_by": "valid", "value": value}
-        for run in judged
-        for part, means in run["metrics"].items()
-        for name, value in means.items()
-    ]
+    rows = []
+    for run in judged:
+        header = {key: value for key, value in run.items() if key != "metrics"}
+        header["selected_by"] = "valid"
+        for part, means in run["metrics"].items():
+            for name, mean in means.items():
+                metric, k = name.split("@")
+                row = {"split": part, "metric": metric, "k": int(k), "value": mean}
+                rows.append(header | row)
     return pa.Table.from_pylist(rows, schemas.RESULTS)
 
 
 def summarise_runs(judged: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
-    """Return model -> features, or "features, ablation" -> recall@k and ndcg@k -> mean and sd over seeds, on test."""
+    """Return model -> features -> recall@k and ndcg@k -> mean and sd over seeds, on test.
+
+    An ablation has the key "features, ablation".
+    """
     values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for run in judged:
         column = f"{run['features']}, {run['ablation']}" if run["ablation"] else run["features"]
         for name in (f"recall@{k}", f"ndcg@{k}"):
             values[run["model"], column, name].append(run["metrics"]["test"][name])
+
     nested: dict[str, Any] = {}
     for (model, features, name), by_seed in values.items():
         figure = mean_and_sd(by_seed)
-        sd = {} if figure.sd is None else {"sd": figure.sd}
-        nested.setdefault(model, {}).setdefault(features, {})[name] = {"mean": figure.mean, **sd}
+        summary = {"mean": figure.mean}
+        if figure.sd is not None:
+            summary["sd"] = figure.sd
+        nested.setdefault(model, {}).setdefault(features, {})[name] = summary
     return nested
 
 
 def tuning_table(tuned: Tuned) -> pa.Table:
-    rows = [
-        {**candidate._asdict(), "trial": number, "setting": json.dumps(one.setting), "valid": one.valid,
-         "chosen": one is tuned.best(candidate),
-         **{key: one.record.values[key] for key in ("state", "epochs", "reason")}}
-        for candidate, own in tuned.tried.items() for number, one in enumerate(own)
-    ]  # fmt: skip
+    rows = []
+    for candidate, trials in tuned.tried.items():
+        best = tuned.best(candidate)
+        for number, trial in enumerate(trials):
+            values = trial.result.values
+            row = {
+                "trial": number,
+                "setting": json.dumps(trial.setting),
+                "valid": trial.valid,
+                "chosen": trial is best,
+                "state": values["state"],
+                "epochs": values["epochs"],
+                "reason": values["reason"],
+            }
+            rows.append(candidate._asdict() | row)
     return pa.Table.from_pylist(rows, schemas.TUNING)

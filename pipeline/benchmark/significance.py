@@ -1,4 +1,7 @@
-"""Pairs of runs to compare, fixed before training, and their paired tests. Letters: N test users, D draws, K cutoff."""
+"""Pairs of runs to compare, fixed before training, and their paired tests.
+
+Letters: N test users, D draws, K cutoff.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -8,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from alignrec import schemas
-from alignrec.pipeline.benchmark.cell import NO_FEATURES, Entry
-from alignrec.pipeline.benchmark.plan import Compared
+from alignrec.pipeline.benchmark.cell import NO_FEATURES, CellLabel
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.evidence import mean_and_sd
 from alignrec.pipeline.evaluation.statistics import corrected_tests, holm, paired_bootstrap
@@ -18,44 +20,40 @@ from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.runtime.seeds import seed_for
 
 METRICS = ("recall", "ndcg")
-COLUMNS = (
-    "model",
-    "features",
-    "ablation",
-)  # identify the runs of a test, which differ only in their seed
+Pair = tuple[CellLabel, CellLabel]  # both with seed 0
+FiguresByRun = Mapping[CellLabel, Mapping[str, np.ndarray]]
 
 
 def declare_pairs(
-    entries: Sequence[Entry], reference: str, control: str | None = None
-) -> list[tuple[Entry, Entry]]:
-    kinds = list(
-        dict.fromkeys(entry._replace(seed=0) for entry in entries if entry.features not in CEILINGS)
-    )
+    labels: Sequence[CellLabel], reference: str, control: str | None = None
+) -> list[Pair]:
+    first = [label._replace(seed=0) for label in labels if label.features not in CEILINGS]
+    kinds = list(dict.fromkeys(first))
     full = [kind for kind in kinds if kind.model == RELEASED and not kind.ablation]
+    rivals = [kind for kind in kinds if kind.model != RELEASED]
+    pairs: list[Pair] = []
+
     # AlignRec on every feature set against each other model, on the same features or on ids only
-    pairs = [
-        (kind, other)
-        for kind in full
-        for other in kinds
-        if other.model != RELEASED and other.features in (kind.features, NO_FEATURES)
-    ]
+    for kind in full:
+        shared = (kind.features, NO_FEATURES)
+        pairs += [(kind, rival) for rival in rivals if rival.features in shared]
+
     # AlignRec on `reference` against itself on every other feature set, and against each ablation
-    base = Entry(RELEASED, reference, 0)
+    base = CellLabel(RELEASED, reference, 0)
     if base in full:
-        pairs += [(base, other) for other in kinds if other.model == RELEASED and other != base]
+        pairs += [(base, kind) for kind in kinds if kind.model == RELEASED and kind != base]
+
     # each model on every feature set against itself on the control
-    plain = [kind for kind in kinds if not kind.ablation and kind.features != NO_FEATURES]
-    pairs += [
-        (kind, other)
-        for kind in plain
-        for other in plain
-        if other == Entry(kind.model, control or "", 0) and kind != other
-    ]
+    for kind in kinds:
+        on_control = CellLabel(kind.model, control or "", 0)
+        is_full = not kind.ablation and kind.features != NO_FEATURES
+        if is_full and kind != on_control and on_control in kinds:
+            pairs.append((kind, on_control))
     return list(dict.fromkeys(pairs))
 
 
 def paired_tests(
-    judged: Sequence[tuple[dict[str, Any], Mapping[Entry, Mapping[str, np.ndarray]]]],
+    judged: Sequence[tuple[dict[str, Any], FiguresByRun]],
     reference: str,
     k: int,
     control: str | None,
@@ -63,68 +61,83 @@ def paired_tests(
 ) -> pa.Table:
     """Return table TESTS of all declared pairs, with p corrected over all of them.
 
-    `judged` pairs each protocol's label with run -> metric -> float64 [N], NaN without a target in the run's draw.
+    `judged` pairs the columns of each protocol with label of a run -> metric -> float64 [N], NaN
+    without a target in the run's draw.
     """
     rows: list[dict[str, Any]] = []
     left: list[np.ndarray] = []
     right: list[np.ndarray] = []
-    compared = [
-        (*pair, a, b)
-        for pair in judged
-        for a, b in declare_pairs(list(pair[1]), reference, control)
-    ]
-    for named, per_user, a, b in compared:
-        seeds = [
-            n
-            for n in sorted({e.seed for e in per_user})
-            if {a._replace(seed=n), b._replace(seed=n)} <= per_user.keys()
-        ]
-        sides = {
-            f"{name}_{side}": getattr(kind, name)
-            for side, kind in (("a", a), ("b", b))
-            for name in COLUMNS
-        }
-        for metric in METRICS:
-            rows.append(named | sides | {"metric": metric, "k": k, "seeds": len(seeds)})
-            # average over the seeds of a draw, as the test resamples users and draws
-            for column, kind in ((left, a), (right, b)):
-                by_draw = [[n for n in seeds if n % draws == draw] for draw in range(draws)]
-                runs = [[per_user[kind._replace(seed=n)][metric] for n in own] for own in by_draw]
-                column.append(np.stack([np.mean(own, axis=0) for own in runs], axis=1))  # [N, D]
+    for header, per_user in judged:
+        for a, b in declare_pairs(list(per_user), reference, control):
+            seeds = _common_seeds(per_user, a, b)
+            columns = header | _columns_of(a, "a") | _columns_of(b, "b")
+            for metric in METRICS:
+                rows.append(columns | {"metric": metric, "k": k, "seeds": len(seeds)})
+                left.append(_mean_by_draw(per_user, a, metric, seeds, draws))
+                right.append(_mean_by_draw(per_user, b, metric, seeds, draws))
     if not rows:
         return schemas.TESTS.empty_table()
-    results = paired_bootstrap(
-        np.stack(left, 2), np.stack(right, 2), seed_for("tests", rows[0]["dataset"])
-    )
+
+    seed = seed_for("tests", rows[0]["dataset"])
+    results = paired_bootstrap(np.stack(left, 2), np.stack(right, 2), seed)
     corrected = holm(np.array([test.p for test in results]))
-    each = zip(rows, results, corrected, strict=True)
-    tested = [row | test._asdict() | {"p_holm": float(p)} for row, test, p in each]
-    return pa.Table.from_pylist(tested, schemas.TESTS)
+    for row, test, p in zip(rows, results, corrected, strict=True):
+        row |= test._asdict() | {"p_holm": float(p)}
+    return pa.Table.from_pylist(rows, schemas.TESTS)
+
+
+def _common_seeds(per_user: FiguresByRun, a: CellLabel, b: CellLabel) -> list[int]:
+    return [
+        seed
+        for seed in sorted({label.seed for label in per_user})
+        if a._replace(seed=seed) in per_user and b._replace(seed=seed) in per_user
+    ]
+
+
+def _columns_of(label: CellLabel, side: str) -> dict[str, str]:
+    return {
+        f"model_{side}": label.model,
+        f"features_{side}": label.features,
+        f"ablation_{side}": label.ablation,
+    }
+
+
+def _mean_by_draw(
+    per_user: FiguresByRun, kind: CellLabel, metric: str, seeds: Sequence[int], draws: int
+) -> np.ndarray:
+    """Average over the seeds of each draw, [N, D], as the test resamples users and draws."""
+    means = []
+    for draw in range(draws):
+        of_draw = [seed for seed in seeds if seed % draws == draw]
+        values = [per_user[kind._replace(seed=seed)][metric] for seed in of_draw]
+        means.append(np.mean(values, axis=0))
+    return np.stack(means, axis=1)
 
 
 def summarise_recalls(
-    recalls: Mapping[Compared, np.ndarray], names: Sequence[str]
+    recalls: Mapping[CellLabel, np.ndarray], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return mean and sd over seeds, and paired tests of every two sets over users, from recalls float64 [N]."""
-    seeds = sorted({one.seed for one in recalls})
-    recall: dict[str, Any] = {}
+    """Return mean and sd over seeds, and paired tests of every two sets over users.
+
+    `recalls` are float64 [N].
+    """
+    seeds = sorted({label.seed for label in recalls})
+    summary: dict[str, Any] = {}
     comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
-    for model in dict.fromkeys(one.model for one in recalls):
-        by_user = {
-            name: np.mean([recalls[Compared(model, name, s)] for s in seeds], axis=0)
-            for name in names
-        }
+    for model in dict.fromkeys(label.model for label in recalls):
+        summary[model] = {}
+        by_user = {}
         for name in names:
-            figure = mean_and_sd([float(np.mean(recalls[Compared(model, name, s)])) for s in seeds])
-            recall.setdefault(model, {})[name] = {
-                "mean": figure.mean,
-                "sd": figure.sd,
-                "values": list(figure.values),
-            }
+            by_seed = [recalls[CellLabel(model, name, seed)] for seed in seeds]
+            by_user[name] = np.mean(by_seed, axis=0)
+            figure = mean_and_sd([float(np.mean(recall)) for recall in by_seed])
+            values = list(figure.values)
+            summary[model][name] = {"mean": figure.mean, "sd": figure.sd, "values": values}
+
         measure = f"{model} recall@{CUTOFF}"
         comparisons += [(measure, a, b, by_user[a], by_user[b]) for a, b in combinations(names, 2)]
     return {
         "seeds": len(seeds),
-        f"recall@{CUTOFF}": recall,
+        f"recall@{CUTOFF}": summary,
         "paired": corrected_tests(comparisons, seed_for("compare", "tests")),
     }

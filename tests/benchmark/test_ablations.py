@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alignrec.pipeline.benchmark import ablations, plan
 from alignrec.pipeline.benchmark.ablations import AblatedAlignRec, AblationParams
-from alignrec.pipeline.benchmark.cell import Entry
+from alignrec.pipeline.benchmark.cell import CellLabel
 from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.models import ABLATED, MODELS, RELEASED, adjacency
@@ -90,7 +90,7 @@ def test_a_row_of_the_benchmark_is_ablated_with_the_seed_of_the_full_model(tmp_p
         benchmark={"features": ["f"], "ks": [5], "ablations": {"x": {"gate": False}}},
     )
     experiment = Experiment(Run("benchmark", "shop", settings, tmp_path), 1)
-    entries = [Entry(RELEASED, "f", 0), Entry(RELEASED, "f", 0, "x")]
+    entries = [CellLabel(RELEASED, "f", 0), CellLabel(RELEASED, "f", 0, "x")]
     full, ablated = plan.plan_cells(experiment, entries, plan.Tuned({})).values()
     assert (full.model, ablated.model) == (RELEASED, ABLATED)
     assert full.seed == ablated.seed

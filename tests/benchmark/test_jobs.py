@@ -12,8 +12,8 @@ from shops import ITEMS, two_tastes
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import Entry, rankings_path, read_runs
-from alignrec.pipeline.benchmark.plan import list_entries
+from alignrec.pipeline.benchmark.cell import CellLabel, rankings_path, read_runs
+from alignrec.pipeline.benchmark.plan import list_labels
 from alignrec.pipeline.evaluation.evidence import list_comparisons
 from alignrec.pipeline.evaluation.metrics import judge_rankings
 from alignrec.pipeline.models.training import inputs
@@ -26,15 +26,15 @@ pytestmark = pytest.mark.usefixtures("one_process")
 def test_id_models_run_once_a_seed_and_ablations_beside_the_full_model() -> None:
     benchmark = {"models": ["alignrec", "bpr"], "features": ["a", "b"], "seeds": 2}
     runs = (("alignrec", "a"), ("alignrec", "b"), ("bpr", "none"))
-    plain = [Entry(model, features, seed) for model, features in runs for seed in (0, 1)]
-    assert list_entries(toy.params(benchmark=benchmark, train={"features": "a"})) == plain
+    plain = [CellLabel(model, features, seed) for model, features in runs for seed in (0, 1)]
+    assert list_labels(toy.params(benchmark=benchmark, train={"features": "a"})) == plain
     rows = {"no-cca": {"cca": 0.0}, "image-only": {"features": "c"}}
-    assert list_entries(toy.params(benchmark=benchmark | {"ablations": rows}, train={"features": "d"})) == [
+    assert list_labels(toy.params(benchmark=benchmark | {"ablations": rows}, train={"features": "d"})) == [
         *plain,
-        Entry("alignrec", "d", 0),
-        Entry("alignrec", "d", 1),
-        Entry("alignrec", "d", 0, "no-cca"),
-        Entry("alignrec", "c", 0, "image-only"),
+        CellLabel("alignrec", "d", 0),
+        CellLabel("alignrec", "d", 1),
+        CellLabel("alignrec", "d", 0, "no-cca"),
+        CellLabel("alignrec", "c", 0, "image-only"),
     ]
 
 
@@ -51,15 +51,15 @@ def run_all(root: Path, models: list[str]) -> dict[str, bytes]:
 def test_an_interrupted_benchmark_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     whole = run_all(tmp_path, ["bpr", "alignrec"])
     layout = Layout(tmp_path, "shop")
-    untouched = rankings_path(layout, Entry("bpr", "none", 0)).with_suffix(".json")
+    untouched = rankings_path(layout, CellLabel("bpr", "none", 0)).with_suffix(".json")
     before = untouched.stat().st_mtime_ns
-    rankings_path(layout, Entry("alignrec", "f", 1)).with_suffix(".json").unlink()
+    rankings_path(layout, CellLabel("alignrec", "f", 1)).with_suffix(".json").unlink()
     layout.results.unlink()
     assert run_all(tmp_path, ["bpr", "alignrec"]) == whole
     assert untouched.stat().st_mtime_ns == before
 
     record = io.read_json(untouched)
-    rankings = io.read_table(rankings_path(layout, Entry("bpr", "none", 0)), schemas.rankings(20))
+    rankings = io.read_table(rankings_path(layout, CellLabel("bpr", "none", 0)), schemas.rankings(20))
     top = np.array(rankings["items"].to_pylist(), np.int32)
     judged = judge_rankings(top, rankings["user_id"].to_numpy(), two_tastes().test, ITEMS, [5, 20]).mean
     assert record["judged"][0]["metrics"]["test"]["ndcg@5"] == judged["ndcg", 5]  # figures are of the rankings
@@ -108,7 +108,7 @@ def test_each_result_stands_there_under_both_protocols(tmp_path: Path) -> None:
     assert 0.6 < both[ALONE]["contentknn", "noise"] < 0.9  # by chance 20 of 26
     assert both[EVERY]["contentknn", "f"] > 2 * both[EVERY]["bpr", "none"]
     for seed in range(2):
-        record = io.read_json(rankings_path(layout, Entry("bpr", "none", seed)).with_suffix(".json"))
+        record = io.read_json(rankings_path(layout, CellLabel("bpr", "none", seed)).with_suffix(".json"))
         assert [one["protocol"] for one in record["judged"]] == [ALONE, EVERY]
 
 
@@ -121,7 +121,7 @@ def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> 
     name, every = (protocol.replace("0.4", "0.4 in 2 draws") for protocol in (ALONE, EVERY))
     assert [p["name"] for p in io.read_json(layout.protocol)] == [name, every]
     for draw, own in enumerate(layout.draws()):
-        ranked = io.read_table(rankings_path(layout, Entry("bpr", "none", draw)), schemas.rankings(20))
+        ranked = io.read_table(rankings_path(layout, CellLabel("bpr", "none", draw)), schemas.rankings(20))
         candidates = inputs.read_inputs(own, None).split.cold_items("test")
         assert {*ranked["items"].combine_chunks().flatten().to_pylist()} <= {*candidates.tolist()}
     found = list_comparisons(io.read_table(layout.results, schemas.RESULTS))

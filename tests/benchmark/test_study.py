@@ -16,11 +16,11 @@ from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark import slices, study
-from alignrec.pipeline.benchmark.cell import Entry, Hidden, list_runs, rankings_path, train_and_judge
+from alignrec.pipeline.benchmark.cell import CellLabel, Hidden, list_runs, rankings_path, train_and_judge
 from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.benchmark.params import Mask, Study
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
-from alignrec.pipeline.benchmark.study import RECALL, Masked
+from alignrec.pipeline.benchmark.study import RECALL, MaskLabel
 from alignrec.pipeline.dataset import split
 from alignrec.pipeline.evaluation import metrics
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors, judge_rankings
@@ -64,7 +64,7 @@ def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout) -> Non
     for rule in ("mmrec", "strict"):
         settings = params(rule)
         rules = protocol_of(settings, "shop", parts)
-        recall, record = measured(layout, settings, Masked("f", "nothing", 0, 0), 5)
+        recall, record = measured(layout, settings, MaskLabel("f", "nothing", 0, 0), 5)
         seed = seed_for("benchmark", "shop", "alignrec", 0)
         fitted = fit(AlignRec, *inputs.read_inputs(layout, "f"), settings.train.resolved(), seed)
         expected = evaluate_vectors(fitted.user, fitted.item, parts, "test", [5], rules.seen_pairs(parts, "test"))
@@ -74,10 +74,11 @@ def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout) -> Non
     assert recalls[1] > recalls[0]  # a valid item can no longer take a test item's place
 
 
-def measured(layout: Layout, settings: Params, one: Masked, k: int = 20) -> tuple[float, dict[str, Any]]:
+def measured(layout: Layout, settings: Params, one: MaskLabel, k: int = 20) -> tuple[float, dict[str, Any]]:
     """Train; return test Recall@K and how it was judged."""
     experiment = Experiment(Run("study", "shop", settings, layout.root), 1)
-    (judged,) = train_and_judge(study.mask_cell(experiment, one)).values["judged"]
+    trained, _ = train_and_judge(study.mask_cell(experiment, one))
+    (judged,) = trained["judged"]
     return judged["metrics"]["test"][f"recall@{k}"], judged
 
 
@@ -125,7 +126,7 @@ def test_whole_sets_are_the_benchmarks_own_cells(layout: Layout, monkeypatch: py
 def test_all_hidden_is_the_masked_set_itself_and_none_hidden_the_whole(layout: Layout) -> None:
     settings = params("mmrec")
     trainings = [("f", "nothing", 0), ("f", "image", 0), ("f", "image", 1), ("f-image-masked", "nothing", 0)]
-    whole, none, every, itself = (measured(layout, settings, Masked(*one, 0))[0] for one in trainings)
+    whole, none, every, itself = (measured(layout, settings, MaskLabel(*one, 0))[0] for one in trainings)
     assert (whole, every) == (none, itself)
 
 
@@ -196,7 +197,7 @@ def test_valid_is_that_of_the_setting_and_its_graph(swept: Layout) -> None:
 def test_test_stays_closed(swept: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "evaluate_vectors", lambda *_: pytest.fail("test is opened"))
     cell = study.sweep_cell(sweeping(swept.root), {"train.lr": 0.01}, 0, "study.sweeps.x")
-    record = train_and_judge(cell, tolerant=True).values
+    record, _ = train_and_judge(cell, tolerant=True)
     assert record["best"][f"valid_{RECALL}"] == values(swept, "rate", train_lr=0.01)[0]
 
 
@@ -223,7 +224,7 @@ def written(root: Path, right: dict[tuple[str, str], set[int]]) -> pa.Table:
     """Write a benchmark where a contender ranks the target first for the numbered users; return table TAIL."""
     layout, parts = shops.outputs(root), shops.two_tastes()
     users = np.unique(parts.test.users)
-    keys = {Entry(*name, seed): f"{n}{seed}" for n, name in enumerate(right) for seed in range(2)}
+    keys = {CellLabel(*name, seed): f"{n}{seed}" for n, name in enumerate(right) for seed in range(2)}
     io.write_json(layout.runs, list_runs(keys))
     for entry in keys:
         served = right[entry.model, entry.features]
@@ -287,13 +288,13 @@ KS = (1, 2)
 
 
 @pytest.fixture
-def figures() -> dict[tuple[str, str, str, int], slices.Figure]:
+def figures() -> dict[tuple[str, str, str, int], slices.SliceFigure]:
     parts = split.load_split(interactions(ROWS), 2, 6)
     judged = judge_rankings(TOP, np.array([0, 1], np.int32), parts.test, 6, KS)
     return {(f.slice, f.label, f.metric, f.k): f for f in slices.slice_figures(judged, parts, KS)}
 
 
-def test_users_by_length_of_history(figures: dict[tuple[str, str, str, int], slices.Figure]) -> None:
+def test_users_by_length_of_history(figures: dict[tuple[str, str, str, int], slices.SliceFigure]) -> None:
     assert figures["history", "3", "recall", 1][2:] == (1, "recall", 1, 1.0)
     assert figures["history", "4-5", "recall", 2].value == 0.5
     assert figures["history", "20+", "ndcg", 1][2:] == (0, "ndcg", 1, None)
@@ -301,7 +302,7 @@ def test_users_by_length_of_history(figures: dict[tuple[str, str, str, int], sli
     assert users == 2
 
 
-def test_items_by_popularity_and_cold_ones(figures: dict[tuple[str, str, str, int], slices.Figure]) -> None:
+def test_items_by_popularity_and_cold_ones(figures: dict[tuple[str, str, str, int], slices.SliceFigure]) -> None:
     assert figures["popularity", "cold", "recall", 2][2:] == (2, "recall", 2, 0.5)  # 3 was hit, 5 was not
     assert figures["popularity", "1", "recall", 1][2:] == (1, "recall", 1, 1.0)  # item 4, the least popular known one
     assert figures["popularity", "cold", "exposure", 2].value == 0.5
@@ -315,7 +316,7 @@ def test_every_tenth_has_as_many_items() -> None:
     assert parts.tolist() == [*np.repeat(np.arange(1, 11), 2), 0]
 
 
-def test_coverage_gini_and_novelty(figures: dict[tuple[str, str, str, int], slices.Figure]) -> None:
+def test_coverage_gini_and_novelty(figures: dict[tuple[str, str, str, int], slices.SliceFigure]) -> None:
     assert figures["catalogue", "all", "coverage", 2].value == pytest.approx(3 / 6)  # items 0, 3, 4
     # two places of item 3, one each of 0 and 4, none of the other three: sorted 0 0 0 1 1 2
     assert figures["catalogue", "all", "gini", 2].value == pytest.approx((1 * 1 + 3 * 1 + 5 * 2) / (6 * 4))

@@ -13,10 +13,10 @@ from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark import plan
-from alignrec.pipeline.benchmark.cell import Entry, rankings_path, train_and_judge
-from alignrec.pipeline.benchmark.experiment import Experiment, Record
+from alignrec.pipeline.benchmark.cell import CellLabel, rankings_path, train_and_judge
+from alignrec.pipeline.benchmark.experiment import CellResult, Experiment
 from alignrec.pipeline.benchmark.params import Range
-from alignrec.pipeline.benchmark.plan import Candidate, Tried, halton_points, list_entries
+from alignrec.pipeline.benchmark.plan import Candidate, Tried, halton_points, list_labels
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
@@ -53,7 +53,7 @@ def test_draws_are_in_the_space_and_fewer_begin_more() -> None:
 def test_every_feature_set_of_a_model_tries_the_same_settings_and_the_given_one_first(tmp_path: Path) -> None:
     shops.outputs(tmp_path)
     settings = params(features=["f"], budget=3)
-    made = plan.tune_models(experiment(tmp_path, settings), list_entries(settings)).tried
+    made = plan.tune_models(experiment(tmp_path, settings), list_labels(settings)).tried
     assert list(made) == [("alignrec", "f"), ("bpr", "none")]  # the slow ones first
     of_alignrec = plan.tried_settings(settings, "shop", "alignrec")
     assert [one.setting for one in made["alignrec", "f"]] == of_alignrec
@@ -68,17 +68,17 @@ def experiment(root: Path, settings: Params) -> Experiment:
 
 def tried(valid: float | None, **setting: float) -> Tried:
     values = {"best": {} if valid is None else {"valid_recall@20": valid}, "reason": "nan"}
-    return Tried(setting, Record("", values, {}))
+    return Tried(setting, CellResult("", values, {}))
 
 
 def test_ablations_have_the_setting_of_the_full_model_but_for_what_they_name() -> None:
     settings = params(budget=2, ablations={"no-cca": {"cca": 0.0}, "other": {"features": "g"}})
     tuned = plan.Tuned({Candidate("alignrec", "f"): [tried(0.5, lr=0.02, cca=0.05)]})
     for name, expected in (("", (0.02, 0.05)), ("no-cca", (0.02, 0.0)), ("other", (0.02, 0.05))):
-        entry = Entry("alignrec", "g" if name == "other" else "f", 0, name)
+        entry = CellLabel("alignrec", "g" if name == "other" else "f", 0, name)
         chosen = model_settings(tuned.params(settings, entry), "alignrec", name)
         assert (chosen.lr, chosen.cca) == expected  # type: ignore[attr-defined]
-    assert tuned.params(settings, Entry("bpr", "none", 0)) == settings
+    assert tuned.params(settings, CellLabel("bpr", "none", 0)) == settings
 
 
 def test_the_best_on_valid_is_chosen_the_first_of_equal_ones_and_a_failed_one_never() -> None:
@@ -97,13 +97,14 @@ def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_pat
         (chosen,) = [row for row in rows if row["chosen"]]
         assert chosen["valid"] == max(row["valid"] for row in rows)
         setting = json.loads(chosen["setting"])
-        record = io.read_json(rankings_path(layout, Entry(*contender, 1)).with_suffix(".json"))
+        record = io.read_json(rankings_path(layout, CellLabel(*contender, 1)).with_suffix(".json"))
         assert record["cell"]["settings"].items() >= setting.items()
     assert io.read_json(layout.protocol)[0]["tuning"]["budget"] == 3
 
     tries, measured = cells(layout, "valid"), cells(layout, "rankings")
     assert (len(tries), len(measured)) == (6, 4)
-    lost = [tries[2], rankings_path(layout, Entry("alignrec", "f", 0)).with_suffix(".json"), layout.tuning]  # a kill
+    measured_cell = rankings_path(layout, CellLabel("alignrec", "f", 0)).with_suffix(".json")
+    lost = [tries[2], measured_cell, layout.tuning]  # a kill
     kept = {path: path.stat().st_mtime_ns for path in [*tries, *measured] if path not in lost}
     for path in lost:
         path.unlink()
@@ -131,11 +132,12 @@ def test_settings_are_tried_without_a_look_at_test(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("alignrec.pipeline.benchmark.cell.open_test", lambda *_: pytest.fail("test was opened"))
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS)
     cell = plan.trial_cell(experiment(tmp_path, params(budget=2)), ("bpr", "none"), {"lr": 0.02})
-    record = train_and_judge(cell)
+    trained = train_and_judge(cell)
     items, test = rows["item_id"].to_numpy(), rows["split"].to_numpy() == schemas.TEST
     others = np.where(test, (items + 2) % shops.ITEMS, items).astype(np.int32)
     moved = rows.set_column(1, "item_id", pa.array(others))
     io.write_table(moved, layout.interactions, schemas.INTERACTIONS)
-    assert train_and_judge(cell) == record
-    assert record.values["state"] == "complete"
-    assert (record.values["judged"], record.rankings) == ([], {})
+    assert train_and_judge(cell) == trained
+    values, rankings = trained
+    assert values["state"] == "complete"
+    assert (values["judged"], rankings) == ([], {})

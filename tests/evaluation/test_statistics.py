@@ -8,7 +8,7 @@ import shops
 import toy
 
 from alignrec.pipeline.benchmark import significance
-from alignrec.pipeline.benchmark.cell import Entry
+from alignrec.pipeline.benchmark.cell import CellLabel
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.dataset import split
 from alignrec.pipeline.evaluation.statistics import holm, paired_bootstrap
@@ -63,8 +63,8 @@ def test_holm_by_hand() -> None:
 
 
 def test_comparisons_are_declared_by_what_they_have_in_common() -> None:
-    jobs = [Entry("bpr", "none", 0), Entry("vbpr", "f", 0), Entry("vbpr", "g", 0)]
-    jobs += [Entry("alignrec", f, s) for f in "fg" for s in (0, 1)] + [Entry("alignrec", "f", 0, "no-cca")]
+    jobs = [CellLabel("bpr", "none", 0), CellLabel("vbpr", "f", 0), CellLabel("vbpr", "g", 0)]
+    jobs += [CellLabel("alignrec", f, s) for f in "fg" for s in (0, 1)] + [CellLabel("alignrec", "f", 0, "no-cca")]
     pairs = {(*a[:2], a.ablation, *b[:2], b.ablation) for a, b in significance.declare_pairs(jobs, "f")}
     ours = {f: ("alignrec", f, "") for f in "fg"}
     rivals = {(*ours[f], *other, "") for f in "fg" for other in (("bpr", "none"), ("vbpr", f))}
@@ -72,7 +72,7 @@ def test_comparisons_are_declared_by_what_they_have_in_common() -> None:
 
 
 def test_with_a_control_every_model_is_tested_against_itself_on_it() -> None:
-    jobs = [Entry(model, f, 0) for model in ("vbpr", "alignrec") for f in ("f", "g", "shuffled")]
+    jobs = [CellLabel(model, f, 0) for model in ("vbpr", "alignrec") for f in ("f", "g", "shuffled")]
     pairs, without = (significance.declare_pairs(jobs, "f", control) for control in ("shuffled", None))
     added = [(*a[:2], *b[:2]) for a, b in pairs if (a, b) not in without]
     # that of AlignRec on f is declared already
@@ -82,11 +82,11 @@ def test_with_a_control_every_model_is_tested_against_itself_on_it() -> None:
 
 def test_a_users_figure_is_averaged_over_the_seeds_that_both_runs_have() -> None:
     runs = {
-        Entry("alignrec", "f", 0): [0.2, 0.4],
-        Entry("alignrec", "f", 1): [0.4, 0.6],
-        Entry("bpr", "none", 0): [0.1, 0.1],
-        Entry("bpr", "none", 1): [0.3, 0.1],
-        Entry("alignrec", "f", 0, "no-cca"): [0.0, 0.4],
+        CellLabel("alignrec", "f", 0): [0.2, 0.4],
+        CellLabel("alignrec", "f", 1): [0.4, 0.6],
+        CellLabel("bpr", "none", 0): [0.1, 0.1],
+        CellLabel("bpr", "none", 1): [0.3, 0.1],
+        CellLabel("alignrec", "f", 0, "no-cca"): [0.0, 0.4],
     }
     per_user = {job: dict.fromkeys(significance.METRICS, np.array(v)) for job, v in runs.items()}
     named = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "1"}

@@ -15,7 +15,7 @@ from featured import params, stage, vectors
 from alignrec import schemas
 from alignrec.commands.params import read
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.plan import list_entries
+from alignrec.pipeline.benchmark.plan import list_labels
 from alignrec.pipeline.benchmark.significance import declare_pairs
 from alignrec.pipeline.dataset.cooccurrence import user_item_matrix
 from alignrec.pipeline.encoders import chain
@@ -271,7 +271,7 @@ def test_without_the_leak_there_is_no_way_to_it() -> None:
 def test_it_is_benchmarked_under_two_models_and_never_tested(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(GIVEN + "benchmark: {models: [alignrec, l3ae, vbpr], features: [tfidf, leaked]}")
-    entries = list_entries(read(path, "shop"))
+    entries = list_labels(read(path, "shop"))
     assert {entry.model for entry in entries if entry.features == "leaked"} == {"alignrec", "l3ae"}
     assert not any("leaked" in (a.features, b.features) for a, b in declare_pairs(entries, "tfidf"))
 
