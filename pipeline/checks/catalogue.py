@@ -19,16 +19,18 @@ def check_catalogue(params: Parameters, items: int) -> None:
     codes = params[SemanticIds].for_items(items).codes
     if params[SemanticIds].features and codes > items:
         raise UserError(
-            f"'semantic_ids.codes': {codes:,} is more than the catalogue's {items:,} items; give fewer"
+            f"'semantic_ids.codes': {codes:,} is more than the catalogue's {items:,} items; "
+            "give fewer"
         )
 
 
 def check_cold_items(params: Parameters, valid: int, test: int) -> str:
     """Raise UserError for too few cold items in valid or test; return a note if chance is high."""
-    chosen_at = max(CUTOFF, *params[Benchmark].ks)
-    if min(valid, test) <= chosen_at:
+    largest = max(CUTOFF, *params[Benchmark].ks)
+    if min(valid, test) <= largest:
         raise UserError(
-            f"'interactions.cold_share': {valid:,} items are cold in valid and {test:,} in test, and "
-            f"the largest cutoff is {chosen_at}; raise it, give smaller 'benchmark.ks' or more data"
+            f"'interactions.cold_share': {valid:,} items are cold in valid and {test:,} in test, "
+            f"and the largest cutoff is {largest}; raise it, give smaller 'benchmark.ks' or more "
+            "data"
         )
     return chance_note(min(valid, test))

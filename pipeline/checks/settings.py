@@ -22,8 +22,8 @@ from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.section import require_known
 from alignrec.schemas import MODALITIES, variant
 
-OFFICIAL = "beit3-official"
-DRAWN = ("cold-items", "sparse")  # protocols with several draws
+OFFICIAL_SET = "beit3-official"
+PROTOCOLS_WITH_DRAWS = ("cold-items", "sparse")
 
 
 def check_settings(params: Parameters, dataset: str) -> None:
@@ -39,8 +39,8 @@ def check_teachers(params: Parameters, dataset: str) -> None:
 
 
 def check_official_weights(params: Parameters, dataset: str) -> None:
-    if OFFICIAL in params[BEiT3Sets].sets and not params[Pretrain].init:
-        why = f"'{OFFICIAL}' is encoded by the weights of pretrain.init"
+    if OFFICIAL_SET in params[BEiT3Sets].sets and not params[Pretrain].init:
+        why = f"'{OFFICIAL_SET}' is encoded by the weights of pretrain.init"
         raise UserError(f"'beit3.sets': {why}; give that key too")
 
 
@@ -56,7 +56,8 @@ def check_image_tokens(params: Parameters, dataset: str) -> None:
     complete = ", ".join([*encoders, *absent])
     why = f"pretrain.size mini reads images by {' and '.join(IMAGE_TOKENS)}"
     raise UserError(
-        f"'encode.encoders': {why}; write encode: {{encoders: [{complete}]}}, or, without BEiT3, beit3: {{sets: []}}"
+        f"'encode.encoders': {why}; write encode: {{encoders: [{complete}]}}, or, without BEiT3, "
+        "beit3: {sets: []}"
     )
 
 
@@ -81,8 +82,9 @@ def refuse_mask_of_trained(params: Parameters, declared: DeclaredSets, name: str
 
 
 def check_draws(params: Parameters, dataset: str) -> None:
-    interactions, benchmark = params[Interactions], params[Benchmark]
-    if interactions.protocol not in DRAWN or interactions.draws == 1:
+    interactions = params[Interactions]
+    benchmark = params[Benchmark]
+    if interactions.protocol not in PROTOCOLS_WITH_DRAWS or interactions.draws == 1:
         return
 
     if not any(MODELS[model].needs for model in benchmark.models):
@@ -92,15 +94,16 @@ def check_draws(params: Parameters, dataset: str) -> None:
     for name in benchmark.features:
         if declared.learns_from_train(name) and not declared.can_refit(name):
             raise UserError(
-                f"'benchmark.features': {name} learns from the train interactions of the first draw and "
-                "cannot learn from the others; leave it out, or set interactions.draws to 1"
+                f"'benchmark.features': {name} learns from the train interactions of the first "
+                "draw and cannot learn from the others; leave it out, or set interactions.draws "
+                "to 1"
             )
 
 
 def check_mask_modality(params: Parameters, dataset: str) -> None:
     declared = DeclaredSets(params, dataset)
-    made = declared.names()
-    if not params[Study].mask.ratios or names.maskable_sets(made):
+    set_names = declared.names()
+    if not params[Study].mask.ratios or names.maskable_sets(set_names):
         return
 
     where = f"'study.mask': no feature set of {dataset} is also made with each modality masked"
@@ -108,13 +111,15 @@ def check_mask_modality(params: Parameters, dataset: str) -> None:
     if features not in declared.without_controls():
         raise UserError(f"{where}; leave study.mask out")
 
-    missing = [name for modality in MODALITIES if (name := variant(features, modality)) not in made]
+    variants = [variant(features, modality) for modality in MODALITIES]
+    missing = [name for name in variants if name not in set_names]
     section = "beit3.sets" if missing[0] in BEIT3_SETS else "combine.sets"
     raise UserError(f"{where}; add {' and '.join(missing)} to {section}, or leave study.mask out")
 
 
 def check_long_tail(params: Parameters, dataset: str) -> None:
-    benchmark, features = params[Benchmark], params[TrainSettings].features
+    benchmark = params[Benchmark]
+    features = params[TrainSettings].features
     is_listed = RELEASED in benchmark.models and features in benchmark.features
     # ablations are compared with the full model, which then runs too
     if params[Study].tail and not is_listed and not benchmark.ablations:
