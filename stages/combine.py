@@ -17,9 +17,14 @@ def main(run: Run) -> None:
 
 
 COMBINE = Stage(
-    "combine", does="feature sets -> concatenations, linear maps, and controls",
+    "combine",
+    does="feature sets -> concatenations, linear maps, and controls",
     writes="`<set>/features-*.parquet`, `<set>/set.json`, `<set>/encoder/`",
-    reads=(DOWNLOAD, INTERACTIONS, ITEMS, ENCODE, BEIT3), resumes=True, light=True,
-    sections=("encode", "beit3", SOURCE), params=Combine, main=main,
-)  # fmt: skip
+    reads=(DOWNLOAD, INTERACTIONS, ITEMS, ENCODE, BEIT3),
+    resumes=True,
+    light=True,
+    sections=("encode", "beit3", SOURCE),
+    params=Combine,
+    main=main,
+)
 FEATURES = (ENCODE, BEIT3, COMBINE)  # the stages that write feature sets

@@ -22,6 +22,10 @@ def main(run: Run) -> None:
 
 
 GRAPH = Stage(
-    "graph", does="nearest neighbours of every feature set",
-    writes="`<features>/edges.parquet`", reads=FEATURES, params=Graph, main=main,
-)  # fmt: skip
+    "graph",
+    does="nearest neighbours of every feature set",
+    writes="`<features>/edges.parquet`",
+    reads=FEATURES,
+    params=Graph,
+    main=main,
+)

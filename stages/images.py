@@ -18,7 +18,13 @@ def main(run: Run, retry_failed: bool = False) -> None:
 
 
 IMAGES = Stage(
-    "images", does="an image or a reason for every item",
-    writes="`images-*.parquet`: a JPEG or a reason for every item; duplicates and likely placeholders in `run.json`",
-    reads=(DOWNLOAD, ITEMS), sections=(SOURCE,), params=Images, main=main, resumes=True,
-)  # fmt: skip
+    "images",
+    does="an image or a reason for every item",
+    writes="`images-*.parquet`: a JPEG or a reason for every item; duplicates and likely "
+    "placeholders in `run.json`",
+    reads=(DOWNLOAD, ITEMS),
+    sections=(SOURCE,),
+    params=Images,
+    main=main,
+    resumes=True,
+)

@@ -13,7 +13,8 @@ from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    layout, params = run.layout, run.params[Items]
+    layout = run.layout
+    params = run.params[Items]
     reader = run.source.reader()
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     path = reader.metadata(downloaded_files(layout.sources))

@@ -1,4 +1,7 @@
-"""All stages in order. To add one, write its file here and a package in pipeline/, and list it below."""
+"""All stages in order.
+
+To add one, write its file here and a package in pipeline/, and list it below.
+"""
 
 from alignrec.stages.beit3 import BEIT3
 from alignrec.stages.benchmark import BENCHMARK
@@ -18,7 +21,21 @@ from alignrec.stages.study import STUDY
 from alignrec.stages.train import TRAIN
 
 IN_ORDER = [
-    DOWNLOAD, INTERACTIONS, ITEMS, IMAGES, ENCODE, PRETRAIN, BEIT3, COMBINE, GRAPH, SEMANTIC_IDS, TRAIN, PROBE,
-    BENCHMARK, STUDY, REPORT, PUBLISH,
-]  # fmt: skip
+    DOWNLOAD,
+    INTERACTIONS,
+    ITEMS,
+    IMAGES,
+    ENCODE,
+    PRETRAIN,
+    BEIT3,
+    COMBINE,
+    GRAPH,
+    SEMANTIC_IDS,
+    TRAIN,
+    PROBE,
+    BENCHMARK,
+    STUDY,
+    REPORT,
+    PUBLISH,
+]
 STAGES = {stage.name: stage for stage in IN_ORDER}  # name -> stage, in order

@@ -39,8 +39,8 @@ def main(run: Run) -> None:
     from alignrec.pipeline.report.gallery import pick_neighbours
     from alignrec.pipeline.report.outputs import Outputs
 
-    released = run.params[TrainSettings].features
-    outputs = Outputs(run.layout, run.source.kind, released, REPORT.before())
+    features = run.params[TrainSettings].features
+    outputs = Outputs(run.layout, run.source.kind, features, REPORT.before())
     if not outputs.records:
         raise UserError(
             f"nothing of {run.dataset} is there to report, as no stage has run; name it under "
@@ -50,6 +50,7 @@ def main(run: Run) -> None:
     seed = run.seed("gallery")
     near = pick_neighbours(outputs, run.params[Report].gallery_items, seed)
     view = page.build_view(outputs, near, seed)
+
     html = page.render_index(outputs, view).encode()
 
     io.write_bytes(run.layout.report / "index.html", html)

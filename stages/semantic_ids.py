@@ -16,15 +16,17 @@ def main(run: Run) -> None:
     layout = run.layout
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     params = run.params[SemanticIds].for_items(len(ids))
+
     quality = {}
     for name in run.progress(params.features, unit="set"):
         coding = semantic_ids.code_items(layout.features(name), params, run.seed(name))
         table = semantic_ids.as_table(ids, coding)
         run.write(table, layout.codes(name), schemas.semantic_ids(params.levels), features=name)
-        quality[name] = semantic_ids.judge_codes(
-            coding, layout.edges(name), params.codes, run.seed("random", name)
-        )
+
+        seed = run.seed("random", name)
+        quality[name] = semantic_ids.judge_codes(coding, layout.edges(name), params.codes, seed)
         run.count(f"{name}: item without content", int((~coding.directed).sum()))
+
     io.write_json(layout.code_quality, quality)
     run.rows_in = run.rows_out = len(ids) * len(params.features)
 

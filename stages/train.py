@@ -13,17 +13,23 @@ from alignrec.stages.interactions import INTERACTIONS
 def main(run: Run) -> None:
     from alignrec.pipeline.models.training.released import train_released  # loads torch
 
-    own = run.params[TrainSettings]
-    settings = own.resolved()  # first, as it may reject a key: later steps delete unfinished work
-    files = inputs.input_files(run.layout, own.features)
-    run.resume(run.folder, files, own.facts(), run.params[Graph].exact_up_to)
+    params = run.params[TrainSettings]
+    # first, as it may reject a key: later steps delete unfinished work
+    settings = params.resolved()
+    files = inputs.input_files(run.layout, params.features)
+    run.resume(run.folder, files, params.facts(), run.params[Graph].exact_up_to)
     if not run.finished():
-        train_released(run, own.features, settings)
+        train_released(run, params.features, settings)
 
 
 TRAIN = Stage(
-    "train", does="AlignRec on one feature set -> user and item embeddings",
-    writes="`model.safetensors`, `history.json`, `user_embeddings.parquet`, `item_embeddings.parquet`, a FAISS index",
-    reads=(INTERACTIONS, *FEATURES, GRAPH), sections=("graph.exact_up_to", *FEATURE_SETS),
-    params=TrainSettings, main=main, resumes=True,
-)  # fmt: skip
+    "train",
+    does="AlignRec on one feature set -> user and item embeddings",
+    writes="`model.safetensors`, `history.json`, `user_embeddings.parquet`, "
+    "`item_embeddings.parquet`, a FAISS index",
+    reads=(INTERACTIONS, *FEATURES, GRAPH),
+    sections=("graph.exact_up_to", *FEATURE_SETS),
+    params=TrainSettings,
+    main=main,
+    resumes=True,
+)
