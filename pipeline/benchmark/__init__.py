@@ -1,1 +1,4 @@
-"""Benchmark and study: train models on feature sets with several seeds, each training run recorded as a cell."""
+"""Benchmark and study: train models on feature sets with several seeds.
+
+Each training run is recorded as a cell.
+"""

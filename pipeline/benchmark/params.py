@@ -18,16 +18,18 @@ class Benchmark(Section):
     models: list[Name] = ["bpr", "lightgcn", "vbpr", "alignrec"]
     """see pipeline/models/__init__.py"""
     features: list[Name] = ["beit3", "minilm-cnn", "tfidf", "random", "shuffled", "constant"]
-    """feature sets for the models that use features; by default all content-based sets and the controls"""
+    """feature sets for the models that use features; by default all content-based sets and the
+    controls"""
     protocol: Literal["mmrec", "strict"] = "mmrec"
     """mmrec masks train items at test, as published tables do; strict masks train and valid"""
     seeds: Positive = 3
-    """runs per model and feature set, at least one per draw of the protocol; runs cycle through the draws"""
+    """runs per model and feature set, at least one per draw of the protocol; runs cycle through the
+    draws"""
     ks: list[Positive] = [5, 10, 20, 50]
     """cutoffs"""
     modalities: dict[Name, list[Positive]] = {"minilm-cnn": [384, 1280]}
-    """feature set -> widths of the modalities concatenated in it, for models that treat modalities separately;
-    other feature sets are a single modality"""
+    """feature set -> widths of the modalities concatenated in it, for models that treat modalities
+    separately; other feature sets are a single modality"""
     overrides: dict[Name, dict[str, Any]] = {}
     """model -> keys of its class in pipeline/models/ to override"""
     ablations: dict[Name, dict[str, Any]] = {}
@@ -35,17 +37,20 @@ class Benchmark(Section):
     ablation_seeds: Positive = 1
     """runs of each ablation, at most `seeds`; compared with the first runs of the full model"""
     budget: Count = 0
-    """settings that each model tries on each feature set: the given one, then others drawn from `search.spaces`; the
-    highest valid Recall@20 wins, without evaluation on test; 0: no search"""
+    """settings that each model tries on each feature set: the given one, then others drawn from
+    `search.spaces`; the highest valid Recall@20 wins, without evaluation on test; 0: no search"""
     control: Name | None = None
-    """feature set against which all others are tested under each model that uses features, such as `shuffled`;
-    null: only AlignRec is tested, see pipeline/benchmark/significance.py"""
+    """feature set against which all others are tested under each model that uses features, such as
+    `shuffled`; null: only AlignRec is tested, see pipeline/benchmark/significance.py"""
     workers: Positive = 2
     """concurrent runs, one thread each"""
 
 
 class Range(Section):
-    """Search range of one setting, on a logarithmic scale if above 0, and of integers if both ends are integers."""
+    """Search range of one setting.
+
+    It is on a logarithmic scale if above 0, and of integers if both ends are integers.
+    """
 
     low: int | float
     high: int | float
@@ -98,23 +103,24 @@ class Search(Section):
     """Hyperparameter search by valid Recall@20, see `benchmark.budget`."""
 
     spaces: dict[Name, dict[Name, Range]] = SPACES
-    """model -> key of its settings -> range; other models have these defaults, or ranges for those of lr and l2 that
-    they read"""
+    """model -> key of its settings -> range; other models have these defaults, or ranges for those
+    of lr and l2 that they read"""
 
 
 class Mask(Section):
-    """Mask modality (method.md section 5): AlignRec is retrained with one modality of some items hidden."""
+    """Mask modality (method.md section 5): AlignRec, retrained with one modality hidden."""
 
     ratios: Annotated[list[Share], Field(max_length=100)] = []
-    """fractions of items whose image (or text) is hidden; 0, the full set, is always measured; empty: no training"""
+    """fractions of items whose image (or text) is hidden; 0, the full set, is always measured;
+    empty: no training"""
     seeds: Positive = 3
     """training runs of AlignRec per modality and ratio"""
 
 
 def _check_dotted(sweep: dict[str, list[int | float]]) -> dict[str, list[int | float]]:
     for key in sweep:
-        section, _, rest = key.partition(".")
-        if section not in ("train", "graph") or not rest:
+        section, _, name = key.partition(".")
+        if section not in ("train", "graph") or not name:
             raise ValueError(
                 f"'{key}' is no key of train or graph; write it as in train.lr or graph.k"
             )
@@ -131,12 +137,13 @@ class Study(Section):
 
     mask: Mask = Mask()
     tail: bool = False
-    """test AlignRec against every other model by popularity and by length of history, without training"""
+    """test AlignRec against every other model by popularity and by length of history, without
+    training"""
     sweeps: dict[
         Name, Annotated[dict[str, Values], Field(min_length=1), AfterValidator(_check_dotted)]
     ] = {}
-    """sweep -> key (`train.lr`, `graph.k`) -> values; all combinations are evaluated on valid: one key gives a curve,
-    two keys a heat map, more keys a heat map per pair"""
+    """sweep -> key (`train.lr`, `graph.k`) -> values; all combinations are evaluated on valid: one
+    key gives a curve, two keys a heat map, more keys a heat map per pair"""
     seeds: Positive = 5
     """training runs of AlignRec per value of a sweep"""
     workers: Positive = 2
@@ -147,10 +154,9 @@ class Study(Section):
         return not (self.mask.ratios or self.tail or self.sweeps)
 
     def settings(self, sweep: str) -> list[dict[str, int | float]]:
-        space = self.sweeps[sweep]
-        return [
-            dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())
-        ]
+        values_by_key = self.sweeps[sweep]
+        settings = itertools.product(*values_by_key.values())
+        return [dict(zip(values_by_key, values, strict=True)) for values in settings]
 
     def trainings(self, maskable: int) -> int:
         masked = self.mask.seeds * maskable * 2 * len({*self.mask.ratios} - {0.0})

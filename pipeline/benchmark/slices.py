@@ -1,7 +1,7 @@
 """Figures of runs by user history and item popularity, over the catalogue, and in the long tail.
 
-Letters: N test users, K cutoff, I items, P pairs of test user and target, C candidates, n members of
-a group.
+Letters: N test users, K cutoff, I items, P pairs of test user and target, C candidates, n members
+of a group.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
