@@ -91,7 +91,7 @@ def with_stage(path: str) -> str:
     text = entered(
         path, "from alignrec.stages.benchmark import BENCHMARK\n", "from alignrec.stages.census import CENSUS\n"
     )
-    return text.replace("ITEMS, ", "ITEMS, CENSUS, ")
+    return text.replace("    ITEMS,\n", "    ITEMS,\n    CENSUS,\n")
 
 
 def with_export(path: str) -> str:

@@ -418,13 +418,13 @@ def estimate_probe(plan: Plan) -> Estimate:
 
 def estimate_benchmark(plan: Plan) -> Estimate:
     params, benchmark = plan.params, plan.params[Benchmark]
-    entries = list_labels(params)
+    labels = list_labels(params)
     seconds = 0.0
     has_closed = False
-    for entry in entries:
-        settings = model_settings(params, entry.model, entry.ablation)
-        seconds += plan.training_seconds(entry.model, settings)
-        has_closed |= issubclass(MODELS[entry.model], Closed)
+    for label in labels:
+        settings = model_settings(params, label.model, label.ablation)
+        seconds += plan.training_seconds(label.model, settings)
+        has_closed |= issubclass(MODELS[label.model], Closed)
 
     # closed-form models hold item-item matrices
     memory_per_worker = plan.training_bytes
@@ -434,8 +434,8 @@ def estimate_benchmark(plan: Plan) -> Estimate:
     return Estimate(
         seconds=5 + trainings_per_entry * seconds / benchmark.workers,
         memory=TORCH_BYTES + benchmark.workers * memory_per_worker,
-        disk=len(entries) * CELL_BYTES_PER_USER * plan.size.users,
-        basis=f"{len(entries) * trainings_per_entry:,} trainings",
+        disk=len(labels) * CELL_BYTES_PER_USER * plan.size.users,
+        basis=f"{len(labels) * trainings_per_entry:,} trainings",
     )
 
 
