@@ -19,7 +19,7 @@ import alignrec
 from alignrec.commands import params
 from alignrec.commands.app import app
 from alignrec.pipeline import io
-from alignrec.pipeline.features.names import feature_sets
+from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.images import access
 from alignrec.pipeline.images.params import RATE
 from benchmarks import _figures
@@ -99,7 +99,7 @@ def test_the_picture_is_of_feature_sets_that_the_readme_and_the_makefile_name() 
     path = "docs/neighbours.png"
     shown = Image.open(ROOT / path).text["features"].split()
     sample = params.load(ROOT / "params.yaml", "sample")
-    assert {"linear", "beit3"} <= {*shown} <= {*feature_sets(sample, "sample")}
+    assert {"linear", "beit3"} <= {*shown} <= {*DeclaredSets(sample, "sample").names()}
     assert f"-m benchmarks._neighbours {path} sample {' '.join(shown)}\n" in (ROOT / "Makefile").read_text()
     (alternative,) = re.findall(rf"!\[([^\]]*)\]\({path}\)", README)
     assert [name for name in shown if name not in re.findall(r"[\w-]+", alternative)] == []

@@ -38,7 +38,7 @@ CLASSES: dict[str, list[type[Section]]] = {
     "models": [MODELS[name].Params for name in MODELS.built_in],
     "encoders": [ENCODERS[name].params for name in ENCODERS.built_in],
     "sources": [SOURCES[name] for name in SOURCES.built_in],
-    "sets": [*KINDS.values()],
+    "sets": [kind.params for kind in KINDS.values()],
 }
 MAPPINGS = {
     ("encoders",): "encoders",

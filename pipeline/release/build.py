@@ -132,7 +132,8 @@ def _available_sets(layout: Layout, publish: Publish) -> list[str]:
 
 
 def _is_zero(layout: Layout, name: str) -> bool:
-    return not any(vectors.any() for vectors in FeatureSet.of(layout, name).vectors())
+    parts = io.read_vectors(layout.features(name), io.PART)
+    return not any(vectors.any() for vectors in parts)
 
 
 def _list_inputs(layout: Layout) -> list[Input]:

@@ -13,7 +13,7 @@ from featured import params, stage, vectors
 from PIL import Image, ImageDraw
 
 from alignrec.pipeline import io
-from alignrec.pipeline.encoders.descriptors import CELLS, LEVELS, SIDE, Descriptors, describe_images
+from alignrec.pipeline.encoders.descriptors import LEVELS, SIDE, SILHOUETTE_CELLS, Descriptors, describe_images
 from alignrec.pipeline.encoders.tfidf import Tfidf, count_terms, split_terms, split_words, weigh_terms
 from alignrec.pipeline.io.errors import UserError
 
@@ -81,8 +81,8 @@ def test_a_release_whose_terms_are_phrases_is_read_as_it_was_made() -> None:
 # --- classical descriptors
 
 
-COLOURS, SILHOUETTE = slice(0, LEVELS**3), slice(LEVELS**3, LEVELS**3 + CELLS**2)
-GRADIENTS = slice(LEVELS**3 + CELLS**2, Descriptors.width)
+COLOURS, SILHOUETTE = slice(0, LEVELS**3), slice(LEVELS**3, LEVELS**3 + SILHOUETTE_CELLS**2)
+GRADIENTS = slice(LEVELS**3 + SILHOUETTE_CELLS**2, Descriptors.width)
 
 
 def drawn(colour: str, box: tuple[int, int, int, int], background: str = "white") -> np.ndarray:
