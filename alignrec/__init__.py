@@ -6,7 +6,8 @@ Errors that the caller can correct are raised as `UserError`, with a message of 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# modules are imported on first use: torch takes seconds to load, and reading a release does not need it
+# modules are imported on first use: torch takes seconds to load, and reading a release does not
+# need it
 if TYPE_CHECKING:
     from alignrec.encoders import Encoder, encoder
     from alignrec.pipeline.io.errors import UserError

@@ -8,8 +8,11 @@ from alignrec.pipeline.runtime import process
 
 
 def main() -> None:
-    """Run the command line, or exit with an error if memory is too limited to load the libraries."""
-    # torch loads many objects, which Python would search for garbage hundreds of times, and at exit: over a second
+    """Run the command line, or exit with an error if memory is too limited to load the
+    libraries.
+    """
+    # torch loads many objects, which Python would search for garbage hundreds of times, and at
+    # exit: over a second
     gc.set_threshold(5000)
     atexit.register(gc.freeze)
     limit = process.address_limit()

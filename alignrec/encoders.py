@@ -33,7 +33,9 @@ PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 class Reject(NamedTuple):
-    """An image that could not be read. Its row is encoded from the text only, or zero without a text."""
+    """An image that could not be read. Its row is encoded from the text only, or zero without a
+    text.
+    """
 
     row: int
     """index of the item"""
@@ -46,8 +48,8 @@ class Reject(NamedTuple):
 class Encoder:
     """An encoder of images and texts; create one with `alignrec.encoder`.
 
-    Images are normalised as in the stage `images` and encoded as in the stage `encode` with default parameters: equal
-    items in equal order give byte-identical vectors.
+    Images are normalised as in the stage `images` and encoded as in the stage `encode` with default
+    parameters: equal items in equal order give byte-identical vectors.
 
     Attributes:
         name: Name of the encoder.
@@ -59,7 +61,9 @@ class Encoder:
     def __init__(
         self, name: str, network: registry.Encoder, reads: Sequence[str], images: Images = STORED
     ) -> None:
-        """Wrap a loaded network that encodes the modalities `reads`; `images` sets how images are normalised."""
+        """Wrap a loaded network that encodes the modalities `reads`; `images` sets how images are
+        normalised.
+        """
         self.name = name
         self.reads = tuple(reads)
         self.width = network.width
@@ -82,14 +86,17 @@ class Encoder:
         Args:
             images: Path, bytes or PIL image of each item, or None for an item without an image.
             texts: Text of each item, or None or empty for an item without a text.
-            batch_size: Items per forward pass. Another value may change the last bits of the vectors.
+            batch_size: Items per forward pass. Another value may change the last bits of the
+                vectors.
             workers: Threads that decode images and tokenise texts.
 
         Returns:
-            Vectors, float32 [N, F], not normalised. Rows of items without any content for this encoder are zero.
+            Vectors, float32 [N, F], not normalised. Rows of items without any content for this
+            encoder are zero.
 
         Raises:
-            UserError: If there are no rows, `images` and `texts` differ in length, a row has the wrong type, or none
+            UserError: If there are no rows, `images` and `texts` differ in length, a row has the
+                wrong type, or none
                 of the images can be read.
         """
         require_positive(batch_size=[batch_size], workers=[workers])
@@ -138,7 +145,9 @@ class Encoder:
     def _decode_block(
         self, images: list[ImageLike], start: int, workers: int
     ) -> list[bytes | None]:
-        """Normalise the images of the rows from `start`; those that cannot be read are None and listed in `rejects`."""
+        """Normalise the images of the rows from `start`; those that cannot be read are None and
+        listed in `rejects`.
+        """
         jpegs: list[bytes | None] = []
         with ThreadPoolExecutor(workers) as pool:
             results = list(pool.map(partial(decode, params=self._images), images))
@@ -159,17 +168,20 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
     """Load a bundled encoder, or one from a release.
 
     Args:
-        name: `minilm`, `cnn`, `minilm-cnn` or an encoder that an installed package registers; or a release with
+        name: `minilm`, `cnn`, `minilm-cnn` or an encoder that an installed package registers; or a
+            release with
             encoders: a `Release`, its folder or its address.
         encoder: Name of the encoder in the release. Optional if the release has only one.
-        **settings: Parameters of an encoder that is given by name, such as `max_tokens` of `minilm`; see its class in
+        **settings: Parameters of an encoder that is given by name, such as `max_tokens` of
+            `minilm`; see its class in
             `pipeline/encoders/`.
 
     Returns:
         The loaded encoder.
 
     Raises:
-        UserError: If the encoder or a setting is unknown, or the release cannot be loaded (see `load`).
+        UserError: If the encoder or a setting is unknown, or the release cannot be loaded (see
+            `load`).
 
     Examples:
         >>> encoder = alignrec.encoder("minilm-cnn")
@@ -227,7 +239,9 @@ def _checked_rows(values: Any, name: str, kinds: Any, expected: str) -> list[Any
 
 
 def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str] | None:
-    """Normalise an image to JPEG bytes; (status, reason) if it cannot be read, None without an image."""
+    """Normalise an image to JPEG bytes; (status, reason) if it cannot be read, None without an
+    image.
+    """
     if image is None:
         return None
     try:

@@ -1,4 +1,6 @@
-"""Convert any table of interactions to the schema INTERACTIONS: dense ids and a split. U users, I items, N rows."""
+"""Convert any table of interactions to the schema INTERACTIONS: dense ids and a split. U users, I
+items, N rows.
+"""
 
 import tempfile
 from collections import Counter
@@ -46,7 +48,8 @@ class Numbered:
     table: pa.Table  # interactions, schema INTERACTIONS
     users: np.ndarray  # [U], original identifiers of users 0 .. U-1
     items: np.ndarray  # [I], original identifiers of items 0 .. I-1
-    protocol: str  # protocol of the split, with its setting if any (`cold-items 0.2`); GIVEN if it was kept
+    # protocol of the split, with its setting if any (`cold-items 0.2`); GIVEN if it was kept
+    protocol: str
     dropped: Mapping[str, int]  # number of dropped rows by reason
 
     def split(self) -> Split:
@@ -60,15 +63,19 @@ def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numb
     """Map users and items to dense ids, then filter and split the interactions.
 
     Args:
-        interactions: A table from pandas, Polars, PyArrow or any library that supports the Arrow interface; a mapping
-            of columns; a structured NumPy array; or an array [N, 2] or [N, 3] of user, item and timestamp. Columns are
-            user, item and, optionally, rating, timestamp and split (train, valid, test or 0, 1, 2).
-        ids: Identifiers of the catalogue's items, in order. Rows of other items are dropped. By default the catalogue
+        interactions: A table from pandas, Polars, PyArrow or any library that supports the Arrow
+            interface; a mapping
+            of columns; a structured NumPy array; or an array [N, 2] or [N, 3] of user, item and
+            timestamp. Columns are user, item and, optionally, rating, timestamp and split (train,
+            valid, test or 0, 1, 2).
+        ids: Identifiers of the catalogue's items, in order. Rows of other items are dropped. By
+            default the catalogue
             consists of the items that occur, in order of first appearance.
         how: How to filter and split.
 
     Raises:
-        UserError: If the input is not a table, a column is missing or has the wrong type, the protocol is unknown, or
+        UserError: If the input is not a table, a column is missing or has the wrong type, the
+            protocol is unknown, or
             no rows are left.
     """
     raw = _as_table(interactions)
@@ -142,7 +149,8 @@ def _as_table(interactions: Any) -> pa.Table:
     for column in ("user", "item"):
         if column not in table.column_names:
             raise UserError(
-                f"interactions: no column '{column}'{nearest(column, table.column_names)}; rename it"
+                f"interactions: no column '{column}'{nearest(column, table.column_names)}; rename "
+                "it"
             )
     if not len(table):
         raise UserError("interactions: the table has no rows")
@@ -162,7 +170,8 @@ def _cast_columns(table: pa.Table) -> pa.Table:
             columns[name] = pc.cast(column, TYPES[name])
         except pa.ArrowException as e:
             raise UserError(
-                f"interactions: column '{name}' is {column.type}, and not all of it fits {TYPES[name]} "
+                f"interactions: column '{name}' is {column.type}, and not all of it fits "
+                f"{TYPES[name]} "
                 f"({' '.join(str(e).split())}); correct it"
             ) from None
     return pa.table(columns)

@@ -1,4 +1,6 @@
-"""Evaluate feature sets without training a recommender: `alignrec.probe` (method.md section 5). I items, F width."""
+"""Evaluate feature sets without training a recommender: `alignrec.probe` (method.md section 5). I
+items, F width.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,17 +24,21 @@ CUTOFFS = tuple(Probe().ks)
 
 @dataclass(frozen=True, repr=False)
 class ProbeResult:
-    """Probe results of feature sets, of the controls and of chance. `print` shows the headline figures."""
+    """Probe results of feature sets, of the controls and of chance. `print` shows the headline
+    figures.
+    """
 
     figures: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """probe -> feature set, control or `chance` -> figure -> value, such as `hit@20` and its standard error
+    """probe -> feature set, control or `chance` -> figure -> value, such as `hit@20` and its
+    standard error
     `hit@20_se`"""
     skipped: Mapping[str, str]
     """probe -> why it could not run"""
     processed: Mapping[str, Mapping[str, Mapping[str, float]]]
     """figures of each feature set after the preprocessing that scores highest on validation"""
     forms: Mapping[str, str]
-    """feature set -> that preprocessing: raw, or centred, reduced by PCA to a common width, and relaxed or whitened"""
+    """feature set -> that preprocessing: raw, or centred, reduced by PCA to a common width, and
+    relaxed or whitened"""
     verdicts: Sequence[Mapping[str, Any]]
     """for every pair of feature sets: whether one is better, both raw and processed"""
     paired: Sequence[Mapping[str, Any]]
@@ -100,17 +106,22 @@ def probe(
     item_core: int = 1,
     seed: int = 0,
 ) -> ProbeResult:
-    """Evaluate feature sets as the stage `probe` does, next to random, shuffled and constant controls.
+    """Evaluate feature sets as the stage `probe` does, next to random, shuffled and constant
+    controls.
 
-    Probes that the data do not allow, such as zero-shot without timestamps, are listed in `skipped`.
+    Probes that the data do not allow, such as zero-shot without timestamps, are listed in
+    `skipped`.
 
     Args:
-        vectors: One feature set [I, F], or a mapping from name to [I, F] for several sets over the same items.
-        interactions: Columns user and item, optionally timestamp, rating and split; for accepted types see
+        vectors: One feature set [I, F], or a mapping from name to [I, F] for several sets over the
+            same items.
+        interactions: Columns user and item, optionally timestamp, rating and split; for accepted
+            types see
             `alignrec.interactions.number`.
         ids: Item of each row of the vectors. Defaults to their `ids`, or to 0 .. I-1 without any.
         ks: Cutoffs of the figures.
-        protocol: `mmrec`, `user-time`, `leave-one-out`, `global-time`, `cold-items` or `sparse`. By default the column
+        protocol: `mmrec`, `user-time`, `leave-one-out`, `global-time`, `cold-items` or `sparse`. By
+            default the column
             `split` is kept, or `mmrec` is used without one.
         user_core: Minimum interactions per user; applied repeatedly, together with `item_core`.
         item_core: Minimum interactions per item.

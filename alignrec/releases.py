@@ -43,7 +43,8 @@ class Embeddings(NamedTuple):
     """Vectors of the trained recommender; score = dot product."""
 
     users: Vectors
-    """float32 [U, D]; `ids` are the user identifiers, or row numbers if the release does not publish them"""
+    """float32 [U, D]; `ids` are the user identifiers, or row numbers if the release does not
+    publish them"""
     items: Vectors
     """float32 [I, D]; `ids` are the asins"""
 
@@ -83,7 +84,9 @@ class Release:
 
     @cached_property
     def items(self) -> pa.Table:
-        """Item table (schema RELEASED_ITEMS): asin, title, categories, text, ... of items 0 .. I-1."""
+        """Item table (schema RELEASED_ITEMS): asin, title, categories, text, ... of
+        items 0 .. I-1.
+        """
         return self._tables.items
 
     @cached_property
@@ -95,17 +98,23 @@ class Release:
 
     @cached_property
     def graph(self) -> Mapping[str, sp.csr_array]:
-        """Item graph of each feature set: cosines of nearest neighbours, including the item itself, sparse [I, I]."""
+        """Item graph of each feature set: cosines of nearest neighbours, including the item itself,
+        sparse [I, I].
+        """
         return Parts(self.info.sets_with("edges"), self._read_graph)
 
     @cached_property
     def embeddings(self) -> Embeddings:
-        """User and item vectors of the trained recommender; UserError if the release does not contain them."""
+        """User and item vectors of the trained recommender; UserError if the release does not
+        contain them.
+        """
         return Embeddings(_as_vectors(self._tables.embeddings("users")), self.item_embeddings)
 
     @cached_property
     def item_embeddings(self) -> Vectors:
-        """Item vectors of the trained recommender, float32 [I, D]; UserError if the release does not contain them."""
+        """Item vectors of the trained recommender, float32 [I, D]; UserError if the release does
+        not contain them.
+        """
         return _as_vectors(self._tables.embeddings("items"))
 
     def vector(self, asin: str, features: str | None = None) -> np.ndarray:
@@ -124,10 +133,12 @@ class Release:
     def semantic_ids(self, features: str | None = None) -> pa.Table:
         """Return the semantic IDs of items 0 .. I-1: columns item_id, asin, codes, suffix, ...
 
-        `codes` is a list of int32, null for items without content, and `suffix` distinguishes items with equal codes.
+        `codes` is a list of int32, null for items without content, and `suffix` distinguishes items
+        with equal codes.
 
         Args:
-            features: Feature set; by default `beit3`, `linear` or the first of the release. UserError if it has none.
+            features: Feature set; by default `beit3`, `linear` or the first of the release.
+                UserError if it has none.
         """
         return self._tables.semantic_ids(features or self._default_set())
 
@@ -160,9 +171,10 @@ def load(
     """Load a release and verify the hash of every file.
 
     Args:
-        release: A folder; an address (`https://`, `s3://` or `hf://datasets/owner/name/path`), which is downloaded to
-            the cache once, resuming interrupted downloads; or `sample` for the small release in the package, unless
-            there is a folder of that name.
+        release: A folder; an address (`https://`, `s3://` or `hf://datasets/owner/name/path`),
+            which is downloaded to
+            the cache once, resuming interrupted downloads; or `sample` for the small release in the
+            package, unless there is a folder of that name.
         features: Feature set to download from an address; by default all of them.
         cache: Folder for downloaded releases. Defaults to `alignrec` in the user's cache folder.
         key: Public SSH key (.pub) that must have signed the release.
@@ -171,7 +183,8 @@ def load(
         The verified release.
 
     Raises:
-        UserError: If the release does not exist, cannot be reached, or is incomplete, damaged or not signed by `key`.
+        UserError: If the release does not exist, cannot be reached, or is incomplete, damaged or
+            not signed by `key`.
 
     Examples:
         >>> release = alignrec.load("sample")
@@ -192,7 +205,9 @@ def load(
 
 
 def _fetch_to_cache(address: str, features: str | None, cache: Path) -> Path:
-    """Return the cached copy of a release; if absent or damaged, download it, one process at a time."""
+    """Return the cached copy of a release; if absent or damaged, download it, one process at a
+    time.
+    """
     info, sha256 = fetching.read_remote_manifest(address)
     _check_features(info, features)
     name = f"{sha256}-{features}" if features else sha256
@@ -219,7 +234,8 @@ def _fetch_to_cache(address: str, features: str | None, cache: Path) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="alignrec-")) / name
         atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
         _fetch(address, folder, features)
-    # a release that was replaced between two requests must not be cached under the hash of the first
+    # a release that was replaced between two requests must not be cached under the hash of the
+    # first
     if not _has_manifest(folder, whole):
         shutil.rmtree(folder)
         where = stores.open_store(address).address
@@ -233,7 +249,9 @@ def _fetch(address: str, folder: Path, features: str | None) -> None:
 
 
 def _is_copy(folder: Path, whole: str) -> bool:
-    """Return whether a folder is an intact copy, or part, of the release whose manifest has hash `whole`."""
+    """Return whether a folder is an intact copy, or part, of the release whose manifest has hash
+    `whole`.
+    """
     try:
         read.verify(folder)
     except UserError:

@@ -25,12 +25,15 @@ class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
     """[N], identifier of each row, dtype object"""
 
     def __new__(cls, array: np.ndarray, ids: Iterable[Any]) -> Vectors:
-        """Attach an identifier to each row of vectors [N, F], which are not copied if they are contiguous float32."""
+        """Attach an identifier to each row of vectors [N, F], which are not copied if they are
+        contiguous float32.
+        """
         vectors = np.ascontiguousarray(array, np.float32).view(cls)
         vectors.ids = np.fromiter(ids, object)
         if vectors.ndim != 2 or len(vectors.ids) != len(vectors):
             raise UserError(
-                f"vectors of shape {vectors.shape} with {len(vectors.ids)} ids; give one id a row [N, F]"
+                f"vectors of shape {vectors.shape} with {len(vectors.ids)} ids; give one id a row "
+                "[N, F]"
             )
         return vectors
 
@@ -64,8 +67,8 @@ def align_sets(
 ) -> tuple[dict[str, np.ndarray], list[Any]]:
     """Return feature sets [I, F] by name, in one order of items, and the item of each row.
 
-    Without `ids` the order is that of the first set with `ids`, or 0 .. I-1. UserError if a set lacks an item or has
-    values that are not finite.
+    Without `ids` the order is that of the first set with `ids`, or 0 .. I-1. UserError if a set
+    lacks an item or has values that are not finite.
     """
     arrays = dict(vectors) if isinstance(vectors, Mapping) else {SINGLE: vectors}
     if not arrays:
@@ -116,7 +119,9 @@ def _find_rows(vectors: Vectors, items: list[Any], name: str) -> list[int]:
 
 
 def check_matrix(vectors: Any, name: str = SINGLE) -> np.ndarray:
-    """Convert vectors to float32 [I, F]; UserError if they are not a non-empty matrix of finite numbers."""
+    """Convert vectors to float32 [I, F]; UserError if they are not a non-empty matrix of finite
+    numbers.
+    """
     array = np.asarray(vectors)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiu":
         raise UserError(

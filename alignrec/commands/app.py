@@ -164,7 +164,10 @@ app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Raw reviews to verified multimodal item features. Begin with: alignrec new mine --interactions ratings.csv",
+    help=(
+        "Raw reviews to verified multimodal item features. Begin with: alignrec new mine "
+        "--interactions ratings.csv"
+    ),
 )
 
 

@@ -91,7 +91,9 @@ def is_release(name: str) -> bool:
 
 @contextmanager
 def open_layout(name: str, root: Path, *needs: str) -> Iterator[Layout]:
-    """Yield the outputs of a dataset, or a release unpacked in the same layout; UserError if it lacks `needs`."""
+    """Yield the outputs of a dataset, or a release unpacked in the same layout; UserError if it
+    lacks `needs`.
+    """
     if not is_release(name):
         yield Layout(root, name)
         return

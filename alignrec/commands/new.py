@@ -1,4 +1,6 @@
-"""`alignrec new` and `alignrec profile`: write params.yaml for local files, an Amazon category or from a profile."""
+"""`alignrec new` and `alignrec profile`: write params.yaml for local files, an Amazon category or
+from a profile.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ def new(
     to: Annotated[Path, typer.Option(help="file to write")] = PARAMS,
     force: Annotated[bool, typer.Option("--force", help="overwrite an existing file")] = False,
 ) -> None:
-    """turn this folder into a project: git, DVC, dvc.yaml and, unless you wrote one, params.yaml for your files."""
+    """turn this folder into a project: git, DVC, dvc.yaml and, unless you wrote one, params.yaml
+    for your files.
+    """
     if name is None:
         read(PARAMS)
         for line in project.begin_project(Path()):
@@ -157,7 +161,9 @@ def has_gpu() -> bool:
 
 
 def cost_of_beit3(name: str, text: str, size: Size | None = None) -> str:
-    """Return a message with the estimated time of `--beit3`; `text` is the parameter file with it."""
+    """Return a message with the estimated time of `--beit3`; `text` is the parameter
+    file with it.
+    """
     from alignrec.commands import estimate
     from alignrec.pipeline.linalg.device import gemm_rate
 
@@ -190,7 +196,8 @@ def profile(
     # a profile is an overlay: keep the comments of the file that it extends
     if EXTENDS in overlay:
         base = path.parent / overlay.pop(EXTENDS)
-        # paper.yaml extends the parameters of this project or, in a folder without any, those of the package
+        # paper.yaml extends the parameters of this project or, in a folder without any, those of
+        # the package
         if base.name == PARAMS.name and PARAMS.exists():
             base = PARAMS
         overlay, absent = _without_absent_sets(overlay, base)
@@ -224,7 +231,9 @@ def find_profile(name: str) -> Path:
 
 
 def _without_absent_sets(overlay: dict[str, Any], base: Path) -> tuple[dict[str, Any], list[str]]:
-    """Drop the feature sets that the project lacks from an overlay's benchmark; return it and the dropped names."""
+    """Drop the feature sets that the project lacks from an overlay's benchmark; return it and the
+    dropped names.
+    """
     benchmark = overlay.get("benchmark", {})
     features = benchmark.get("features", [])
     ablations = benchmark.get("ablations", {})
@@ -247,7 +256,9 @@ def _without_absent_sets(overlay: dict[str, Any], base: Path) -> tuple[dict[str,
 
 
 def _keep_uncommitted(path: Path, text: str) -> Path | None:
-    """Back up a file before it is overwritten, unless git has it or nothing changes; return the copy."""
+    """Back up a file before it is overwritten, unless git has it or nothing changes; return the
+    copy.
+    """
     before = path.read_bytes() if path.exists() else b""
     if not path.exists() or before == text.encode():
         return None
@@ -265,7 +276,9 @@ def _keep_uncommitted(path: Path, text: str) -> Path | None:
 
 
 def _merge_documents(text: str, overlay: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Return the parameter file with the overlay's keys and its own comments, and the changed keys."""
+    """Return the parameter file with the overlay's keys and its own comments, and the
+    changed keys.
+    """
     from ruamel.yaml import YAML
 
     yaml = YAML()

@@ -192,7 +192,9 @@ def describe_sections(
 
 
 def as_yaml(data: OwnData, beit3: bool) -> str:
-    """Return a parameter file whose models, cutoffs and length of pre-training suit the size of the catalogue."""
+    """Return a parameter file whose models, cutoffs and length of pre-training suit the size of the
+    catalogue.
+    """
     sections = data.sections | _feature_sections(data, beit3)
     sections["benchmark"] = {}
     if data.size.items < MANY_ITEMS:
@@ -249,7 +251,9 @@ def _quick_benchmark(data: OwnData, beit3: bool) -> dict[str, Any]:
 
 
 def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str, str]:
-    """Return role -> column; UserError for unknown roles or columns, blank files and paths that look like addresses."""
+    """Return role -> column; UserError for unknown roles or columns, blank files and paths that
+    look like addresses.
+    """
     flags = parse_columns(columns, dict.fromkeys([*OF_INTERACTIONS, *OF_ITEMS]))
     # check columns after all roles, so that a misspelt role is reported first
     names = [column for path in files for column in column_names(path, flags.values())]

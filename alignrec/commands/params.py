@@ -53,7 +53,9 @@ Params: type[Parameters] = create_model(
 
 
 def read(path: Path, dataset: str = "") -> Parameters:
-    """Read a parameter file, completed for `dataset` if given; settings of models and encoders are left to `check`."""
+    """Read a parameter file, completed for `dataset` if given; settings of models and encoders are
+    left to `check`.
+    """
     return parse(read_extended(path), path, dataset)
 
 
@@ -134,7 +136,9 @@ def _default_features(params: Parameters, dataset: str) -> dict[type[Any], Any]:
 
 
 def _choose_trained(params: Parameters, candidates: list[str], content: list[str]) -> str:
-    """Return the set to train on: the file's, even a control, or the first of the preferred ones."""
+    """Return the set to train on: the file's, even a control, or the first of the
+    preferred ones.
+    """
     train = params[TrainSettings]
     if "features" in train.model_fields_set and train.features in candidates:
         return train.features
@@ -157,7 +161,8 @@ def of_release(release: Release, path: Path) -> Parameters:
     manifest = release.manifest
     if manifest.kind not in SOURCES:
         raise UserError(
-            f"{release.folder}: source '{manifest.kind}' is unknown here; install the package that has it"
+            f"{release.folder}: source '{manifest.kind}' is unknown here; install the package "
+            "that has it"
         )
     source = SOURCES[manifest.kind]
     # not validated: a release has no raw files

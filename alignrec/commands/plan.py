@@ -37,7 +37,9 @@ def plan(
         bool, typer.Option("--ask/--no-ask", help="ask whether the addresses answer")
     ] = True,
 ) -> None:
-    """estimate hours, memory, disk and downloads of each stage. Exit code 1 if a file cannot be found."""
+    """estimate hours, memory, disk and downloads of each stage. Exit code 1 if a file cannot be
+    found.
+    """
     faults = []
     for name in [dataset] if dataset else read(params).datasets:
         faults += show_plan(load(params, name), Layout(root, name), ask)
@@ -46,7 +48,9 @@ def plan(
 
 
 def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
-    """Print the estimates of a dataset and return its errors; without `ask` only local files are looked up."""
+    """Print the estimates of a dataset and return its errors; without `ask` only local files are
+    looked up.
+    """
     addresses = list_addresses(params, layout.dataset)
     if not ask:
         addresses = {key: mirrors for key, mirrors in addresses.items() if local_path(mirrors[0])}

@@ -98,7 +98,9 @@ def read_code(path: Path) -> dict[str, Any]:
 
 
 def refuse_other_release(path: Path) -> None:
-    """Raise UserError if code.json is of another version, as DVC would attribute the outputs to that version."""
+    """Raise UserError if code.json is of another version, as DVC would attribute the outputs to
+    that version.
+    """
     recorded = read_code(path).get(PACKAGE)
     installed = version(PACKAGE)
     if recorded not in (None, installed):
@@ -123,7 +125,9 @@ def has_edited_code(path: Path, stage: Stage) -> bool:
 
 
 def begin_project(folder: Path) -> Iterator[str]:
-    """Set up git and DVC in a folder with a params.yaml and yield messages; UserError if git or DVC fails."""
+    """Set up git and DVC in a folder with a params.yaml and yield messages; UserError if git or DVC
+    fails.
+    """
     if not shutil.which("git"):
         raise UserError(
             "git is not installed, and a project needs it; install it, then run `alignrec new`"
@@ -220,7 +224,9 @@ def _describe_stage(stage: Stage, params: Parameters) -> dict[str, Any]:
 
 
 def _is_kept_here(stage: Stage, params: Parameters) -> bool:
-    """Return whether `dvc push` leaves out a stage's files, as a source's licence may not allow to share them."""
+    """Return whether `dvc push` leaves out a stage's files, as a source's licence may not allow to
+    share them.
+    """
     sources = [params.source(name) for name in params.datasets]
     return stage.name in RAW and any(source.licence.texts == "none" for source in sources)
 
@@ -241,7 +247,9 @@ def _compared_params(stage: Stage, params: Parameters) -> list[str]:
 
 
 def _user_files(stage: str, params: Parameters) -> list[str]:
-    """Return the paths outside of outputs/ that a stage reads, so that DVC runs it again after they change."""
+    """Return the paths outside of outputs/ that a stage reads, so that DVC runs it again after they
+    change.
+    """
     if stage == "images":
         folder = params[Images].folder
         is_around = folder and Path.cwd().is_relative_to(Path(folder).resolve())

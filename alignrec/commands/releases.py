@@ -173,7 +173,9 @@ def verify(
     ] = None,
     root: args.Root = args.ROOT,
 ) -> None:
-    """check every file of a release and its signature; with --data also its vectors. Exit code 1 if they differ."""
+    """check every file of a release and its signature; with --data also its vectors. Exit code 1 if
+    they differ.
+    """
     for line in verify_release(folder, key):
         say(line)
     if data is None:
@@ -195,7 +197,10 @@ def fetch(
     address: Annotated[
         str,
         typer.Argument(
-            help="of a release: a path, a zip file of it, https://, s3://, ...; sample: the package's own"
+            help=(
+                "of a release: a path, a zip file of it, https://, s3://, ...; sample: the "
+                "package's own"
+            )
         ),
     ],
     to: Annotated[Path, typer.Option("--to", help="folder to make; an interrupted fetch resumes")],
@@ -319,7 +324,8 @@ def embed(
 
 def _show_summary(summary: "Summary", to: Path) -> None:
     say(
-        f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text"
+        f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, "
+        f"{summary.texts:,} with text"
     )
     if summary.rejected:
         most_common = summary.rejected.most_common(MAX_REASONS)

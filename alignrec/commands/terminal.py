@@ -118,7 +118,9 @@ def _is_interrupt(error: BaseException) -> bool:
 
 
 def _report_interrupt(error: BaseException) -> int:
-    """Print what is left of the work and return the exit code; exit at once if a thread would block the exit."""
+    """Print what is left of the work and return the exit code; exit at once if a thread would block
+    the exit.
+    """
     event = "terminated" if Terminated.seen else "interrupted"
     code = 128 + (signal.SIGTERM if Terminated.seen else signal.SIGINT)
     # `explain_interrupt` has added a note on unfinished work
@@ -135,7 +137,9 @@ def _report_interrupt(error: BaseException) -> int:
 
 
 def describe_error(error: BaseException) -> str | None:
-    """Return an error message of one line, or None for bugs and closed pipes (`alignrec ... | head`)."""
+    """Return an error message of one line, or None for bugs and closed pipes (`alignrec ... |
+    head`).
+    """
     if isinstance(error, UserError | ContractError):
         return str(error)
     if _is_out_of_memory(error):

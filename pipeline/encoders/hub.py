@@ -21,7 +21,8 @@ REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name on the Hub
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 WEIGHTS = "*.safetensors"
 LOCAL = "sha256:"  # prefix of a local folder's revision
-# configurations, tokenizers and templates to download with the weights, without copies in other formats
+# configurations, tokenizers and templates to download with the weights, without copies in other
+# formats
 ALWAYS = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "*.tiktoken"]
 NEVER = [
     "onnx/*",
@@ -74,11 +75,14 @@ class Origin:
         return files
 
     def restrict_to(self, where: str, params: Pretrained, reads: Sequence[str]) -> "Origin":
-        """Limit the modalities to `params.modalities`; raises UserError for one that the network does not read."""
+        """Limit the modalities to `params.modalities`; raises UserError for one that the network
+        does not read.
+        """
         for modality in params.modalities or ():
             if modality not in reads:
                 raise UserError(
-                    f"'{where}.modalities': {params.model} reads {' and '.join(reads)}, no {modality}"
+                    f"'{where}.modalities': {params.model} reads {' and '.join(reads)}, no "
+                    f"{modality}"
                 )
         return replace(self, reads=tuple(m for m in reads if m in (params.modalities or reads)))
 
@@ -86,7 +90,9 @@ class Origin:
 def find_model(
     where: str, params: Pretrained, library: str, wanted: Sequence[str] = (WEIGHTS,)
 ) -> Origin:
-    """Return a model's files, downloading them if needed; raises UserError if missing, incomplete or unsafe."""
+    """Return a model's files, downloading them if needed; raises UserError if missing, incomplete
+    or unsafe.
+    """
     if params.folder is None:
         folder = _fetch_snapshot(where, params, wanted)
         found = Origin(folder, params.model, folder.name, with_version(library))
@@ -123,7 +129,9 @@ def reraise_as_user_error(where: str) -> Iterator[None]:
 
 
 def read_model_json(where: str, path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file, {} if the file is missing; raises UserError for other content."""
+    """Return the JSON object in a file, {} if the file is missing; raises UserError for other
+    content.
+    """
     if not path.is_file():
         return {}
     content = None
@@ -140,7 +148,8 @@ def _fetch_snapshot(where: str, params: Pretrained, wanted: Sequence[str]) -> Pa
     model, revision = params.model, params.revision
     if not REPOSITORY.fullmatch(model) or Path(model).exists():
         raise UserError(
-            f"'{where}.model': no folder '{model}'; give a folder, or owner/name on the Hugging Face Hub"
+            f"'{where}.model': no folder '{model}'; give a folder, or owner/name on the Hugging "
+            "Face Hub"
         )
     wanted = [*ALWAYS, *wanted]
     try:

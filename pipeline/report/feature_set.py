@@ -32,7 +32,9 @@ class FeatureSet:
 def read_set(
     spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None
 ) -> FeatureSet:
-    """Read the features that `spec` names (see docs/compare.md), with zeros for items without a row."""
+    """Read the features that `spec` names (see docs/compare.md), with zeros for items without a
+    row.
+    """
     name, path = split_name(spec)
     # a column of a table may follow a colon
     head, _, column = path.rpartition(":")
@@ -45,7 +47,8 @@ def read_set(
     if not where.exists():
         available = ", ".join(layout.feature_sets()) or "none"
         raise UserError(
-            f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} ({available})"
+            f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} "
+            f"({available})"
         )
     matched = match_file(where, asins, order, column=column or None)
     counted = matched.counted(asins, "are left out")

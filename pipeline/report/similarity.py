@@ -25,7 +25,9 @@ DIGITS = 6  # decimal places
 def find_neighbours(
     features: np.ndarray, k: int, rows: np.ndarray | None = None, scores_held: int = 1 << 24
 ) -> np.ndarray:
-    """Return the K nearest others by cosine, int32 [R, K], sorted by id; ties within 1e-6 go to lower ids."""
+    """Return the K nearest others by cosine, int32 [R, K], sorted by id; ties within 1e-6 go to
+    lower ids.
+    """
     unit, n = unit_rows(features)[0], len(features)
     rows = np.arange(n) if rows is None else rows
     block = max(1, scores_held // engine.CORES // n)
@@ -41,7 +43,9 @@ def find_neighbours(
 def changed_items(
     a: FeatureSet, b: FeatureSet, items: Sequence[tuple[int, float]]
 ) -> dict[str, Any]:
-    """Return items and overlaps, with the SHOWN nearest others of each item, best first, in both sets."""
+    """Return items and overlaps, with the SHOWN nearest others of each item, best first, in both
+    sets.
+    """
     near, at = [], [item for item, _ in items]
     for vectors in (a.vectors, b.vectors):
         unit = unit_rows(vectors)[0]

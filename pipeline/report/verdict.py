@@ -318,7 +318,8 @@ def _similarity_table(pairs: Sequence[Fields]) -> Table:
     first = pairs[0]
     if "sampled" in first:
         note += (
-            f" Neighbours are those of {first['sampled']:,} items, drawn by seed; ± is half a 95 % "
+            f" Neighbours are those of {first['sampled']:,} items, drawn by seed; ± is half a 95 "
+            "% "
             "interval."
         )
     head = ["a", "b", f"shared of {first['neighbours']} neighbours", "linear CKA"]

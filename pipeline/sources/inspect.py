@@ -36,10 +36,12 @@ KNOWN = {
 NAMES_ABROAD = {
     "user": "Benutzer BenutzerID Nutzer NutzerID Kunde KundenID Kundennummer "
     "utilisateur IDutilisateur client IDclient usuario IDusuario cliente IDcliente "
-    "用户 用户ID 用户编号 用戶 顾客 客户 客户ID ユーザー ユーザーID ユーザ ユーザID 顧客 顧客ID 会員ID",
+    "用户 用户ID 用户编号 用戶 顾客 客户 客户ID ユーザー ユーザーID ユーザ ユーザID 顧客 顧客ID "
+    "会員ID",
     "item": "Artikel ArtikelID Artikelnummer Produkt ProduktID Produktnummer "
     "article IDarticle produit IDproduit référence artículo IDartículo producto IDproducto "
-    "商品 商品ID 商品编号 物品 物品ID 产品 产品ID アイテム アイテムID 商品コード 商品番号 製品ID 品番",
+    "商品 商品ID 商品编号 物品 物品ID 产品 产品ID アイテム アイテムID 商品コード 商品番号 製品ID "
+    "品番",
     "rating": "Bewertung Wertung Sterne Note évaluation étoiles puntuación calificación valoración "
     "estrellas nota 评分 评级 打分 星级 評分 評価 評点 スコア",
     "timestamp": "Zeit Zeitstempel Zeitpunkt Datum horodatage fecha "
@@ -48,7 +50,8 @@ NAMES_ABROAD = {
     "标题 名称 商品名称 产品名称 標題 名稱 タイトル 名前 商品名 題名",
     "brand": "Marke Hersteller marque fabricant marca fabricante 品牌 制造商 厂商 ブランド メーカー",
     "categories": "Kategorie Kategorien Warengruppe catégorie catégories rayon "
-    "categoría categorías género géneros 类别 分类 类目 品类 類別 分類 カテゴリ カテゴリー ジャンル",
+    "categoría categorías género géneros 类别 分类 类目 品类 類別 分類 カテゴリ カテゴリー "
+    "ジャンル",
     "description": "Beschreibung Produktbeschreibung descriptif résumé descripción resumen "
     "描述 商品描述 简介 介绍 説明 商品説明 説明文 概要 あらすじ",
     "image_urls": "Bild Bilder BildURL Foto Fotos photo photos imagen imágenes URLimagen "
