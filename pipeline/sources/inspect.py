@@ -34,11 +34,11 @@ KNOWN = {
     "image_urls": ("image", "imageurl", "imurl", "images", "poster", "posterurl", "thumbnail"),
 }  # role -> column names in common datasets, normalised by `plain_name`
 NAMES_ABROAD = {
-    "user": "Benutzer BenutzerID Nutzer NutzerID Kunde KundenID Kundennummer "
+    "user": "Benutzer BenutzerID Nutzer NutzerID Kunde KundenID Kundennr Kundennummer "
     "utilisateur IDutilisateur client IDclient usuario IDusuario cliente IDcliente "
     "用户 用户ID 用户编号 用戶 顾客 客户 客户ID ユーザー ユーザーID ユーザ ユーザID 顧客 顧客ID "
     "会員ID",
-    "item": "Artikel ArtikelID Artikelnummer Produkt ProduktID Produktnummer "
+    "item": "Artikel ArtikelID Artikelnr Artikelnummer Produkt ProduktID Produktnr Produktnummer "
     "article IDarticle produit IDproduit référence artículo IDartículo producto IDproducto "
     "商品 商品ID 商品编号 物品 物品ID 产品 产品ID アイテム アイテムID 商品コード 商品番号 製品ID "
     "品番",

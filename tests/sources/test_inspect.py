@@ -264,6 +264,7 @@ def test_items_with_a_picture_are_counted(
 
 ABROAD = {
     "German": "Kundennummer Artikelnummer Bewertung Datum Titel Beschreibung Marke Kategorie Bild",
+    "German, abbreviated": "Kundennr Artikelnr Bewertung Datum Titel Beschreibung Marke Kategorie Bild",
     "French": "utilisateur produit évaluation horodatage titre résumé marque catégorie photo",
     "Spanish": "usuario producto puntuación fecha título descripción marca categoría imagen",
     "Chinese": "用户ID 商品编号 评分 时间戳 标题 描述 品牌 类别 图片",
