@@ -92,7 +92,7 @@ def code_json() -> dict[str, str]:
 
 
 def read_code(path: Path) -> dict[str, Any]:
-    """Return what a code.json records; empty if there is none."""
+    """Return the hashes recorded in a code.json; empty if there is none."""
     recorded = io.read_json(path) if path.is_file() else {}
     return recorded if isinstance(recorded, dict) else {}
 

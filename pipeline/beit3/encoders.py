@@ -242,7 +242,7 @@ class MiniItems(TextReader):
         return centre_halves(summary, mean) @ linear
 
     def _complete_vectors(self, prepared: MiniBatch) -> Tensor | None:
-        """Return the vectors of all images, of which those that are not cached are encoded now."""
+        """Return the vectors of all images, encoding those that are not cached."""
         if prepared.image is None:
             return None
         image = move_to(prepared.image, self._device)

@@ -72,7 +72,7 @@ class NetworkAndData(NamedTuple):
     network: BEiT3OrMini
     corpus: Corpus
     codes: np.ndarray  # visual tokens
-    pieces: int  # text ids, of which <mask> is the last
+    pieces: int  # number of text ids; <mask> is the last
     notes: list[str]  # on the initial weights
 
 

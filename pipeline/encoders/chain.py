@@ -129,7 +129,7 @@ def _joined_map(
 
 
 def digests(folder: Path, parts: Sequence[str]) -> dict[str, str]:
-    """Return what maps, and the blocks of `parts`, contribute to the fingerprint of a set."""
+    """Fingerprint entries of maps and of the blocks of `parts`."""
     text = "\n".join([*parts, io.sha256(folder / NAME)])
     blocks = hashlib.sha256(text.encode()).hexdigest()
     return {"weights": io.digest([folder / MAPS]), "blocks": blocks}

@@ -86,7 +86,7 @@ class Facts(Part):
         return self.kind or self.encoder
 
     def space(self) -> dict[str, Any]:
-        """Return what these facts contribute to the fingerprint.
+        """Fingerprint entries of these facts.
 
         Weights, maps, parts and models add to it.
         """

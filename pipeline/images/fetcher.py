@@ -180,7 +180,7 @@ def fetch_blocks(
 
 
 def _update_block(web: Fetcher, items: pa.Table, old: pa.Table, progress: Progress) -> pa.Table:
-    """Return a block of which only images that failed or may have changed are fetched again."""
+    """Refetch only the images of a block that failed or may have changed."""
     candidates = items["image_urls"].to_pylist()
     statuses = zip(old["status"].to_pylist(), old["url"].to_pylist(), candidates, strict=True)
     is_kept = [_stays(status, url, urls) for status, url, urls in statuses]

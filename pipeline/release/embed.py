@@ -276,7 +276,7 @@ def _find_networks(choice: Choice, layout: Layout) -> list[Network]:
 def _describe(
     table: item_file.Table, choice: Choice, networks: Sequence[Network]
 ) -> dict[str, Any]:
-    """Return what the output is made by and from, for its metadata."""
+    """Provenance of the output, for its metadata."""
     if choice.project:
         made = choice.project.facts(choice.name).model_dump()
     else:

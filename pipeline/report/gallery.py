@@ -34,7 +34,7 @@ NEIGHBOURS_SHOWN = 6  # of an item
 MAX_SEARCHABLE = 3_000  # items of catalogues shown with all images
 MAX_MAPPED = 100_000  # items of catalogues shown with a map
 MIN_CATEGORY_ITEMS = 10
-MAX_CATEGORY_SHARE = 0.95  # of one category: a level of which is skipped
+MAX_CATEGORY_SHARE = 0.95  # of one category, above which its level is skipped
 MAX_CLASSES = 8  # most frequent categories that get their own colour
 MAX_COLUMNS = 3  # feature sets side by side
 # the map: a layout by UMAP's forces (McInnes et al. 2018, a = b = 1) on the item graph

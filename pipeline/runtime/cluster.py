@@ -84,7 +84,7 @@ def _split_rows(blocks: Iterable[pa.Table]) -> Iterator[dict[str, pa.Scalar]]:
 
 
 def facts(packages: Sequence[str] = ()) -> dict[str, str]:
-    """Return what all nodes must have alike: code and versions."""
+    """Facts that all nodes must share: code and versions."""
     source = {"code": code.source_sha256()[:12]}
     return source | code.versions() | code.installed_versions(packages)
 

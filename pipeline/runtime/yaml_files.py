@@ -1,4 +1,4 @@
-"""Parameter files: YAML, of which one may extend another."""
+"""Parameter files: YAML, where one file may extend another."""
 
 import re
 from collections import Counter

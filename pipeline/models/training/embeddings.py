@@ -76,7 +76,7 @@ def write_embeddings(run: Run, user: np.ndarray, item: np.ndarray) -> int:
 
 
 def describe_space(layout: Layout, params: TrainSettings) -> dict[str, object]:
-    """Return what determines the vectors: features, settings and a digest of all inputs."""
+    """Everything that determines the vectors: features, settings and a digest of all inputs."""
     first_shard = io.shards(layout.features(params.features), "features")[0]
     return {
         "features": io.fingerprint_of(io.record(first_shard)),
