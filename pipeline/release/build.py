@@ -16,12 +16,14 @@ from alignrec.pipeline.features.folder import SET, FeatureSet
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import encoder
 from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.align import align_release
 from alignrec.pipeline.release.card import CROISSANT, make_croissant, render_card
 from alignrec.pipeline.release.encoder import hash_images, text_sha256
 from alignrec.pipeline.release.facts import gather_facts
 from alignrec.pipeline.release.manifest import Input, ItemColumns, Maker, Manifest, describe_file
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.release.read import ITEMS
+from alignrec.pipeline.release.rotated import ROTATION_FILE
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.verdict import LINEAR, is_below
 from alignrec.pipeline.runtime import code
@@ -64,6 +66,11 @@ def write_release(
     encoders = select_encoders(layout, names)
     used_by = _copy_encoders(folder / encoder.FOLDER, encoders)
     _write_evidence(folder, outputs)
+    alignment = None
+    if publish.align is not None:
+        alignment = align_release(folder, Path(publish.align))
+        for name in alignment.sets:
+            used_by[folder / encoder.FOLDER / name / ROTATION_FILE] = [name]
     files = [
         describe_file(folder, path, tables.get(path), used_by.get(path, ()))
         for path in io.files_below(folder)
@@ -77,7 +84,7 @@ def write_release(
     io.write_json(folder / CROISSANT, make_croissant(facts, files))
     files.append(describe_file(folder, folder / CROISSANT))
     index = read_json(folder / INDEX_FACTS, None)
-    card = render_card(outputs, facts, files, encoders, index)
+    card = render_card(outputs, facts, files, encoders, index, alignment)
     io.write_bytes(folder / README, card.encode())
     files.append(describe_file(folder, folder / README))
 
@@ -92,6 +99,7 @@ def write_release(
         weights=_list_weights(layout),
         encoders=dict(facts.networks),
         columns=columns,
+        alignment=alignment,
         made_by=dict(made_by),
         code=code.fingerprint("alignrec.stages.publish"),
     )

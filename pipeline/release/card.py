@@ -14,7 +14,7 @@ import yaml
 
 from alignrec.pipeline import io
 from alignrec.pipeline.release.facts import TEMPLATES, ReleaseFacts
-from alignrec.pipeline.release.manifest import TABLES, Encoder, File, record_sets
+from alignrec.pipeline.release.manifest import TABLES, Alignment, Encoder, File, record_sets
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report import probes, results
 from alignrec.pipeline.report.outputs import Outputs, read_json
@@ -59,10 +59,12 @@ def render_card(
     files: list[File],
     encoders: Iterable[str],
     index: Mapping[str, Any] | None,
+    alignment: Alignment | None = None,
 ) -> str:
     """Render README.md.
 
-    `encoders` are the sets whose encoder is released, `index` the facts of the FAISS index.
+    `encoders` are the sets whose encoder is released, `index` the facts of the FAISS index,
+    `alignment` what an older release's vectors have to do with these.
     """
     first = facts.coverage[0]
     released = {name for name, *_ in facts.coverage}
@@ -84,6 +86,8 @@ def render_card(
         networks=network_rows(facts.networks),
         encoders=[*encoders],
         index=index,
+        alignment=alignment,
+        aligned=_alignment_rows(alignment),
         comparisons=outputs.compared,
         recommenders=results.results_table,
         probed=list(probes.read_probes(outputs.probes).values()),
@@ -92,6 +96,24 @@ def render_card(
         studied=studied,
         markdown=markdown,
     )
+
+
+def _alignment_rows(alignment: Alignment | None) -> list[list[str]]:
+    if alignment is None:
+        return []
+    aligned = {f"`{name}`": vectors for name, vectors in alignment.sets.items()}
+    if alignment.recommender is not None:
+        aligned["recommender"] = alignment.recommender
+    return [
+        [
+            name,
+            f"{vectors.items:,}",
+            f"{vectors.cosine_before:.3f}",
+            f"{vectors.cosine_after:.3f}",
+            ", ".join(f"{item.asin} ({item.cosine:.2f})" for item in vectors.changed),
+        ]
+        for name, vectors in aligned.items()
+    ]
 
 
 def _file_row(file: File) -> list[str]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.linalg.projections import unit_rows
+from alignrec.pipeline.linalg.rotation import paired_cosines
 from alignrec.pipeline.release.manifest import Column, Manifest
 from alignrec.pipeline.release.read import ITEMS, Release
 from alignrec.pipeline.report.feature_set import FeatureSet
@@ -222,10 +222,7 @@ def _mean_cosine(old: np.ndarray, new: np.ndarray) -> float | None:
     """Return the mean cosine of old and new vectors; None if their widths differ."""
     if old.shape != new.shape:
         return None
-    (unit_old, directed_old), (unit_new, directed_new) = unit_rows(old), unit_rows(new)
-    cosines = np.einsum("if,if->i", unit_old, unit_new, dtype=np.float64)
-    cosines[~directed_old & ~directed_new] = 1  # no content in either release
-    return round(float(cosines.mean()), 6)
+    return round(float(paired_cosines(new, old).mean()), 6)
 
 
 def _required_by(similarity: Difference) -> str:

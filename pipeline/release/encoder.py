@@ -28,6 +28,12 @@ from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.loading import Loaded, load_encoders
 from alignrec.pipeline.release.manifest import Manifest
+from alignrec.pipeline.release.rotated import (
+    ROTATION,
+    ROTATION_FILE,
+    read_rotation,
+    rotate_encoder,
+)
 from alignrec.pipeline.runtime.layout import EncoderFiles
 
 # shared weights are in the folder of one set, third-party weights are only named
@@ -77,7 +83,10 @@ class ReleasedEncoders:
         return self.load_all([name])[name]
 
     def load_all(self, names: Sequence[str]) -> dict[str, Loaded]:
-        loaded = load_encoders(self, names)
+        loaded = {
+            name: Loaded(facts, rotate_encoder(self.folder(name), facts, encoder))
+            for name, (facts, encoder) in load_encoders(self, names).items()
+        }
         for name, (_, encoder) in loaded.items():
             shards = self.manifest.paths_of(self.release, "features", name)
             width = io.width(shards[0].parent) if shards else encoder.width
@@ -105,7 +114,10 @@ def find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
         shards = manifest.paths_of(folder, "features", name)
         try:
             facts = Facts.read(folder / path, MAX_SET_BYTES)
+            rotation = read_rotation(home, facts)
             possible = _encoder_widths(home, facts, widths)
+            if rotation is not None:
+                possible = {rotation.shape[1]}
         except UserError as e:
             yield str(e).removeprefix(f"{folder}/")
             continue
@@ -144,6 +156,8 @@ def _space_difference(home: Path, facts: Facts, shards: Sequence[Path]) -> str:
     encoded = io.common_fingerprint((path, io.record(path)) for path in shards)
     stated = io.fingerprint_of({io.FINGERPRINT: facts.fingerprint})
     stored_here = facts.space()
+    if ROTATION in facts.fingerprint:
+        stored_here[ROTATION] = facts.fingerprint[ROTATION]  # `read_rotation` compares the file
     if facts.parts:
         from alignrec.pipeline.encoders import chain
 
@@ -162,7 +176,8 @@ def _space_difference(home: Path, facts: Facts, shards: Sequence[Path]) -> str:
 def _digest_weights(home: Path, facts: Facts) -> str:
     if facts.network in BEIT3_SETS:
         return io.digest(EncoderFiles(home).present())
-    files = [path for path in home.glob("*") if path.is_file() and path.name != NAME]
+    others = (NAME, ROTATION_FILE)
+    files = [path for path in home.glob("*") if path.is_file() and path.name not in others]
     return io.digest(sorted(files))
 
 

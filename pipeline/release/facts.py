@@ -137,7 +137,7 @@ def gather_facts(
         counts=counts,
         lacking=_describe_lacking(states),
         gaps=[*_gap_rows("image", states), *_gap_rows("text", states)],
-        coverage=[_coverage_row(FeatureSet.of(layout, name)) for name in names],
+        coverage=[_coverage_row(FeatureSet.of(layout, name), items.parent) for name in names],
         empty=empty,
         vectors=describe_vectors(outputs.records.get("pretrain"), layout, names),
         hardware=_describe_hardware(outputs.records),
@@ -181,8 +181,8 @@ def _gap_rows(part: str, states: States) -> list[list[str]]:
     return [[part, status, f"{n:,}", f"{n / total:.1%}"] for status, n in ordered]
 
 
-def _coverage_row(features: FeatureSet) -> list[Any]:
-    """Return name, width and shares: items with image, with text, tokens encoded, cut texts."""
+def _coverage_row(features: FeatureSet, release: Path) -> list[Any]:
+    """Return name, width in the release and shares: items with image, with text, tokens encoded, cut texts."""
     columns = ["has_image", "has_text"]
     tables = [pq.read_table(path, columns=columns, partitioning=None) for path in features.shards]
     flags = pa.concat_tables(tables)
@@ -191,7 +191,7 @@ def _coverage_row(features: FeatureSet) -> list[Any]:
     shares = [pc.mean(flags[column]).as_py() for column in columns]
     shares += [texts.read, texts.cut] if texts else [None, None]
     cells = ["" if share is None else f"{share:.1%}" for share in shares]
-    return [features.name, features.width, *cells]
+    return [features.name, io.width(release / "features" / features.name), *cells]
 
 
 def _describe_hardware(records: Mapping[str, Mapping[str, Any]]) -> str:

@@ -205,6 +205,40 @@ class ItemColumns(Part):
         return [*self.roles.values(), *self.text]
 
 
+class ChangedItem(Part):
+    """An item whose vectors differ in two releases, whatever rotation."""
+
+    asin: str
+    cosine: float
+    """of its old and its rotated new vector"""
+
+
+class AlignedVectors(Part):
+    """What the rotation of a set of vectors achieves."""
+
+    items: Count
+    """items of equal text and image in both releases, to which the rotation is fitted"""
+    cosine_before: float
+    """median cosine of an item's old and new vector, of the items of both releases"""
+    cosine_after: float
+    """the same with the new vectors rotated"""
+    changed: list[ChangedItem] = []
+    """items that the rotation leaves farthest from their old vector, at most ten"""
+
+
+class Alignment(Part):
+    """The older release onto whose vectors those of this release are rotated."""
+
+    dataset: str
+    version: Version
+    manifest: Sha256
+    """hash of its manifest.json"""
+    sets: dict[str, AlignedVectors] = {}
+    """feature sets that were fitted again, and are rotated"""
+    recommender: AlignedVectors | None = None
+    """the recommender's vectors of items and users; null: none, or not in both"""
+
+
 class Manifest(Part):
     """manifest.json of a release; it lists every other file of the folder."""
 
@@ -224,6 +258,8 @@ class Manifest(Part):
     """feature set -> the third-party model that made it"""
     columns: ItemColumns | None = None
     """columns of the item file; null in releases of earlier versions"""
+    alignment: Alignment | None = None
+    """null: not aligned with an older release"""
     made_by: dict[str, Maker]
     """stage -> maker of its tables"""
     code: Sha256

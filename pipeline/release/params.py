@@ -29,6 +29,9 @@ class Publish(Section):
     """texts in `items.parquet`. all: title, brand, categories, description, encoded text, image
     URL; titles: title and categories; none. By default as the source's licence allows: none for
     Amazon and MMRec folders, otherwise all"""
+    align: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """folder of an older release. Sets that were fitted again, and the recommender's vectors, are
+    rotated onto its vectors, so that both releases can be searched together"""
     language: Annotated[list[LanguageCode], WRAPPED] | None = None
     """ISO 639 codes of the items' texts, such as en; a single one needs no brackets"""
     contact: Line | None = None
