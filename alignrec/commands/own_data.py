@@ -9,7 +9,7 @@ import yaml
 
 from alignrec.commands.arguments import parse_columns
 from alignrec.commands.estimate import DEFAULT_PIECES, Size
-from alignrec.pipeline.dataset.catalogue import Catalogue, measure_catalogue
+from alignrec.pipeline.dataset.catalogue import CatalogueSize, measure_catalogue
 from alignrec.pipeline.dataset.split_sql import USER_TIME
 from alignrec.pipeline.encoders.params import MULTILINGUAL, Encode
 from alignrec.pipeline.io.errors import UserError
@@ -110,7 +110,7 @@ def read_tables(given: Given) -> OwnData:
     return OwnData(sections, estimated_size(left, modalities), modalities, seen)
 
 
-def _choose_split(rows: InspectedTable, left: Catalogue) -> dict[str, Any]:
+def _choose_split(rows: InspectedTable, left: CatalogueSize) -> dict[str, Any]:
     if not left.core:
         return {}
     split: dict[str, Any] = {"user_core": left.core, "item_core": left.core}
@@ -120,7 +120,7 @@ def _choose_split(rows: InspectedTable, left: Catalogue) -> dict[str, Any]:
     return split
 
 
-def _describe_catalogue(rows: InspectedTable, left: Catalogue) -> list[str]:
+def _describe_catalogue(rows: InspectedTable, left: CatalogueSize) -> list[str]:
     origin = f"a {left.core}-core leaves" if left.core else "the split of the file has"
     seen = [f"{origin} {count_catalogue(left)}"]
     for role, count in (("user", left.users), ("item", left.items)):
@@ -131,11 +131,11 @@ def _describe_catalogue(rows: InspectedTable, left: Catalogue) -> list[str]:
     return seen
 
 
-def count_catalogue(left: Catalogue) -> str:
+def count_catalogue(left: CatalogueSize) -> str:
     return f"{left.users:,} users, {left.items:,} items, {left.interactions:,} interactions"
 
 
-def estimated_size(left: Catalogue, modalities: Sequence[str]) -> Size:
+def estimated_size(left: CatalogueSize, modalities: Sequence[str]) -> Size:
     pieces = DEFAULT_PIECES if modalities else 0
     return Size(left.users, left.items, left.interactions, pieces, "")
 

@@ -17,7 +17,7 @@ CORES = (5, 3, 2, 1)  # k-cores to try, in this order; published tables use 5
 MIN_SIDE = 10  # users and items that a k-core must have
 
 
-class Catalogue(NamedTuple):
+class CatalogueSize(NamedTuple):
     """Size of a catalogue after filtering."""
 
     core: int  # k of the k-core; 0 if the source has its own split
@@ -26,7 +26,7 @@ class Catalogue(NamedTuple):
     interactions: int
 
 
-def measure_catalogue(source: Source, raw: Mapping[str, Path]) -> Catalogue:
+def measure_catalogue(source: Source, raw: Mapping[str, Path]) -> CatalogueSize:
     """Return the largest k-core of CORES with MIN_SIDE users and items, and its counts."""
     reader = source.reader()
     with tempfile.TemporaryDirectory() as folder:
@@ -43,8 +43,8 @@ def measure_catalogue(source: Source, raw: Mapping[str, Path]) -> Catalogue:
     raise AssertionError("the last core returns or raises")
 
 
-def _count_tables(core: int, tables: SplitTables) -> Catalogue:
-    return Catalogue(core, tables.facts["users"], tables.facts["items"], tables.rows_left)
+def _count_tables(core: int, tables: SplitTables) -> CatalogueSize:
+    return CatalogueSize(core, tables.facts["users"], tables.facts["items"], tables.rows_left)
 
 
 def _split_core(
@@ -64,9 +64,9 @@ def _split_core(
             return None
 
 
-def _measure_published(reader: Reader, raw: Mapping[str, Path], folder: Path) -> Catalogue:
+def _measure_published(reader: Reader, raw: Mapping[str, Path], folder: Path) -> CatalogueSize:
     """Return the counts of a published split, as stage `interactions` writes it."""
     with create_database(folder / "scratch", Interactions.memory_limit) as db:
         users, items = load_published(db, reader.ratings(raw))
         tables = import_published(db, list(map(str, range(items))), keep_time=False)
-    return Catalogue(0, users, items, tables.rows_left)
+    return CatalogueSize(0, users, items, tables.rows_left)
