@@ -14,7 +14,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.rotation import paired_cosines
 from alignrec.pipeline.release.manifest import Column, Manifest
 from alignrec.pipeline.release.read import ITEMS, Release
-from alignrec.pipeline.report.feature_set import FeatureSet
+from alignrec.pipeline.report.feature_set import ComparedSet
 from alignrec.pipeline.report.gallery import stored_pictures
 from alignrec.pipeline.report.page import compared_page
 from alignrec.pipeline.report.sections import Section
@@ -235,16 +235,16 @@ def _required_by(similarity: Difference) -> str:
     return "minor" if is_minor else "major"
 
 
-def read_versions(a: Path, b: Path, name: str, common: RowPairs) -> list[FeatureSet]:
+def read_versions(a: Path, b: Path, name: str, common: RowPairs) -> list[ComparedSet]:
     """Return a feature set of both releases, named a and b, on their common items."""
     rows_a, rows_b = zip(*common, strict=True)
     return [_read_rows("a", a, name, rows_a), _read_rows("b", b, name, rows_b)]
 
 
-def _read_rows(label: str, release: Path, name: str, rows: Sequence[int]) -> FeatureSet:
+def _read_rows(label: str, release: Path, name: str, rows: Sequence[int]) -> ComparedSet:
     paths = io.shards(release / "features" / name, "features")
     table = pa.concat_tables([pq.read_table(path, columns=["vector"]) for path in paths])
-    return FeatureSet(label, str(release), io.matrix(table["vector"])[[*rows]])
+    return ComparedSet(label, str(release), io.matrix(table["vector"])[[*rows]])
 
 
 def render_changes(a: Path, b: Path, diff: Difference, images: Path, kind: str) -> str:

@@ -14,7 +14,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.registry import Data
 from alignrec.pipeline.report import feature_set, sections, verdict
-from alignrec.pipeline.report.feature_set import FeatureSet
+from alignrec.pipeline.report.feature_set import ComparedSet
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.page import compared_page
 from alignrec.pipeline.report.sections import Section
@@ -55,7 +55,7 @@ def compare(
 
 
 def _compare_sets(
-    layout: Layout, params: Parameters, sets: Sequence[FeatureSet], rows: np.ndarray, n_items: int
+    layout: Layout, params: Parameters, sets: Sequence[ComparedSet], rows: np.ndarray, n_items: int
 ) -> dict[str, Any]:
     # slow imports, deferred until the sets are read
     from alignrec.pipeline.probe.controls import judge_with_controls
@@ -89,7 +89,7 @@ def _renumber_items(
 def _render_page(
     outputs: Outputs,
     comparison: Fields,
-    sets: Sequence[FeatureSet],
+    sets: Sequence[ComparedSet],
     rows: np.ndarray,
     asins: Sequence[str],
 ) -> str:

@@ -18,7 +18,7 @@ MAX_NAME_CHARACTERS = 40  # of a set named after a file
 
 
 @dataclass(frozen=True)
-class FeatureSet:
+class ComparedSet:
     """A feature set to compare. I items, F width."""
 
     name: str
@@ -31,7 +31,7 @@ class FeatureSet:
 
 def read_set(
     spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None
-) -> FeatureSet:
+) -> ComparedSet:
     """Read the features that `spec` names (see docs/compare.md), with zeros for items without a
     row.
     """
@@ -52,7 +52,7 @@ def read_set(
         )
     matched = match_file(where, asins, order, column=column or None)
     counted = matched.counted(asins, "are left out")
-    return FeatureSet(
+    return ComparedSet(
         name or short_name(Path(column) if column else where),
         f"{where.name}, {matched.how}{'; ' if counted else ''}{counted}",
         matched.rows(0, len(asins)),
@@ -62,12 +62,12 @@ def read_set(
     )
 
 
-def read_encoded(layout: Layout, name: str) -> FeatureSet:
+def read_encoded(layout: Layout, name: str) -> ComparedSet:
     vectors = io.matrix(io.read_features(layout.features(name))["vector"])
-    return FeatureSet(name, f"encoded here as {name}", vectors)
+    return ComparedSet(name, f"encoded here as {name}", vectors)
 
 
-def common_items(sets: Sequence[FeatureSet]) -> np.ndarray:
+def common_items(sets: Sequence[ComparedSet]) -> np.ndarray:
     """Return the items that have a row in all sets, int [C]; UserError if fewer than MIN_ITEMS."""
     n_items = len(sets[0].vectors)
     is_common = np.ones(n_items, bool)
@@ -81,10 +81,10 @@ def common_items(sets: Sequence[FeatureSet]) -> np.ndarray:
     return np.flatnonzero(is_common)
 
 
-def with_distinct_names(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
+def with_distinct_names(sets: Sequence[ComparedSet]) -> list[ComparedSet]:
     """Prefix files of equal names with their folder, then number them."""
     uses = Counter(features.name for features in sets)
-    distinct: dict[str, FeatureSet] = {}
+    distinct: dict[str, ComparedSet] = {}
     for features in sets:
         name = features.name
         if features.folder and uses[name] > 1:

@@ -10,7 +10,7 @@ from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.linalg.nearest import find_nearest
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.probe.questions import sample_ids
-from alignrec.pipeline.report.feature_set import FeatureSet
+from alignrec.pipeline.report.feature_set import ComparedSet
 from alignrec.pipeline.report.table import CONTROLS, Fields
 from alignrec.pipeline.runtime import engine
 from alignrec.pipeline.runtime.seeds import seed_for
@@ -41,7 +41,7 @@ def find_neighbours(
 
 
 def changed_items(
-    a: FeatureSet, b: FeatureSet, items: Sequence[tuple[int, float]]
+    a: ComparedSet, b: ComparedSet, items: Sequence[tuple[int, float]]
 ) -> dict[str, Any]:
     """Return items and overlaps, with the SHOWN nearest others of each item, best first, in both
     sets.
@@ -63,7 +63,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.isin(a + offset, b + offset).sum(axis=1) / k
 
 
-def compare_sets(sets: Sequence[FeatureSet], changed: int) -> dict[str, Any]:
+def compare_sets(sets: Sequence[ComparedSet], changed: int) -> dict[str, Any]:
     """Return shapes, similarities by pair with the `changed` most changed items, and doubts."""
     n_items = len(sets[0].vectors)
     k = min(NEIGHBOURS, n_items - 1)
@@ -102,7 +102,7 @@ def _rounded(value: Any) -> Any:
 
 
 def find_misordered(
-    sets: Sequence[FeatureSet], pairs: Sequence[Fields], n_items: int
+    sets: Sequence[ComparedSet], pairs: Sequence[Fields], n_items: int
 ) -> list[dict[str, Any]]:
     """Return sets without identifiers that share no more neighbours with others than by chance."""
     if n_items < MIN_ITEMS or not pairs:

@@ -17,7 +17,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.report import compare, feature_set, similarity
-from alignrec.pipeline.report.feature_set import FeatureSet
+from alignrec.pipeline.report.feature_set import ComparedSet
 from alignrec.pipeline.runtime.layout import Layout
 
 ASINS = toy.ASINS
@@ -39,7 +39,7 @@ def table(ids: str, values: list[object], vectors: np.ndarray = VECTORS) -> pa.T
 
 def read(
     layout: Layout, path: Path | str, asins: list[str] = ASINS, order: Path | None = None
-) -> feature_set.FeatureSet:
+) -> feature_set.ComparedSet:
     return feature_set.read_set(str(path), layout, asins, order)
 
 
@@ -120,7 +120,7 @@ def test_neighbours_are_the_sorted_cosines_and_ties_go_to_lower_ids(scores_held:
     np.fill_diagonal(cosine, -2)
     expected = np.sort(np.argsort(-cosine, axis=1)[:, :6], axis=1)
     assert np.array_equal(similarity.find_neighbours(x, 6, scores_held=scores_held), expected)
-    one = feature_set.FeatureSet("a", "", x)
+    one = feature_set.ComparedSet("a", "", x)
     assert similarity.changed_items(one, one, [(7, 0.5)])["near_b"][7] == np.argsort(-cosine[7])[:6].tolist()
     tied = similarity.find_neighbours(np.ones((5, 2), np.float32), 2, scores_held=scores_held)
     assert tied.tolist()[:2] == [[1, 2], [0, 2]]
@@ -209,7 +209,7 @@ SETS = sets()
 
 def doubted(*names: str, identified: tuple[str, ...] = ("a",), items: int = ITEMS) -> list[str]:
     """Return the sets whose rows seem out of order, of the first items."""
-    compared = [FeatureSet(name, "", SETS[name][:items], identified=name in identified) for name in names]
+    compared = [ComparedSet(name, "", SETS[name][:items], identified=name in identified) for name in names]
     return [doubt["features"] for doubt in similarity.compare_sets(compared, 1)["order"]]
 
 
