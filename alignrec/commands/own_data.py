@@ -17,7 +17,7 @@ from alignrec.pipeline.io.json_rows import column_names
 from alignrec.pipeline.io.text import refuse_blank
 from alignrec.pipeline.runtime.section import require_known
 from alignrec.pipeline.sources import download, inspect
-from alignrec.pipeline.sources.inspect import ImageFiles, InspectedTable
+from alignrec.pipeline.sources.inspect import ImageLocation, InspectedTable
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, TabularSource
 from alignrec.pipeline.web.download import local_path
 
@@ -169,7 +169,7 @@ def _explain_lack(given: Given, item_rows: InspectedTable | None) -> str:
     return f"{item_rows.path}: {lack}; {remedy}; {without}"
 
 
-def join_modalities(described: Sequence[str], pictures: ImageFiles | None) -> list[str]:
+def join_modalities(described: Sequence[str], pictures: ImageLocation | None) -> list[str]:
     """Add images that are found by the items' names to the modalities of an item file."""
     if "image" in described or pictures is None or pictures.pictured == 0:
         return list(described)
@@ -185,7 +185,7 @@ def describe_language(items: InspectedTable) -> list[str]:
 
 
 def describe_sections(
-    name: str, source: Mapping[str, Any], split: Mapping[str, Any], pictures: ImageFiles | None
+    name: str, source: Mapping[str, Any], split: Mapping[str, Any], pictures: ImageLocation | None
 ) -> dict[str, Any]:
     images = pictures.section if pictures else {}
     return {"datasets": [name], "sources": {name: source}, "interactions": split, "images": images}

@@ -187,7 +187,7 @@ def name_language(table: InspectedTable) -> str:
     return LANGUAGES.get(script, script.capitalize())
 
 
-class ImageFiles(NamedTuple):
+class ImageLocation(NamedTuple):
     """Where images are, and how many items have one."""
 
     section: dict[str, str | list[str]]  # section `images` of the parameter file
@@ -195,7 +195,7 @@ class ImageFiles(NamedTuple):
     seen: str = ""  # message for the user
 
 
-def inspect_images(given: str, table: InspectedTable) -> ImageFiles:
+def inspect_images(given: str, table: InspectedTable) -> ImageLocation:
     """Find the images of a table's items: in a folder or zip archive, or by a pattern."""
     if "{" in given:
         return _inspect_pattern(given, table)
@@ -210,11 +210,11 @@ def inspect_images(given: str, table: InspectedTable) -> ImageFiles:
     return _inspect_names(folder, table)
 
 
-def _inspect_pattern(given: str, table: InspectedTable) -> ImageFiles:
+def _inspect_pattern(given: str, table: InspectedTable) -> ImageLocation:
     if re.search(r"\{(?!(item|asin)\})", given):
         raise UserError(f"--images {given}: unknown field; write {{item}} for the identifier")
     if not is_path(given):
-        return ImageFiles({"pattern": given})
+        return ImageLocation({"pattern": given})
 
     path = Path(given)
     folder = table.path.parent / path.parent
@@ -225,10 +225,10 @@ def _inspect_pattern(given: str, table: InspectedTable) -> ImageFiles:
     names = _read_names(table)
     pattern = path.name.replace("{asin}", "{item}")
     pictured = sum(isfile(folder / pattern.replace("{item}", name)) for name in names)
-    return ImageFiles(section, pictured, _count_line(pictured, len(names), folder, path.name))
+    return ImageLocation(section, pictured, _count_line(pictured, len(names), folder, path.name))
 
 
-def _inspect_paths(folder: Path, table: InspectedTable) -> ImageFiles:
+def _inspect_paths(folder: Path, table: InspectedTable) -> ImageLocation:
     """Find where the paths in a column start: below the folder, its parent or the item file's."""
     paths_of_items = []
     for _, product in _read_records(table):
@@ -247,12 +247,12 @@ def _inspect_paths(folder: Path, table: InspectedTable) -> ImageFiles:
     root = folder if start == folder.parent and is_named else start
 
     if not all_paths:
-        return ImageFiles({"folder": str(root)})
+        return ImageLocation({"folder": str(root)})
     line = _count_line(pictured[start], len(paths_of_items), folder, all_paths[0])
-    return ImageFiles({"folder": str(root)}, pictured[start], line)
+    return ImageLocation({"folder": str(root)}, pictured[start], line)
 
 
-def _inspect_names(folder: Path, table: InspectedTable) -> ImageFiles:
+def _inspect_names(folder: Path, table: InspectedTable) -> ImageLocation:
     """Find files that are named by the items' identifiers."""
     has = _file_lookup(folder)
     names = _read_names(table)
@@ -267,7 +267,7 @@ def _inspect_names(folder: Path, table: InspectedTable) -> ImageFiles:
     if endings:
         section["pattern"] = [f"{{item}}{ending}" for ending, _ in endings.most_common()]
     example = f"{min(names, default='ITEM')}{IMAGES[0]}"
-    return ImageFiles(section, pictured, _count_line(pictured, len(names), folder, example))
+    return ImageLocation(section, pictured, _count_line(pictured, len(names), folder, example))
 
 
 def _file_lookup(folder: Path) -> Callable[[str], bool]:
