@@ -13,7 +13,7 @@ from alignrec.pipeline.beit3.corpus import Corpus, PretrainTask, make_batch
 from alignrec.pipeline.beit3.losses import NO_MASKING, encode_items
 from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.beit3.tokenizer import Tokenizer, split_text
-from alignrec.pipeline.features.batching import Items, texts_and_images
+from alignrec.pipeline.features.batching import ItemContent, texts_and_images
 from alignrec.pipeline.features.graph import neighbours_by_params
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.images.decode import decode_squares
@@ -53,7 +53,7 @@ class Encoder:
 
 def read_task(layout: Layout, config: BEiT3Config) -> PretrainTask:
     """Read the first part of each text and all images as inputs of the network."""
-    items = Items.of(layout)
+    items = ItemContent.of(layout)
     content = items.read(range(len(items.ids)), MODALITIES)
     texts, images = texts_and_images(content)
 

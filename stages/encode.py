@@ -19,7 +19,7 @@ from alignrec.stages.items import ITEMS
 
 def main(run: Run) -> None:
     from alignrec.pipeline.features import encode  # loads torch
-    from alignrec.pipeline.features.batching import Items
+    from alignrec.pipeline.features.batching import ItemContent
 
     params = run.params[Encode]
     # delete the outputs of encoders that left the matrix, which DVC would keep
@@ -30,7 +30,7 @@ def main(run: Run) -> None:
         run.note(skipped=f"{run.dataset} has nothing that is encoded by default")
         return
 
-    items = Items.of(run.layout)
+    items = ItemContent.of(run.layout)
     network = find_network(run.params.encoders, run.item, run.folder)
     inputs = encode.list_inputs(network, items)
     facts = settings_facts(network, params)

@@ -28,7 +28,7 @@ from alignrec.pipeline.beit3.summaries import fit_halves
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import Encoder, Network
 from alignrec.pipeline.features import batching
-from alignrec.pipeline.features.batching import Items
+from alignrec.pipeline.features.batching import ItemContent
 from alignrec.pipeline.features.encode import (
     LazyEncoder,
     WriteContext,
@@ -81,7 +81,7 @@ def write_sets(run: Run, max_tokens: int) -> None:
     if not run.part:
         _delete_unlisted(run.folder, params.sets)
 
-    items = Items.of(run.layout)
+    items = ItemContent.of(run.layout)
     # read once, and only if something is encoded
     load_vectors = cache(partial(_read_vectors, run.layout))
     with run.progress(total=len(items.ids) * len(params.sets), unit="vector") as bar:
@@ -113,7 +113,7 @@ def _delete_unlisted(folder: Path, sets: Iterable[str]) -> None:
 
 
 def _prepare_folder(
-    run: Run, params: BEiT3Sets, name: str, items: Items, load_vectors: LoadVectors
+    run: Run, params: BEiT3Sets, name: str, items: ItemContent, load_vectors: LoadVectors
 ) -> str:
     """Write the encoder and facts of a set, unless a killed run did; return its weights' set."""
     sharing = [listed for listed in params.sets if listed not in OWN_WEIGHTS]
@@ -138,7 +138,7 @@ def _prepare_folder(
     return home
 
 
-def _describe_set(run: Run, params: BEiT3Sets, name: str, home: str, items: Items) -> Facts:
+def _describe_set(run: Run, params: BEiT3Sets, name: str, home: str, items: ItemContent) -> Facts:
     weights = EncoderFiles(run.folder / home / ENCODER)
     packages = PACKAGES if stored.is_mini(weights) else ()
     facts = Facts(
@@ -156,7 +156,7 @@ def _describe_set(run: Run, params: BEiT3Sets, name: str, home: str, items: Item
 
 
 def _write_untrained_set(
-    run: Run, params: BEiT3Sets, items: Items, load_vectors: LoadVectors, to: EncoderFiles
+    run: Run, params: BEiT3Sets, items: ItemContent, load_vectors: LoadVectors, to: EncoderFiles
 ) -> None:
     trained = run.layout.encoder
     encode = run.params[Encode]
@@ -205,7 +205,7 @@ def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
     _write_network(network, trained, to)
 
 
-def fit_map(encoder: Encoder, items: Items, batch_size: int, to: EncoderFiles) -> None:
+def fit_map(encoder: Encoder, items: ItemContent, batch_size: int, to: EncoderFiles) -> None:
     """Fit the map of an untrained network, which has no teachers, to its own summaries."""
     content = items.read(range(min(MAX_MAP_ITEMS, len(items.ids))), MODALITIES)
     texts, images = batching.texts_and_images(content)

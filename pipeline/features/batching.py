@@ -29,7 +29,7 @@ Prepare = Callable[[np.ndarray], Any]  # row numbers -> a batch for `Encoder.enc
 
 
 @dataclass(frozen=True)
-class Items:
+class ItemContent:
     """Columns of a dataset's or table's items that encoders read."""
 
     ids: pa.Table  # item_id and asin
@@ -78,7 +78,7 @@ class Cells(Sequence[Any]):
 
 
 def texts_and_images(content: pa.Table) -> tuple[list[str], Sequence[bytes | None]]:
-    """Return the texts ("" if absent) and JPEGs (None if absent) of a table from `Items.read`."""
+    """Return the texts ("" if absent) and JPEGs (None if absent) that `ItemContent.read` read."""
     texts = [""] * len(content)
     images: Sequence[bytes | None] = [None] * len(content)
     if "text" in content.column_names:
@@ -143,7 +143,7 @@ def encode_items(
 def encode_rows(
     encoder: Encoder, content: pa.Table, settings: Encode, done: Callable[[int], object] = int
 ) -> pa.Table:
-    """Encode a table from `Items.read`: schema features(F), `halved`, and columns of `Reading`.
+    """Encode a table of `ItemContent.read`: schema features(F), `halved`, columns of `Reading`.
 
     The latter are null for items without text, and absent if the encoder does not count tokens.
     """

@@ -26,7 +26,7 @@ from alignrec.pipeline.encoders.registry import (
     Network,
     settings_facts,
 )
-from alignrec.pipeline.features.batching import HALVED, Items, encode_rows, texts_and_images
+from alignrec.pipeline.features.batching import HALVED, ItemContent, encode_rows, texts_and_images
 from alignrec.pipeline.features.folder import MAX_SET_BYTES, READ, SET, Facts, Span, judge_quality
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.runtime import cluster
@@ -129,7 +129,7 @@ def hash_content(content: pa.Table) -> pa.Array:
     return pa.array(keys, pa.binary(KEY_BYTES))
 
 
-def list_inputs(network: Network, items: Items) -> list[Path]:
+def list_inputs(network: Network, items: ItemContent) -> list[Path]:
     """Return the files that the feature set of an encoder depends on."""
     inputs = [items.texts.path, *ENCODERS.source_files(network.kind)]
     if "image" in network.reads:
@@ -146,7 +146,7 @@ def list_modules(network: Network) -> list[str]:
 
 def prepare_set(
     network: Network,
-    items: Items,
+    items: ItemContent,
     folder: Path,
     settings: Encode,
     dataset: str,
@@ -170,7 +170,7 @@ def prepare_set(
     return LazyEncoder(facts, load, network, cached_rows / key)
 
 
-def image_facts(items: Items) -> dict[str, Any]:
+def image_facts(items: ItemContent) -> dict[str, Any]:
     recorded = io.record(items.images[0]).get("params", {}) if items.images else {}
     defaults = Images()
     return {
@@ -179,7 +179,7 @@ def image_facts(items: Items) -> dict[str, Any]:
     }
 
 
-def describe_set(network: Network, settings: Encode, items: Items, encoder: Encoder) -> Facts:
+def describe_set(network: Network, settings: Encode, items: ItemContent, encoder: Encoder) -> Facts:
     spec = ENCODERS[network.kind]
     model = network.model_facts()
     images = image_facts(items)
@@ -211,7 +211,7 @@ def describe_set(network: Network, settings: Encode, items: Items, encoder: Enco
 
 
 def write_features(
-    encoder: LazyEncoder, items: Items, folder: Path, settings: Encode, context: WriteContext
+    encoder: LazyEncoder, items: ItemContent, folder: Path, settings: Encode, context: WriteContext
 ) -> None:
     """Write the missing shards of a feature set."""
     facts = encoder.facts
@@ -273,7 +273,7 @@ def _describe_rows(rows: pa.Table, facts: Facts) -> dict[str, Any]:
 
 def _encode_here(
     encoder: LazyEncoder,
-    items: Items,
+    items: ItemContent,
     shards: Sequence[range],
     settings: Encode,
     context: WriteContext,
@@ -300,7 +300,7 @@ def _encode_here(
 
 def _encode_on_cluster(
     encoder: LazyEncoder,
-    items: Items,
+    items: ItemContent,
     shards: Sequence[range],
     settings: Encode,
     context: WriteContext,

@@ -28,7 +28,7 @@ from alignrec.pipeline.encoders.registry import (
     settings_facts,
 )
 from alignrec.pipeline.features import names
-from alignrec.pipeline.features.batching import Items
+from alignrec.pipeline.features.batching import ItemContent
 from alignrec.pipeline.features.encode import (
     LazyEncoder,
     WriteContext,
@@ -438,7 +438,7 @@ def _write_sets(
     choice: Choice, networks: Sequence[Network], layout: Layout, bars: list[tqdm]
 ) -> tuple[Path, dict[str, Any]]:
     """Write the chosen set and its parts; return its folder, and notes about encoders."""
-    items = Items.of(layout)
+    items = ItemContent.of(layout)
     settings = choice.encode.model_copy(update={"shard_rows": _shard_rows(choice)})
     total = len(items.ids) * (max(1, len(networks)) + len(choice.parts))
     notes: dict[str, Any] = {}
@@ -454,7 +454,11 @@ def _write_sets(
 
 
 def _list_encoders(
-    choice: Choice, networks: Sequence[Network], items: Items, layout: Layout, settings: Encode
+    choice: Choice,
+    networks: Sequence[Network],
+    items: ItemContent,
+    layout: Layout,
+    settings: Encode,
 ) -> Iterator[tuple[Path, LazyEncoder]]:
     """Yield the folder and encoder of each set to encode."""
     if choice.project:
@@ -474,7 +478,7 @@ def _load_stored(project: Project, name: str) -> Encoder:
 def _combine(
     name: str,
     choice: Choice,
-    items: Items,
+    items: ItemContent,
     layout: Layout,
     settings: Encode,
     context: WriteContext,
@@ -531,7 +535,7 @@ def _append_inputs(
 
 def _read_shards(folder: Path, layout: Layout, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows of each shard of a feature set with hashes of their inputs."""
-    items = Items.of(layout)
+    items = ItemContent.of(layout)
     feature_schema = schemas.features(io.width(folder))
     start = 0
     for number, path in enumerate(io.shards(folder, "features")):
