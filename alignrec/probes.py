@@ -14,12 +14,12 @@ import pyarrow as pa
 from alignrec.interactions import Splitting, number
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.probe.controls import judge_with_controls
-from alignrec.pipeline.probe.params import Probe
+from alignrec.pipeline.probe.params import ProbeParams
 from alignrec.pipeline.probe.registry import PROBES, Data
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.vectors import align_sets, require_positive
 
-CUTOFFS = tuple(Probe().ks)
+CUTOFFS = tuple(ProbeParams().ks)
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,7 +144,7 @@ def probe(
     require_positive(ks=ks)
     data = number(interactions, names, Splitting(protocol, user_core, item_core, seed))
     result = judge_with_controls(
-        sets, Data(data.table, len(names)), ks, seed_for("probe", seed), Probe().width
+        sets, Data(data.table, len(names)), ks, seed_for("probe", seed), ProbeParams().width
     )
 
     raw = result["probes"]

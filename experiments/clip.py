@@ -17,7 +17,7 @@ from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.probe.judge import Processing, answer_sets, summarise_answers
-from alignrec.pipeline.probe.params import Probe
+from alignrec.pipeline.probe.params import ProbeParams
 from alignrec.pipeline.probe.questions import Questions
 from alignrec.pipeline.probe.registry import PROBES, Data
 from alignrec.pipeline.report.table import Table
@@ -45,7 +45,7 @@ def probed(layout: Layout, sets: dict[str, np.ndarray]) -> Table:
     )
     asked = {name: PROBES[name].ask(data) for name in ("zero_shot", "item_cf")}
     tasks = {name: task for name, task in asked.items() if isinstance(task, Questions)}
-    processing = Processing(data, Probe().width)
+    processing = Processing(data, ProbeParams().width)
     raw, processed = answer_sets(tasks, sets.items(), [CUTOFF], processing=processing)
     summaries = [summarise_answers(tasks, answers, [CUTOFF]) for answers in (raw, processed)]
 

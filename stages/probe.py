@@ -1,7 +1,7 @@
 """Stage probe: evaluate feature sets without a recommender."""
 
 from alignrec.pipeline import io
-from alignrec.pipeline.probe.params import Probe
+from alignrec.pipeline.probe.params import ProbeParams
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
@@ -23,7 +23,7 @@ PROBE = Stage(
     writes="`probes.json`: feature sets judged before any training",
     reads=(INTERACTIONS, *FEATURES),
     sections=("train.features", *FEATURE_SETS),
-    params=Probe,
+    params=ProbeParams,
     main=main,
     loads=(PROBES,),
 )

@@ -9,7 +9,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.features.names import DeclaredSets, is_ceiling, kind_of
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.probe.judge import judge_sets
-from alignrec.pipeline.probe.params import Probe
+from alignrec.pipeline.probe.params import ProbeParams
 from alignrec.pipeline.probe.registry import Data, Refit
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import Run
@@ -18,7 +18,7 @@ from alignrec.pipeline.runtime.run import Run
 def judge_dataset(run: Run, names: Sequence[str]) -> dict[str, Any]:
     """Return figures and verdicts of feature sets, the content of probes.json."""
     layout = run.layout
-    params = run.params[Probe]
+    params = run.params[ProbeParams]
     declared = DeclaredSets(run.params, run.dataset)
     refits = find_refits(layout, declared, names)
     vectors = ((name, io.map_features(layout.features(name))) for name in names)

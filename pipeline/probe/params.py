@@ -3,7 +3,7 @@
 from alignrec.pipeline.runtime.section import Positive, Section
 
 
-class Probe(Section):
+class ProbeParams(Section):
     """Section `probe`: evaluation of feature sets without a recommender (method.md section 5)."""
 
     ks: list[Positive] = [5, 10, 20, 50]

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.probe.params import Probe
+from alignrec.pipeline.probe.params import ProbeParams
 from alignrec.pipeline.probe.registry import Data
 from alignrec.pipeline.report import feature_set, sections, verdict
 from alignrec.pipeline.report.feature_set import ComparedSet
@@ -65,7 +65,7 @@ def _compare_sets(
     if len(rows) < n_items:
         (interactions,) = _renumber_items([interactions], rows, n_items)
 
-    probe = params[Probe]
+    probe = params[ProbeParams]
     seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # as stage `probe` has
     vectors = {features.name: features.vectors for features in sets}
     data = Data(interactions, len(rows))
