@@ -18,7 +18,7 @@ from alignrec.pipeline.dataset.params import Items
 from alignrec.pipeline.dataset.products import MAX_ADDRESSES, Parsed, parse_lines
 from alignrec.pipeline.io import PART
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.io.text import Reject, refuse_many, reject_table
+from alignrec.pipeline.io.text import RejectedRow, refuse_many, reject_table
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.amazon import AmazonSource
@@ -110,11 +110,11 @@ def read_metadata(
     item_of = source.reader().wanted(asins)
     products = Products(len(asins), folder)
     drops = Counter[str]()
-    rejects = list[Reject]()
+    rejects = list[RejectedRow]()
     total = 0
     for outcome in parse_lines(lines, source, item_of, workers):
         total += 1
-        if isinstance(outcome, Reject):
+        if isinstance(outcome, RejectedRow):
             rejects.append(outcome)
         elif isinstance(outcome, Parsed):
             drops["merged_duplicate"] += products.add(item_of[outcome.name], outcome.product)

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
-from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, Reject
+from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, RejectedRow
 from alignrec.pipeline.runtime import engine
 from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.base import Product, Reader, is_path
@@ -66,7 +66,7 @@ class Parsed(NamedTuple):
 
 
 Line = tuple[int, bytes]  # line number from 1, and bytes
-Outcome = Parsed | Reject | str  # a string is the reason why a line is skipped
+Outcome = Parsed | RejectedRow | str  # a string is the reason why a line is skipped
 
 
 def parse_lines(
@@ -133,7 +133,7 @@ def parse_line(number: int, raw: bytes, reader: Reader, wanted: Container[str]) 
             return "other_item"
         return Parsed(name, clean_product(reader.product(record)))
     except ValueError as e:
-        return Reject(number, str(e), raw[:MAX_RAW_BYTES])
+        return RejectedRow(number, str(e), raw[:MAX_RAW_BYTES])
 
 
 def clean_product(product: Product) -> Product:

@@ -13,7 +13,7 @@ from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.text import (
     MAX_LINE_BYTES,
     MAX_RAW_BYTES,
-    Reject,
+    RejectedRow,
     first_line,
     read_lines,
     refuse_many,
@@ -53,7 +53,7 @@ def column_names(path: Path, delimiter: str) -> list[str]:
 
 def read_rows(
     lines: Iterator[bytes], delimiter: str, errors: str = "replace"
-) -> Iterator[CsvRow | Reject]:
+) -> Iterator[CsvRow | RejectedRow]:
     csv.field_size_limit(MAX_LINE_BYTES)  # process-wide; the default is 128 KiB
     text = _RowText(lines, errors)
     # strict: an unclosed quote is an error; otherwise the rest of the file would become one value
@@ -68,7 +68,7 @@ def read_rows(
             # the reader resumes at the next line, so all lines read so far are rejects
             reason = f"not CSV: {one_line(e, 80)}"
             for offset in range(text.lines):
-                yield Reject(text.first + offset, reason, b"" if offset else bytes(text.raw))
+                yield RejectedRow(text.first + offset, reason, b"" if offset else bytes(text.raw))
         else:
             if values:
                 yield CsvRow(text.first, values, bytes(text.raw))
@@ -111,17 +111,17 @@ def repair_rows(path: Path, columns: Sequence[str], to: Path, max_share: float) 
     """
     source = _select_columns(path, columns)
     schema = pa.schema([(name, pa.string()) for name in columns])
-    rejects: list[Reject] = []
+    rejects: list[RejectedRow] = []
     raw_bytes = total = 0
     with pq.ParquetWriter(to, schema) as file:
         while rows := list(islice(source, ROWS_PER_WRITE)):
             total += len(rows)
-            sound = [row for row in rows if not isinstance(row, Reject)]
+            sound = [row for row in rows if not isinstance(row, RejectedRow)]
             arrays = [pa.array([row[i] for row in sound], pa.string()) for i in range(len(columns))]
             file.write_table(pa.table(arrays, schema=schema))
 
             for row in rows:
-                if isinstance(row, Reject):
+                if isinstance(row, RejectedRow):
                     raw_bytes += len(row.raw)
                     fits = raw_bytes <= MAX_RAW_BYTES_IN_ALL
                     rejects.append(row if fits else row._replace(raw=b""))
@@ -129,7 +129,7 @@ def repair_rows(path: Path, columns: Sequence[str], to: Path, max_share: float) 
     return reject_table(path.name, rejects)
 
 
-def _select_columns(path: Path, columns: Sequence[str]) -> Iterator[list[str | None] | Reject]:
+def _select_columns(path: Path, columns: Sequence[str]) -> Iterator[list[str | None] | RejectedRow]:
     rows = read_rows(read_lines(path), find_delimiter(path) or ",", "surrogateescape")
     first = next(rows, None)
     header = first.values if isinstance(first, CsvRow) else []
@@ -139,14 +139,14 @@ def _select_columns(path: Path, columns: Sequence[str]) -> Iterator[list[str | N
 
     places = [header.index(name) for name in columns]
     for row in rows:
-        if isinstance(row, Reject):
+        if isinstance(row, RejectedRow):
             yield row
         elif any(row.values[len(header) :]):
-            yield Reject(row.line, f"more than {len(header)} values", row.raw)
+            yield RejectedRow(row.line, f"more than {len(header)} values", row.raw)
         else:
             values = [row.values[place] if place < len(row.values) else None for place in places]
             is_utf8 = all(map(_is_decoded, filter(None, values)))
-            yield values if is_utf8 else Reject(row.line, "not UTF-8", row.raw)
+            yield values if is_utf8 else RejectedRow(row.line, "not UTF-8", row.raw)
 
 
 def _is_decoded(text: str) -> bool:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from alignrec.pipeline.io import csv_rows, parquet
 from alignrec.pipeline.io.csv_rows import CsvRow, find_delimiter
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.io.text import Reject, read_lines
+from alignrec.pipeline.io.text import RejectedRow, read_lines
 
 UNREADABLE = b"\0unreadable: "  # cannot begin a JSON document
 LONG_NUMBER = re.compile(rb"[0-9]{19}")
@@ -61,10 +61,10 @@ def json_lines(path: Path) -> Iterator[bytes]:
 def _csv_as_json(path: Path, delimiter: str) -> Iterator[bytes]:
     rows = csv_rows.read_rows(read_lines(path), delimiter)
     header = next(rows, None)
-    if isinstance(header, Reject):
+    if isinstance(header, RejectedRow):
         yield mark_unreadable(header.reason)
     for row in rows:
-        if isinstance(row, Reject):
+        if isinstance(row, RejectedRow):
             yield mark_unreadable(row.reason)
         elif isinstance(header, CsvRow):
             yield _row_as_json(header.values, row)

@@ -107,7 +107,7 @@ def refuse_blank(path: Path) -> None:
                 raise UserError(f"{path}: contains a MiB of blank lines; is this the right file?")
 
 
-class Reject(NamedTuple):
+class RejectedRow(NamedTuple):
     """A line or row that cannot be read."""
 
     line: int  # line number from 1
@@ -115,14 +115,14 @@ class Reject(NamedTuple):
     raw: bytes  # the first MAX_RAW_BYTES bytes
 
 
-def reject_table(file: str, rejects: Iterable[Reject]) -> pa.Table:
+def reject_table(file: str, rejects: Iterable[RejectedRow]) -> pa.Table:
     rows = [{"file": file} | reject._asdict() for reject in rejects]
     fields = [field.remove_metadata() for field in schemas.REJECTS]
     return pa.Table.from_pylist(rows, pa.schema(fields))
 
 
 def refuse_many(
-    file: object, what: str, rejects: Sequence[Reject], total: int, max_share: float, key: str
+    file: object, what: str, rejects: Sequence[RejectedRow], total: int, max_share: float, key: str
 ) -> None:
     """Raise UserError if the share of rejects is above `max_share`, the setting `key`."""
     if len(rejects) <= max_share * total:

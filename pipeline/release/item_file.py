@@ -13,7 +13,7 @@ from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object
 from alignrec.pipeline.io.parquet import read_batches
 from alignrec.pipeline.io.sql import identifier_of
-from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, Reject
+from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, RejectedRow
 from alignrec.pipeline.release.manifest import ItemColumns
 from alignrec.pipeline.release.recipe import TABULAR, Recipe, source_reader
 from alignrec.pipeline.runtime.section import nearest
@@ -189,11 +189,11 @@ def _find_differences(
                 yield f"{path}: no column '{name}', which the encoder's texts have"
 
 
-def read_blocks(table: Table) -> Iterator[tuple[list[Row], list[Reject]]]:
+def read_blocks(table: Table) -> Iterator[tuple[list[Row], list[RejectedRow]]]:
     """Yield blocks of items and invalid rows, in order."""
     parser = _RowParser(table)
     rows: list[Row] = []
-    rejects: list[Reject] = []
+    rejects: list[RejectedRow] = []
     n_bytes = 0
     for number, raw in enumerate(_read_raw(table.path, table.columns), 1):
         if isinstance(raw, bytes) and not raw.strip():
@@ -201,7 +201,7 @@ def read_blocks(table: Table) -> Iterator[tuple[list[Row], list[Reject]]]:
         try:
             row = parser.parse_row(parser.parse_line(raw) if isinstance(raw, bytes) else raw)
         except ValueError as e:
-            rejects.append(Reject(number, str(e), _as_line(raw)[:MAX_RAW_BYTES]))
+            rejects.append(RejectedRow(number, str(e), _as_line(raw)[:MAX_RAW_BYTES]))
         else:
             rows.append(row)
             n_bytes += len(row.text)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from alignrec.pipeline.io.csv_rows import CsvRow, find_delimiter, read_rows
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.io.text import Reject, read_lines
+from alignrec.pipeline.io.text import RejectedRow, read_lines
 from alignrec.pipeline.vectors.arrays import open_matrix
 from alignrec.pipeline.vectors.base import VectorFile, check_vector, no_vectors
 from alignrec.pipeline.vectors.identifiers import rank_identifier
@@ -36,7 +36,7 @@ def open_delimited(path: Path) -> VectorFile:
     ids = []
     vectors: list[np.ndarray] = []
     for row in rows:
-        if isinstance(row, Reject):
+        if isinstance(row, RejectedRow):
             raise UserError(f"{path}, line {row.line}: {row.reason}; repair the file")
         if header.identifier is not None:
             ids.append(row.values[header.identifier])

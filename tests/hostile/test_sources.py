@@ -23,7 +23,7 @@ from alignrec.pipeline.io import sha256
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.json_rows import column_names
 from alignrec.pipeline.io.parquet import read_batches
-from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, Reject, read_lines
+from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, RejectedRow, read_lines
 from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.amazon import Reader2018
 from alignrec.pipeline.sources.base import Product
@@ -145,9 +145,9 @@ def test_a_quote_that_is_not_closed_costs_rows_and_no_memory(tmp_path: Path) -> 
     row = b"y," + b"t" * 1022 + b"\n"
     path = written(tmp_path / "i.csv", b'item,title\nx,"\n' + row * (MAX_LINE_BYTES // len(row) + 2000) + b"z,end\n")
     rejected, *rest = outcomes(items_of(path), path, {"x", "z"})
-    assert isinstance(rejected, Reject)
+    assert isinstance(rejected, RejectedRow)
     assert rejected.reason == "not CSV: row too long; is a quote not closed?"
-    swallowed = [one for one in rest if isinstance(one, Reject)]
+    swallowed = [one for one in rest if isinstance(one, RejectedRow)]
     assert len(swallowed) >= MAX_LINE_BYTES // len(row)
     assert isinstance(rest[-1], Parsed)
     assert rest[-1].name == "z"
@@ -191,7 +191,7 @@ REJECTS = {
 @pytest.mark.parametrize(("fields", "reason"), REJECTS.values(), ids=REJECTS)
 def test_an_item_that_cannot_be_cleaned_is_a_reject(fields: dict, reason: str) -> None:
     outcome = parse_line(1, orjson.dumps({"asin": "A", **fields}), Reader2018(), {"A"})
-    assert isinstance(outcome, Reject)
+    assert isinstance(outcome, RejectedRow)
     assert outcome.reason.startswith(reason)
     assert len(outcome.reason) < 200
 
