@@ -39,7 +39,7 @@ class AttestInputs(NamedTuple):
     """Items from which rows are recomputed."""
 
     asins: set[str]  # of all items
-    read: Callable[[set[str]], Iterable[item_file.Row]]  # reads some of them
+    read: Callable[[set[str]], Iterable[item_file.ItemRow]]  # reads some of them
 
 
 def open_inputs(data: str, images: Path | None, root: Path, release: Path) -> AttestInputs:
@@ -57,23 +57,23 @@ def _open_table(path: Path, images: Path | None, release: Path) -> AttestInputs:
     recipe = release_recipe(manifests.load(release))
     table = item_file.open_table(path, images, recipe=recipe)
 
-    def read_all() -> Iterator[item_file.Row]:
+    def read_all() -> Iterator[item_file.ItemRow]:
         for rows, _ in item_file.read_blocks(table):
             yield from rows
 
-    def read(asins: set[str]) -> Iterator[item_file.Row]:
+    def read(asins: set[str]) -> Iterator[item_file.ItemRow]:
         return (row for row in read_all() if row.asin in asins)
 
     return AttestInputs({row.asin for row in read_all()}, read)
 
 
 def _open_dataset(layout: Layout) -> AttestInputs:
-    def read(asins: set[str]) -> Iterator[item_file.Row]:
+    def read(asins: set[str]) -> Iterator[item_file.ItemRow]:
         images: dict[str, bytes | None] = {}
         for path in sorted(layout.images.glob("images-*.parquet")):
             images.update(_select_rows(path, asins, "image"))
         for asin, text in _select_rows(layout.items, asins, "text"):
-            yield item_file.Row(asin, text, images.get(asin), "ok", "")
+            yield item_file.ItemRow(asin, text, images.get(asin), "ok", "")
 
     items = io.read_table(layout.items, schemas.ITEMS, ["asin"])
     return AttestInputs(set(items["asin"].to_pylist()), read)
@@ -158,7 +158,7 @@ def _compare_items(
     ]
 
 
-def _read_image(row: item_file.Row, sha256: str, encoder: Loaded) -> bytes | None:
+def _read_image(row: item_file.ItemRow, sha256: str, encoder: Loaded) -> bytes | None:
     """Return the image of an item as encoders read it; `sha256` is the released one's."""
     from alignrec.pipeline.images.decode import normalise_image  # loads torch
 

@@ -211,7 +211,9 @@ def _parts_of(name: str, sets: names.Definitions, encoders: Sequence[str]) -> li
     return parts
 
 
-def embed(table: item_file.Table, choice: Choice, to: Path, retry_failed: bool = False) -> Summary:
+def embed(
+    table: item_file.ItemTable, choice: Choice, to: Path, retry_failed: bool = False
+) -> Summary:
     """Encode a table into a folder, schema embedded(F).
 
     Rows that failed go to `<to>.rejects.parquet`. The folder must be new, or with `retry_failed` an
@@ -241,7 +243,7 @@ def _refuse_existing(to: Path, rejects: Path, retry_failed: bool) -> None:
         raise UserError(f"{rejects}: exists already, and is not of `embed`; {remedy}")
 
 
-def _embed_next_to(to: Path, rejects: Path, table: item_file.Table, choice: Choice) -> Summary:
+def _embed_next_to(to: Path, rejects: Path, table: item_file.ItemTable, choice: Choice) -> Summary:
     work = io.next_to(to, "parts")
     layout = Layout(work, TABLE)
     networks = _find_networks(choice, layout)
@@ -274,7 +276,7 @@ def _find_networks(choice: Choice, layout: Layout) -> list[Network]:
 
 
 def _describe(
-    table: item_file.Table, choice: Choice, networks: Sequence[Network]
+    table: item_file.ItemTable, choice: Choice, networks: Sequence[Network]
 ) -> dict[str, Any]:
     """Provenance of the output, for its metadata."""
     if choice.project:
@@ -293,7 +295,7 @@ def _describe(
 
 
 def _resume(
-    work: Path, table: item_file.Table, networks: Sequence[Network], record: dict[str, Any]
+    work: Path, table: item_file.ItemTable, networks: Sequence[Network], record: dict[str, Any]
 ) -> None:
     """Discard unfinished vectors of another table, encoder or image folder."""
     files = sorted(table.path.glob("*.parquet")) if table.path.is_dir() else [table.path]
@@ -319,7 +321,7 @@ def _shard_rows(choice: Choice) -> int:
 
 
 def _lay_out(
-    table: item_file.Table,
+    table: item_file.ItemTable,
     layout: Layout,
     choice: Choice,
     networks: Sequence[Network],
@@ -357,7 +359,7 @@ def _lay_out(
     io.write_tables(ids, layout.item_ids, schemas.ITEM_IDS, record)
 
 
-def _read_rows(table: item_file.Table, rejects: Path) -> Iterator[item_file.Row]:
+def _read_rows(table: item_file.ItemTable, rejects: Path) -> Iterator[item_file.ItemRow]:
     """Yield the items of a table, and write its invalid rows."""
     for number, (rows, rejected) in enumerate(item_file.read_blocks(table)):
         if rejected:
@@ -367,7 +369,7 @@ def _read_rows(table: item_file.Table, rejects: Path) -> Iterator[item_file.Row]
 
 
 def _write_images(
-    rows: Iterator[item_file.Row],
+    rows: Iterator[item_file.ItemRow],
     layout: Layout,
     images: Images | None,
     shard_rows: int,
@@ -397,7 +399,7 @@ def _first_reject(folder: Path) -> str:
     return ""
 
 
-def _item_table(rows: Sequence[item_file.Row], start: int) -> pa.Table:
+def _item_table(rows: Sequence[item_file.ItemRow], start: int) -> pa.Table:
     # lone surrogates cannot be stored
     texts = [row.text.encode(errors="replace").decode() for row in rows]
     columns: dict[str, Sequence[object]] = {
@@ -418,9 +420,9 @@ def _item_table(rows: Sequence[item_file.Row], start: int) -> pa.Table:
 
 
 def _decode_images(
-    rows: Sequence[item_file.Row], items: pa.Table, params: Images
+    rows: Sequence[item_file.ItemRow], items: pa.Table, params: Images
 ) -> Iterator[pa.Table]:
-    def decode(row: item_file.Row) -> Decoded:
+    def decode(row: item_file.ItemRow) -> Decoded:
         if row.image is None:
             return Decoded(row.status, row.reason)
         data = row.read_image(params.max_bytes)
@@ -512,7 +514,7 @@ def _append_inputs(
     to: Path,
     record: dict[str, Any],
     choice: Choice,
-    table: item_file.Table,
+    table: item_file.ItemTable,
 ) -> tuple[int, int, int]:
     """Write the vectors with hashes of their inputs; return the numbers of items, images, texts."""
     made_by = io.record(io.shard(folder, "features", 0))

@@ -31,7 +31,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 ROWS_PER_BLOCK = 1024
 BYTES_PER_BLOCK = 1 << 28  # of texts and images, above which a block ends
 Cells = dict[str, Any]
-FoundImage = tuple[Path | bytes | None, str, str]  # as in Row: image, status, reason
+FoundImage = tuple[Path | bytes | None, str, str]  # as in ItemRow: image, status, reason
 
 
 class Columns(NamedTuple):
@@ -63,7 +63,7 @@ class Columns(NamedTuple):
         return list(self.text) or [*self.roles.values(), *self.appended]
 
 
-class Table(NamedTuple):
+class ItemTable(NamedTuple):
     """A table of items with its images, from `open_table`."""
 
     path: Path  # a file, or a folder of Parquet files
@@ -73,7 +73,7 @@ class Table(NamedTuple):
     differences: Sequence[str] = ()  # how its texts differ from those of the recipe, as sentences
 
 
-class Row(NamedTuple):
+class ItemRow(NamedTuple):
     """One item of a table: identifier, text and image."""
 
     asin: str
@@ -97,7 +97,7 @@ def open_table(
     named: Mapping[str, str] = {},
     text: Sequence[str] = (),
     recipe: Recipe | None = None,
-) -> Table:
+) -> ItemTable:
     """Find the columns of a table; UserError if a file, folder or column is missing.
 
     Args:
@@ -132,7 +132,7 @@ def open_table(
     columns = _choose_columns(present, named, text, recipe)
     identifier = next(iter(columns.identifiers(present)), "asin")
     differences = list(_find_differences(path, present, named, columns, recipe)) if recipe else []
-    return Table(path, images, columns, identifier, differences)
+    return ItemTable(path, images, columns, identifier, differences)
 
 
 def _choose_columns(
@@ -189,10 +189,10 @@ def _find_differences(
                 yield f"{path}: no column '{name}', which the encoder's texts have"
 
 
-def read_blocks(table: Table) -> Iterator[tuple[list[Row], list[RejectedRow]]]:
+def read_blocks(table: ItemTable) -> Iterator[tuple[list[ItemRow], list[RejectedRow]]]:
     """Yield blocks of items and invalid rows, in order."""
     parser = _RowParser(table)
-    rows: list[Row] = []
+    rows: list[ItemRow] = []
     rejects: list[RejectedRow] = []
     n_bytes = 0
     for number, raw in enumerate(_read_raw(table.path, table.columns), 1):
@@ -261,7 +261,7 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
 class _RowParser:
     """Parser of the rows of one table, which remembers their identifiers."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: ItemTable) -> None:
         self._columns = table.columns
         self._images = table.images
         self._digests: set[bytes] = set()  # of identifiers, 16 bytes each to save memory
@@ -281,7 +281,7 @@ class _RowParser:
                 return self._source.parse(line)
         return json_object(line)
 
-    def parse_row(self, cells: Cells) -> Row:
+    def parse_row(self, cells: Cells) -> ItemRow:
         columns = self._columns
         names = columns.identifiers(cells)
         values = (value for value in map(cells.get, names) if isinstance(value, (str, int)))
@@ -302,7 +302,7 @@ class _RowParser:
             raise ValueError(f"text of more than {MAX_TEXT_CHARACTERS:,} characters")
 
         self._digests.add(digest)
-        return Row(asin, text, *image)
+        return ItemRow(asin, text, *image)
 
     def _compose(self, cells: Cells) -> str:
         columns = self._columns
