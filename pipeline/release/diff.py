@@ -17,7 +17,7 @@ from alignrec.pipeline.release.read import ITEMS, Release
 from alignrec.pipeline.report.feature_set import ComparedSet
 from alignrec.pipeline.report.gallery import stored_pictures
 from alignrec.pipeline.report.page import compared_page
-from alignrec.pipeline.report.sections import Section
+from alignrec.pipeline.report.sections import PageSection
 from alignrec.pipeline.report.similarity import NEIGHBOURS, changed_items, compare_sets
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.report.verdict import format_overlap
@@ -270,7 +270,7 @@ def render_changes(a: Path, b: Path, diff: Difference, images: Path, kind: str) 
         "diff",
         dataset,
         describe_verdict(diff),
-        [Section("what", "What changed", "What changed", tables=tables)],
+        [PageSection("what", "What changed", "What changed", tables=tables)],
         kind=kind,
         title=f"{dataset} {diff['a']['version']} and {diff['b']['version']}",
         pairs=pairs,

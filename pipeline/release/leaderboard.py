@@ -15,7 +15,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.manifest import Manifest
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.report.page import compared_page
-from alignrec.pipeline.report.sections import Section
+from alignrec.pipeline.report.sections import PageSection
 from alignrec.pipeline.report.table import Table, Value, measure_name
 
 RESULTS = "results.json"
@@ -131,7 +131,7 @@ def render_leaderboard(releases: Sequence[Groups]) -> str:
     for number, group in enumerate(sorted(groups)):
         sections.append(_measured_section(number, group, groups[group], joined[group]))
     note = " ".join([*published["differences"], *published["left_out"]])
-    sections.append(Section("published", "Published", "Published by others", note))
+    sections.append(PageSection("published", "Published", "Published by others", note))
     datasets = {row["dataset"] for row in published["figures"]}
     sections += map(_published_section, sorted(datasets.difference(joined.values())))
 
@@ -143,7 +143,7 @@ def render_leaderboard(releases: Sequence[Groups]) -> str:
 
 def _measured_section(
     number: int, group: Group, entries: list[LeaderboardEntry], published: str
-) -> Section:
+) -> PageSection:
     """Return the section of a group; `published` is the dataset of the figures that join it."""
     dataset, protocol, fingerprint = group
     note = f"Fingerprint {fingerprint}. {MEASURED}"
@@ -151,7 +151,7 @@ def _measured_section(
         split = f"this split ({_describe_size(published)})"
         note += f" Rows without seeds are published figures of {split}, with their source."
     rows = [*entries, *published_entries(published)]
-    return Section(
+    return PageSection(
         f"measured-{number}",
         f"{dataset} ({protocol})",
         f"{dataset}, measured",
@@ -160,12 +160,12 @@ def _measured_section(
     )
 
 
-def _published_section(dataset: str) -> Section:
+def _published_section(dataset: str) -> PageSection:
     title = dataset.title()
     size = _describe_size(dataset)
     note = f"{size}, not measured here." if size else "Not measured here."
     table = _entry_table(f"{title}, published", "", published_entries(dataset))
-    return Section(f"published-{dataset}", title, title, note, tables=[table])
+    return PageSection(f"published-{dataset}", title, title, note, tables=[table])
 
 
 def _entry_table(heading: str, note: str, entries: list[LeaderboardEntry]) -> Table:

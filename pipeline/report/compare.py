@@ -17,7 +17,7 @@ from alignrec.pipeline.report import feature_set, sections, verdict
 from alignrec.pipeline.report.feature_set import ComparedSet
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.page import compared_page
-from alignrec.pipeline.report.sections import Section
+from alignrec.pipeline.report.sections import PageSection
 from alignrec.pipeline.report.table import Fields, Table
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
@@ -115,8 +115,8 @@ def _render_page(
     )
 
 
-def _list_sections(comparison: Fields) -> list[Section]:
-    judged = Section(
+def _list_sections(comparison: Fields) -> list[PageSection]:
+    judged = PageSection(
         "judged",
         "Judged",
         "Judged",
@@ -128,9 +128,9 @@ def _list_sections(comparison: Fields) -> list[Section]:
     sources = [[name, source] for name, source in comparison["sources"].items()]
     shapes = [Table("Files", "", head, sources, texts=2), *verdict.shape_tables(comparison)]
     if comparison["pairs"]:
-        similar = Section("similarity", "Similarity", "Shape and similarity", tables=shapes)
+        similar = PageSection("similarity", "Similarity", "Shape and similarity", tables=shapes)
     else:
-        similar = Section("similarity", "", "Shape", tables=shapes)
+        similar = PageSection("similarity", "", "Shape", tables=shapes)
     return [judged, similar]
 
 

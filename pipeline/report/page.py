@@ -17,7 +17,7 @@ from alignrec import schemas
 from alignrec.pipeline.report import gallery, sections, verdict
 from alignrec.pipeline.report.gallery import Neighbours
 from alignrec.pipeline.report.outputs import Outputs
-from alignrec.pipeline.report.sections import Section
+from alignrec.pipeline.report.sections import PageSection
 from alignrec.pipeline.report.table import Fields, Table, escape_markdown, markdown
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def compared_page(
     command: str,
     dataset: str,
     lead: str,
-    parts: Sequence[Section],
+    parts: Sequence[PageSection],
     *,
     kind: str = "",
     title: str = "",
@@ -216,7 +216,7 @@ def render_markdown(outputs: Outputs) -> str:
         names, values = zip(*content["facts"], strict=True)
         blocks.append(markdown(names, [values]))
 
-    verdict_part = Section("verdict", "", "Verdict", tables=content["verdict"])
+    verdict_part = PageSection("verdict", "", "Verdict", tables=content["verdict"])
     for part in [verdict_part, *content["judged"], *content["recorded"]]:
         if not part.tables:
             continue

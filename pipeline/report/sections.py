@@ -46,7 +46,7 @@ Span = tuple[float, float, float]  # low end, centre, high end
 RunKey = tuple[str, str]  # model, features
 
 
-class Row(NamedTuple):
+class IntervalRow(NamedTuple):
     """A row of an interval chart, with a span per key."""
 
     name: str
@@ -62,14 +62,14 @@ class Intervals:
 
     title: str
     keys: Sequence[str]  # names of a row's marks, top to bottom; empty for one
-    rows: list[Row]
+    rows: list[IntervalRow]
     marks: list[tuple[float, str]]
     lines: list[float]  # vertical lines: zero and perhaps the reference
     axis: str
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A section of the page, with a link in the navigation."""
 
     anchor: str
@@ -89,7 +89,7 @@ class Section:
 
 def interval_chart(
     title: str,
-    rows: Sequence[Row],
+    rows: Sequence[IntervalRow],
     keys: Sequence[str] = (),
     reference: float | None = None,
     axis: str = "",
@@ -134,10 +134,10 @@ def _describe_span(label: str, span: Span | None) -> str:
     return f"{label}: {centre:.4g}{ends}"
 
 
-def change_row(name: str, test: Difference | None, words: str) -> Row:
+def change_row(name: str, test: Difference | None, words: str) -> IntervalRow:
     if test is None:
-        return Row(name, [None], words, sure=False)
-    return Row(name, [(test.low, test.middle, test.high)], words, test.sure)
+        return IntervalRow(name, [None], words, sure=False)
+    return IntervalRow(name, [(test.low, test.middle, test.high)], words, test.sure)
 
 
 def axis_ticks(low: float, high: float) -> list[float]:
@@ -151,7 +151,7 @@ def axis_ticks(low: float, high: float) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
-def judged_sections(outputs: Outputs) -> list[Section]:
+def judged_sections(outputs: Outputs) -> list[PageSection]:
     sections = [
         recommenders_section(outputs),
         probes_section(outputs),
@@ -164,11 +164,11 @@ def judged_sections(outputs: Outputs) -> list[Section]:
     return [section for section in sections if section]
 
 
-def recorded_sections(outputs: Outputs) -> list[Section]:
+def recorded_sections(outputs: Outputs) -> list[PageSection]:
     return [section for section in (tuning_section(outputs), data_section(outputs)) if section]
 
 
-def recommenders_section(outputs: Outputs) -> Section:
+def recommenders_section(outputs: Outputs) -> PageSection:
     drawn = []
     tables = []
     for comparison, label in with_labels(outputs.compared):
@@ -180,7 +180,7 @@ def recommenders_section(outputs: Outputs) -> Section:
     if outputs.kind == "sample" and not (outputs.ablated or outputs.study):
         note += f" {PAPER}"
     heading = "Recommenders on these features"
-    return Section("results", "Recommenders", heading, note, drawn, tables)
+    return PageSection("results", "Recommenders", heading, note, drawn, tables)
 
 
 def _means_chart(comparison: Comparison, label: str) -> Intervals | None:
@@ -190,7 +190,9 @@ def _means_chart(comparison: Comparison, label: str) -> Intervals | None:
             recall = run.cells[MAIN]
             sd = recall.sd or 0.0
             span = (recall.mean - sd, recall.mean, recall.mean + sd)
-            rows.append(Row(run_name(run.model, run.features), [span], format_figure(recall)))
+            rows.append(
+                IntervalRow(run_name(run.model, run.features), [span], format_figure(recall))
+            )
     title = f"Test {RECALL}, {describe_seeds(run.seeds for run in comparison.rows)}"
     return interval_chart(join_label(title, label), rows, axis=RECALL)
 
@@ -228,7 +230,7 @@ def _filter_rows(table: pa.Table | None, columns: Fields) -> list[Fields]:
     return rows
 
 
-def ablations_section(outputs: Outputs) -> Section:
+def ablations_section(outputs: Outputs) -> PageSection:
     drawn = []
     tables = []
     for comparison, label in with_labels(outputs.ablated):
@@ -239,7 +241,7 @@ def ablations_section(outputs: Outputs) -> Section:
         "AlignRec without one part, with one modality, or with one deviation of the published code "
         "undone."
     )
-    return Section("ablations", "Ablations", "Ablations", note, drawn, tables)
+    return PageSection("ablations", "Ablations", "Ablations", note, drawn, tables)
 
 
 def _changes_chart(ablated: Sequence[results.Ablated], label: str) -> Intervals | None:
@@ -257,7 +259,7 @@ def _changes_chart(ablated: Sequence[results.Ablated], label: str) -> Intervals 
     return interval_chart(join_label(title, label), rows, axis=f"change in {RECALL}")
 
 
-def probes_section(outputs: Outputs) -> Section:
+def probes_section(outputs: Outputs) -> PageSection:
     note = (
         "Features judged without a recommender, each encoder once, so no seeds. Ties count by "
         "expectation."
@@ -281,7 +283,7 @@ def probes_section(outputs: Outputs) -> Section:
         *probes.ceiling_tables(outputs.probes),
         *probes.leak_tables(outputs.probes, trained),
     ]
-    return Section("probes", "Probes", "Probes", note, probe_charts(outputs.probes), tables)
+    return PageSection("probes", "Probes", "Probes", note, probe_charts(outputs.probes), tables)
 
 
 def probe_charts(figures: Fields | None) -> list[Intervals | None]:
@@ -295,7 +297,7 @@ def _probe_chart(probed: ProbeFigures) -> Intervals | None:
         if name != CHANCE:
             spans = [_error_span(sets.get(name, {}), measure) for sets in probed.forms.values()]
             centres = [f"{span[1]:.3f}" for span in spans if span]
-            rows.append(Row(name, spans, ", ".join(centres)))
+            rows.append(IntervalRow(name, spans, ", ".join(centres)))
 
     cases = f"{probed.cases:,} {probed.unit}"
     title = f"{probed.probe.title} {measure}, ± standard error over {cases}; dashed: chance"
@@ -312,7 +314,7 @@ def _error_span(figures: Mapping[str, float], measure: str) -> Span | None:
     return value - error, value, value + error
 
 
-def long_tail_section(outputs: Outputs) -> Section:
+def long_tail_section(outputs: Outputs) -> PageSection:
     tail = outputs.study.get("tail")
     slices = outputs.slices or schemas.SLICES.empty_table()
     drawn: list[Intervals | None] = []
@@ -325,7 +327,7 @@ def long_tail_section(outputs: Outputs) -> Section:
         if recommended.rows:
             tables.append(recommended.under(label))
     note = "Accuracy does not show whether all users get the same few items."
-    return Section("tail", "Long tail", "The long tail", note, drawn, tables)
+    return PageSection("tail", "Long tail", "The long tail", note, drawn, tables)
 
 
 def _groups_chart(
@@ -346,7 +348,7 @@ def _groups_chart(
 
     names = GROUP_NAMES.get(kind, {})
     rows = [
-        Row(names.get(group, group), [groups[run].get(group) for run in runs], "")
+        IntervalRow(names.get(group, group), [groups[run].get(group) for run in runs], "")
         for group in labels
     ]
     seeds = seeds_of(run.seeds for run in comparison.rows)
@@ -354,13 +356,13 @@ def _groups_chart(
     return interval_chart(title, rows, [run_name(*run) for run in runs], axis="recall")
 
 
-def mask_section(outputs: Outputs) -> Section:
+def mask_section(outputs: Outputs) -> PageSection:
     note = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
     tables = results.mask_tables(outputs.study)
-    return Section("mask", "Mask modality", "Mask modality", note, tables=tables)
+    return PageSection("mask", "Mask modality", "Mask modality", note, tables=tables)
 
 
-def sweeps_section(outputs: Outputs) -> Section:
+def sweeps_section(outputs: Outputs) -> PageSection:
     note = (
         "Settings of AlignRec, its graph and its encoder, measured on valid only: test was not "
         "opened for them."
@@ -368,20 +370,22 @@ def sweeps_section(outputs: Outputs) -> Section:
     curves = read_json(outputs.layout.study_plot("curves"), [])
     heatmaps = read_json(outputs.layout.study_plot("heatmaps"), [])
     tables = [*results.sweep_points(curves), *results.heatmap_tables(heatmaps)]
-    return Section("settings-swept", "Hyper-parameters", "Hyper-parameters", note, tables=tables)
+    return PageSection(
+        "settings-swept", "Hyper-parameters", "Hyper-parameters", note, tables=tables
+    )
 
 
-def semantic_ids_section(outputs: Outputs) -> Section:
+def semantic_ids_section(outputs: Outputs) -> PageSection:
     tables = results.semantic_id_tables(read_json(outputs.layout.code_quality, {}))
-    return Section("semantic-ids", "Semantic IDs", "Semantic IDs", tables=tables)
+    return PageSection("semantic-ids", "Semantic IDs", "Semantic IDs", tables=tables)
 
 
-def tuning_section(outputs: Outputs) -> Section:
+def tuning_section(outputs: Outputs) -> PageSection:
     tables = [] if outputs.tuning is None else [results.tuning_table(outputs.tuning)]
-    return Section("settings", "Settings", "The same budget for every contender", tables=tables)
+    return PageSection("settings", "Settings", "The same budget for every contender", tables=tables)
 
 
-def data_section(outputs: Outputs) -> Section:
+def data_section(outputs: Outputs) -> PageSection:
     tables = []
     dropped = []
     for stage, record in outputs.records.items():
@@ -393,7 +397,7 @@ def data_section(outputs: Outputs) -> Section:
         tables.append(Table("Dropped or incomplete rows", note, head, dropped, texts=2))
     if outputs.image_facts is not None:
         tables.append(_images_table(outputs.image_facts))
-    return Section("data", "Data", "Data quality", tables=tables)
+    return PageSection("data", "Data", "Data quality", tables=tables)
 
 
 def _images_table(images: pa.Table) -> Table:
