@@ -50,7 +50,7 @@ TEMPLATES.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",
 
 
 @dataclass(frozen=True)
-class View:
+class GalleryView:
     """The items that the page shows."""
 
     titles: list[str]
@@ -62,7 +62,7 @@ class View:
 
 def build_view(
     outputs: Outputs, near: Neighbours | None, seed: int, images: Iterable[pa.Table] | None = None
-) -> View | None:
+) -> GalleryView | None:
     """Collect the data of gallery, map and search; None without items or neighbours."""
     items = outputs.items
     if items is None or near is None:
@@ -72,7 +72,7 @@ def build_view(
     titles = gallery.item_titles(items)
     paths = gallery.category_paths(items)
     map_data = _map_data(outputs, items, near, seed) if near.mapped else {}
-    return View(titles, paths, thumbnails, near, map_data)
+    return GalleryView(titles, paths, thumbnails, near, map_data)
 
 
 def _map_data(outputs: Outputs, items: pa.Table, near: Neighbours, seed: int) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _count_popularity(outputs: Outputs, n_items: int) -> list[int]:
 
 
 def render_index(
-    outputs: Outputs, view: View | None, encoders: Sequence[str] = (), characters: int = 0
+    outputs: Outputs, view: GalleryView | None, encoders: Sequence[str] = (), characters: int = 0
 ) -> str:
     """Render index.html; a server's page (`encoders`) has a box for up to `characters` characters.
 
