@@ -84,10 +84,10 @@ def is_bf16_fast(device: torch.device) -> bool:
 def matrix_product(x: Tensor, y: Tensor, bf16: bool = False) -> Tensor:
     """Return x [M, K] @ y.T [K, N] of y's dtype, differentiable in both."""
     # bfloat16 rounds inputs and gradients, a relative error of 2^-9 each, for twice the speed
-    return _Product.apply(x, y, torch.bfloat16 if bf16 else x.dtype)
+    return _DenseProduct.apply(x, y, torch.bfloat16 if bf16 else x.dtype)
 
 
-class _Product(torch.autograd.Function):
+class _DenseProduct(torch.autograd.Function):
     """x y^T with dx = g y, dy = g^T x."""
 
     @staticmethod

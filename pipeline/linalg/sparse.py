@@ -42,7 +42,7 @@ class Sparse:
     def dot(self, x: Tensor) -> Tensor:
         """Return this matrix times x [N, D]: [M, D]."""
         # a method, as torch.compile mistakes `a @ x` for a product of tensors
-        return _Product.apply(x, *self.parts)
+        return _SparseProduct.apply(x, *self.parts)
 
 
 def _csr_tensors(
@@ -74,7 +74,7 @@ def spmm(rows: Sequence[Tensor], x: Tensor) -> Tensor:
     return outputs[0]
 
 
-class _Product(torch.autograd.Function):
+class _SparseProduct(torch.autograd.Function):
     """a x with gradient a.T g; `parts` are the CSR of a and of a.T."""
 
     @staticmethod
