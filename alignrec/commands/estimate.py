@@ -39,7 +39,7 @@ from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.source import Source
-from alignrec.pipeline.sources.amazon import SIZES as PUBLISHED
+from alignrec.pipeline.sources.amazon import PUBLISHED_SIZES
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.sample import SampleSource
 from alignrec.pipeline.vectors.formats import FEATURE
@@ -117,7 +117,7 @@ def read_size(params: Parameters, layout: Layout) -> Size:
         return estimate_sample_size(source, pieces)
 
     category = getattr(source, "category", None) or ""
-    published = PUBLISHED.get((source.kind, category))
+    published = PUBLISHED_SIZES.get((source.kind, category))
     if published:
         return Size(*published, pieces, "as published")
 

@@ -27,7 +27,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.section import require_known, validate
 from alignrec.pipeline.runtime.yaml_files import EXTENDS, Loader, merge, read_yaml
-from alignrec.pipeline.sources.amazon import CATEGORIES, KIND, SIZES
+from alignrec.pipeline.sources.amazon import CATEGORIES, KIND, PUBLISHED_SIZES
 
 if TYPE_CHECKING:
     from alignrec.commands.estimate import Size
@@ -146,7 +146,7 @@ def describe_category(
         raise UserError(f"--amazon {year}: give --category too, one of {', '.join(published)}")
     require_known([category], published, "--category")
     kind = KIND.format(year)
-    size = SIZES.get((kind, category))
+    size = PUBLISHED_SIZES.get((kind, category))
     text = AMAZON.format(name=name, kind=kind, category=category, year=year)
     seen = [f"{category} of {year}: {size or 'of a size that is known once it is downloaded'}"]
     if beit3 or has_gpu():

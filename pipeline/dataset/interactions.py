@@ -139,13 +139,13 @@ def _import_published(
         clock = detect_clock(db)
         print(f"{run.label}: {CLOCK_NOTES[clock]}", flush=True)
 
-    if mmrec.ITEMS in raw:
-        asins = read_numbering(raw[mmrec.ITEMS], "itemID", mmrec.ITEM_NAMES, n_items)
+    if mmrec.SPLIT_ITEMS_ROLE in raw:
+        asins = read_numbering(raw[mmrec.SPLIT_ITEMS_ROLE], "itemID", mmrec.ITEM_NAMES, n_items)
     else:
         asins = mmrec.read_asins(raw.get("metadata"), n_items)
     users = None
-    if mmrec.USERS in raw:
-        users = read_numbering(raw[mmrec.USERS], "userID", mmrec.USER_NAMES, n_users)
+    if mmrec.SPLIT_USERS_ROLE in raw:
+        users = read_numbering(raw[mmrec.SPLIT_USERS_ROLE], "userID", mmrec.USER_NAMES, n_users)
 
     min_rating = run.params[Interactions].min_rating
     keep_time = clock != "none"

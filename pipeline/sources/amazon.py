@@ -73,7 +73,7 @@ class Published(NamedTuple):
 
 CATEGORIES: dict[str, list[str]] = {}  # year -> categories
 # (kind, category) -> size of the published 5-core, from categories.json
-SIZES: dict[tuple[str, str], Published] = {}
+PUBLISHED_SIZES: dict[tuple[str, str], Published] = {}
 for _year, _vintage in orjson.loads(
     Path(__file__).with_name("categories.json").read_bytes()
 ).items():
@@ -81,7 +81,7 @@ for _year, _vintage in orjson.loads(
     if _year == "2014":
         for _category, _size in _vintage["categories"].items():
             if _size:
-                SIZES[KIND.format(_year), _category] = Published(**_size)
+                PUBLISHED_SIZES[KIND.format(_year), _category] = Published(**_size)
 
 
 def _licence(link: str, data: str, cited: str) -> Licence:
@@ -107,8 +107,8 @@ class AmazonReader(Reader):
     ticks = 1  # timestamp units per second
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
-        if mmrec.INTERACTIONS in raw:
-            return mmrec.ratings_sql(raw[mmrec.INTERACTIONS])
+        if mmrec.INTERACTIONS_ROLE in raw:
+            return mmrec.ratings_sql(raw[mmrec.INTERACTIONS_ROLE])
 
         user, item, rating, time = self.columns
         return (

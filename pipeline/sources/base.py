@@ -102,7 +102,7 @@ def _without_surrogates(text: str) -> str:
 
 
 # table PLANTED of a generator: ground truth, absent from `sources.json`
-PLANTED = "planted.parquet"
+PLANTED_FILE = "planted.parquet"
 
 # to add a source, write a subclass of Source in its own file, and register it here
 SOURCES: Registry[type[Source]] = Registry(

@@ -58,7 +58,7 @@ NAMES_ABROAD = {
     "图片 图片链接 图片地址 图像 主图 圖片 画像 画像URL 写真",
 }  # role -> column names in German, French, Spanish, Chinese and Japanese
 TRANSLATED = {role: tuple(map(plain_name, names.split())) for role, names in NAMES_ABROAD.items()}
-IMAGES = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 ROWS_INSPECTED = 10_000
 CHARACTERS_INSPECTED = 10_000  # per description
 MAX_EXAMPLE_CHARACTERS = 40  # of a value in a message
@@ -259,14 +259,14 @@ def _inspect_names(folder: Path, table: InspectedTable) -> ImageLocation:
     endings = Counter[str]()
     pictured = 0
     for name in names:
-        present = [ending for ending in IMAGES if has(f"{name}{ending}")]
+        present = [ending for ending in IMAGE_ENDINGS if has(f"{name}{ending}")]
         endings.update(present)
         pictured += bool(present)
 
     section: dict[str, str | list[str]] = {"folder": str(folder)}
     if endings:
         section["pattern"] = [f"{{item}}{ending}" for ending, _ in endings.most_common()]
-    example = f"{min(names, default='ITEM')}{IMAGES[0]}"
+    example = f"{min(names, default='ITEM')}{IMAGE_ENDINGS[0]}"
     return ImageLocation(section, pictured, _count_line(pictured, len(names), folder, example))
 
 

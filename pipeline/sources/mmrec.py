@@ -19,9 +19,9 @@ COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 TAB = "\t"
 NUMBER = re.compile(r"([0-9]{1,18})(?:\.0)?")
 
-INTERACTIONS = "interactions"  # roles of the files
-ITEMS = "split_items"
-USERS = "split_users"
+INTERACTIONS_ROLE = "interactions"  # roles of the files
+SPLIT_ITEMS_ROLE = "split_items"
+SPLIT_USERS_ROLE = "split_users"
 # columns of identifiers in mapping files
 ITEM_NAMES = ("asin", "parent_asin")
 USER_NAMES = ("user_id", "reviewerID")
@@ -47,8 +47,8 @@ class PublishedSplit(InterFile):
     )
 
     def files(self) -> dict[str, list[str]]:
-        users = {USERS: self.users} if self.users else {}
-        return {INTERACTIONS: self.interactions, ITEMS: self.items} | users
+        users = {SPLIT_USERS_ROLE: self.users} if self.users else {}
+        return {INTERACTIONS_ROLE: self.interactions, SPLIT_ITEMS_ROLE: self.items} | users
 
 
 def ratings_sql(path: Path) -> str:
@@ -77,7 +77,7 @@ class MmrecReader(Reader):
     pattern = re.compile(rb'"itemID": ?"?(0|[1-9][0-9]{0,17})"?[,}]')
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
-        return ratings_sql(raw[INTERACTIONS])
+        return ratings_sql(raw[INTERACTIONS_ROLE])
 
     def wanted(self, asins: list[str]) -> dict[str, int]:
         return {str(i): i for i in range(len(asins))}
@@ -119,13 +119,13 @@ class MmrecSource(InterFile, Downloaded):
         return self.items is not None and is_column("imUrl", self.items)
 
     def files(self) -> dict[str, list[str]]:
-        files = {INTERACTIONS: self.interactions}
+        files = {INTERACTIONS_ROLE: self.interactions}
         if self.items:
             files["metadata"] = self.items
         if self.item_mapping:
-            files[ITEMS] = self.item_mapping
+            files[SPLIT_ITEMS_ROLE] = self.item_mapping
         if self.user_mapping:
-            files[USERS] = self.user_mapping
+            files[SPLIT_USERS_ROLE] = self.user_mapping
 
         return files | self.feature_files()
 

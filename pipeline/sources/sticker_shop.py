@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.sources.base import PLANTED
+from alignrec.pipeline.sources.base import PLANTED_FILE
 from alignrec.pipeline.sources.shoppers import draw_purchases, look_number
 from alignrec.pipeline.sources.stickers import Sticker, choose_stickers, draw_glyphs, measure_look
 
@@ -23,7 +23,7 @@ NO_IMAGE_SHARE = 0.03
 BROKEN_IMAGE_SHARE = 0.01
 NO_TEXT_SHARE = 0.02
 REPEATED_SHARE = 0.01
-FOLDER = "pictures"  # folder next to the metadata, which refers to pictures/<code>.png
+PICTURES_FOLDER = "pictures"  # folder next to the metadata, which refers to pictures/<code>.png
 PAGE = b"<!DOCTYPE html><html><body>Sorry, no such picture</body></html>"
 # by number of stars, independent of the sticker
 SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")
@@ -44,7 +44,7 @@ def make_shop(
     fate = rng.permutation(len(shop)) / len(shop)  # the lowest get no image, the next a broken one
     has_text = rng.permutation(len(shop)) / len(shop) >= NO_TEXT_SHARE
 
-    colour, shape = _draw_images(shop, fate, raw / FOLDER, progress).T
+    colour, shape = _draw_images(shop, fate, raw / PICTURES_FOLDER, progress).T
     category = _number_groups([sticker.category for sticker in shop])
     subcategory = _number_groups([sticker.subcategory for sticker in shop])
     truth = {
@@ -55,7 +55,7 @@ def make_shop(
     }
     columns = {name: pa.array(values.astype(np.int32)) for name, values in truth.items()}
     planted = pa.table({"asin": [sticker.asin for sticker in shop], **columns})
-    io.write_table(planted, raw / PLANTED, schemas.PLANTED)
+    io.write_table(planted, raw / PLANTED_FILE, schemas.PLANTED)
 
     metadata = _make_metadata(shop, has_text, fate >= NO_IMAGE_SHARE)
     _write_lines(raw / FILES["metadata"], metadata)
@@ -101,7 +101,7 @@ def _make_metadata(shop: list[Sticker], has_text: np.ndarray, has_image: np.ndar
             record["categories"] = [[html.escape(sticker.category), sticker.subcategory]]
             record["description"] = _describe_aliases(sticker)
         if has_image[i]:
-            record["imUrl"] = f"{FOLDER}/{sticker.code}.png"
+            record["imUrl"] = f"{PICTURES_FOLDER}/{sticker.code}.png"
         lines.append(repr(record))
     return lines
 

@@ -32,7 +32,7 @@ FIRST_YEAR = 1900  # plausible years of days such as 20241231
 LAST_YEAR = 2100
 MILLISECONDS_FROM = 100_000_000_000  # the year 5138 as seconds, 1973 as milliseconds
 EXPECTED = {"rating": "numbers", "timestamp": "seconds, or dates such as 2024-12-31"}
-MAX_SHOWN_CHARACTERS = 80  # of a value in a message
+MAX_SHOWN_VALUE_CHARACTERS = 80  # of a value in a message
 SENTENCE_ENDS = ".!?"
 SEPARATOR = "|"  # between categories or addresses in one CSV cell
 
@@ -179,7 +179,7 @@ def _require_values(path: Path, rows: str, name: str, role: str, text: str, valu
     counts = f"SELECT count(t), count(v), any_value(t) FROM ({first_rows})"
     n_texts, n_values, example = _first_row(path, counts)
     if n_texts and not n_values:
-        shown = repr(example[:MAX_SHOWN_CHARACTERS])
+        shown = repr(example[:MAX_SHOWN_VALUE_CHARACTERS])
         fault = f"holds {shown}, which is no {role}; expected {EXPECTED[role]}"
         raise UserError(f"{path}: column '{name}' {fault}")
 

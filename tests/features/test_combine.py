@@ -31,7 +31,7 @@ from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.release.loading import Project, load_encoder
 from alignrec.pipeline.report.probes import leak_tables
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.sources.base import PLANTED
+from alignrec.pipeline.sources.base import PLANTED_FILE
 from alignrec.pipeline.sources.shoppers import COARSE, MOTIVES
 from tests.features.test_linear import shop as described_shop
 
@@ -168,7 +168,7 @@ def shop(root: Path) -> Layout:
     layout = Layout(root, "shop")
     asins = [f"A{i}" for i in range(4)]
     columns = {name: pa.array(values, pa.int32()) for name, values in ROWS.items()}
-    io.write_table(pa.table({"asin": asins} | columns), layout.raw / PLANTED, schemas.PLANTED)
+    io.write_table(pa.table({"asin": asins} | columns), layout.raw / PLANTED_FILE, schemas.PLANTED)
     io.write_json(layout.sources, [])
     kept = pa.table({"item_id": pa.array([0, 1, 2], pa.int32()), "asin": ["A3", "A0", "A2"]})
     io.write_table(kept, layout.item_ids, schemas.ITEM_IDS)
@@ -190,7 +190,7 @@ def test_its_halves_stand_apart_and_a_source_that_is_not_generated_has_none(tmp_
     np.testing.assert_array_equal(vectors(layout, "planted-image-masked")[:, : text.shape[1]], text)
     assert not vectors(layout, "planted-image-masked")[:, text.shape[1] :].any()
     assert whole[:, text.shape[1] :].any()
-    (layout.raw / PLANTED).unlink()
+    (layout.raw / PLANTED_FILE).unlink()
     with pytest.raises(UserError, match="shop is not generated; leave planted out"):
         planted_halves(layout)
 

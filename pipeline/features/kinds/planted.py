@@ -76,7 +76,7 @@ def scale_indicators(planted: pa.Table, column: str, weight: float) -> np.ndarra
 
 
 def planted_table(layout: Layout) -> Path:
-    return layout.raw / sources.PLANTED
+    return layout.raw / sources.PLANTED_FILE
 
 
 def planted_files(recipe: SetRecipe) -> list[Path]:
