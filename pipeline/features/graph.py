@@ -9,7 +9,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.linalg.neighbours import (
-    ROWS_PER_BLOCK,
+    SEARCH_BLOCK_ROWS,
     choose_index,
     find_neighbours,
     search_inverted,
@@ -53,7 +53,7 @@ def write_approximate(run: Run, name: str, k: int) -> tuple[np.ndarray, dict[str
     folder = run.layout.features(name)
     is_required = name != MEANINGLESS
     with io.scratch(path.with_name(".index")) as work:
-        blocks = io.read_vectors(folder, ROWS_PER_BLOCK)
+        blocks = io.read_vectors(folder, SEARCH_BLOCK_ROWS)
         try:
             tables, directed, settings = search_inverted(
                 blocks, io.width(folder), k, work, required=is_required

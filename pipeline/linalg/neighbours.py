@@ -33,7 +33,7 @@ MAX_GPU_NEIGHBOURS = 2048  # per search, a limit of FAISS
 GPU_MEMORY_SHARE = 0.5
 GPU_SCRATCH_BYTES = 256 * 2**20  # temporary memory per search
 ROWS_PER_PART = 16_384  # in memory, vectors only
-ROWS_PER_BLOCK = 2048  # in memory, with candidates
+SEARCH_BLOCK_ROWS = 2048  # in memory, with candidates
 MAX_FIT_ROWS = 4 * ROWS_PER_PART  # for k-means
 MIN_ROWS_PER_CELL = 32  # for k-means
 # candidates to re-rank, as a multiple of K: 8-bit codes cannot separate near-duplicates
@@ -116,8 +116,8 @@ def find_neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.
     keep only themselves. Index `ivf` is approximate.
     """
     if index == "ivf":
-        starts = range(0, len(features), ROWS_PER_BLOCK)
-        blocks = (features[start : start + ROWS_PER_BLOCK] for start in starts)
+        starts = range(0, len(features), SEARCH_BLOCK_ROWS)
+        blocks = (features[start : start + SEARCH_BLOCK_ROWS] for start in starts)
         with TemporaryDirectory() as folder:
             tables, _, _ = search_inverted(blocks, features.shape[1], k, Path(folder))
             return pa.concat_tables(tables)
@@ -165,8 +165,8 @@ class Inverted:
         lists.this.disown()  # the index owns them
         with _silence_stdout():
             for rows in self.directed_rows():
-                for start in range(0, len(rows), ROWS_PER_BLOCK):
-                    block = rows[start : start + ROWS_PER_BLOCK]
+                for start in range(0, len(rows), SEARCH_BLOCK_ROWS):
+                    block = rows[start : start + SEARCH_BLOCK_ROWS]
                     self.index.add_with_ids(self._units[block], block)
 
     def directed_rows(self) -> Iterator[np.ndarray]:
@@ -186,9 +186,9 @@ class Inverted:
 
         ranked_cosines = [np.empty((0, k), np.float32)]
         ranked_ids = [np.empty((0, k), np.int64)]
-        step = max(1, ROWS_PER_BLOCK // CANDIDATES_PER_NEIGHBOUR // k)
-        for start in range(0, len(rows), ROWS_PER_BLOCK):
-            block = rows[start : start + ROWS_PER_BLOCK]
+        step = max(1, SEARCH_BLOCK_ROWS // CANDIDATES_PER_NEIGHBOUR // k)
+        for start in range(0, len(rows), SEARCH_BLOCK_ROWS):
+            block = rows[start : start + SEARCH_BLOCK_ROWS]
             _, ids = self.index.search(self._units[block], candidates_wanted)
             itself = block[:, None]
             candidates = np.concatenate([itself, np.where(ids == itself, -1, ids)], axis=1)

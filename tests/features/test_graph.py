@@ -39,7 +39,12 @@ def clusters(n: int) -> np.ndarray:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use parts of 300 rows, so that a test has several."""
-    for name, value in {"ROWS_PER_PART": 300, "ROWS_PER_BLOCK": 250, "MAX_FIT_ROWS": 1200, "TEST_QUERIES": 200}.items():
+    for name, value in {
+        "ROWS_PER_PART": 300,
+        "SEARCH_BLOCK_ROWS": 250,
+        "MAX_FIT_ROWS": 1200,
+        "TEST_QUERIES": 200,
+    }.items():
         monkeypatch.setattr(neighbours, name, value)
 
 
@@ -48,7 +53,7 @@ def test_blocked_search_is_plain_sorting(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(12, 4)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "ROWS_PER_BLOCK", 5)
+        patch.setattr(neighbours, "SEARCH_BLOCK_ROWS", 5)
         neighbour_lists = lists(neighbours.find_neighbours(features, k))
     units, _ = unit_rows(features)
     cosine = units @ units.T
@@ -124,9 +129,9 @@ def held() -> int:
 
 def parts(n: int) -> Iterator[np.ndarray]:
     centres = np.random.default_rng(0).standard_normal((50, 256), dtype=np.float32)
-    for start in range(0, n, neighbours.ROWS_PER_BLOCK):
+    for start in range(0, n, neighbours.SEARCH_BLOCK_ROWS):
         rng = np.random.default_rng(start)
-        rows = min(neighbours.ROWS_PER_BLOCK, n - start)
+        rows = min(neighbours.SEARCH_BLOCK_ROWS, n - start)
         yield centres[rng.integers(0, 50, rows)] + rng.standard_normal((rows, 256), dtype=np.float32) / 8
 
 
@@ -138,7 +143,7 @@ def searched(n: int, folder: Path) -> None:
 
 def measured(n: int, folder: Path) -> None:
     """Print the peak memory of a search in parts."""
-    neighbours.ROWS_PER_PART, neighbours.ROWS_PER_BLOCK, neighbours.MAX_FIT_ROWS = 2048, 512, 8192
+    neighbours.ROWS_PER_PART, neighbours.SEARCH_BLOCK_ROWS, neighbours.MAX_FIT_ROWS = 2048, 512, 8192
     searched(1500, folder / "warm")
     before, most, ended = held(), 0, threading.Event()
 
@@ -177,7 +182,7 @@ ITEMS, WIDTH = 1000, 32
 def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"ROWS_PER_PART": 300, "ROWS_PER_BLOCK": 200, "MAX_FIT_ROWS": 900, "FREE_CELLS": 4}.items():
+    for name, value in {"ROWS_PER_PART": 300, "SEARCH_BLOCK_ROWS": 200, "MAX_FIT_ROWS": 900, "FREE_CELLS": 4}.items():
         monkeypatch.setattr(neighbours, name, value)
     rng = np.random.default_rng(0)
     isotropic = rng.normal(size=(ITEMS, WIDTH)).astype(np.float32)
