@@ -45,9 +45,9 @@ from alignrec.pipeline.encoders.chunks import LONGEST
 from alignrec.pipeline.features.folder import FeatureSet, differ, joinable_blocks
 from alignrec.pipeline.images.decode import decode_all
 from alignrec.pipeline.linalg.projections import (
-    IMAGE,
-    POWER,
-    WIDTH,
+    IMAGE_WEIGHT,
+    JOINT_POWER,
+    JOINT_WIDTH,
     Whitening,
     fit_blocks,
     fit_pca,
@@ -175,7 +175,7 @@ def _prepare_mini(layout: Layout, texts: io.Texts, params: Pretrain, seed: int) 
 
 
 def _fit_projection(vectors: np.ndarray) -> Whitening:
-    return fit_pca(lambda: [vectors], MAX_COMPONENTS, POWER)
+    return fit_pca(lambda: [vectors], MAX_COMPONENTS, JOINT_POWER)
 
 
 def read_target(
@@ -196,7 +196,7 @@ def read_target(
         sets = [feature_set for feature_set in sets if present & {*feature_set.facts.reads}]
     features = [io.map_features(feature_set.folder) for feature_set in sets]
     distinct = [differ(vectors) for vectors in features]
-    blocks = joinable_blocks(sets, distinct, IMAGE)
+    blocks = joinable_blocks(sets, distinct, IMAGE_WEIGHT)
     if not blocks:
         if sets:
             warn("pretrain.distill_from: no teacher distinguishes items, so nothing is distilled")
@@ -206,7 +206,7 @@ def read_target(
         for start in range(0, len(texts), ITEMS_PER_BLOCK):
             yield [vectors[start : start + ITEMS_PER_BLOCK] for vectors in features]
 
-    joint_map = fit_blocks(parts, blocks, WIDTH, POWER)
+    joint_map = fit_blocks(parts, blocks, JOINT_WIDTH, JOINT_POWER)
     targets = (unit_rows(joint_map(vectors))[0] for vectors in parts())
     return io.memory_map(targets, layout.encoder_scratch)
 

@@ -8,7 +8,13 @@ import torch
 from scipy.linalg import block_diag, solve
 from torch import Tensor
 
-from alignrec.pipeline.linalg.projections import IMAGE, POWER, WIDTH, Whitening, fit_pca
+from alignrec.pipeline.linalg.projections import (
+    IMAGE_WEIGHT,
+    JOINT_POWER,
+    JOINT_WIDTH,
+    Whitening,
+    fit_pca,
+)
 
 RIDGE_SHARE = 0.05  # ridge added to every variance of summaries, as a share of the mean variance
 
@@ -40,17 +46,17 @@ def _count_present(half: np.ndarray) -> int:
 def fit_halves(x: np.ndarray) -> Whitening:
     """Fit PCA to each half, float32 [n, D], and to both joined, as in feature set `linear`."""
     text, image = np.split(x, 2, axis=1)
-    halves_map = block_diag(_fit_half(text, 1.0), _fit_half(image, IMAGE)).astype(np.float32)
+    halves_map = block_diag(_fit_half(text, 1.0), _fit_half(image, IMAGE_WEIGHT)).astype(np.float32)
 
     mean = half_means(x)
     joined = _centre_array(x, mean) @ halves_map
-    pca = fit_pca(lambda: [joined], WIDTH, power=0)
+    pca = fit_pca(lambda: [joined], JOINT_WIDTH, power=0)
     return Whitening(mean, halves_map @ pca.map)
 
 
 def _fit_half(half: np.ndarray, weight: float) -> np.ndarray:
     """Return a map to principal components whose root mean square length is `weight`."""
-    pca = fit_pca(lambda: [half], WIDTH, POWER)
+    pca = fit_pca(lambda: [half], JOINT_WIDTH, JOINT_POWER)
     squares = np.square(pca.apply(half)).sum()
     length = np.sqrt(squares / _count_present(half))
     return pca.map * np.float32(weight / length if length else 0)

@@ -17,16 +17,16 @@ from alignrec.pipeline.io.writing import memory_map
 if TYPE_CHECKING:
     from scipy import sparse
 
-ROWS_PER_BLOCK = 8192  # mapped at once, to bound memory
+PROJECTION_BLOCK_ROWS = 8192  # mapped at once, to bound memory
 ROWS_CHECKED_AT_ONCE = 1 << 16
 # share of the mean variance added to every variance, so that directions of low variance are not
 # amplified
 FLOOR = 1e-3
 Seed = int | Sequence[int]  # s and [s, 0] give the same draws
 # defaults of joined blocks
-WIDTH = 128
-POWER = 0.5
-IMAGE = 0.6  # weight of image-only vectors; others weigh 1
+JOINT_WIDTH = 128
+JOINT_POWER = 0.5
+IMAGE_WEIGHT = 0.6  # weight of image-only vectors; others weigh 1
 # yields batches of items, as one float32 [n, F] per part; called once per pass
 Parts = Callable[[], Iterable[Sequence[np.ndarray]]]
 
@@ -179,7 +179,10 @@ def whiten_rows(x: np.ndarray, width: int, power: float = 1) -> np.ndarray:
 
     The result is memory-mapped from an unlinked file.
     """
-    blocks = [x[start : start + ROWS_PER_BLOCK] for start in range(0, len(x), ROWS_PER_BLOCK)]
+    blocks = [
+        x[start : start + PROJECTION_BLOCK_ROWS]
+        for start in range(0, len(x), PROJECTION_BLOCK_ROWS)
+    ]
     fitted = fit_pca(lambda: blocks, width, power)
     return memory_map(map(fitted.apply, blocks))
 
@@ -314,10 +317,10 @@ def linear_cka(
 def _cross_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     # float64: rounding in single precision would add to the effective rank
     total = np.zeros((a.shape[1], b.shape[1]))
-    for start in range(0, len(a), ROWS_PER_BLOCK):
-        rows_a = a[start : start + ROWS_PER_BLOCK].astype(np.float64)
+    for start in range(0, len(a), PROJECTION_BLOCK_ROWS):
+        rows_a = a[start : start + PROJECTION_BLOCK_ROWS].astype(np.float64)
         rows_b = rows_a  # BLAS halves the work of x.T @ x
         if b is not a:
-            rows_b = b[start : start + ROWS_PER_BLOCK].astype(np.float64)
+            rows_b = b[start : start + PROJECTION_BLOCK_ROWS].astype(np.float64)
         total += rows_a.T @ rows_b
     return total

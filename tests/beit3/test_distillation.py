@@ -38,7 +38,8 @@ def test_the_target_is_the_joint_vector_of_the_teachers_and_absent_items_stay_ze
     layout = Layout(tmp_path, "toy")
     found = np.asarray(read_target(layout, io.Texts(layout.items), ["tfidf", "cnn"], True, print))
     parts = [
-        weight * unit_rows(relaxed(made[name]))[0] for name, weight in (("tfidf", 1.0), ("cnn", projections.IMAGE))
+        weight * unit_rows(relaxed(made[name]))[0]
+        for name, weight in (("tfidf", 1.0), ("cnn", projections.IMAGE_WEIGHT))
     ]
     joined = np.hstack(parts)
     there = joined.any(axis=1)

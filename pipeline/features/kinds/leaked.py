@@ -13,7 +13,7 @@ from alignrec.pipeline.features.kinds.base import (
     describe,
     interactions_if_any,
 )
-from alignrec.pipeline.linalg.projections import WIDTH
+from alignrec.pipeline.linalg.projections import JOINT_WIDTH
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.section import Positive
 from alignrec.pipeline.runtime.seeds import seed_for
@@ -22,7 +22,7 @@ from alignrec.pipeline.runtime.seeds import seed_for
 class Leaked(KindSettings):
     """Settings of kind `leaked`: factors of all interactions, test included, an upper bound."""
 
-    width: Positive = WIDTH
+    width: Positive = JOINT_WIDTH
     """maximum number of factors"""
 
 

@@ -25,9 +25,9 @@ from alignrec.pipeline.features.kinds.base import (
 from alignrec.pipeline.features.kinds.fitted import make_fitted
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import (
-    IMAGE,
-    POWER,
-    WIDTH,
+    IMAGE_WEIGHT,
+    JOINT_POWER,
+    JOINT_WIDTH,
     Block,
     JoinedMap,
     fit_blocks,
@@ -48,7 +48,7 @@ class Linear(KindSettings):
 
     of: list[Name] = []
     """feature sets; empty: those of `encode.encoders` and those that come with the source"""
-    width: Positive = WIDTH
+    width: Positive = JOINT_WIDTH
     """maximum number of principal components, of each part and of the concatenation"""
 
     def parts(self) -> list[str]:
@@ -64,7 +64,9 @@ class LinearChoice(NamedTuple):
 
 
 # validation only chooses among these: the maps are not fitted to interactions
-CHOICES = [LinearChoice(*v) for v in product((POWER, 0.3), (IMAGE, 0.3, 1.0), (True, False))]
+CHOICES = [
+    LinearChoice(*v) for v in product((JOINT_POWER, 0.3), (IMAGE_WEIGHT, 0.3, 1.0), (True, False))
+]
 
 
 def make_linear(recipe: SetRecipe) -> Combination:
@@ -116,7 +118,7 @@ def score_choices(
         return []
 
     # reduce each block once, by power 0, as each choice applies a power of its own
-    blocks = joinable_blocks(parts, distinct, IMAGE)
+    blocks = joinable_blocks(parts, distinct, IMAGE_WEIGHT)
     reduced = []
     for block in blocks:
         shards = [shard[block.part][:, block.columns] for shard in read_parts(parts)]
@@ -126,7 +128,7 @@ def score_choices(
     for choice in CHOICES:
         scaled_blocks = []
         for number, block in enumerate(blocks):
-            weight = choice.image if block.weight == IMAGE else block.weight
+            weight = choice.image if block.weight == IMAGE_WEIGHT else block.weight
             every_column = np.ones(reduced[number].shape[1], bool)
             scaled_blocks.append(Block(number, every_column, weight))
         fit = fit_blocks(lambda: [reduced], scaled_blocks, width, choice.power, choice.reduced)
