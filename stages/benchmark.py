@@ -6,7 +6,7 @@ from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.sources.base import SOURCES
-from alignrec.stages.combine import FEATURES
+from alignrec.stages.combine import FEATURE_SET_STAGES
 from alignrec.stages.graph import GRAPH
 from alignrec.stages.interactions import INTERACTIONS
 
@@ -31,7 +31,7 @@ BENCHMARK = Stage(
     does="models x feature sets x seeds under one protocol",
     writes="`results.parquet` (long), `slices.parquet`, `tests.parquet`, `protocol.json`, "
     "`metrics.json`",
-    reads=(INTERACTIONS, *FEATURES, GRAPH),
+    reads=(INTERACTIONS, *FEATURE_SET_STAGES, GRAPH),
     sections=("train", "search", "interactions", *FEATURE_SETS),
     params=Benchmark,
     main=main,

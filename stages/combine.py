@@ -27,4 +27,4 @@ COMBINE = Stage(
     params=Combine,
     main=main,
 )
-FEATURES = (ENCODE, BEIT3, COMBINE)  # the stages that write feature sets
+FEATURE_SET_STAGES = (ENCODE, BEIT3, COMBINE)  # the stages that write feature sets

@@ -4,7 +4,7 @@ from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import Stage
-from alignrec.stages.combine import FEATURES
+from alignrec.stages.combine import FEATURE_SET_STAGES
 
 
 def main(run: Run) -> None:
@@ -25,7 +25,7 @@ GRAPH = Stage(
     "graph",
     does="nearest neighbours of every feature set",
     writes="`<features>/edges.parquet`",
-    reads=FEATURES,
+    reads=FEATURE_SET_STAGES,
     params=Graph,
     main=main,
 )

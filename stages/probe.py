@@ -5,7 +5,7 @@ from alignrec.pipeline.probe.params import ProbeParams
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
-from alignrec.stages.combine import FEATURES
+from alignrec.stages.combine import FEATURE_SET_STAGES
 from alignrec.stages.interactions import INTERACTIONS
 
 
@@ -21,7 +21,7 @@ PROBE = Stage(
     "probe",
     does="feature sets judged without a recommender",
     writes="`probes.json`: feature sets judged before any training",
-    reads=(INTERACTIONS, *FEATURES),
+    reads=(INTERACTIONS, *FEATURE_SET_STAGES),
     sections=("train.features", *FEATURE_SETS),
     params=ProbeParams,
     main=main,

@@ -9,7 +9,7 @@ from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.sources.base import SOURCES
-from alignrec.stages.combine import FEATURES
+from alignrec.stages.combine import FEATURE_SET_STAGES
 from alignrec.stages.download import DOWNLOAD
 from alignrec.stages.report import EVIDENCE
 
@@ -53,7 +53,7 @@ PUBLISH = Stage(
     does="the release folder, verified before it appears",
     writes="`release/`: features, graph, encoders, embeddings and their FAISS index, card, "
     "manifest with sha256",
-    reads=(DOWNLOAD, *FEATURES, *EVIDENCE),
+    reads=(DOWNLOAD, *FEATURE_SET_STAGES, *EVIDENCE),
     sections=("train.features", *FEATURE_SETS),
     params=Publish,
     main=main,

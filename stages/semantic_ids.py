@@ -5,7 +5,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
-from alignrec.stages.combine import FEATURES
+from alignrec.stages.combine import FEATURE_SET_STAGES
 from alignrec.stages.graph import GRAPH
 from alignrec.stages.interactions import INTERACTIONS
 
@@ -35,7 +35,7 @@ SEMANTIC_IDS = Stage(
     "semantic_ids",
     does="feature sets -> a few discrete codes an item, judged next to random codes",
     writes="`<features>/codes.parquet`, `codes.json`; [how](semantic-ids.md)",
-    reads=(INTERACTIONS, *FEATURES, GRAPH),
+    reads=(INTERACTIONS, *FEATURE_SET_STAGES, GRAPH),
     sections=FEATURE_SETS,
     params=SemanticIds,
     main=main,

@@ -6,7 +6,7 @@ from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.benchmark import BENCHMARK
-from alignrec.stages.combine import FEATURES
+from alignrec.stages.combine import FEATURE_SET_STAGES
 from alignrec.stages.graph import GRAPH
 from alignrec.stages.interactions import INTERACTIONS
 
@@ -31,7 +31,7 @@ STUDY = Stage(
     "study",
     does="mask modality, long tail, sweeps",
     writes="`mask.parquet`, `tail.parquet`, `sweeps.parquet`; [the tables](study.md)",
-    reads=(INTERACTIONS, *FEATURES, GRAPH, BENCHMARK),
+    reads=(INTERACTIONS, *FEATURE_SET_STAGES, GRAPH, BENCHMARK),
     sections=("train", "graph", "benchmark", "interactions", *FEATURE_SETS),
     params=Study,
     main=main,

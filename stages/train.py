@@ -5,7 +5,7 @@ from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
-from alignrec.stages.combine import FEATURES
+from alignrec.stages.combine import FEATURE_SET_STAGES
 from alignrec.stages.graph import GRAPH
 from alignrec.stages.interactions import INTERACTIONS
 
@@ -27,7 +27,7 @@ TRAIN = Stage(
     does="AlignRec on one feature set -> user and item embeddings",
     writes="`model.safetensors`, `history.json`, `user_embeddings.parquet`, "
     "`item_embeddings.parquet`, a FAISS index",
-    reads=(INTERACTIONS, *FEATURES, GRAPH),
+    reads=(INTERACTIONS, *FEATURE_SET_STAGES, GRAPH),
     sections=("graph.exact_up_to", *FEATURE_SETS),
     params=TrainSettings,
     main=main,

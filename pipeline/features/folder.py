@@ -37,7 +37,7 @@ WARN_ABOVE_ZEROS = 0.5  # fraction of zero vectors
 MAX_UNKNOWN = 0.25
 # tolerance for equal vectors, relative to the largest number: batch sizes change the last bits
 EQUAL_WITHIN = 1e-5
-ROWS_PER_BLOCK = 4096
+COUNTING_BLOCK_ROWS = 4096
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]
 Modality = Literal["image", "text"]
 
@@ -268,8 +268,8 @@ def differ(vectors: np.ndarray) -> bool:
     """Return whether any two nonzero rows of [I, F] differ."""
 
     def nonzero_blocks() -> Iterator[np.ndarray]:
-        for start in range(0, len(vectors), ROWS_PER_BLOCK):
-            block = vectors[start : start + ROWS_PER_BLOCK]
+        for start in range(0, len(vectors), COUNTING_BLOCK_ROWS):
+            block = vectors[start : start + COUNTING_BLOCK_ROWS]
             yield block[block.any(axis=1)]
 
     _, _, equal = count_vectors(nonzero_blocks())

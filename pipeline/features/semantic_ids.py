@@ -21,7 +21,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import unit_rows
 
 MAX_FIT_ROWS = 262_144  # vectors from which codebooks are learned
-ROWS_PER_BLOCK = 8192
+CODING_BLOCK_ROWS = 8192
 EDGES_PER_READ = 1 << 20
 
 
@@ -35,7 +35,7 @@ class Coding(NamedTuple):
 
 
 def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
-    blocks = io.read_vectors(folder, ROWS_PER_BLOCK)
+    blocks = io.read_vectors(folder, CODING_BLOCK_ROWS)
     directed = np.concatenate([unit_rows(vectors)[1] for vectors in blocks])
     n = int(directed.sum())
     if n < params.codes:
@@ -109,7 +109,7 @@ def as_table(ids: pa.Table, coding: Coding) -> pa.Table:
 def _unit_vectors(folder: Path, chosen: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the vectors of the items `chosen`, bool [I], scaled to length 1, in nonempty blocks."""
     start = 0
-    for vectors in io.read_vectors(folder, ROWS_PER_BLOCK):
+    for vectors in io.read_vectors(folder, CODING_BLOCK_ROWS):
         stop = start + len(vectors)
         block = vectors[chosen[start:stop]]
         if len(block):

@@ -64,7 +64,7 @@ def test_equal_inputs_give_equal_bytes_and_a_seed_other_codes(tmp_path: Path, mo
 
     assert not np.array_equal(coded(tmp_path / "c", groups(), seed=4).codes, first.codes)
 
-    monkeypatch.setattr(coder, "ROWS_PER_BLOCK", 64)
+    monkeypatch.setattr(coder, "CODING_BLOCK_ROWS", 64)
     in_blocks = coded(tmp_path / "blocks", groups())
     assert np.array_equal(in_blocks.codes, first.codes)
     np.testing.assert_allclose(in_blocks.cosine, first.cosine, atol=1e-6)

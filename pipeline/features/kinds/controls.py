@@ -14,7 +14,7 @@ from alignrec.pipeline.features.kinds.base import Combination, SetKind, SetRecip
 from alignrec.pipeline.linalg.projections import Seed, random_vectors, shuffled_order
 from alignrec.pipeline.runtime.seeds import seed_for
 
-WIDTH = 64  # if the dataset has no other feature set
+DEFAULT_CONTROL_WIDTH = 64  # if the dataset has no other feature set
 SHARDS_PER_GROUP = 8  # shards that `shuffled` permutes together, which bounds memory
 
 
@@ -35,7 +35,7 @@ def constant_vectors(items: int, width: int, seed: Seed) -> np.ndarray:
 def drawn_rows(
     recipe: SetRecipe, draw: Callable[[int, int, Seed], np.ndarray], seed: int
 ) -> Iterator[pa.Table]:
-    width = recipe.parts[0].width if recipe.parts else WIDTH
+    width = recipe.parts[0].width if recipe.parts else DEFAULT_CONTROL_WIDTH
     for number, (_, ids) in enumerate(recipe.shards()):
         neither = np.zeros(len(ids), bool)
         yield feature_rows(ids, draw(len(ids), width, [seed, number]), neither, neither)
