@@ -14,7 +14,7 @@ from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.base import Reader
 
 CORES = (5, 3, 2, 1)  # k-cores to try, in this order; published tables use 5
-MIN_SIDE = 10  # users and items that a k-core must have
+MIN_CORE_SIZE = 10  # users and items that a k-core must have
 
 
 class CatalogueSize(NamedTuple):
@@ -27,7 +27,7 @@ class CatalogueSize(NamedTuple):
 
 
 def measure_catalogue(source: Source, raw: Mapping[str, Path]) -> CatalogueSize:
-    """Return the largest k-core of CORES with MIN_SIDE users and items, and its counts."""
+    """Return the largest k-core of CORES with MIN_CORE_SIZE users and items, and its counts."""
     reader = source.reader()
     with tempfile.TemporaryDirectory() as folder:
         if source.has_split:
@@ -37,7 +37,7 @@ def measure_catalogue(source: Source, raw: Mapping[str, Path]) -> CatalogueSize:
             if tables is None:
                 continue
             side = min(tables.facts["users"], tables.facts["items"])
-            if tables.own_split or side >= MIN_SIDE or core == CORES[-1]:
+            if tables.own_split or side >= MIN_CORE_SIZE or core == CORES[-1]:
                 k = 0 if tables.own_split else core
                 return _count_tables(k, tables)
     raise AssertionError("the last core returns or raises")

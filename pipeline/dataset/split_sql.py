@@ -8,7 +8,7 @@ from duckdb import DuckDBPyConnection as Db
 from alignrec.pipeline.io.errors import UserError
 from alignrec.schemas import COLD_ITEMS, SPARSE
 
-PARTS = ("train", "valid", "test")  # names of splits 0, 1, 2
+SPLIT_PARTS = ("train", "valid", "test")  # names of splits 0, 1, 2
 MMREC = "mmrec"
 USER_TIME = "user-time"
 RANDOM = "key, timestamp, pos"  # orders of a user's ratings

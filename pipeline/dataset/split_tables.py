@@ -12,11 +12,11 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset import split_sql
-from alignrec.pipeline.dataset.split_sql import DEFAULT, PARTS, Db, Division, query_count
+from alignrec.pipeline.dataset.split_sql import DEFAULT, SPLIT_PARTS, Db, Division, query_count
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.sql import open_database, quote_text
 
-ROWS_PER_BLOCK = 1 << 20  # fetched from the database at a time
+QUERY_BATCH_ROWS = 1 << 20  # fetched from the database at a time
 ORDER = "ORDER BY user_id, timestamp, item_id, split, rating"
 # the source's own split, in lower case; numbers may have been written as 0.0, 1.0, 2.0
 PART_NAMES = {
@@ -28,7 +28,7 @@ PART_NAMES = {
 
 @dataclass(frozen=True)
 class Query:
-    """Lazy query result: iterating runs it and yields tables of ROWS_PER_BLOCK rows."""
+    """Lazy query result: iterating runs it and yields tables of QUERY_BATCH_ROWS rows."""
 
     db: Db
     sql: str
@@ -36,7 +36,7 @@ class Query:
 
     def __iter__(self) -> Iterator[pa.Table]:
         plain = pa.schema([field.remove_metadata() for field in self.schema])
-        for batch in self.db.sql(self.sql).to_arrow_reader(ROWS_PER_BLOCK):
+        for batch in self.db.sql(self.sql).to_arrow_reader(QUERY_BATCH_ROWS):
             yield pa.Table.from_batches([batch]).cast(plain)
 
 
@@ -189,14 +189,14 @@ def collect_tables(
     facts = {}
     for name, sql in (("users", users), ("items", items)):
         facts[name] = query_count(db, f"SELECT count(*) FROM ({sql})")
-    for part, name in enumerate(PARTS):
+    for part, name in enumerate(SPLIT_PARTS):
         facts[name] = query_count(db, f"SELECT count(*) FROM parted WHERE split = {part}")
     pairs = "SELECT count(*) AS n FROM parted GROUP BY user, item"
     facts["repeated_pairs"] = query_count(db, f"SELECT coalesce(sum(n - 1), 0) FROM ({pairs})")
     if division.startswith(schemas.COLD_ITEMS):
         for part in (1, 2):
             cold = f"SELECT count(DISTINCT item) FROM parted WHERE split = {part}"
-            facts[f"cold_{PARTS[part]}_items"] = query_count(db, cold)
+            facts[f"cold_{SPLIT_PARTS[part]}_items"] = query_count(db, cold)
 
     return SplitTables(
         interactions=Query(db, interactions, schemas.INTERACTIONS),

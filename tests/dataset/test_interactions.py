@@ -234,7 +234,7 @@ def test_what_does_not_fit_into_memory_is_spilled_and_ends_alike(tmp_path: Path)
 
 
 def test_rows_leave_the_database_in_equal_blocks_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignrec.pipeline.dataset.split_tables.ROWS_PER_BLOCK", 5000)
+    monkeypatch.setattr("alignrec.pipeline.dataset.split_tables.QUERY_BATCH_ROWS", 5000)
     with create_database(tmp_path / "scratch", "1GiB") as db:
         sql = "SELECT (i * 7919 % 17000)::BIGINT AS user_id, i::VARCHAR AS user FROM range(17000) r(i) ORDER BY user_id"
         blocks = list(Query(db, sql, USERS))
