@@ -19,7 +19,7 @@ from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.evaluation.evidence import list_comparisons, mean_and_sd
 from alignrec.pipeline.evaluation.statistics import corrected_tests
-from alignrec.pipeline.models.params import FEATURES
+from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
@@ -48,7 +48,7 @@ def main(
     params: Path = Path("params.yaml"),
     root: Path = Path("outputs"),
     model: Annotated[list[str], typer.Option()] = [*MODELS, "mgcn", "alignrec"],  # noqa: B006
-    features: Annotated[list[str], typer.Option()] = [FEATURES, "random", "shuffled"],  # noqa: B006
+    features: Annotated[list[str], typer.Option()] = [DEFAULT_FEATURE_SET, "random", "shuffled"],  # noqa: B006
     splits: int = 2,
     budget: int = 4,
     seeds: int = 3,

@@ -20,7 +20,7 @@ from alignrec.pipeline.features.params import Combine, SemanticIds
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
-from alignrec.pipeline.models.params import FEATURES
+from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.params import Parameters
@@ -143,9 +143,9 @@ def _choose_trained(params: Parameters, candidates: list[str], content: list[str
     if "features" in train.model_fields_set and train.features in candidates:
         return train.features
 
-    preferred = [name for name in (FEATURES, names.LINEAR) if name in content]
+    preferred = [name for name in (DEFAULT_FEATURE_SET, names.LINEAR) if name in content]
     by_preference = [*preferred, *content, *candidates, *params[Combine].controls]
-    return by_preference[0] if by_preference else FEATURES
+    return by_preference[0] if by_preference else DEFAULT_FEATURE_SET
 
 
 def has_content(params: Parameters, dataset: str) -> bool:

@@ -26,7 +26,12 @@ from alignrec.pipeline.models.base import (
 )
 from alignrec.pipeline.models.infonce import Distinct, cosine_nce, distinct_items
 from alignrec.pipeline.models.lightgcn import propagate
-from alignrec.pipeline.models.params import FEATURES, Accumulating, ItemGraph, Regularised
+from alignrec.pipeline.models.params import (
+    DEFAULT_FEATURE_SET,
+    Accumulating,
+    ItemGraph,
+    Regularised,
+)
 from alignrec.pipeline.runtime.section import Name, Rate, Weight
 
 # defaults under `recipe: fast`, from the search in docs/accuracy.md
@@ -48,7 +53,7 @@ class AlignRecParams(Regularised, Accumulating, ItemGraph):
 
     recipe: Literal["published", "fast"] = "published"
     """defaults of the other keys: as published, or FAST: wider and deeper, with fewer epochs"""
-    features: Name = FEATURES
+    features: Name = DEFAULT_FEATURE_SET
     """feature set that the released recommender is trained on"""
     mode: Literal["compat", "frozen"] = "compat"
     """compat: features are trained, and REG's target with them, as in the published code; frozen:

@@ -26,7 +26,7 @@ from alignrec.pipeline.runtime.seeds import seed_for
 # overwritten by the sum of all views; users with fewer than K neighbours get repeats, drawn per
 # epoch; BPR uses log2, and l2 penalises mean squares of the tables. It ranks by the repeats of an
 # epoch, whereas here those used for ranking are drawn once.
-LAYERS = 2  # graph convolutions over the user-item graph
+USER_ITEM_LAYERS = 2  # graph convolutions over the user-item graph
 # as published: two columns of weights even for a single modality, which the l2 term includes
 MIN_WEIGHT_COLUMNS = 2
 
@@ -97,9 +97,9 @@ class DualGNN(Recommender):
             user = nnf.normalize(taste)
             item = nnf.normalize(project(features))
             # the mean of the layers, which the paper sums
-            user, item = propagate(self.graph, user, item, LAYERS)
-            users.append(user * (LAYERS + 1))
-            items.append(item * (LAYERS + 1))
+            user, item = propagate(self.graph, user, item, USER_ITEM_LAYERS)
+            users.append(user * (USER_ITEM_LAYERS + 1))
+            items.append(item * (USER_ITEM_LAYERS + 1))
 
         user = self._fuse_users(users)
         neighbours = self.epoch_neighbours if self.training else self.ranking_neighbours

@@ -24,7 +24,7 @@ from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.runtime.section import Rate, Share, Weight
 
 # the only I x I matrix is the model: it is filled, inverted and turned into weights in place
-ROWS_PER_BLOCK = 512
+MATRIX_BLOCK_ROWS = 512
 
 
 class ClosedParams(Train):
@@ -215,8 +215,8 @@ def invert_ridge(matrix: np.ndarray, l2: float, name: str) -> np.ndarray:
 
 
 def row_blocks(n_rows: int) -> Iterator[slice]:
-    for start in range(0, n_rows, ROWS_PER_BLOCK):
-        yield slice(start, min(start + ROWS_PER_BLOCK, n_rows))
+    for start in range(0, n_rows, MATRIX_BLOCK_ROWS):
+        yield slice(start, min(start + MATRIX_BLOCK_ROWS, n_rows))
 
 
 def zero_diagonal(inverse: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from alignrec.pipeline.models.params import Multimodal
 # Unlike the paper, the reference implementation has no effective routing, as its routing reads rows
 # of zeros. It weights edges by the sender's trust, normalises content and the IDs of layer 0, adds
 # neighbours to prototypes and content, and penalises the mean squares of the tables (l2).
-LAYERS = 2  # graph convolutions over the refined graph
+REFINED_GRAPH_LAYERS = 2  # graph convolutions over the refined graph
 
 
 class GRCN(Recommender):
@@ -75,7 +75,7 @@ class GRCN(Recommender):
         item = nnf.normalize(self.item)
         users = user
         items = item
-        for _ in range(LAYERS):
+        for _ in range(REFINED_GRAPH_LAYERS):
             user, item = edges.product(to_user, item), back.product(to_item, user)
             users = users + user
             items = items + item

@@ -24,7 +24,7 @@ from alignrec.pipeline.models.params import Multimodal
 # biases and three layers, starts with rows of length 1, projects only the last modality, never
 # trains its tables of IDs and tastes, and penalises the mean squares of the tables (l2).
 PROJECTED_WIDTH = 256  # of the last modality
-LAYERS = 3  # graph convolutions per modality
+LAYERS_PER_MODALITY = 3  # graph convolutions per modality
 
 
 class MMGCN(Recommender):
@@ -53,7 +53,7 @@ class MMGCN(Recommender):
         self.layers = nn.ModuleList()
         for width in widths:
             self.layers.append(ModalityLayer(width, dim, first=True))
-            for _ in range(LAYERS - 1):
+            for _ in range(LAYERS_PER_MODALITY - 1):
                 self.layers.append(ModalityLayer(dim, dim, first=False))
 
         self.user, self.item = normal_pair(n_users, n_items, dim)  # IDs [U, D] and [I, D]
@@ -67,7 +67,7 @@ class MMGCN(Recommender):
         for m, (features, taste) in enumerate(zip(self.modalities, self.taste, strict=True)):
             user = nnf.normalize(taste)  # [U, W_m]
             item = nnf.normalize(self.project[m](features))  # [I, W_m]
-            for layer in self.layers[m * LAYERS : (m + 1) * LAYERS]:
+            for layer in self.layers[m * LAYERS_PER_MODALITY : (m + 1) * LAYERS_PER_MODALITY]:
                 next_user = layer(self.to_user, item, user, self.user)
                 item = layer(self.to_item, user, item, self.item)
                 user = next_user

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from alignrec.pipeline.runtime.section import Count, Positive, Rate, Section, Share, Weight
 
-FEATURES = "beit3"  # default feature set of the released recommender
+DEFAULT_FEATURE_SET = "beit3"  # default feature set of the released recommender
 Decay = Annotated[float, Field(gt=0, le=1)]
 
 

@@ -98,7 +98,7 @@ def test_a_matrix_beyond_the_memory_is_refused_with_its_size(capsys: pytest.Capt
 
 @pytest.mark.parametrize("block", [4, 7, 512])
 def test_an_inverse_by_blocks_is_the_inverse(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ease, "ROWS_PER_BLOCK", block)
+    monkeypatch.setattr(ease, "MATRIX_BLOCK_ROWS", block)
     gram = ease.gram_matrix(ease.adjacency.interaction_matrix(SPLIT))
     np.testing.assert_array_equal(gram, X.T @ X)
     inverse = ease.invert_ridge(gram.copy(), 3.0, "ease")

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, cast
 from pydantic import ConfigDict
 
 from alignrec.pipeline.models import MODELS, RELEASED
-from alignrec.pipeline.models.params import FEATURES, Train
+from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET, Train
 from alignrec.pipeline.runtime.section import Name, Section, validate
 
 
@@ -19,7 +19,7 @@ class TrainSettings(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    features: Name = FEATURES
+    features: Name = DEFAULT_FEATURE_SET
     """feature set to train on; by default one that the dataset has"""
 
     def given(self) -> dict[str, Any]:
