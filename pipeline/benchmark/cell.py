@@ -40,7 +40,7 @@ from alignrec.schemas import variant
 
 NO_FEATURES = "none"
 Opens = Literal["valid", "test", "rankings"]  # what is evaluated; each includes the previous
-RECALL = f"valid_recall@{CUTOFF}"
+VALID_RECALL = f"valid_recall@{CUTOFF}"
 
 
 class CellLabel(NamedTuple):
@@ -285,5 +285,5 @@ def _rankings_table(evaluation: Evaluation) -> pa.Table:
 
 
 def _best_so_far(history: Sequence[dict[str, Any]]) -> list[float]:
-    recalls = (line[RECALL] for line in history)
+    recalls = (line[VALID_RECALL] for line in history)
     return [float(best) for best in itertools.accumulate(recalls, max)]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import NO_FEATURES, RECALL, Cell, CellLabel, DatasetData
+from alignrec.pipeline.benchmark.cell import NO_FEATURES, VALID_RECALL, Cell, CellLabel, DatasetData
 from alignrec.pipeline.benchmark.experiment import CellResult, Experiment
 from alignrec.pipeline.benchmark.params import Benchmark, Range
 from alignrec.pipeline.benchmark.settings import model_settings, search_ranges, with_settings
@@ -122,7 +122,7 @@ class Tried(NamedTuple):
     @property
     def valid(self) -> float | None:
         """Valid Recall@20; None if the training failed."""
-        return self.result.values["best"].get(RECALL)
+        return self.result.values["best"].get(VALID_RECALL)
 
 
 @dataclass(frozen=True)

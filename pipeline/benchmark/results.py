@@ -94,7 +94,7 @@ def _measure_runs(
 
         positions = np.searchsorted(users, evaluation.users)
         per_user[label] = {}
-        for metric in significance.METRICS:
+        for metric in significance.TESTED_METRICS:
             values = np.full(len(users), np.nan)
             values[positions] = evaluation.per_user[metric, k]
             per_user[label][metric] = values

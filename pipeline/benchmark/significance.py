@@ -19,7 +19,7 @@ from alignrec.pipeline.features.names import CEILINGS
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.runtime.seeds import seed_for
 
-METRICS = ("recall", "ndcg")
+TESTED_METRICS = ("recall", "ndcg")
 Pair = tuple[CellLabel, CellLabel]  # both with seed 0
 FiguresByRun = Mapping[CellLabel, Mapping[str, np.ndarray]]
 
@@ -71,7 +71,7 @@ def paired_tests(
         for a, b in declare_pairs(list(per_user), reference, control):
             seeds = _common_seeds(per_user, a, b)
             columns = header | _columns_of(a, "a") | _columns_of(b, "b")
-            for metric in METRICS:
+            for metric in TESTED_METRICS:
                 rows.append(columns | {"metric": metric, "k": k, "seeds": len(seeds)})
                 left.append(_mean_by_draw(per_user, a, metric, seeds, draws))
                 right.append(_mean_by_draw(per_user, b, metric, seeds, draws))

@@ -42,10 +42,10 @@ HISTORIES = {
     "10-19": (10, 19),
     "20+": (20, np.inf),
 }
-PARTS = 10  # of the warm items, by popularity
+N_POPULARITY_PARTS = 10  # of the warm items, by popularity
 USER_METRICS = ("recall", "ndcg")
 MIN_TARGETS_PER_PART = 50  # with fewer in a tenth of the items, the long tail uses thirds
-TENTHS = {number: str(number) for number in range(1, PARTS + 1)}
+TENTH_LABELS = {number: str(number) for number in range(1, N_POPULARITY_PARTS + 1)}
 THIRDS = {1: "tail", 2: "middle", 3: "head"}
 COLD = {0: "cold"}
 Candidates = Mapping[tuple[str, str], list[int]]  # (model, feature set) -> seeds
@@ -94,7 +94,7 @@ def popularity_figures(
     hit = top[user_of_target] == split.test.items[:, None]  # [P, max K]
     part_of_top = np.where(top >= 0, part[top], -1)  # [N, max K]
 
-    for number, label in (COLD | TENTHS).items():
+    for number, label in (COLD | TENTH_LABELS).items():
         of_part = part_of_target == number
         n = int(of_part.sum())
         for k in ks:
@@ -127,7 +127,7 @@ def catalogue_figures(
         yield SliceFigure("catalogue", "all", n, "novelty", k, novelty)
 
 
-def popularity_parts(split: Split, n: int = PARTS) -> np.ndarray:
+def popularity_parts(split: Split, n: int = N_POPULARITY_PARTS) -> np.ndarray:
     """Return each item's quantile by train interactions, int64 [I].
 
     They are 1 (fewest) to n, or 0 for cold items.
@@ -208,10 +208,13 @@ def _runs_of_first_draw(layout: Layout) -> Candidates:
 
 
 def tail_groups(split: Split) -> Iterator[SliceMembers]:
-    labels = TENTHS
+    labels = TENTH_LABELS
     part = popularity_parts(split)[split.test.items]
     warm = part[part > 0]
-    if len(warm) and np.bincount(warm, minlength=PARTS + 1)[1:].min() < MIN_TARGETS_PER_PART:
+    if (
+        len(warm)
+        and np.bincount(warm, minlength=N_POPULARITY_PARTS + 1)[1:].min() < MIN_TARGETS_PER_PART
+    ):
         labels = THIRDS
         part = popularity_parts(split, len(THIRDS))[split.test.items]
     for number, label in (COLD | labels).items():

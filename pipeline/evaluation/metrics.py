@@ -19,7 +19,7 @@ from alignrec.pipeline.linalg.device import gemm
 from alignrec.pipeline.linalg.scores import Filter, Vectors, select_top_k
 
 SCORES_PER_BLOCK = 1 << 21  # 8 MiB of float32 fit the cache
-PARTS: tuple[Part, Part] = ("valid", "test")
+EVALUATED_PARTS: tuple[Part, Part] = ("valid", "test")
 
 
 @torch.no_grad()
@@ -121,7 +121,12 @@ def average_precision(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarr
     return (precisions * hits[:, :k]).sum(1) / np.minimum(targets, k)
 
 
-METRICS = {"recall": recall, "ndcg": ndcg, "precision": precision, "map": average_precision}
+METRIC_FUNCTIONS = {
+    "recall": recall,
+    "ndcg": ndcg,
+    "precision": precision,
+    "map": average_precision,
+}
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ def judge_rankings(
     n_users = int(users.max(initial=-1)) + 1
     targets_per_user = np.bincount(targets.users, minlength=n_users)[users]
     per_user = {}
-    for name, metric in METRICS.items():
+    for name, metric in METRIC_FUNCTIONS.items():
         for k in ks:
             per_user[name, k] = metric(hits, targets_per_user, k)
     return Evaluation(users, top, per_user)
@@ -187,7 +192,7 @@ def open_test(
 ) -> ModelEvaluation:
     """Evaluate on valid and test; the only function that reads test targets."""
     evaluations = []
-    for part in PARTS:
+    for part in EVALUATED_PARTS:
         seen = protocol.seen_pairs(split, part)
         candidates = protocol.ranked_items(split, part)
         evaluations.append(evaluate_vectors(user, item, split, part, ks, seen, candidates))

@@ -17,7 +17,7 @@ from alignrec.schemas import COLD_ITEMS
 Rule = Literal["mmrec", "strict"]
 SELECTION = f"first epoch of best valid recall@{CUTOFF}"
 
-METRICS = {
+METRIC_DEFINITIONS = {
     "recall": "hits / |T|",
     "ndcg": "sum_i h_i / log2(i+1) over the same sum of min(K,|T|) hits",
     "precision": "hits / K",
@@ -40,7 +40,7 @@ class Protocol:
     candidates: str = ALL
     users: str = "with train and with a target"
     selection: str = SELECTION
-    metrics: Mapping[str, str] = field(default_factory=lambda: dict(METRICS))
+    metrics: Mapping[str, str] = field(default_factory=lambda: dict(METRIC_DEFINITIONS))
     version: int = 1  # incremented by changes in meaning that no other field reflects
 
     @property

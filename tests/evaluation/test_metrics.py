@@ -18,7 +18,7 @@ from shops import ITEMS, USERS, two_tastes
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.dataset.split import Pairs, unite_pairs
 from alignrec.pipeline.evaluation import metrics
-from alignrec.pipeline.evaluation.metrics import METRICS, evaluate_vectors, judge_rankings, open_test, topk
+from alignrec.pipeline.evaluation.metrics import METRIC_FUNCTIONS, evaluate_vectors, judge_rankings, open_test, topk
 from alignrec.pipeline.evaluation.protocol import Protocol, hash_questions
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.scores import Vectors
@@ -33,7 +33,7 @@ def test_an_empty_place_is_no_hit_on_the_neighbour_in_key_order() -> None:
     assert judge_rankings(top, np.array([1], np.int32), targets, 10, [1]).mean["recall", 1] == 0
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", METRIC_FUNCTIONS)
 def test_equals_the_published_numbers_at_every_cutoff(metric: str) -> None:
     with np.load(Path(__file__).parents[1] / "oracles/metrics_mmrec.npz", allow_pickle=False) as oracle:
         top, items, counts, expected = (oracle[n] for n in ("topk", "positives", "positives_len", metric))

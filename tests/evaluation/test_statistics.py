@@ -88,7 +88,7 @@ def test_a_users_figure_is_averaged_over_the_seeds_that_both_runs_have() -> None
         CellLabel("bpr", "none", 1): [0.3, 0.1],
         CellLabel("alignrec", "f", 0, "no-cca"): [0.0, 0.4],
     }
-    per_user = {job: dict.fromkeys(significance.METRICS, np.array(v)) for job, v in runs.items()}
+    per_user = {job: dict.fromkeys(significance.TESTED_METRICS, np.array(v)) for job, v in runs.items()}
     named = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "1"}
     bpr, _, ablated, _ = significance.paired_tests([(named, per_user)], "f", 20, None, 1).to_pylist()
     assert (bpr["seeds"], bpr["mean_a"], bpr["mean_b"]) == (2, pytest.approx(0.4), pytest.approx(0.15))
