@@ -21,15 +21,15 @@ from alignrec.pipeline.probe.registry import PROBES, Data, Refit, Task
 from alignrec.pipeline.runtime import engine
 from alignrec.schemas import TRAIN, VALID
 
-RAW = "raw"
+RAW_FORM = "raw"
 # A large common mean dominates every cosine, and full whitening amplifies noise in directions of
 # little variance, so validation chooses: form -> exponent of the sd by which directions are divided
 # after centring and PCA; None: raw
-POWERS = {RAW: None, "relaxed": 0.5, "whitened": 1.0}
+POWERS = {RAW_FORM: None, "relaxed": 0.5, "whitened": 1.0}
 UNCHOSEN = "whitened"  # without validation interactions
 VALID_K = 20
 CHOSEN_BY = f"content neighbours on valid, recall@{VALID_K}"
-CUTOFFS = (10, 20)
+TESTED_CUTOFFS = (10, 20)
 TESTED = ("difference", "low", "high", "p_holm")  # fields of a test that are recorded
 CANNOT_HIDE = (
     "it learned from interactions with the items that are cold here, and cannot be made without "
@@ -42,7 +42,7 @@ Answers = dict[str, dict[str, np.ndarray]]  # probe -> set -> its answers
 
 
 def transform_vectors(x: np.ndarray, form: str, width: int) -> np.ndarray:
-    """Transform float32 [I, F] to [I, W], where W is at most `width`, or F for RAW."""
+    """Transform float32 [I, F] to [I, W], where W is at most `width`, or F for RAW_FORM."""
     power = POWERS[form]
     return x if power is None else projections.whiten_rows(x, width, power)
 
@@ -72,7 +72,7 @@ class Processing:
         They are unchanged unless `chooses`.
         """
         if not chooses or self.valid is None:
-            self.chosen[name] = UNCHOSEN if chooses else RAW
+            self.chosen[name] = UNCHOSEN if chooses else RAW_FORM
             return transform_vectors(x, self.chosen[name], self.width)
 
         recalls = self.figures.setdefault(name, {})
@@ -134,7 +134,7 @@ def answer_sets(
             return name, raw, {}
 
         vectors = processing.process(name, features, name not in unprocessed)
-        if processing.chosen[name] == RAW:
+        if processing.chosen[name] == RAW_FORM:
             return name, raw, raw
         return name, raw, _answer_set(asked, vectors, ks, processing.refit(name, refit))
 
@@ -243,7 +243,7 @@ def paired_verdicts(
 
     All tests are corrected together; pairs without answers to a probe are left out.
     """
-    cutoffs = [k for k in CUTOFFS if k in ks] or [headline_cutoff(ks)]
+    cutoffs = [k for k in TESTED_CUTOFFS if k in ks] or [headline_cutoff(ks)]
     rows: list[dict[str, Any]] = []
     tests = []
     for a, b in pairs:
