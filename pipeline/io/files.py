@@ -20,7 +20,7 @@ JOURNAL = ".sha256"
 RECORD = "run.json"
 COST = "cost.json"
 
-STAGES = Path(__file__).parents[2] / "stages"
+STAGES_FOLDER = Path(__file__).parents[2] / "stages"
 
 
 def read_json(path: Path, max_bytes: int | None = None) -> Any:
@@ -65,7 +65,7 @@ def made_by(path: Path) -> str:
     """Return the command of the stage whose folder a missing or damaged file lies in."""
     parts = path.parts
     for i in [*range(len(parts) - 2, 0, -1), len(parts) - 1]:
-        if i > 0 and (STAGES / f"{parts[i - 1]}.py").is_file():
+        if i > 0 and (STAGES_FOLDER / f"{parts[i - 1]}.py").is_file():
             return f"run `alignrec {parts[i - 1]} {parts[i]}` first"
     return "make or fetch it again"
 

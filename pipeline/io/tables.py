@@ -20,7 +20,7 @@ PART = 16_384  # items per row group, the unit held in memory
 # key of the provenance that identifies a file's vector space: kind, settings, model, prompt,
 # weights, image size
 FINGERPRINT = "fingerprint"
-MAX_SHOWN_CHARACTERS = 40  # of a fingerprint's value in messages
+MAX_SHOWN_FINGERPRINT_CHARACTERS = 40  # of a fingerprint's value in messages
 MAX_FINGERPRINT_LEVELS = 16  # of nesting
 # row groups above this are memory-mapped: reading a part would load all of it
 MAX_BYTES_UNMAPPED = 16 << 20
@@ -233,8 +233,10 @@ def first_difference(a: Mapping[str, Any], b: Mapping[str, Any], within: str = "
             if difference := first_difference(a[key], b[key], place):
                 return difference
         else:
-            place = one_line(within + key, MAX_SHOWN_CHARACTERS)
-            values = [one_line(repr(side[key]), MAX_SHOWN_CHARACTERS) for side in (a, b)]
+            place = one_line(within + key, MAX_SHOWN_FINGERPRINT_CHARACTERS)
+            values = [
+                one_line(repr(side[key]), MAX_SHOWN_FINGERPRINT_CHARACTERS) for side in (a, b)
+            ]
             return f"{place} {' and '.join(values)}"
     return ""
 

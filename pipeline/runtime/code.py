@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]  # the repository, or alignrec/ of an installed package
 TOP_LEVEL = ("pipeline", "stages", "schemas")
 PREFIX = "alignrec."
-STAGES = f"{PREFIX}stages"
+STAGES_PACKAGE = f"{PREFIX}stages"
 PIPELINE = ROOT / "pipeline"
 # files of the harness that do affect results
 SHAPING = ("runtime/process.py", "runtime/seeds.py", "models/params.py")
@@ -47,7 +47,7 @@ def import_closure(*modules: str) -> tuple[Path, ...]:
         closure.add(path)
         if path.suffix == ".py":
             names = imported_modules(path)
-            todo += [module_file(name) for name in names if not name.startswith(STAGES)]
+            todo += [module_file(name) for name in names if not name.startswith(STAGES_PACKAGE)]
         todo += _named_data_files(path)
     return tuple(sorted(closure))
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.runtime.registry import Registry
-from alignrec.pipeline.vectors.formats import FEATURE, FOLDER, ROWS, format_of, raw_files
+from alignrec.pipeline.vectors.formats import FEATURE, FOLDER_FORMAT, ROWS, format_of, raw_files
 from alignrec.pipeline.vectors.identifiers import match_rows
 from alignrec.pipeline.vectors.mapping_files import read_order
 
@@ -115,7 +115,7 @@ def _find_format(path: Path) -> str:
     file_format = format_of(path.name)
     ending = path.suffix[1:].lower()
     added_formats = READERS.entries.keys() - READERS.built_in.keys()
-    return ending if file_format == FOLDER and ending in added_formats else file_format
+    return ending if file_format == FOLDER_FORMAT and ending in added_formats else file_format
 
 
 @contextmanager

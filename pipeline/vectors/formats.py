@@ -24,7 +24,7 @@ ENDINGS = {
     **dict.fromkeys((".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz"), "json"),
     **dict.fromkeys((".b", ".b.gz"), "records"),
 }  # file ending -> format, a key of READERS in base.py
-FOLDER = "folder"  # format of names without a known suffix
+FOLDER_FORMAT = "folder"  # format of names without a known suffix
 
 MEMBER_ENDINGS = (".npy", ".json")  # file endings in a folder with a file per item
 MAX_MEMBER_BYTES = 32 << 20
@@ -42,7 +42,7 @@ def format_of(name: str) -> str:
     for ending, file_format in ENDINGS.items():
         if name.lower().endswith(ending):
             return file_format
-    return FOLDER
+    return FOLDER_FORMAT
 
 
 def raw_files(sources: Path) -> dict[str, Path]:

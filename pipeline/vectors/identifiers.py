@@ -28,7 +28,7 @@ IDENTIFIER_COLUMNS = (
 RANKS = {name.replace("_", ""): rank for rank, name in enumerate(IDENTIFIER_COLUMNS)}
 # plain names of columns whose integers are item numbers rather than the source's identifiers
 ITEM_NUMBER_COLUMNS = ("itemid", "id")
-MAX_SHOWN_CHARACTERS = 64  # of an identifier in a message
+MAX_SHOWN_ID_CHARACTERS = 64  # of an identifier in a message
 
 
 def plain_name(column: str) -> str:
@@ -156,7 +156,7 @@ def _match_values(
     example = ""
     if len(unknown):
         first = next(filter(None, unknown.to_pylist()), "")
-        example = repr(str(first)[:MAX_SHOWN_CHARACTERS])
+        example = repr(str(first)[:MAX_SHOWN_ID_CHARACTERS])
     matched_rows = pc.fill_null(rows, -1).to_numpy().astype(np.int64)
     matches[name] = RowMatch(name, matched_rows, len(unknown), example)
 
@@ -194,7 +194,7 @@ def _no_match(
 ) -> UserError:
     name = min(columns, key=rank_identifier)
     first = next(iter(columns[name].drop_null().slice(0, 1).to_pylist()), None)
-    in_file = repr(str(first)[:MAX_SHOWN_CHARACTERS])
-    in_dataset = repr(asins[0][:MAX_SHOWN_CHARACTERS])
+    in_file = repr(str(first)[:MAX_SHOWN_ID_CHARACTERS])
+    in_dataset = repr(asins[0][:MAX_SHOWN_ID_CHARACTERS])
     fault = f"none of its {rows:,} rows is of one of the {len(asins):,} items"
     return UserError(f"{path}: {fault}; {name} is {in_file} there, and {in_dataset} here")

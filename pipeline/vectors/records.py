@@ -15,8 +15,8 @@ from alignrec.pipeline.io.text import open_unpacked
 from alignrec.pipeline.vectors.base import VectorFile, gather_rows, no_vectors
 
 ASIN_BYTES = 10
-WIDTH = 4096  # float32 numbers of a record
-RECORD_BYTES = ASIN_BYTES + 4 * WIDTH
+RECORD_WIDTH = 4096  # float32 numbers of a record
+RECORD_BYTES = ASIN_BYTES + 4 * RECORD_WIDTH
 RECORDS_PER_BLOCK = 512  # 8 MiB
 
 
@@ -36,10 +36,10 @@ def open_records(path: Path) -> VectorFile:
 
     def take(numbers: np.ndarray) -> np.ndarray:
         rows = ((number, _decode_vector(record)) for number, record in _iterate_records(path))
-        return gather_rows(path, rows, numbers, WIDTH)
+        return gather_rows(path, rows, numbers, RECORD_WIDTH)
 
     ids = pa.table({"asin": pa.array(names, pa.string())})
-    return VectorFile(path, len(names), WIDTH, take, ids, of_images=True)
+    return VectorFile(path, len(names), RECORD_WIDTH, take, ids, of_images=True)
 
 
 def _decode_vector(record: memoryview) -> np.ndarray:

@@ -16,7 +16,7 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.vectors.records import WIDTH
+from alignrec.pipeline.vectors.records import RECORD_WIDTH
 from tests.vectors import formats
 from tests.vectors.test_formats import record, write
 
@@ -36,7 +36,7 @@ def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:
     for name in ("ours", "minilm-ours"):
         assert io.read_features(layout.features(name))["has_image"].to_pylist() == pictured
     joined, text = featured.vectors(layout, "minilm-ours"), featured.vectors(layout, "minilm")
-    assert joined.shape[1] == text.shape[1] + WIDTH
+    assert joined.shape[1] == text.shape[1] + RECORD_WIDTH
     np.testing.assert_allclose(joined[:, : text.shape[1]], unit_rows(text)[0], atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(joined[:, text.shape[1] :], axis=1), pictured, atol=1e-5)
     assert io.read_json(layout.run_record("combine"))["drops"] == {"ours: item without a vector": 4}

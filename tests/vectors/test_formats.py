@@ -181,7 +181,7 @@ def test_a_folder_packed_is_one_file_the_same_each_time(tmp_path: Path, write: f
 
 
 def record(asin: str, value: float) -> bytes:
-    return asin.encode() + np.full(records.WIDTH, value, "<f4").tobytes()
+    return asin.encode() + np.full(records.RECORD_WIDTH, value, "<f4").tobytes()
 
 
 def write(path: Path, *records: bytes) -> Path:
