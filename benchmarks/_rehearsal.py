@@ -16,7 +16,7 @@ import yaml
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import vqkd
-from alignrec.pipeline.beit3.config import SIZES
+from alignrec.pipeline.beit3.config import BEIT3_CONFIGS
 from alignrec.pipeline.linalg.device import gemm_rate
 from alignrec.pipeline.runtime import yaml_files
 from alignrec.pipeline.runtime.code import machine_facts
@@ -36,7 +36,7 @@ INIT, TOKENIZER, VQKD = (
     "vqkd_encoder_base_decoder_1x768x12_clip.pth",
 )
 # both published sizes of BEiT3 predict the codes of the same tokenizer
-VISUAL_TOKENIZERS = {size: vqkd.VQKDConfig() for size in SIZES} | {
+VISUAL_TOKENIZERS = {size: vqkd.VQKDConfig() for size in BEIT3_CONFIGS} | {
     "small": vqkd.VQKDConfig(width=128, layers=3, heads=2)
 }
 OPTIONS = "rehearsal.json"
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
         "--items", type=int, default=300, help=f"before the 5-core, at least {FEWEST}"
     )
     parser.add_argument(
-        "--size", choices=[*SIZES], default="base", help="of BEiT3 and of the files"
+        "--size", choices=[*BEIT3_CONFIGS], default="base", help="of BEiT3 and of the files"
     )
     parser.add_argument("--folder", type=Path, help="kept and resumed; by default a temporary one")
     options = parser.parse_args(arguments)
@@ -98,7 +98,7 @@ def lay_out(folder: Path) -> None:
 
 def published(raw: Path, size: str, texts: list[str]) -> None:
     """Write weights and tokenizers in the published formats, for a BEiT3 of `size`."""
-    _official.beit3(raw / INIT, SIZES[size])
+    _official.beit3(raw / INIT, BEIT3_CONFIGS[size])
     _official.tokenizer(raw / TOKENIZER, texts)
     _official.visual_tokenizer(raw / VQKD, VISUAL_TOKENIZERS[size])
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from alignrec.pipeline.beit3.config import SIZES
+from alignrec.pipeline.beit3.config import BEIT3_CONFIGS
 from alignrec.pipeline.beit3.encoders import BEiT3Items
 from alignrec.pipeline.beit3.inference import count_flops
 from alignrec.pipeline.beit3.network import BEiT3
@@ -31,7 +31,7 @@ PADDED = 128  # length to which the reference pads and truncates texts
 # deciles of tokens per text, truncated at 128: title, brand, categories and description of 3,143 products of Amazon
 # Industrial & Scientific (2018), tokenised by all-MiniLM-L6-v2; half of them are longer
 DECILES = (6, 39, 61, 80, 103, 128, 128, 128, 128, 128, 128)
-SHAPE = SIZES["base"]
+SHAPE = BEIT3_CONFIGS["base"]
 # items, items per forward pass, decoding threads
 ITEMS, PASS, WORKERS = (24, 8, 1) if pick_device().type == "cpu" else (8192, 256, 16)
 PRECISIONS = ["float32", "bfloat16"] if is_bf16_fast(pick_device()) else ["float32"]

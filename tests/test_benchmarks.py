@@ -11,7 +11,7 @@ from PIL import Image
 
 import benchmarks
 from alignrec.pipeline.beit3 import checkpoints, published
-from alignrec.pipeline.beit3.config import SIZES
+from alignrec.pipeline.beit3.config import BEIT3_CONFIGS
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.report.gallery import pick_neighbours
 from alignrec.pipeline.report.outputs import Outputs
@@ -56,7 +56,7 @@ def test_ratios_table_and_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 # --- the rehearsal
 
 
-SMALL = SIZES["small"]
+SMALL = BEIT3_CONFIGS["small"]
 
 
 # --- files as published

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from alignrec import schemas
 from alignrec.commands.params import has_content
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3.config import SIZES, BEiT3Config
+from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, BEiT3Config
 from alignrec.pipeline.beit3.inference import count_flops
 from alignrec.pipeline.beit3.params import VOCAB, BEiT3Sets, Pretrain
 from alignrec.pipeline.benchmark.params import Benchmark, Study
@@ -210,7 +210,7 @@ class Plan:
         pretrain = self.params[Pretrain]
         vocab = BEiT3Config().vocab if pretrain.tokenizer else VOCAB
         codes = PUBLISHED_CODES if pretrain.vqkd else pretrain.codes
-        shape = MINI if pretrain.size == "mini" else SIZES[pretrain.size]
+        shape = MINI if pretrain.size == "mini" else BEIT3_CONFIGS[pretrain.size]
         return replace(shape, vocab=vocab, codes=codes)
 
     @cached_property

@@ -82,7 +82,7 @@ class MiniConfig:
         return self
 
 
-SIZES: dict[str, BEiT3Config] = {
+BEIT3_CONFIGS: dict[str, BEiT3Config] = {
     "small": BEiT3Config(image=48, patch=8, width=128, layers=3, heads=4, ffn=512, positions=130),
     "base": BEiT3Config(),
     "large": BEiT3Config(width=1024, layers=24, heads=16, ffn=4096),

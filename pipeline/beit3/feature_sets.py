@@ -23,7 +23,7 @@ from alignrec.pipeline.beit3.image_vectors import ImageVectorCache, digest_image
 from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini
 from alignrec.pipeline.beit3.minilm import copy_minilm
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
-from alignrec.pipeline.beit3.params import IMAGE_TOKENS, RAW, BEiT3Params, BEiT3Sets
+from alignrec.pipeline.beit3.params import IMAGE_TOKENS, RAW_SETS, BEiT3Params, BEiT3Sets
 from alignrec.pipeline.beit3.summaries import fit_halves
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import Encoder, Network
@@ -71,7 +71,7 @@ class TrainedNetwork(Network):
     def load(self) -> Encoder:
         assert isinstance(self.settings, BEiT3Params)
         vectors = self.load_vectors() if self.load_vectors else None
-        return load_beit3(EncoderFiles(self.folder), self.settings, self.kind in RAW, vectors)
+        return load_beit3(EncoderFiles(self.folder), self.settings, self.kind in RAW_SETS, vectors)
 
 
 def write_sets(run: Run, max_tokens: int) -> None:

@@ -23,7 +23,7 @@ BEiT3Set = Literal[
 
 BEIT3_SETS: tuple[str, ...] = get_args(BEiT3Set)
 # sets of CLS itself, read by no map
-RAW = tuple(name for name in BEIT3_SETS if name.startswith("beit3-raw"))
+RAW_SETS = tuple(name for name in BEIT3_SETS if name.startswith("beit3-raw"))
 IMAGE_TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image tokens of BEiT3 mini
 VOCAB = 8000  # maximum SentencePiece pieces
 HELD_OUT_SHARE = 0.02  # share of items held out to measure accuracy

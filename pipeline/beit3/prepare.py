@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import published
-from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, MiniConfig
+from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, FIRST_POSITION, MiniConfig
 from alignrec.pipeline.beit3.corpus import Corpus, PretrainTask, TextParts
 from alignrec.pipeline.beit3.image_vectors import ImageVectors
 from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini
@@ -40,7 +40,11 @@ from alignrec.pipeline.beit3.tokenizer import (
     split_text,
     train_model,
 )
-from alignrec.pipeline.beit3.visual_tokens import ITEMS_PER_BLOCK, assign_visual_tokens, read_codes
+from alignrec.pipeline.beit3.visual_tokens import (
+    ARRAY_BLOCK_ITEMS,
+    assign_visual_tokens,
+    read_codes,
+)
 from alignrec.pipeline.encoders.chunks import LONGEST
 from alignrec.pipeline.features.folder import FeatureSet, differ, joinable_blocks
 from alignrec.pipeline.images.decode import decode_all
@@ -115,7 +119,7 @@ def _prepare_beit3(
     obtain: Obtain,
     device: torch.device,
 ) -> NetworkAndData:
-    shape = SIZES[params.size]
+    shape = BEIT3_CONFIGS[params.size]
     tokenizer = _read_tokenizer(layout, texts, params, obtain)
     pieces = SPECIAL_IDS if tokenizer is None else tokenizer.vocab
     ids = _tokenise(layout, texts, tokenizer, params.max_tokens, params.chunks)
@@ -203,8 +207,8 @@ def read_target(
         return None
 
     def parts() -> Iterator[list[np.ndarray]]:
-        for start in range(0, len(texts), ITEMS_PER_BLOCK):
-            yield [vectors[start : start + ITEMS_PER_BLOCK] for vectors in features]
+        for start in range(0, len(texts), ARRAY_BLOCK_ITEMS):
+            yield [vectors[start : start + ARRAY_BLOCK_ITEMS] for vectors in features]
 
     joint_map = fit_blocks(parts, blocks, JOINT_WIDTH, JOINT_POWER)
     targets = (unit_rows(joint_map(vectors))[0] for vectors in parts())
@@ -221,8 +225,8 @@ def read_image_vectors(layout: Layout) -> ImageVectors:
     sets = [FeatureSet.of(layout, name) for name in IMAGE_TOKENS]
     shards = zip(*(feature_set.vectors() for feature_set in sets), strict=True)
     vectors = io.memory_map(map(np.hstack, shards), layout.encoder_scratch)
-    starts = range(0, len(vectors), ITEMS_PER_BLOCK)
-    has_image = [vectors[start : start + ITEMS_PER_BLOCK].any(axis=1) for start in starts]
+    starts = range(0, len(vectors), ARRAY_BLOCK_ITEMS)
+    has_image = [vectors[start : start + ARRAY_BLOCK_ITEMS].any(axis=1) for start in starts]
     row = np.where(np.concatenate(has_image), np.arange(len(vectors)), -1)
     widths = tuple(feature_set.width for feature_set in sets) if (row >= 0).any() else ()
     return ImageVectors(vectors, row, widths)
@@ -307,7 +311,7 @@ def build_network(
     for token, projection in enumerate(maps):
         linear = network.image.projections[token]
         assert isinstance(linear, nn.Linear)
-        vectors = images.tokens(images.items[:ITEMS_PER_BLOCK])[token]
+        vectors = images.tokens(images.items[:ARRAY_BLOCK_ITEMS])[token]
         _start_projection(linear, projection, vectors)
     if network.mlm_head is not None:
         network.mlm_head.weight.copy_(network.text.words.weight[:predicted])

@@ -24,7 +24,7 @@ from alignrec.pipeline.beit3.checkpoints import (
     obtain_file,
     read_weights,
 )
-from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, BEiT3Config
+from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, FIRST_POSITION, BEiT3Config
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.images import decode
@@ -83,7 +83,7 @@ def read_start(params: Pretrain, obtain: Obtain, pieces: int) -> dict[str, Tenso
     assert params.init is not None
     tensors = read_weights(obtain(params.init))
     published = published_shape(tensors, params.init)
-    continued_shape(SIZES[params.size], published, 0, pieces, params.init)
+    continued_shape(BEIT3_CONFIGS[params.size], published, 0, pieces, params.init)
     return tensors
 
 
@@ -92,7 +92,7 @@ def start_network(
 ) -> tuple[BEiT3, list[str]]:
     """Return a network that goes on from the tensors of `init`, and notes on what differs."""
     assert params.init is not None
-    wanted = replace(SIZES[params.size], positions=positions)
+    wanted = replace(BEIT3_CONFIGS[params.size], positions=positions)
     published = published_shape(tensors, params.init)
     network = BEiT3(continued_shape(wanted, published, codes, pieces, params.init))
     report = load_beit3(network, tensors, params.init)
@@ -175,7 +175,7 @@ def continued_shape(
 
 def _describe_size(c: BEiT3Config) -> str:
     name = "a size of its own"
-    for size, shape in SIZES.items():
+    for size, shape in BEIT3_CONFIGS.items():
         if (shape.width, shape.layers) == (c.width, c.layers):
             name = size
             break

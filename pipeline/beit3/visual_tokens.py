@@ -21,7 +21,7 @@ KMEANS_ITERATIONS = 20
 PATCHES_PER_CODE = 128  # that k-means reads
 MAX_SAMPLE_BYTES = 2**30  # of the patches that k-means samples from
 MIN_IMAGES_PER_CODE = 8  # of an image token
-ITEMS_PER_BLOCK = 4096
+ARRAY_BLOCK_ITEMS = 4096  # read at a time from memory-mapped arrays
 
 
 def read_codes(
@@ -41,8 +41,8 @@ def read_codes(
     index.add(centroids)
 
     def nearest() -> Iterator[np.ndarray]:
-        for start in range(0, len(pixels), ITEMS_PER_BLOCK):
-            patches = cut_patches(pixels[start : start + ITEMS_PER_BLOCK], shape.patch)
+        for start in range(0, len(pixels), ARRAY_BLOCK_ITEMS):
+            patches = cut_patches(pixels[start : start + ARRAY_BLOCK_ITEMS], shape.patch)
             _, places = index.search(patches.reshape(-1, patches.shape[2]), 1)
             yield places.reshape(patches.shape[:2]).astype(np.int32)
 
@@ -89,8 +89,8 @@ def assign_visual_tokens(
         count = max(1, min(max_codes, len(vectors) // MIN_IMAGES_PER_CODE))
         kmeans = train_kmeans(vectors, count, seed)
 
-        for start in range(0, len(items), ITEMS_PER_BLOCK):
-            block = items[start : start + ITEMS_PER_BLOCK]
+        for start in range(0, len(items), ARRAY_BLOCK_ITEMS):
+            block = items[start : start + ARRAY_BLOCK_ITEMS]
             vectors = projection.apply(images.tokens(block)[token])
             _, nearest = kmeans.index.search(vectors, 1)
             out[block, token] = total + nearest[:, 0]

@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from alignrec.pipeline.beit3.params import BEIT3_SETS, RAW, BEiT3Params
+from alignrec.pipeline.beit3.params import BEIT3_SETS, RAW_SETS, BEiT3Params
 from alignrec.pipeline.encoders import chain
 from alignrec.pipeline.encoders.registry import ENCODERS, Encoder
 from alignrec.pipeline.features.folder import ENCODER, Facts, FeatureSet
@@ -69,7 +69,7 @@ def load_encoders(shelf: Shelf, names: Iterable[str]) -> dict[str, Loaded]:
             loaded[name] = load_encoder(shelf, name)
             continue
         # sets that differ only in their modalities share one network
-        key = json.dumps([facts.weights, facts.settings, facts.network in RAW], sort_keys=True)
+        key = json.dumps([facts.weights, facts.settings, facts.network in RAW_SETS], sort_keys=True)
         if key not in networks:
             networks[key] = load_encoder(shelf, name).encoder
         loaded[name] = Loaded(facts, networks[key])
@@ -118,7 +118,7 @@ def _load_beit3(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
         raise UserError(f"{folder}: names no weights; do not trust it")
     settings = BEiT3Params.model_validate(DEFAULT_CHUNKS | facts.settings)
     files = EncoderFiles(shelf.folder(facts.weights))
-    return encoders.load_beit3(files, settings, facts.network in RAW)
+    return encoders.load_beit3(files, settings, facts.network in RAW_SETS)
 
 
 def _load_kind(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:

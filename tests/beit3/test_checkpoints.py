@@ -14,7 +14,7 @@ from webserver import Folder, listening
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import checkpoints, published
-from alignrec.pipeline.beit3.config import SIZES, BEiT3Config
+from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, BEiT3Config
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.io.errors import UserError
@@ -167,7 +167,7 @@ def test_the_shape_is_read_from_the_file() -> None:
     assert published.published_shape(parameters(bare), "a.pth") == bare
     for size in ("base", "large"):
         with torch.device("meta"):
-            shape = replace(SIZES[size], codes=8192, mlm=True)
+            shape = replace(BEIT3_CONFIGS[size], codes=8192, mlm=True)
             assert published.published_shape(BEiT3(shape).state_dict(), "a.pth") == shape
 
 
@@ -216,4 +216,4 @@ def test_a_network_continues_only_with_the_tokenizer_and_the_size_of_its_weights
         with pytest.raises(UserError, match=rf"58 rows, but the tokenizer {pieces} ids; .* \(beit3\.spm\)"):
             published.continued_shape(wanted, given, 20, pieces, "a.pth")
     with pytest.raises(UserError, match=r"size of its own .*network is large"):
-        published.continued_shape(SIZES["large"], given, 20, 50, "a.pth")
+        published.continued_shape(BEIT3_CONFIGS["large"], given, 20, 50, "a.pth")

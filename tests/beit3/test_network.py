@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alignrec.pipeline.beit3.config import SIZES, BEiT3Config
+from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, BEiT3Config
 from alignrec.pipeline.beit3.inference import Inference
 from alignrec.pipeline.beit3.network import BEiT3
 
@@ -64,7 +64,7 @@ def test_a_hidden_modality_equals_an_absent_one(network: BEiT3, inputs: Inputs) 
 
 
 LAYERED = BEiT3Config(image=64, patch=16, vocab=100, width=64, layers=3, heads=4, ffn=256, positions=66)
-BASE = replace(SIZES["base"], layers=2, image=64, vocab=300, positions=130)
+BASE = replace(BEIT3_CONFIGS["base"], layers=2, image=64, vocab=300, positions=130)
 LENGTHS = {"one": [5], "of every kind": [9, 3, 3, 3, 3, 64, 2], "all the same": [7] * 5}
 
 
@@ -152,9 +152,9 @@ def _torchscale() -> tuple[Any, Any]:
 TOKENS = 7
 SMALL_INPUT = {"image": 32, "vocab": 500, "positions": 64}  # the depth and width are what is tested
 SHAPES = {
-    "base, 2 layers": replace(SIZES["base"], layers=2, **SMALL_INPUT),
-    "large, 2 layers": replace(SIZES["large"], layers=2, **SMALL_INPUT),
-    "base": replace(SIZES["base"], **SMALL_INPUT),
+    "base, 2 layers": replace(BEIT3_CONFIGS["base"], layers=2, **SMALL_INPUT),
+    "large, 2 layers": replace(BEIT3_CONFIGS["large"], layers=2, **SMALL_INPUT),
+    "base": replace(BEIT3_CONFIGS["base"], **SMALL_INPUT),
 }
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 PASSES = {  # over image, tokens; with padding, patch mask
@@ -263,5 +263,5 @@ def test_gradients_equal_theirs(pair: Pair) -> None:
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_names_and_shapes_are_theirs_at_full_size(size: str) -> None:
     with torch.device("meta"):
-        ours, theirs = BEiT3(SIZES[size]).state_dict(), their_beit3(SIZES[size]).state_dict()
+        ours, theirs = BEiT3(BEIT3_CONFIGS[size]).state_dict(), their_beit3(BEIT3_CONFIGS[size]).state_dict()
     assert {name: t.shape for name, t in ours.items()} == {f"beit3.{name}": t.shape for name, t in theirs.items()}

@@ -13,7 +13,7 @@ from pretraining import MASK, UNTAUGHT, network, shop, task, write_params
 from pretraining import history as _run
 
 from alignrec.pipeline.beit3 import corpus, losses, masks, prepare, visual_tokens
-from alignrec.pipeline.beit3.config import SIZES
+from alignrec.pipeline.beit3.config import BEIT3_CONFIGS
 from alignrec.pipeline.beit3.corpus import Corpus, PretrainTask, make_batch
 from alignrec.pipeline.beit3.losses import MaskedBatch, PretrainingModel
 from alignrec.pipeline.beit3.masks import MaskRates
@@ -213,7 +213,7 @@ def test_the_terms_of_parts_add_up_to_those_of_the_whole() -> None:
 # --- visual tokens by k-means of pixel patches
 
 
-SMALL = SIZES["small"]
+SMALL = BEIT3_CONFIGS["small"]
 COLOURS = np.array([(160, 100, 100), (100, 160, 100), (100, 100, 160), (150, 150, 80)], np.uint8)
 
 

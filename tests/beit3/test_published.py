@@ -15,7 +15,7 @@ from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import checkpoints, published, tokenizer, vqkd
-from alignrec.pipeline.beit3.config import SIZES, BEiT3Config
+from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, BEiT3Config
 from alignrec.pipeline.beit3.encoders import BEiT3Items
 from alignrec.pipeline.beit3.minilm import WORDS, find_word_ids, initialise_words, load_minilm, load_tokenizer
 from alignrec.pipeline.beit3.network import BEiT3
@@ -26,7 +26,7 @@ from alignrec.pipeline.runtime.run import Run
 from benchmarks import _official
 
 PIECES = 50
-SHAPE = replace(SIZES["small"], vocab=58, positions=40)  # as published: eight rows more than pieces
+SHAPE = replace(BEIT3_CONFIGS["small"], vocab=58, positions=40)  # as published: eight rows more than pieces
 
 
 def nothing(address: str, target: Path) -> None:
@@ -71,7 +71,7 @@ def test_heads_go_on_too_and_others_are_reported(tmp_path: Path, obtain: publish
 
 def test_visual_tokens_are_those_of_the_tokenizer_one_for_each_patch(tmp_path: Path, obtain: published.Obtain) -> None:
     torch.manual_seed(2)
-    c = SIZES["small"]
+    c = BEIT3_CONFIGS["small"]
     tokenizer = vqkd.VQKD(vqkd.VQKDConfig(16 * c.grid, 16, 64, 2, 1, 30, 4))
     torch.nn.init.normal_(tokenizer.encoder.pos_embed)
     params = Pretrain(size="small", vqkd=write(tmp_path / "vqkd.pth", tokenizer))
