@@ -19,7 +19,7 @@ from alignrec.pipeline.probe.registry import PROBES, Data
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.vectors import align_sets, require_positive
 
-CUTOFFS = tuple(ProbeParams().ks)
+PROBE_CUTOFFS = tuple(ProbeParams().ks)
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,7 +100,7 @@ def probe(
     interactions: Any,
     *,
     ids: Iterable[Any] | None = None,
-    ks: Sequence[int] = CUTOFFS,
+    ks: Sequence[int] = PROBE_CUTOFFS,
     protocol: str | None = None,
     user_core: int = 1,
     item_core: int = 1,

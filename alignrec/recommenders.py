@@ -33,7 +33,7 @@ from alignrec.vectors import SINGLE, Vectors, align_sets, require_positive, sugg
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-CUTOFFS = tuple(Benchmark().ks)
+BENCHMARK_CUTOFFS = tuple(Benchmark().ks)
 Progress = Callable[[dict[str, Any]], object]
 
 
@@ -144,7 +144,7 @@ def fit(
     rule: Literal["mmrec", "strict"] = "mmrec",
     user_core: int = 1,
     item_core: int = 1,
-    ks: Sequence[int] = CUTOFFS,
+    ks: Sequence[int] = BENCHMARK_CUTOFFS,
     graph_k: int = Graph().k,
     modalities: Sequence[int] = (),
     seed: int = 0,

@@ -20,8 +20,8 @@ from alignrec.pipeline.sources.mmrec import COLUMNS, ITEM_NAMES, USER_NAMES, Mmr
 from alignrec.pipeline.vectors.base import open_vectors
 
 ENDING = ".inter"
-NAME = "asin"  # column of identifiers in MMRec's item file
-FEATURES = "_feat"  # ending of MMRec's names of feature files, such as image_feat.npy
+IDENTIFIER_COLUMN = "asin"  # column of identifiers in MMRec's item file
+FEATURE_FILE_ENDING = "_feat"  # ending of MMRec's names of feature files, such as image_feat.npy
 TABLES = (".csv", ".tsv", ".json", ".jsonl")  # endings of tables, also with .gz
 CONTENT = {
     "title": "title",
@@ -141,7 +141,7 @@ def find_tables(inter: Path, items: Path | None) -> ItemFiles:
         raise UserError(f"{items_table.path}: {lack}; give another file")
 
     item_mapping = _find_mapping(tables, "itemID", ITEM_NAMES)
-    if items_table and items_table.roles["item"] == NAME:
+    if items_table and items_table.roles["item"] == IDENTIFIER_COLUMN:
         item_mapping = None
     return ItemFiles(items_table, item_mapping, _find_mapping(tables, "userID", USER_NAMES))
 
@@ -190,7 +190,7 @@ def find_features(inter: Path, items: int) -> list[FeatureFile]:
                 fault = f"{path}: {vectors.count:,} rows, and {inter.name} has {items:,} items"
         except UserError as e:
             fault = str(e)
-        if fault and path.stem.endswith(FEATURES):
+        if fault and path.stem.endswith(FEATURE_FILE_ENDING):
             raise UserError(f"{fault}; row i belongs to itemID i; repair or move the file")
         if fault:
             continue
@@ -208,7 +208,7 @@ def _name_set(path: Path) -> str:
     return f"{name}-imported" if name in OURS else name
 
 
-def _item_table(path: Path, names: Sequence[str] = (NAME,)) -> InspectedTable:
+def _item_table(path: Path, names: Sequence[str] = (IDENTIFIER_COLUMN,)) -> InspectedTable:
     columns = column_names(path)
     if "itemID" not in columns:
         raise UserError(f"{path}: no column itemID, MMRec's numbers, in {', '.join(columns)}")

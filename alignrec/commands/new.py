@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from alignrec.commands.own_data import Given
 
 PROFILES = Path(__file__).parents[1] / "profiles"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 WITHOUT_BEIT3 = "beit3: {sets: []}\n"
 AMAZON = """# What `dvc repro` builds, and how: Amazon's {category} of {year}. Absent keys have their defaults.
 datasets: [{name}]
@@ -105,7 +105,7 @@ def new(
 
 
 def check_target(name: str, to: Path, force: bool) -> None:
-    if not NAME.fullmatch(name):
+    if not DATASET_NAME.fullmatch(name):
         raise UserError(f"invalid dataset name '{name}'; use up to 64 letters, digits, _ and -")
     if to.exists() and not force:
         raise UserError(

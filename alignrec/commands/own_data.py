@@ -21,7 +21,7 @@ from alignrec.pipeline.sources.inspect import ImageLocation, InspectedTable
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, TabularSource
 from alignrec.pipeline.web.download import local_path
 
-CUTOFFS = (5, 10, 20, 50)
+DEFAULT_CUTOFFS = (5, 10, 20, 50)
 # pre-training of size mini within minutes; more items are passed over once. Shorter parts of texts
 # for more passes made worse features
 PRETRAIN_BATCH_SIZE = 32
@@ -200,8 +200,8 @@ def as_yaml(data: OwnData, beit3: bool) -> str:
     if data.size.items < MANY_ITEMS:
         sections["train"] = QUICK_TRAINING
         sections["benchmark"] = _quick_benchmark(data, beit3)
-    if data.size.items < CUTOFFS[-1]:
-        ks = [k for k in CUTOFFS if k <= data.size.items] or [data.size.items]
+    if data.size.items < DEFAULT_CUTOFFS[-1]:
+        ks = [k for k in DEFAULT_CUTOFFS if k <= data.size.items] or [data.size.items]
         sections["benchmark"]["ks"] = ks
         sections["probe"] = {"ks": ks}
 

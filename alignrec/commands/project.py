@@ -34,13 +34,15 @@ HEAD = """# The table of contents, in data-flow order: `alignrec new` writes it 
 SECTIONS = Path(__file__).with_name("sections.yaml")
 CODE = Path("code.json")  # hash of each stage's code, and under PACKAGE the version that wrote it
 PACKAGE = "alignrec"
-FOLDER = "outputs/{}/${{item.dataset}}"  # output folder of a stage
+OUTPUT_FOLDER = "outputs/{}/${{item.dataset}}"  # output folder of a stage
 # head of dvc.yaml, of this or an earlier version
 ANY_HEAD = re.compile(r"\A# The table of contents, [^\n]*\n")
 MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
-RAW = ("download", "images")  # stages whose files a source's licence may not allow to share
+# stages whose files a source's licence may not allow to share
+LICENSED_STAGES = ("download", "images")
 SHOWN = Path(__file__).with_name("shown.yaml")  # metrics and plots for DVC
-TEMPLATES = Path(__file__).with_name("plots")  # plot templates and an HTML page that works offline
+# plot templates and an HTML page that works offline
+PLOT_TEMPLATES = Path(__file__).with_name("plots")
 IGNORED = """# unfinished work
 /outputs/.work/
 # signing is not making: a signature does not make the release stale
@@ -164,7 +166,7 @@ def _run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _write_templates(folder: Path) -> None:
-    for template in sorted(TEMPLATES.iterdir()):
+    for template in sorted(PLOT_TEMPLATES.iterdir()):
         path = folder / template.name
         if not path.exists():
             io.write_bytes(path, template.read_bytes())
@@ -201,13 +203,13 @@ def _add_missing_sections(path: Path) -> Iterator[str]:
 def _describe_stage(stage: Stage, params: Parameters) -> dict[str, Any]:
     keys = ["dataset"]
     matrix = {"dataset": "${datasets}"}
-    out = FOLDER.format(stage.name)
+    out = OUTPUT_FOLDER.format(stage.name)
     if stage.per:
         keys.append(stage.per)
         matrix[stage.per] = f"${{{stage.name}.{stage.per}s}}"
         out = f"{out}/${{item.{stage.per}}}"
 
-    deps = [FOLDER.format(earlier.name) for earlier in stage.reads]
+    deps = [OUTPUT_FOLDER.format(earlier.name) for earlier in stage.reads]
     deps += _user_files(stage.name, params)
     arguments = [f"${{item.{key}}}" for key in keys]
 
@@ -228,7 +230,9 @@ def _is_kept_here(stage: Stage, params: Parameters) -> bool:
     share them.
     """
     sources = [params.source(name) for name in params.datasets]
-    return stage.name in RAW and any(source.licence.texts == "none" for source in sources)
+    return stage.name in LICENSED_STAGES and any(
+        source.licence.texts == "none" for source in sources
+    )
 
 
 def _compared_params(stage: Stage, params: Parameters) -> list[str]:
