@@ -10,7 +10,8 @@ from alignrec.pipeline.report import probes, results
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.table import CONTROLS, Table, with_labels, without_zero
 
-PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # that train no recommender
+# probes that train no recommender
+UNTRAINED_PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")
 HISTORIES = ("pretrain", "train")  # stages
 PLOTS = ("mask", "curves", "heatmaps")  # of the study
 TASKS = ("mim", "mlm")  # of pre-training
@@ -87,7 +88,7 @@ def _probe_figures(outputs: Outputs) -> dict[str, float]:
     figures = {}
     for key, probed in probes.read_probes(outputs.probes).items():
         headline = probed.headline(probes.RAW)
-        if key in PROBES and outputs.released in headline:
+        if key in UNTRAINED_PROBES and outputs.released in headline:
             figures[key] = headline[outputs.released]
     return figures
 

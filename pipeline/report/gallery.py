@@ -38,8 +38,8 @@ MAX_CATEGORY_SHARE = 0.95  # of one category, above which its level is skipped
 MAX_CLASSES = 8  # most frequent categories that get their own colour
 MAX_COLUMNS = 3  # feature sets side by side
 # the map: a layout by UMAP's forces (McInnes et al. 2018, a = b = 1) on the item graph
-WIDTH = 10_000
-HEIGHT = 6_200
+MAP_WIDTH = 10_000
+MAP_HEIGHT = 6_200
 MARGIN = 120
 MIN_ROUNDS = 120
 MAX_ROUNDS = 200
@@ -271,7 +271,7 @@ def category_paths(items: pa.Table) -> list[str]:
 def map_positions(edges: pa.Table, n_items: int, seed: int) -> list[int]:
     """Return x and y of each item on the map, interleaved."""
     rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, MAX_MOVES // max(n_items, 1)))
-    size = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
+    size = np.array([MAP_WIDTH, MAP_HEIGHT]) - 2 * MARGIN
     positions = lay_out(edges, n_items, seed, rounds) * size + MARGIN
     interleaved: list[int] = positions.round().astype(int).ravel().tolist()
     return interleaved

@@ -37,7 +37,7 @@ def _keep_unbroken(text: str) -> str:
     return text
 
 
-TEMPLATES = jinja2.Environment(
+PAGE_TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
@@ -45,8 +45,8 @@ TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-TEMPLATES.filters["unbroken"] = _keep_unbroken
-TEMPLATES.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
+PAGE_TEMPLATES.filters["unbroken"] = _keep_unbroken
+PAGE_TEMPLATES.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _map_data(outputs: Outputs, items: pa.Table, near: Neighbours, seed: int) ->
         "asins": items["asin"].to_pylist(),
         "near": neighbours,
         "maps": maps,
-        "size": [gallery.WIDTH, gallery.HEIGHT],
+        "size": [gallery.MAP_WIDTH, gallery.MAP_HEIGHT],
         "columns": near.columns,
         "classes": near.classes,
         "colour": near.colour,
@@ -152,7 +152,7 @@ def render_page(
         scripts.insert(0, _read_text("vendor/map.js"))
 
     digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
-    return TEMPLATES.get_template(template).render(
+    return PAGE_TEMPLATES.get_template(template).render(
         **content,
         asks=asks,
         mapped=mapped,

@@ -28,7 +28,7 @@ from alignrec.pipeline.report.table import (
     CHANGE,
     CONTROLS,
     FLOORED,
-    RECALL,
+    HEADLINE_RECALL,
     Difference,
     Fields,
     Place,
@@ -50,7 +50,7 @@ SLICES = {
     "history": "Test users by the number of their train interactions.",
 }
 SPREADS = {"gini": ".3f", "novelty": ".2f"}  # figure of the recommendations -> number format
-TENTHS = 10  # of the items, by popularity
+N_TENTHS = 10  # of the items, by popularity
 Means = Mapping[tuple[str, str], float]  # label and metric of SLICES -> mean over seeds
 
 
@@ -216,7 +216,7 @@ def _mask_table(figures: Sequence[MaskedFigure]) -> Table:
         "a share of the items masked. Mean ± standard deviation over seeds; the change is taken "
         "seed by seed."
     )
-    head = ["feature set", "items", f"test {RECALL}", "change"]
+    head = ["feature set", "items", f"test {HEADLINE_RECALL}", "change"]
     return Table("Mask modality", note, head, rows, texts=2)
 
 
@@ -234,7 +234,7 @@ def sweep_points(curves: Sequence[Fields]) -> list[Table]:
         value = f"{point['value']:.4g}"
         rows.append([sweep, point["key"], value, str(point["seeds"]), measured])
 
-    head = ["sweep", "key", "value", "seeds", f"valid {RECALL}"]
+    head = ["sweep", "key", "value", "seeds", f"valid {HEADLINE_RECALL}"]
     marks = {(number, len(head) - 1): BEST for number in best.values()}
     note = "The best of each sweep is marked."
     return [Table("One setting at a time", note, head, rows, texts=2, marks=marks)]
@@ -313,8 +313,8 @@ def _catalogue_cells(means: Means) -> list[str]:
         spread = means.get(("all", metric))
         spreads.append("" if spread is None else f"{spread:{number_format}}")
 
-    exposure = [means.get((str(tenth), "exposure"), 0.0) for tenth in range(1, TENTHS + 1)]
-    lower_half = sum(exposure[: TENTHS // 2])
+    exposure = [means.get((str(tenth), "exposure"), 0.0) for tenth in range(1, N_TENTHS + 1)]
+    lower_half = sum(exposure[: N_TENTHS // 2])
     coverage = means["all", "coverage"]
     return [f"{coverage:.1%}", *spreads, f"{exposure[-1]:.1%}", f"{lower_half:.1%}"]
 

@@ -17,7 +17,7 @@ from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.probes import CHANCE, RAW, ProbeFigures
 from alignrec.pipeline.report.table import (
     CONTROLS,
-    RECALL,
+    HEADLINE_RECALL,
     Difference,
     Fields,
     Table,
@@ -40,8 +40,8 @@ GROUP_TITLES = {
     "popularity": "Recall of targets by popularity of the item",
     "history": "Recall of users by number of train interactions",
 }
-TENTHS = {str(number): f"tenth {number}" for number in range(1, 11)}
-GROUP_NAMES = {"popularity": TENTHS | {"cold": "cold items"}}  # kind of group -> label -> name
+TENTH_NAMES = {str(number): f"tenth {number}" for number in range(1, 11)}
+GROUP_NAMES = {"popularity": TENTH_NAMES | {"cold": "cold items"}}  # kind of group -> label -> name
 Span = tuple[float, float, float]  # low end, centre, high end
 RunKey = tuple[str, str]  # model, features
 
@@ -193,8 +193,8 @@ def _means_chart(comparison: Comparison, label: str) -> Intervals | None:
             rows.append(
                 IntervalRow(run_name(run.model, run.features), [span], format_figure(recall))
             )
-    title = f"Test {RECALL}, {describe_seeds(run.seeds for run in comparison.rows)}"
-    return interval_chart(join_label(title, label), rows, axis=RECALL)
+    title = f"Test {HEADLINE_RECALL}, {describe_seeds(run.seeds for run in comparison.rows)}"
+    return interval_chart(join_label(title, label), rows, axis=HEADLINE_RECALL)
 
 
 def _leads_chart(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
@@ -217,10 +217,11 @@ def _leads_chart(comparison: Comparison, outputs: Outputs, label: str) -> Interv
         rows.append(change_row(name, test, test.words))
 
     title = (
-        f"{run_name(RELEASED, outputs.released)}, minus each other run: test {RECALL}, mean over "
-        f"{seeds_of(row['seeds'] for row in tests)}, 95 % interval over {tests[0]['n']:,} users"
+        f"{run_name(RELEASED, outputs.released)}, minus each other run: test {HEADLINE_RECALL}, "
+        f"mean over {seeds_of(row['seeds'] for row in tests)}, "
+        f"95 % interval over {tests[0]['n']:,} users"
     )
-    return interval_chart(join_label(title, label), rows, axis=f"difference in {RECALL}")
+    return interval_chart(join_label(title, label), rows, axis=f"difference in {HEADLINE_RECALL}")
 
 
 def _filter_rows(table: pa.Table | None, columns: Fields) -> list[Fields]:
@@ -255,8 +256,8 @@ def _changes_chart(ablated: Sequence[results.Ablated], label: str) -> Intervals 
         rows.append(change_row(ablation.name, ablation.change, words))
 
     seeds = seeds_of(ablation.run.seeds for ablation in ablated)
-    title = f"Change in test {RECALL} against the full model over {seeds}, 95 % interval"
-    return interval_chart(join_label(title, label), rows, axis=f"change in {RECALL}")
+    title = f"Change in test {HEADLINE_RECALL} against the full model over {seeds}, 95 % interval"
+    return interval_chart(join_label(title, label), rows, axis=f"change in {HEADLINE_RECALL}")
 
 
 def probes_section(outputs: Outputs) -> PageSection:
@@ -277,7 +278,7 @@ def probes_section(outputs: Outputs) -> PageSection:
     trained: dict[str, dict[str, float]] = {}
     if outputs.compared:
         for run in outputs.compared[0].rows:
-            trained.setdefault(f"{run.model} {RECALL}", {})[run.features] = run.headline
+            trained.setdefault(f"{run.model} {HEADLINE_RECALL}", {})[run.features] = run.headline
     tables = [
         *probes.probe_tables(outputs.probes),
         *probes.ceiling_tables(outputs.probes),

@@ -14,7 +14,7 @@ from alignrec.pipeline.models import MODELS, TITLES
 
 CONTROLS = ("random", "shuffled", "constant")  # feature sets that a useful one must beat
 DRAWS = re.compile(r" in (\d+) draws")  # part of a protocol's name, see evaluation/protocol.py
-METRICS = {"recall": "Recall", "ndcg": "NDCG"}
+METRIC_TITLES = {"recall": "Recall", "ndcg": "NDCG"}
 # marks of cells
 BEST = "best"
 BETTER = "better"
@@ -52,10 +52,10 @@ def describe_seeds(counts: Iterable[int]) -> str:
 
 
 def measure_name(metric: str, k: int) -> str:
-    return f"{METRICS.get(metric, metric)}@{k}"
+    return f"{METRIC_TITLES.get(metric, metric)}@{k}"
 
 
-RECALL = measure_name(*MAIN)
+HEADLINE_RECALL = measure_name(*MAIN)
 
 
 def run_name(model: str, features: str, ablation: str = "") -> str:
