@@ -71,11 +71,11 @@ def recorded(lock: Mapping[str, Any], cache: Path, release: Path) -> str:
             for row in json.loads((cache / name[:2] / name[2:]).read_text())
         }
         found = hashlib.md5(
-            (release / manifests.NAME).read_bytes(), usedforsecurity=False
+            (release / manifests.MANIFEST_FILE).read_bytes(), usedforsecurity=False
         ).hexdigest()
     except FileNotFoundError as e:
         sys.exit(f"{e.filename}: not there; run `dvc repro` first")
-    if listed[f"{release.name}/{manifests.NAME}"] != found:
+    if listed[f"{release.name}/{manifests.MANIFEST_FILE}"] != found:
         sys.exit(f"{release}: not the release that dvc.lock records; run `dvc repro` first")
     return f"{STAGE} {name}"
 
@@ -95,13 +95,13 @@ def reduce(release: Path, small: Path) -> None:
         else:
             continue
         kept.append(manifests.describe_file(small, small / file.path, file.table))
-    part_of = io.sha256(release / manifests.NAME)
+    part_of = io.sha256(release / manifests.MANIFEST_FILE)
     io.write_bytes(small / "README.md", _card(whole, release / "README.md", part_of).encode())
     kept.append(manifests.describe_file(small, small / "README.md", None))
     files = sorted(kept, key=lambda file: file.path)
     changed = {"files": files, "weights": [], "part_of": part_of}
     changed |= {"encoders": {name: one for name, one in whole.encoders.items() if name in SETS}}
-    manifests.write(small / manifests.NAME, whole.model_copy(update=changed))
+    manifests.write(small / manifests.MANIFEST_FILE, whole.model_copy(update=changed))
     verify(small)
 
 

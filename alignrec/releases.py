@@ -260,7 +260,7 @@ def _is_copy(folder: Path, whole: str) -> bool:
 
 
 def _has_manifest(folder: Path, whole: str) -> bool:
-    return whole in (io.sha256(folder / manifests.NAME), manifests.load(folder).part_of)
+    return whole in (io.sha256(folder / manifests.MANIFEST_FILE), manifests.load(folder).part_of)
 
 
 def _check_features(info: manifests.Manifest, features: str | None) -> None:

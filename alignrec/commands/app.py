@@ -117,7 +117,7 @@ def publish(
     if sign is not None:
         signature.sign(release, sign)
         verify(release)
-        say(f"signed: {release / signature.NAME}")
+        say(f"signed: {release / signature.SIGNATURE_FILE}")
     if to is not None:
         from alignrec.pipeline.release.push import push
 

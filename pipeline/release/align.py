@@ -21,9 +21,9 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.rotation import fit_rotation, paired_cosines, rotate
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import rotated
-from alignrec.pipeline.release.encoder import FOLDER, NAME
+from alignrec.pipeline.release.encoder import ENCODER_FILE, ENCODERS_FOLDER
 from alignrec.pipeline.release.manifest import AlignedVectors, Alignment, ChangedItem
-from alignrec.pipeline.release.read import ITEMS, Release
+from alignrec.pipeline.release.read import ITEMS_FILE, Release
 from alignrec.pipeline.release.rotated import ROTATION
 
 WEIGHTS = "weights"  # key of a fingerprint if the set is fitted to its catalogue
@@ -52,7 +52,7 @@ def align_release(folder: Path, older: Path) -> Alignment:
     shares fewer unchanged items than a set has columns.
     """
     release = Release(older).refuse_without("items").verify()
-    common = _match_items(folder / ITEMS, older / ITEMS)
+    common = _match_items(folder / ITEMS_FILE, older / ITEMS_FILE)
     aligned: dict[str, AlignedVectors] = {}
 
     for path in sorted((folder / "features").iterdir()):
@@ -63,12 +63,12 @@ def align_release(folder: Path, older: Path) -> Alignment:
             rotation, aligned[name] = _fit(name, *pair, common)
             for shard in io.shards(path, "features"):
                 _rotate_table(shard, schemas.features, rotation)
-            _rotate_encoder(folder / FOLDER / name, rotation)
+            _rotate_encoder(folder / ENCODERS_FOLDER / name, rotation)
 
     return Alignment(
         dataset=release.manifest.dataset,
         version=release.manifest.version,
-        manifest=io.sha256(older / manifests.NAME),
+        manifest=io.sha256(older / manifests.MANIFEST_FILE),
         sets=aligned,
         recommender=_align_recommender(folder, release, common),
     )
@@ -189,7 +189,7 @@ def _map_vectors(path: Path, schema_of: SchemaOfWidth) -> np.ndarray:
 
 def _rotate_encoder(folder: Path, rotation: np.ndarray) -> None:
     """Let a released encoder, if there is one, rotate its vectors too."""
-    path = folder / NAME
+    path = folder / ENCODER_FILE
     if not path.is_file():
         return
     facts = Facts.read(path, MAX_SET_BYTES)

@@ -23,15 +23,15 @@ from alignrec.pipeline.release.encoder import (
     text_sha256,
 )
 from alignrec.pipeline.release.loading import Loaded
-from alignrec.pipeline.release.read import ITEMS
+from alignrec.pipeline.release.read import ITEMS_FILE
 from alignrec.pipeline.release.recipe import release_recipe
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
 
 # between released and recomputed vectors; other hardware or batch sizes change only the last bits
 MIN_COSINE = 0.999
-ITEMS_PER_BLOCK = 1024
-PARTS = ("text", "image", "vector")  # of an item, which are compared
+ATTEST_BLOCK_ITEMS = 1024
+COMPARED_PARTS = ("text", "image", "vector")  # of an item, which are compared
 AGREEMENT = {True: "agrees", False: "DIFFERS"}
 
 
@@ -102,19 +102,19 @@ def attest(
         raise UserError(f"{release}: {fault}")
 
     columns = ["asin", "input_text_sha256", "input_image_sha256"]
-    items = io.read_table(release / ITEMS, schemas.RELEASED_ITEMS, columns)
+    items = io.read_table(release / ITEMS_FILE, schemas.RELEASED_ITEMS, columns)
     asins = items["asin"].to_pylist()
     covered = [item for item, asin in enumerate(asins) if asin in inputs.asins]
     if not covered:
         fault = f"the data has none of the items of {release}"
         raise UserError(f"{fault}; items are matched by identifier (asin)")
 
-    seed = seed_for("attest", io.sha256(release / manifests.NAME))
+    seed = seed_for("attest", io.sha256(release / manifests.MANIFEST_FILE))
     rng = np.random.default_rng(seed)
     chosen = sorted(rng.choice(covered, min(sample, len(covered)), replace=False))
     rows: list[dict[str, Any]] = []
-    for start in range(0, len(chosen), ITEMS_PER_BLOCK):
-        item_ids = chosen[start : start + ITEMS_PER_BLOCK]
+    for start in range(0, len(chosen), ATTEST_BLOCK_ITEMS):
+        item_ids = chosen[start : start + ATTEST_BLOCK_ITEMS]
         rows += _compare_items(release, loaded, items.take(item_ids), inputs, item_ids)
 
     released = encoders.manifest.sets_with("features")
@@ -190,7 +190,7 @@ def _compare_vectors(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _list_differences(row: Mapping[str, Any]) -> list[str]:
     agrees = [row["text"], row["image"], min(row["cosines"].values()) >= MIN_COSINE]
-    return [part for part, is_equal in zip(PARTS, agrees, strict=True) if not is_equal]
+    return [part for part, is_equal in zip(COMPARED_PARTS, agrees, strict=True) if not is_equal]
 
 
 def describe_outcome(outcome: Mapping[str, Any], release: Path) -> Iterator[str]:
@@ -213,7 +213,7 @@ def describe_outcome(outcome: Mapping[str, Any], release: Path) -> Iterator[str]
 
     differences = list(filter(None, map(_list_differences, rows)))
     counts = Counter(part for parts in differences for part in parts)
-    reasons = ", ".join(f"{part} of {counts[part]}" for part in PARTS if counts[part])
+    reasons = ", ".join(f"{part} of {counts[part]}" for part in COMPARED_PARTS if counts[part])
     differing = f"{len(differences)} of {len(rows)} rows differ ({reasons})"
     yield f"{release}: NOT attested; {differing}, {lowest}"
 

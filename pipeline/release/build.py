@@ -22,7 +22,7 @@ from alignrec.pipeline.release.encoder import hash_images, text_sha256
 from alignrec.pipeline.release.facts import gather_facts
 from alignrec.pipeline.release.manifest import Input, ItemColumns, Maker, Manifest, describe_file
 from alignrec.pipeline.release.params import Publish
-from alignrec.pipeline.release.read import ITEMS
+from alignrec.pipeline.release.read import ITEMS_FILE
 from alignrec.pipeline.release.rotated import ROTATION_FILE
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.verdict import LINEAR, is_below
@@ -64,13 +64,13 @@ def write_release(
 
     tables = dict(_write_tables(folder, layout, publish, names, record))
     encoders = select_encoders(layout, names)
-    used_by = _copy_encoders(folder / encoder.FOLDER, encoders)
+    used_by = _copy_encoders(folder / encoder.ENCODERS_FOLDER, encoders)
     _write_evidence(folder, outputs)
     alignment = None
     if publish.align is not None:
         alignment = align_release(folder, Path(publish.align))
         for name in alignment.sets:
-            used_by[folder / encoder.FOLDER / name / ROTATION_FILE] = [name]
+            used_by[folder / encoder.ENCODERS_FOLDER / name / ROTATION_FILE] = [name]
     files = [
         describe_file(folder, path, tables.get(path), used_by.get(path, ()))
         for path in io.files_below(folder)
@@ -78,7 +78,9 @@ def write_release(
 
     inputs = _list_inputs(layout)
     made_by = _find_makers([*tables, layout.interactions, layout.items, layout.results], outputs)
-    facts = gather_facts(folder / ITEMS, outputs, publish, names, empty, files, inputs, made_by)
+    facts = gather_facts(
+        folder / ITEMS_FILE, outputs, publish, names, empty, files, inputs, made_by
+    )
 
     # each of croissant.json, card and manifest lists all files written before it
     io.write_json(folder / CROISSANT, make_croissant(facts, files))
@@ -103,7 +105,7 @@ def write_release(
         made_by=dict(made_by),
         code=code.fingerprint("alignrec.stages.publish"),
     )
-    manifests.write(folder / manifests.NAME, manifest)
+    manifests.write(folder / manifests.MANIFEST_FILE, manifest)
     return manifest
 
 
@@ -167,8 +169,8 @@ def _write_tables(
     record: Mapping[str, Any],
 ) -> TableKinds:
     items = _read_items(layout, publish)
-    io.write_tables(items, folder / ITEMS, schemas.RELEASED_ITEMS, dict(record))
-    yield folder / ITEMS, "items"
+    io.write_tables(items, folder / ITEMS_FILE, schemas.RELEASED_ITEMS, dict(record))
+    yield folder / ITEMS_FILE, "items"
 
     if publish.interactions:
         yield from _write_interactions(folder, layout, publish)
@@ -339,7 +341,7 @@ def _copy_encoders(folder: Path, encoders: Mapping[str, FeatureSet]) -> dict[Pat
     used_by: dict[Path, list[str]] = {}
     for name, features in encoders.items():
         target = folder / name
-        _copy_file(features.folder / SET, target / encoder.NAME)
+        _copy_file(features.folder / SET, target / encoder.ENCODER_FILE)
         for path in io.files_below(features.encoder):
             _copy_file(path, target / path.relative_to(features.encoder))
         for path in io.files_below(target):
@@ -361,7 +363,7 @@ def _list_shared(folder: Path, features: FeatureSet) -> list[Path]:
         paths += io.files_below(folder / part)
     if features.facts.weights:
         weights = io.files_below(folder / features.facts.weights)
-        paths += [path for path in weights if path.name != encoder.NAME]
+        paths += [path for path in weights if path.name != encoder.ENCODER_FILE]
     return paths
 
 

@@ -13,14 +13,14 @@ import pyarrow as pa
 import yaml
 
 from alignrec.pipeline import io
-from alignrec.pipeline.release.facts import TEMPLATES, ReleaseFacts
+from alignrec.pipeline.release.facts import CARD_TEMPLATES, ReleaseFacts
 from alignrec.pipeline.release.manifest import TABLES, Alignment, Encoder, File, record_sets
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report import probes, results
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.table import markdown
 
-SIZES = {  # items below -> category on the Hub
+SIZE_CATEGORIES = {  # items below -> category on the Hub
     1_000: "n<1K",
     10_000: "1K<n<10K",
     100_000: "10K<n<100K",
@@ -38,7 +38,7 @@ DESCRIPTIONS = {  # of files without a table
 CROISSANT = "croissant.json"
 CONTEXT = Path(__file__).with_name("croissant_context.json")
 PARQUET_FORMAT = "application/x-parquet"
-FORMATS = {".json": "application/json", ".parquet": PARQUET_FORMAT}
+MEDIA_TYPES = {".json": "application/json", ".parquet": PARQUET_FORMAT}
 VERSIONS = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
 DATA_TYPES = {
     pa.types.is_boolean: "sc:Boolean",
@@ -76,7 +76,7 @@ def render_card(
         *results.mask_tables(outputs.study),
         *results.lead_tables(outputs.study),
     ]
-    return TEMPLATES.get_template("card.md").render(
+    return CARD_TEMPLATES.get_template("card.md").render(
         facts=facts,
         header=_metadata_block(facts, first[0], files),
         files=[_file_row(file) for file in files],
@@ -150,7 +150,10 @@ def _network_row(name: str, encoder: Encoder) -> list[Any]:
 
 
 def _metadata_block(facts: ReleaseFacts, first: str, files: list[File]) -> str:
-    size = next((name for limit, name in SIZES.items() if facts.counts.items < limit), LARGEST_SIZE)
+    size = next(
+        (name for limit, name in SIZE_CATEGORIES.items() if facts.counts.items < limit),
+        LARGEST_SIZE,
+    )
     configs = []
     for name, table_files in record_sets(files).items():
         paths = [file.path for file in table_files]
@@ -238,7 +241,7 @@ def _file_object(file: File) -> Node:
         "name": file.path,
         "contentUrl": file.path,
         "contentSize": f"{file.bytes} B",
-        "encodingFormat": FORMATS.get(suffix, "application/octet-stream"),
+        "encodingFormat": MEDIA_TYPES.get(suffix, "application/octet-stream"),
         "sha256": file.sha256,
     }
 

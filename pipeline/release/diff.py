@@ -13,7 +13,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.rotation import paired_cosines
 from alignrec.pipeline.release.manifest import Column, Manifest
-from alignrec.pipeline.release.read import ITEMS, Release
+from alignrec.pipeline.release.read import ITEMS_FILE, Release
 from alignrec.pipeline.report.feature_set import ComparedSet
 from alignrec.pipeline.report.gallery import stored_pictures
 from alignrec.pipeline.report.page import compared_page
@@ -22,7 +22,7 @@ from alignrec.pipeline.report.similarity import NEIGHBOURS, changed_items, compa
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.report.verdict import format_overlap
 
-PARTS = ("schema", "rows", "values")  # of a difference, besides the features
+DIFFERENCE_PARTS = ("schema", "rows", "values")  # of a difference, besides the features
 # lower bounds for a patch: models trained on the old features still work
 PATCH_BOUNDS = {"overlap": 0.9, "cka": 0.99, "cosine": 0.99}
 # lower bounds for a minor version: models need retraining, conclusions hold
@@ -38,8 +38,8 @@ def diff_releases(a: Path, b: Path, changed: int) -> dict[str, Any]:
     old = Release(a).refuse_without("items").manifest
     new = Release(b).refuse_without("items").manifest
     columns = ["asin", "title"]
-    items_a = pq.read_table(a / ITEMS, columns=columns)
-    items_b = pq.read_table(b / ITEMS, columns=columns)
+    items_a = pq.read_table(a / ITEMS_FILE, columns=columns)
+    items_b = pq.read_table(b / ITEMS_FILE, columns=columns)
     common = common_rows(items_a, items_b)
     if not common:
         raise UserError(f"{a} and {b} have no item in common; are they releases of one dataset?")
@@ -85,11 +85,11 @@ def next_version(version: str, bump: str) -> str:
 
 
 def describe_diff(diff: Difference) -> Iterator[str]:
-    for part in PARTS:
+    for part in DIFFERENCE_PARTS:
         for line in diff[part]:
             yield f"{part}: {line}"
 
-    unchanged = [part for part in PARTS if not diff[part]]
+    unchanged = [part for part in DIFFERENCE_PARTS if not diff[part]]
     for name, similarity in diff["features"].items():
         if similarity["equal"]:
             unchanged.append(name)
@@ -249,8 +249,8 @@ def _read_rows(label: str, release: Path, name: str, rows: Sequence[int]) -> Com
 
 def render_changes(a: Path, b: Path, diff: Difference, images: Path, kind: str) -> str:
     columns = ["asin", "title", "categories", "image_sha256"]
-    items_a = pq.read_table(a / ITEMS, columns=columns)
-    items_b = pq.read_table(b / ITEMS, columns=columns)
+    items_a = pq.read_table(a / ITEMS_FILE, columns=columns)
+    items_b = pq.read_table(b / ITEMS_FILE, columns=columns)
     common = common_rows(items_a, items_b)
     items = items_b.take([row for _, row in common])
     row_of = _number_items(items)
@@ -282,7 +282,7 @@ def render_changes(a: Path, b: Path, diff: Difference, images: Path, kind: str) 
 
 def _contents_table(diff: Difference) -> Table:
     rows = []
-    for part in PARTS:
+    for part in DIFFERENCE_PARTS:
         rows += [[part, line] for line in diff[part] or ["the same"]]
     return Table("Contents", "", ["part", "difference"], rows, texts=2)
 

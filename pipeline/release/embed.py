@@ -430,7 +430,7 @@ def _decode_images(
             return Decoded("too_large", f"more than {params.max_bytes:,} bytes")
         return normalise_image(data, params.size, params.quality, params.max_pixels)
 
-    block_rows = item_file.ROWS_PER_BLOCK
+    block_rows = item_file.TABLE_BLOCK_ROWS
     for start in range(0, len(rows), block_rows):
         decoded = list(engine.in_threads(decode, rows[start : start + block_rows]))
         yield fetcher.image_table(items.slice(start, block_rows), decoded)

@@ -37,9 +37,9 @@ from alignrec.pipeline.release.rotated import (
 from alignrec.pipeline.runtime.layout import EncoderFiles
 
 # shared weights are in the folder of one set, third-party weights are only named
-FOLDER = "encoders"
-NAME = "encoder.json"  # the set's set.json
-LIBRARY = "alignrec"
+ENCODERS_FOLDER = "encoders"
+ENCODER_FILE = "encoder.json"  # the set's set.json
+RELEASE_LIBRARY = "alignrec"
 MOST_AT_A_TIME = 256  # upper bound on the release's batch size, which is untrusted
 IMAGES_PER_BLOCK = 1024
 
@@ -68,7 +68,7 @@ class ReleasedEncoders:
                 remedy = f"it has {', '.join(self.names)}"
             raise UserError(f"{self.release}: no encoder '{name}' in this release; {remedy}")
 
-        path = self.folder(name) / NAME
+        path = self.folder(name) / ENCODER_FILE
         facts = Facts.read(path, MAX_SET_BYTES)
         if facts.encoder != name:
             fault = f"of '{one_line(facts.encoder, 64)}', not of '{name}'"
@@ -76,7 +76,7 @@ class ReleasedEncoders:
         return facts
 
     def folder(self, name: str) -> Path:
-        return self.release / FOLDER / name
+        return self.release / ENCODERS_FOLDER / name
 
     def load(self, name: str) -> Loaded:
         """Load one encoder of a verified release; UserError if its width is not the set's."""
@@ -92,13 +92,17 @@ class ReleasedEncoders:
             width = io.width(shards[0].parent) if shards else encoder.width
             if width != encoder.width:
                 widths = f"gives {encoder.width} numbers, and the feature set has {width}"
-                raise UserError(f"{self.folder(name) / NAME}: {widths}; do not trust it")
+                raise UserError(f"{self.folder(name) / ENCODER_FILE}: {widths}; do not trust it")
         return loaded
 
 
 def list_encoders(manifest: Manifest) -> list[str]:
     paths = [file.path for file in manifest.files]
-    return sorted(path.split("/")[1] for path in paths if fnmatchcase(path, f"{FOLDER}/*/{NAME}"))
+    return sorted(
+        path.split("/")[1]
+        for path in paths
+        if fnmatchcase(path, f"{ENCODERS_FOLDER}/*/{ENCODER_FILE}")
+    )
 
 
 def find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -109,8 +113,8 @@ def find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     """
     widths: dict[str, set[int]] = {}
     for name in list_encoders(manifest):
-        path = f"{FOLDER}/{name}/{NAME}"
-        home = folder / FOLDER / name
+        path = f"{ENCODERS_FOLDER}/{name}/{ENCODER_FILE}"
+        home = folder / ENCODERS_FOLDER / name
         shards = manifest.paths_of(folder, "features", name)
         try:
             facts = Facts.read(folder / path, MAX_SET_BYTES)
@@ -176,7 +180,7 @@ def _space_difference(home: Path, facts: Facts, shards: Sequence[Path]) -> str:
 def _digest_weights(home: Path, facts: Facts) -> str:
     if facts.network in BEIT3_SETS:
         return io.digest(EncoderFiles(home).present())
-    others = (NAME, ROTATION_FILE)
+    others = (ENCODER_FILE, ROTATION_FILE)
     files = [path for path in home.glob("*") if path.is_file() and path.name not in others]
     return io.digest(sorted(files))
 
@@ -240,8 +244,8 @@ def find_origin(where: str, params: ReleasedParams) -> Origin:
     origin = Origin(
         params.folder,
         f"{manifest.dataset} {manifest.version}: {params.encoder}",
-        f"{LOCAL}{io.sha256(Path(params.folder) / manifests.NAME)}",
-        with_version(LIBRARY),
+        f"{LOCAL}{io.sha256(Path(params.folder) / manifests.MANIFEST_FILE)}",
+        with_version(RELEASE_LIBRARY),
         fingerprint=facts.fingerprint,
     )
     origin = origin.restrict_to(where, params, facts.reads)
@@ -254,4 +258,4 @@ def _load_released(origin: Origin, params: ReleasedParams) -> Encoder:
     return ReleasedEncoders(origin.folder).load(params.encoder).encoder
 
 
-RELEASED = Spec(_load_released, ReleasedParams, origin=find_origin, library=LIBRARY)
+RELEASED = Spec(_load_released, ReleasedParams, origin=find_origin, library=RELEASE_LIBRARY)

@@ -27,14 +27,14 @@ from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.source import Licence
 from alignrec.pipeline.sources.base import SOURCES
 
-TEMPLATES = jinja2.Environment(
+CARD_TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=False,
     undefined=jinja2.StrictUndefined,
     keep_trailing_newline=True,
     trim_blocks=True,
 )
-TEMPLATES.filters["thousands"] = "{:,}".format
+CARD_TEMPLATES.filters["thousands"] = "{:,}".format
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".onnx")  # of weight files in a package
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 # stages with machine-dependent results
@@ -221,7 +221,7 @@ def describe_vectors(record: Mapping[str, Any] | None, layout: Layout, names: Se
 
 
 def _render_topic(topic: str, **values: Any) -> str:
-    macros = TEMPLATES.get_template("statement.jinja").module
+    macros = CARD_TEMPLATES.get_template("statement.jinja").module
     return str(getattr(macros, topic)(**values)).strip()
 
 

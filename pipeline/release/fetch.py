@@ -74,7 +74,7 @@ def _is_own(status: os.stat_result) -> bool:
 def read_remote_manifest(address: str) -> tuple[Manifest, str]:
     with tempfile.TemporaryDirectory() as folder:
         manifest = _read_manifest(open_store(address), Path(folder))
-        return manifest, io.sha256(Path(folder) / manifests.NAME)
+        return manifest, io.sha256(Path(folder) / manifests.MANIFEST_FILE)
 
 
 def _fill_folder(
@@ -90,16 +90,16 @@ def _fill_folder(
         manifest = _select_part(manifest, work, encoder)
 
     if to.exists() and not _is_empty(to):
-        present = to / manifests.NAME
-        expected = (work / manifests.NAME).read_bytes()
+        present = to / manifests.MANIFEST_FILE
+        expected = (work / manifests.MANIFEST_FILE).read_bytes()
         if not present.is_file() or present.read_bytes() != expected:
             raise UserError(f"{to}: holds something else; name another folder, or delete this one")
         verify(to)
     else:
         # named by the manifest's hash, so that a resumed download never mixes two versions
-        release = work / io.sha256(work / manifests.NAME)
+        release = work / io.sha256(work / manifests.MANIFEST_FILE)
         _download_files(store, manifest.files, release, progress)
-        for path in work.glob(f"{manifests.NAME}*"):  # the manifest and its signature
+        for path in work.glob(f"{manifests.MANIFEST_FILE}*"):  # the manifest and its signature
             shutil.copyfile(path, release / path.name)
         verify(release)
         io.rename_folder(release, to)
@@ -123,28 +123,30 @@ def _select_part(manifest: Manifest, work: Path, features: str) -> Manifest:
         for file in manifest.files
         if file.feature_set in (None, features) and features in (file.used_by or [features])
     ]
-    path = work / manifests.NAME
+    path = work / manifests.MANIFEST_FILE
     whole = manifest.part_of or io.sha256(path)
     manifests.write(path, manifest.model_copy(update={"files": files, "part_of": whole}))
-    (work / signature.NAME).unlink(missing_ok=True)  # it signs the complete manifest
+    (work / signature.SIGNATURE_FILE).unlink(missing_ok=True)  # it signs the complete manifest
     return manifests.load(work)
 
 
 def _read_manifest(store: Store, work: Path, key: Path | None = None) -> Manifest:
     """Copy the manifest and its signature, if any, to `work`; return the validated manifest."""
-    path = work / manifests.NAME
+    path = work / manifests.MANIFEST_FILE
     try:
-        data = read_small(store, manifests.NAME, manifests.MAX_BYTES)
+        data = read_small(store, manifests.MANIFEST_FILE, manifests.MAX_MANIFEST_BYTES)
         if is_web_page(data):
             question = "is that the address of a release?"
             raise UserError(f"{path}: a web page, and no manifest; {question}")
         io.write_bytes(path, data)
-        _copy_signature(store, work / signature.NAME)
+        _copy_signature(store, work / signature.SIGNATURE_FILE)
         signature.check(work, data, key)
         return manifests.parse(work, manifests.read(work))
     except Absent:
         question = "is this the address of a release?"
-        raise UserError(f"{store.address}: no {manifests.NAME} there; {question}") from None
+        raise UserError(
+            f"{store.address}: no {manifests.MANIFEST_FILE} there; {question}"
+        ) from None
     except UserError as e:
         raise UserError(str(e).replace(str(work), store.address)) from None
 
@@ -153,8 +155,8 @@ def _copy_signature(store: Store, path: Path) -> None:
     path.unlink(missing_ok=True)
     # for missing files, some servers deny access and others return a web page
     with suppress(UserError):
-        signed = read_small(store, signature.NAME, signature.MAX_BYTES)
-        if len(signed) <= signature.MAX_BYTES and not is_web_page(signed):
+        signed = read_small(store, signature.SIGNATURE_FILE, signature.MAX_SIGNATURE_BYTES)
+        if len(signed) <= signature.MAX_SIGNATURE_BYTES and not is_web_page(signed):
             io.write_bytes(path, signed)
 
 

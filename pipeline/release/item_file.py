@@ -28,7 +28,7 @@ from alignrec.schemas import TEXT_FIELDS
 ITEM, IMAGES = "item", "image_urls"  # roles, next to those of TEXT_FIELDS
 IMAGE, TEXT = "image", "text"  # columns read if none is named
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-ROWS_PER_BLOCK = 1024
+TABLE_BLOCK_ROWS = 1024
 BYTES_PER_BLOCK = 1 << 28  # of texts and images, above which a block ends
 Cells = dict[str, Any]
 FoundImage = tuple[Path | bytes | None, str, str]  # as in ItemRow: image, status, reason
@@ -208,7 +208,7 @@ def read_blocks(table: ItemTable) -> Iterator[tuple[list[ItemRow], list[Rejected
             if isinstance(row.image, bytes):
                 n_bytes += len(row.image)
 
-        if len(rows) + len(rejects) == ROWS_PER_BLOCK or n_bytes > BYTES_PER_BLOCK:
+        if len(rows) + len(rejects) == TABLE_BLOCK_ROWS or n_bytes > BYTES_PER_BLOCK:
             yield rows, rejects
             rows = []
             rejects = []

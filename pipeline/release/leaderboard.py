@@ -20,7 +20,7 @@ from alignrec.pipeline.report.table import Table, Value, measure_name
 
 RESULTS = "results.json"
 PUBLISHED = Path(__file__).with_name("published.json")
-MAX_BYTES = 64 << 20  # of results.json
+MAX_RESULTS_BYTES = 64 << 20  # of results.json
 MEASURED = "Test figures at the best valid epoch, mean ± sd where there are several seeds."
 FIGURES = [measure_name(*key) for key in HEADLINE]
 Name = Annotated[str, Field(max_length=120)]
@@ -83,7 +83,7 @@ def _read_results(folder: Path, manifest: Manifest) -> list[ResultRow]:
     if RESULTS not in hashes or not path.is_file():
         remedy = "publish it after `alignrec benchmark`"
         raise UserError(f"{folder}: no {RESULTS} in this release; {remedy}")
-    if path.stat().st_size > MAX_BYTES or io.sha256(path) != hashes[RESULTS]:
+    if path.stat().st_size > MAX_RESULTS_BYTES or io.sha256(path) != hashes[RESULTS]:
         fault = "is not the file that the manifest names; fetch the release again"
         raise UserError(f"{path}: {fault}")
     try:

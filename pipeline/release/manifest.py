@@ -24,9 +24,9 @@ from alignrec.pipeline.release.params import Version
 from alignrec.pipeline.runtime.section import Part, first_fault
 
 FORMAT: Literal[5] = 5
-NAME = "manifest.json"
-SIGNATURE = f"{NAME}.sig"  # only in signed releases
-MAX_BYTES = 64 << 20  # larger manifests are rejected unread
+MANIFEST_FILE = "manifest.json"
+SIGNATURE_FILE = f"{MANIFEST_FILE}.sig"  # only in signed releases
+MAX_MANIFEST_BYTES = 64 << 20  # larger manifests are rejected unread
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_PATH_BYTES = 1024  # as file systems limit paths
 MAX_NAME_BYTES = 255  # of a component of a path
@@ -347,19 +347,19 @@ def load(folder: Path) -> Manifest:
 
 def read(folder: Path) -> bytes:
     """Return the raw bytes of the manifest; UserError if it is missing or too large."""
-    path = folder / NAME
+    path = folder / MANIFEST_FILE
     if path.is_symlink() or not path.is_file():
         raise UserError(f"{path}: no such file; is this a release folder?")
     size = path.stat().st_size
-    if size > MAX_BYTES:
-        fault = f"{size} bytes, more than {MAX_BYTES}"
+    if size > MAX_MANIFEST_BYTES:
+        fault = f"{size} bytes, more than {MAX_MANIFEST_BYTES}"
         raise UserError(f"{path}: {fault}; this is no manifest of a release")
     return path.read_bytes()
 
 
 def parse(folder: Path, data: bytes) -> Manifest:
     """Parse and validate untrusted bytes as the manifest of `folder`; UserError for a fault."""
-    path = folder / NAME
+    path = folder / MANIFEST_FILE
     try:
         # orjson rejects lone surrogates, which cannot be printed, and deep nesting
         raw = orjson.loads(data)
@@ -405,9 +405,9 @@ def _path_fault(paths: list[str]) -> str:
 
     # on some systems, paths that differ only in case or composition are one file
     folded = {path: unicodedata.normalize("NFC", path).casefold() for path in paths}
-    counts = Counter([NAME, SIGNATURE, *(folded[path] for path in paths)])
+    counts = Counter([MANIFEST_FILE, SIGNATURE_FILE, *(folded[path] for path in paths)])
     for path in paths:
-        if folded[path] in (NAME, SIGNATURE):
+        if folded[path] in (MANIFEST_FILE, SIGNATURE_FILE):
             return f"lists {path} itself"
         if counts[folded[path]] > 1:
             return f"{path!r} is named twice"

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
 
-MAX_BYTES = 64 << 20  # of probes.json
+MAX_PROBES_BYTES = 64 << 20  # of probes.json
 Text = Annotated[str, Field(max_length=500)]
 Reason = Annotated[str, Field(max_length=10_000)]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
@@ -101,7 +101,7 @@ class Probes(BaseModel, extra="allow", strict=True):
 
 def read_probes(path: Path) -> dict[str, Any]:
     """Read an untrusted probes.json; UserError names the first fault."""
-    raw = io.read_json(path, MAX_BYTES)
+    raw = io.read_json(path, MAX_PROBES_BYTES)
     if isinstance(raw, dict):
         raw.pop("tried", None)  # written by older releases
     try:

@@ -53,7 +53,7 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
 
 def _is_released(store: Store, manifest: bytes) -> bool:
     try:
-        published = read_small(store, manifests.NAME, manifests.MAX_BYTES)
+        published = read_small(store, manifests.MANIFEST_FILE, manifests.MAX_MANIFEST_BYTES)
     except Absent:
         return False
     if published != manifest:
@@ -82,7 +82,7 @@ def _commit_release(release: Path, manifest: Manifest, target: str) -> None:
 
     contents: dict[str, Path | bytes] = {}
     signed = signature.list_files(release)
-    for name in (manifests.NAME, *(file.path for file in (*manifest.files, *signed))):
+    for name in (manifests.MANIFEST_FILE, *(file.path for file in (*manifest.files, *signed))):
         contents[f"{base}/{name}"] = release / name
     if not prefix:
         card = _make_root_card(release, base, Hub(root))
@@ -161,7 +161,7 @@ def _upload_release(release: Path, manifest: Manifest, version: Bucket, progress
     # without the claim, another publisher may have written into this version
     _check_claim(bucket, claim, mark)
     with version.translate_errors():
-        version.objects.put(manifests.NAME, content)
+        version.objects.put(manifests.MANIFEST_FILE, content)
 
 
 def _claim_version(bucket: Bucket, claim: str, mark: bytes) -> None:

@@ -22,8 +22,8 @@ from alignrec.pipeline.release.probes import read_probes
 from alignrec.pipeline.runtime.layout import Layout
 
 MAX_LISTED = 5  # maximum faults listed in an error
-ITEMS = "items.parquet"
-PROBES = "probes.json"
+ITEMS_FILE = "items.parquet"
+PROBES_FILE = "probes.json"
 # files that Git and the Hub's client leave in the top folder; not part of a release
 TOOLS = (".git", ".gitattributes", ".cache")
 # need -> alternative sets of tables that meet it, and the end of the message without any of them
@@ -60,7 +60,7 @@ class Release:
     @cached_property
     def items(self) -> pa.Table:
         self.refuse_without("items")
-        return io.read_table(self.folder / ITEMS, schemas.RELEASED_ITEMS)
+        return io.read_table(self.folder / ITEMS_FILE, schemas.RELEASED_ITEMS)
 
     @property
     def feature_sets(self) -> list[str]:
@@ -206,7 +206,7 @@ def join_faults(faults: list[str]) -> str:
 
 
 def _stray_files(folder: Path, manifest: Manifest) -> list[str]:
-    listed = {file.path for file in manifest.files} | {manifests.NAME}
+    listed = {file.path for file in manifest.files} | {manifests.MANIFEST_FILE}
     present = set[str]()
     faults = []
     for path in _walk_release(folder):
@@ -233,7 +233,7 @@ def _walk_release(folder: Path) -> Iterator[Path]:
 
 
 def _is_ignored(path: Path) -> bool:
-    return path.name in (*TOOLS, signature.NAME) and not path.is_symlink()
+    return path.name in (*TOOLS, signature.SIGNATURE_FILE) and not path.is_symlink()
 
 
 def refuse_damaged(folder: Path, files: Iterable[File]) -> None:
@@ -263,8 +263,8 @@ def _find_mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
     checks: list[Callable[[], object]] = [
         partial(io.require_same_space, paths) for paths in sets.values()
     ]
-    if PROBES in {file.path for file in manifest.files}:
-        checks.append(partial(read_probes, folder / PROBES))
+    if PROBES_FILE in {file.path for file in manifest.files}:
+        checks.append(partial(read_probes, folder / PROBES_FILE))
     for check in checks:
         try:
             check()

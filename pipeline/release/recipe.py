@@ -44,7 +44,7 @@ def release_recipe(manifest: Manifest) -> Recipe:
     """Read the recipe of a release, which is untrusted; UserError if its parameters are invalid."""
     maker = manifest.made_by.get("items")
     settings = {key: value for key, value in maker.params.items() if key == "text"} if maker else {}
-    items = validate(Items, settings, f"{manifests.NAME}: made_by.items.params")
+    items = validate(Items, settings, f"{manifests.MANIFEST_FILE}: made_by.items.params")
     return Recipe(manifest.kind, manifest.columns, tuple(items.text))
 
 

@@ -19,7 +19,7 @@ from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.loading import Loaded
 from alignrec.pipeline.release.probes import read_probes
-from alignrec.pipeline.release.read import PROBES, Release, refuse_damaged, unpack_release
+from alignrec.pipeline.release.read import PROBES_FILE, Release, refuse_damaged, unpack_release
 from alignrec.pipeline.report.gallery import (
     category_paths,
     item_titles,
@@ -226,7 +226,7 @@ def render_page(
 ) -> bytes:
     """Return the page as HTML: a feature set, and `n_items` items with images of the release."""
     with unpack_release(release, ["items"]) as layout:
-        probes = release.folder / PROBES
+        probes = release.folder / PROBES_FILE
         if probes.exists():
             io.write_json(layout.probes, read_probes(probes))
         outputs = Outputs(layout, release.manifest.kind, features)

@@ -8,10 +8,9 @@ from pathlib import Path
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release.manifest import File
+from alignrec.pipeline.release.manifest import SIGNATURE_FILE, File
 
-NAME = manifests.SIGNATURE
-MAX_BYTES = 64 << 10
+MAX_SIGNATURE_BYTES = 64 << 10
 NAMESPACE = "alignrec-release"  # rejects signatures made for other purposes, such as Git commits
 PUBLISHER = "publisher"
 
@@ -25,7 +24,7 @@ def sign(folder: Path, key: Path) -> None:
     signing = _ssh_keygen("sign", ["-f", str(key)], manifest)
     if signing.returncode or b"BEGIN SSH SIGNATURE" not in signing.stdout:
         raise UserError(f"{key}: cannot sign with it ({_last_line(signing.stderr)})")
-    io.write_bytes(folder / NAME, signing.stdout)
+    io.write_bytes(folder / SIGNATURE_FILE, signing.stdout)
 
 
 def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
@@ -33,13 +32,13 @@ def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
 
     Returns a line to print, None if the release is not signed.
     """
-    path = folder / NAME
+    path = folder / SIGNATURE_FILE
     if not path.is_file():
         if key is not None:
             raise UserError(f"{folder}: not signed")
         return None
     size = path.stat().st_size
-    if size > MAX_BYTES:
+    if size > MAX_SIGNATURE_BYTES:
         raise UserError(f"{path}: {size} bytes; this is no signature")
     return _check_any(path, manifest) if key is None else _check_key(path, manifest, key)
 
@@ -74,7 +73,7 @@ def _read_public_key(key: Path) -> str:
     if not key.is_file():
         raise UserError(f"{key}: no such public key")
     with key.open("rb") as f:
-        fields = f.read(MAX_BYTES).split()[:2]
+        fields = f.read(MAX_SIGNATURE_BYTES).split()[:2]
     is_text = all(field.isascii() and field.decode().isprintable() for field in fields)
     if len(fields) < 2 or not is_text:
         advice = "pass the one-line file that ends in .pub"
@@ -83,7 +82,7 @@ def _read_public_key(key: Path) -> str:
 
 
 def list_files(folder: Path) -> list[File]:
-    path = folder / NAME
+    path = folder / SIGNATURE_FILE
     return [manifests.describe_file(folder, path)] if path.is_file() else []
 
 

@@ -245,7 +245,9 @@ def test_an_unsigned_manifest_is_not_parsed(release: Path, tmp_path: Path, monke
             fetch(str(release), tmp_path / "there", key=required)
 
 
-@pytest.mark.parametrize("page", [b"x" * (signature.MAX_BYTES + 1), b"\n<!DOCTYPE html><html>not here</html>"])
+@pytest.mark.parametrize(
+    "page", [b"x" * (signature.MAX_SIGNATURE_BYTES + 1), b"\n<!DOCTYPE html><html>not here</html>"]
+)
 def test_a_page_in_place_of_a_missing_signature_is_ignored(release: Path, tmp_path: Path, page: bytes) -> None:
     files = {f"/{p.relative_to(release)}": body(p.read_bytes()) for p in release.rglob("*.*") if p.is_file()}
     with serving(files | {"/manifest.json.sig": body(page)}) as server:

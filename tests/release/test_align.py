@@ -122,7 +122,7 @@ def test_yesterdays_vectors_are_near_and_no_product_changes(older: Path, plain: 
 def test_manifest_and_card_say_what_was_turned(older: Path, plain: Path, aligned: Path) -> None:
     found = alignment(aligned)
     assert (found.dataset, found.version) == ("shop", "0.1.0")
-    assert found.manifest == io.sha256(older / manifest.NAME)
+    assert found.manifest == io.sha256(older / manifest.MANIFEST_FILE)
     assert sorted(found.sets) == ["linear", "tfidf"]
     for name, of in found.sets.items():
         assert of.items == len(TODAY) - 2

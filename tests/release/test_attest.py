@@ -168,28 +168,28 @@ def test_a_signed_release_verifies_with_its_key_and_with_no_other(release: Path,
 
 
 def test_a_signature_of_another_manifest_or_purpose_is_refused(release: Path, keys: tuple[Path, Path]) -> None:
-    path, ours = release / "manifest.json", (release / signature.NAME).read_bytes()
+    path, ours = release / "manifest.json", (release / signature.SIGNATURE_FILE).read_bytes()
     signing = ["ssh-keygen", "-Y", "sign", "-n", "git", "-f", keys[0]]
     gits = subprocess.run(signing, input=path.read_bytes(), capture_output=True, check=True).stdout
-    (release / signature.NAME).write_bytes(gits)
+    (release / signature.SIGNATURE_FILE).write_bytes(gits)
     with pytest.raises(UserError, match="not a signature"):
         list(verify(release, public(keys[0])))
-    (release / signature.NAME).write_bytes(ours)
+    (release / signature.SIGNATURE_FILE).write_bytes(ours)
     path.write_bytes(path.read_bytes() + b"\n")
     for key in (None, public(keys[0])):
         with pytest.raises(UserError, match="not a signature"):
             list(verify(release, key))
 
 
-@pytest.mark.parametrize("data", [b"", b"no signature", b"\0" * (signature.MAX_BYTES + 1)])
+@pytest.mark.parametrize("data", [b"", b"no signature", b"\0" * (signature.MAX_SIGNATURE_BYTES + 1)])
 def test_what_is_no_signature_is_refused(release: Path, data: bytes) -> None:
-    (release / signature.NAME).write_bytes(data)
-    with pytest.raises(UserError, match=signature.NAME):
+    (release / signature.SIGNATURE_FILE).write_bytes(data)
+    with pytest.raises(UserError, match=signature.SIGNATURE_FILE):
         list(verify(release))
 
 
 def test_a_signature_that_is_asked_for_and_missing_is_an_error(release: Path, keys: tuple[Path, Path]) -> None:
-    (release / signature.NAME).unlink()
+    (release / signature.SIGNATURE_FILE).unlink()
     with pytest.raises(UserError, match="not signed"):
         list(verify(release, public(keys[0])))
     with pytest.raises(UserError, match="is this a release folder"):
@@ -203,8 +203,8 @@ def test_the_signature_travels_and_a_part_has_none(release: Path, keys: tuple[Pa
     whole = fetch(where, tmp_path / "whole")
     assert f"signed by {public(keys[0])}" in list(verify(whole, public(keys[0])))
     part = fetch(where, tmp_path / "part", encoder="beit3")
-    assert not (part / signature.NAME).exists()
-    (release / signature.NAME).write_bytes(b"hostile")
+    assert not (part / signature.SIGNATURE_FILE).exists()
+    (release / signature.SIGNATURE_FILE).write_bytes(b"hostile")
     with pytest.raises(UserError, match="not a signature of this manifest"):
         fetch(str(release), tmp_path / "hostile")
 
@@ -213,7 +213,7 @@ def test_the_commands_sign_and_check(signed: Path, keys: tuple[Path, Path], tmp_
     root = shutil.copytree(signed.parents[2], tmp_path / "outputs")
     release = root / "publish/shop/release"
     done = alignrec("publish", "shop", "--root", root, "--sign", keys[1])
-    assert done.output.strip() == f"signed: {release / signature.NAME}"
+    assert done.output.strip() == f"signed: {release / signature.SIGNATURE_FILE}"
     done = alignrec("verify", release, "--key", public(keys[1]))
     assert f"signed by {public(keys[1])}" in done.output
     done = alignrec("verify", release, "--key", public(keys[0]))

@@ -358,8 +358,8 @@ def test_the_manifest_and_the_card_have_the_encoder(tmp_path: Path) -> None:
     assert f"| minilm-cnn: cnn | cnn | {package} | sha256:57934424" in card  # as its file is named
     assert f" | {package} 0.1.0 | Apache Software License 2.0 | " in card
     for changed in ({"kind": 3}, {"revison": "x"}):
-        content = io.read_json(folder / manifest.NAME)
+        content = io.read_json(folder / manifest.MANIFEST_FILE)
         content["encoders"]["minilm-cnn"] |= changed
-        io.write_json(folder / manifest.NAME, content)
+        io.write_json(folder / manifest.MANIFEST_FILE, content)
         with pytest.raises(UserError, match="encoders"):
             manifest.load(folder)

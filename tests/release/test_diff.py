@@ -41,7 +41,7 @@ def resigned(release: Path) -> Path:
     """Update the hashes of the manifest to the files."""
     made = manifest.load(release)
     files = [f.model_copy(update={"sha256": io.sha256(release / f.path)}) for f in made.files]
-    manifest.write(release / manifest.NAME, made.model_copy(update={"files": files}))
+    manifest.write(release / manifest.MANIFEST_FILE, made.model_copy(update={"files": files}))
     return release
 
 

@@ -28,11 +28,11 @@ from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.export import content as contents
 from alignrec.pipeline.release.export.content import ExportContent
-from alignrec.pipeline.release.export.write import FORMATS, wants_codes, write_export
+from alignrec.pipeline.release.export.write import EXPORT_WRITERS, wants_codes, write_export
 from alignrec.pipeline.report.similarity import find_neighbours
 from alignrec.pipeline.runtime.layout import Layout
 
-PLAIN = [form for form in FORMATS if not wants_codes(form)]
+PLAIN = [form for form in EXPORT_WRITERS if not wants_codes(form)]
 
 
 @pytest.fixture(scope="module")

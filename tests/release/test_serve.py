@@ -104,7 +104,7 @@ def test_a_release_without_encoders_says_so(encoding: Path, tmp_path: Path) -> N
     shutil.rmtree(without / "encoders")
     made = manifest.load(without)
     files = [file for file in made.files if not file.path.startswith("encoders/")]
-    manifest.write(without / manifest.NAME, made.model_copy(update={"files": files}))
+    manifest.write(without / manifest.MANIFEST_FILE, made.model_copy(update={"files": files}))
     with pytest.raises(UserError, match="no encoder in this release"):
         Nearest(Release(without))
 

@@ -14,7 +14,7 @@ from pyarrow import csv
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release.read import ITEMS, Release
+from alignrec.pipeline.release.read import ITEMS_FILE, Release
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.pipeline.sources.base import is_web
@@ -99,7 +99,7 @@ def of_release(folder: Path, features: list[str], coded: bool = False) -> Export
     names = _choose_sets(features, release.feature_sets, has_codes, manifest.dataset)
     return ExportContent(
         name=manifest.dataset,
-        items=io.read_table(folder / ITEMS, schemas.RELEASED_ITEMS, [*FIELDS, "image_url"]),
+        items=io.read_table(folder / ITEMS_FILE, schemas.RELEASED_ITEMS, [*FIELDS, "image_url"]),
         features={name: release.features(name) for name in names},
         users=_read_users(release),
         interactions=release.interactions if "interactions" in release.tables else None,

@@ -18,7 +18,7 @@ from alignrec.pipeline.release.export.recbole import write_recbole
 
 # format -> function that writes its files and returns the README's usage text, and notes on what
 # it changes
-FORMATS: dict[str, Callable[[ExportContent, Path], tuple[str, list[str]]]] = {
+EXPORT_WRITERS: dict[str, Callable[[ExportContent, Path], tuple[str, list[str]]]] = {
     "mmrec": write_mmrec,
     "recbole": write_recbole,
     "cornac": write_cornac,
@@ -38,7 +38,7 @@ def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
 
     with io.scratch(io.next_to(to, "new")) as folder:
         _write_filled(content, folder / "filled.tsv")
-        usage, notes = FORMATS[form](content, folder)
+        usage, notes = EXPORT_WRITERS[form](content, folder)
         readme = folder / "README.md"
         header = readme.read_text(encoding="utf-8") if readme.exists() else ""
         text = header + _describe_export(content, form, notes) + usage
@@ -48,8 +48,8 @@ def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
 
 
 def wants_codes(form: str) -> bool:
-    if form not in FORMATS:
-        raise UserError(f"no format '{form}'; there are {', '.join(FORMATS)}")
+    if form not in EXPORT_WRITERS:
+        raise UserError(f"no format '{form}'; there are {', '.join(EXPORT_WRITERS)}")
     return form in CODED
 
 

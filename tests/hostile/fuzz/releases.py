@@ -36,7 +36,7 @@ def release() -> Path:
 
 def files() -> dict[str, bytes]:
     """Return path -> content of the valid release."""
-    paths = sorted(path for path in release().rglob("*") if path.is_file() and path.name != manifest.NAME)
+    paths = sorted(path for path in release().rglob("*") if path.is_file() and path.name != manifest.MANIFEST_FILE)
     return {path.relative_to(release()).as_posix(): path.read_bytes() for path in paths}
 
 
@@ -103,7 +103,7 @@ def parsed(data: bytes) -> None:
 
 
 def signed(data: bytes) -> None:
-    written(signature.NAME, data)
+    written(signature.SIGNATURE_FILE, data)
     signature.check(written("manifest.json", b"{}").parent, b"{}", written("key.pub", data))
     signature.check(written("manifest.json", b"{}").parent, b"{}", None)
 
@@ -126,7 +126,7 @@ KEYS = [
 @cache
 def targets() -> dict[str, Target]:
     return {
-        "manifest": Target(parsed, [(release() / manifest.NAME).read_bytes()], refused=NO_MANIFESTS),
+        "manifest": Target(parsed, [(release() / manifest.MANIFEST_FILE).read_bytes()], refused=NO_MANIFESTS),
         "signature": Target(signed, KEYS),
         "any-file": Target(attack, [name.encode() + b"\0" + data for name, data in files().items()], quick=3),
     }
