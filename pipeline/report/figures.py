@@ -6,9 +6,10 @@ from typing import Any
 
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
+from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.report import probes, results
 from alignrec.pipeline.report.outputs import Outputs, read_json
-from alignrec.pipeline.report.table import CONTROLS, Table, with_labels, without_zero
+from alignrec.pipeline.report.table import Table, with_labels, without_zero
 
 # probes that train no recommender
 UNTRAINED_PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.features.names import CEILINGS, LINEAR
 from alignrec.pipeline.report.outputs import Outputs
-from alignrec.pipeline.report.table import CONTROLS
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -21,12 +21,12 @@ from alignrec.pipeline.evaluation.evidence import (
     summarise_mask,
 )
 from alignrec.pipeline.evaluation.statistics import LEVEL
+from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.features.names import LEAKED
 from alignrec.pipeline.models import CONTENT_USES, content_use
 from alignrec.pipeline.report.table import (
     BEST,
     CHANGE,
-    CONTROLS,
     FLOORED,
     HEADLINE_RECALL,
     Difference,

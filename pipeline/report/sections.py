@@ -11,12 +11,12 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.pipeline.evaluation.evidence import MAIN, Comparison, seeds_of
 from alignrec.pipeline.evaluation.statistics import LEVEL
+from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.report import probes, results
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.probes import CHANCE, RAW, ProbeFigures
 from alignrec.pipeline.report.table import (
-    CONTROLS,
     HEADLINE_RECALL,
     Difference,
     Fields,

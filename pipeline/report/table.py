@@ -12,7 +12,6 @@ from alignrec.pipeline.evaluation.evidence import MAIN, Comparison, Figure, seed
 from alignrec.pipeline.evaluation.statistics import FLOOR, LEVEL, RESAMPLES
 from alignrec.pipeline.models import MODELS, TITLES
 
-CONTROLS = ("random", "shuffled", "constant")  # feature sets that a useful one must beat
 DRAWS = re.compile(r" in (\d+) draws")  # part of a protocol's name, see evaluation/protocol.py
 METRIC_TITLES = {"recall": "Recall", "ndcg": "NDCG"}
 # marks of cells

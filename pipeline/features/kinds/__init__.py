@@ -27,6 +27,7 @@ __all__ = [
     "SetKind",
 ]
 
+# feature sets that a useful one must beat
 CONTROLS = ("random", "shuffled", "constant")
 # kinds that `combine.sets` may name
 KINDS: dict[str, SetKind] = {
