@@ -13,7 +13,7 @@ from alignrec.pipeline.encoders.registry import NoSettings, Spec
 from alignrec.pipeline.images.decode import decode_squares
 from alignrec.pipeline.linalg.projections import unit_rows
 
-SIDE = 96
+DESCRIPTOR_SIDE_PIXELS = 96
 LEVELS = 4  # of colours, per channel
 SILHOUETTE_CELLS = 24  # per side
 GRADIENT_CELLS = 6  # per side
@@ -30,7 +30,7 @@ class Descriptors:
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
         if images is None:
             raise ValueError("descriptors are of images")
-        return decode_squares(images, SIDE)
+        return decode_squares(images, DESCRIPTOR_SIDE_PIXELS)
 
     def encode(self, prepared: np.ndarray) -> Tensor:
         return torch.from_numpy(describe_images(prepared))

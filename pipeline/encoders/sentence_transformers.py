@@ -13,7 +13,7 @@ from alignrec.pipeline.encoders.registry import Spec
 from alignrec.pipeline.io.errors import UserError, installing
 from alignrec.pipeline.linalg.device import pick_device, pin_memory
 
-LIBRARY = "sentence-transformers"
+SENTENCE_TRANSFORMERS_LIBRARY = "sentence-transformers"
 BOTH = ("image", "text")
 
 
@@ -122,7 +122,10 @@ class SentenceTransformers(towers.Towers):
 def find_model(where: str, params: SentenceTransformersParams) -> hub.Origin:
     _import_library()
     source = hub.find_model(
-        where, params, LIBRARY, [hub.WEIGHTS, *["*.py"] * params.trust_remote_code]
+        where,
+        params,
+        SENTENCE_TRANSFORMERS_LIBRARY,
+        [hub.WEIGHTS, *["*.py"] * params.trust_remote_code],
     )
     if (prompt := params.prompt) is None:
         config = hub.read_model_json(
@@ -139,7 +142,10 @@ def find_model(where: str, params: SentenceTransformersParams) -> hub.Origin:
 
 
 SENTENCE_TRANSFORMERS = Spec(
-    SentenceTransformers, SentenceTransformersParams, origin=find_model, library=LIBRARY
+    SentenceTransformers,
+    SentenceTransformersParams,
+    origin=find_model,
+    library=SENTENCE_TRANSFORMERS_LIBRARY,
 )
 
 

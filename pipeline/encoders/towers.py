@@ -28,7 +28,8 @@ from alignrec.pipeline.linalg.device import move_to, pick_device, pin_memory
 from alignrec.pipeline.runtime.section import Positive
 
 Join = Literal["mean", "concat"]
-SIDE = 512  # pixels, the largest input size of networks; larger JPEGs are decoded at reduced size
+# largest input size of networks; larger JPEGs are decoded at reduced size
+MAX_INPUT_SIDE_PIXELS = 512
 # aspect ratio beyond which an image is cropped to its middle: scaled by its shorter side, an image
 # of 1 x 10,000 pixels would take gigabytes
 MAX_ASPECT = 16
@@ -176,7 +177,7 @@ def open_images(images: Iterable[bytes]) -> list[Image.Image]:
     """Decode images, cropped to their middle beyond MAX_ASPECT and enlarged below MIN_SIDE."""
     opened = []
     for file in images:
-        image = decode_rgb(file, SIDE)
+        image = decode_rgb(file, MAX_INPUT_SIDE_PIXELS)
         width, height = image.size
         across = min(width, MAX_ASPECT * height)
         down = min(height, MAX_ASPECT * width)

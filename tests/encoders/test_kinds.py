@@ -141,7 +141,7 @@ def test_a_thin_image_keeps_its_middle_and_bounded_memory() -> None:
     (image,) = towers.open_images([pictures.saved(stripes, "PNG")])
     assert image.size == (160, 10)
     assert {image.getpixel((x, 5)) for x in (0, 80, 159)} == {(0, 0, 255)}
-    assert decode_rgb(pictures.plain("red", (9000, 9000)), towers.SIDE).size == (2250, 2250)
+    assert decode_rgb(pictures.plain("red", (9000, 9000)), towers.MAX_INPUT_SIDE_PIXELS).size == (2250, 2250)
 
 
 # --- two towers

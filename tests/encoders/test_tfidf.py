@@ -13,7 +13,13 @@ from featured import params, stage, vectors
 from PIL import Image, ImageDraw
 
 from alignrec.pipeline import io
-from alignrec.pipeline.encoders.descriptors import LEVELS, SIDE, SILHOUETTE_CELLS, Descriptors, describe_images
+from alignrec.pipeline.encoders.descriptors import (
+    DESCRIPTOR_SIDE_PIXELS,
+    LEVELS,
+    SILHOUETTE_CELLS,
+    Descriptors,
+    describe_images,
+)
 from alignrec.pipeline.encoders.tfidf import Tfidf, count_terms, split_terms, split_words, weigh_terms
 from alignrec.pipeline.io.errors import UserError
 
@@ -86,7 +92,7 @@ GRADIENTS = slice(LEVELS**3 + SILHOUETTE_CELLS**2, Descriptors.width)
 
 
 def drawn(colour: str, box: tuple[int, int, int, int], background: str = "white") -> np.ndarray:
-    image = Image.new("RGB", (SIDE, SIDE), background)
+    image = Image.new("RGB", (DESCRIPTOR_SIDE_PIXELS, DESCRIPTOR_SIDE_PIXELS), background)
     ImageDraw.Draw(image).rectangle(box, fill=colour)
     return np.asarray(image)
 
