@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from alignrec.pipeline.encoders.registry import Encoder
 
 MAPS = "maps.safetensors"  # mean and map of each mapped block, and `last`, PCA over all blocks
-NAME = "chain.json"  # columns and weight of each block
+CHAIN_FILE = "chain.json"  # columns and weight of each block
 MAX_BLOCKS = 64
 MAX_CHAIN_BYTES = 1 << 16  # of chain.json
 MAX_WIDTH = 1 << 20  # columns of a part
@@ -56,7 +56,7 @@ def write(folder: Path, fit: JoinedMap) -> None:
 
     blocks = [_chain_block(block) for block in fit.blocks]
     io.write_bytes(folder / MAPS, save(tensors))
-    io.write_json(folder / NAME, Chain(blocks=blocks).model_dump())
+    io.write_json(folder / CHAIN_FILE, Chain(blocks=blocks).model_dump())
 
 
 def _chain_block(block: Block) -> ChainBlock:
@@ -74,7 +74,7 @@ def read(folder: Path, widths: Sequence[int] | None = None) -> JoinedMap:
 
     Raises UserError if they do not fit or are damaged.
     """
-    blocks = Chain.read(folder / NAME, MAX_CHAIN_BYTES).blocks
+    blocks = Chain.read(folder / CHAIN_FILE, MAX_CHAIN_BYTES).blocks
     tensors = arrays.read_tensors(folder / MAPS)
     if widths is None:
         widths = _least_widths(blocks)
@@ -130,7 +130,7 @@ def _joined_map(
 
 def digests(folder: Path, parts: Sequence[str]) -> dict[str, str]:
     """Fingerprint entries of maps and of the blocks of `parts`."""
-    text = "\n".join([*parts, io.sha256(folder / NAME)])
+    text = "\n".join([*parts, io.sha256(folder / CHAIN_FILE)])
     blocks = hashlib.sha256(text.encode()).hexdigest()
     return {"weights": io.digest([folder / MAPS]), "blocks": blocks}
 

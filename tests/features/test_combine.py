@@ -86,7 +86,7 @@ def test_a_set_that_fails_is_named_and_the_others_are_kept(tmp_path: Path) -> No
     given = params("tfidf", sets={"tfidf-image-masked": {}, "white": WHITE})
     with pytest.raises(UserError, match="1 of 2 feature sets failed: tfidf-image-masked: tfidf reads only texts"):
         stage(layout, given)
-    assert (layout.work("combine") / "white" / ENCODER / chain.NAME).is_file()
+    assert (layout.work("combine") / "white" / ENCODER / chain.CHAIN_FILE).is_file()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def make_fitted(
 ) -> Combination:
     """Make a set by a map of its parts; `chosen`: settings besides those that are declared."""
     folder = recipe.folder / ENCODER
-    if not (folder / chain.NAME).is_file():
+    if not (folder / chain.CHAIN_FILE).is_file():
         chain.write(folder, fit)
     stored = chain.read(folder, [part.width for part in recipe.parts])
 
