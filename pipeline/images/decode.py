@@ -22,9 +22,9 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.runtime.process import ran_out
 
-Image.init()  # registers all formats; FORMATS are allowed
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # raster formats only: none can contain a script
-MIN_SIDE = 8  # pixels
+Image.init()  # registers all formats; RASTER_FORMATS are allowed
+RASTER_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # none can contain a script
+MIN_IMAGE_SIDE_PIXELS = 8
 # of a progressive JPEG with max_pixels; bounds time, as each passes over all pixels; encoders write
 # ten
 MAX_SCANS = 12
@@ -87,7 +87,7 @@ def normalise_image(
     """
     digest = hashlib.sha256(data).hexdigest()
     try:
-        with Image.open(memory.BytesIO(data), formats=FORMATS) as opened:
+        with Image.open(memory.BytesIO(data), formats=RASTER_FORMATS) as opened:
             if fault := _find_fault(opened.size, data, max_pixels):
                 status, reason = fault
                 return Decoded(status, reason, sha256=digest)
@@ -128,7 +128,7 @@ def _find_fault(size: tuple[int, int], data: bytes, max_pixels: int) -> tuple[st
         return "too_large", dimensions
     if pixels == 1:
         return "placeholder", "1 x 1 pixel"
-    if min(width, height) < MIN_SIDE:
+    if min(width, height) < MIN_IMAGE_SIDE_PIXELS:
         return "too_small", dimensions
 
     scans = data.count(START_OF_SCAN) if data.startswith(START_OF_IMAGE) else 1

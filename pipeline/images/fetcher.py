@@ -31,7 +31,7 @@ from alignrec.pipeline.sources.base import is_path
 SHARED_ABOVE = 10  # images of more items are listed in run.json as possible placeholders
 ITEMS_AT_ONCE = 64  # bounds memory
 MAX_ADDRESSES = 32  # tried per item, as a record may list a hundred thousand
-ITEMS_PER_BLOCK = 1024  # saved at a time
+FETCH_BLOCK_ITEMS = 1024  # saved at a time
 MAX_FAILED_SHARE = 0.5  # of images, above which the stage warns
 # file names of Amazon's "no image available" images
 PLACEHOLDER = re.compile(
@@ -162,8 +162,8 @@ def fetch_blocks(
     """
     paths = []
     earlier = iter(stored)
-    for start in range(0, len(items), ITEMS_PER_BLOCK):
-        block = items.slice(start, ITEMS_PER_BLOCK)
+    for start in range(0, len(items), FETCH_BLOCK_ITEMS):
+        block = items.slice(start, FETCH_BLOCK_ITEMS)
         old = next(earlier, None)
         path = work / f"{start:08d}.parquet"
         paths.append(path)

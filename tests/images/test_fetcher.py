@@ -314,7 +314,7 @@ def items(urls: list[list[str]]) -> pa.Table:
 
 
 def test_a_shard_resumes_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetcher, "ITEMS_PER_BLOCK", 4)
+    monkeypatch.setattr(fetcher, "FETCH_BLOCK_ITEMS", 4)
     answers = {f"/{i}": body(encoded(colour=(i, 0, 0))) for i in range(10)}
     with serving(answers) as server, Fetcher(FAST, NONE) as web:
         rows = items([[f"{server.address}/{i}"] for i in range(10)])
