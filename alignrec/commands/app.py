@@ -172,7 +172,7 @@ def beit3(
 
 
 OWN: dict[str, Callable[..., None]] = {
-    own.__name__: own for own in (images, encode, beit3, probe, publish)
+    command.__name__: command for command in (images, encode, beit3, probe, publish)
 }
 
 

@@ -122,14 +122,14 @@ def find_inter(given: Path) -> Path:
     if not given.is_dir():
         return given
 
-    found = sorted([*given.glob(f"*{ENDING}"), *given.glob(f"*{ENDING}.gz")])
-    if not found:
+    inter_files = sorted([*given.glob(f"*{ENDING}"), *given.glob(f"*{ENDING}.gz")])
+    if not inter_files:
         fault = "a folder without an .inter file; give MMRec's folder, or a file of interactions"
         raise UserError(f"{given}: {fault}")
-    if len(found) > 1:
-        names = " or ".join(path.name for path in found)
+    if len(inter_files) > 1:
+        names = " or ".join(path.name for path in inter_files)
         raise UserError(f"{given}: the interactions may be {names}; give one by its path")
-    return found[0]
+    return inter_files[0]
 
 
 def find_tables(inter: Path, items: Path | None) -> ItemFiles:

@@ -246,8 +246,8 @@ def _check_names(params: Parameters) -> None:
     require_known(params[Search].spaces, MODELS, "search.spaces")
     if benchmark.control is not None:
         judged = _given_features(benchmark)
-        known = judged or _all_feature_sets(params, params.sources)
-        require_known([benchmark.control], known, "benchmark.control")
+        known_sets = judged or _all_feature_sets(params, params.sources)
+        require_known([benchmark.control], known_sets, "benchmark.control")
 
     _check_features(params)
 
@@ -262,9 +262,9 @@ def _check_features(params: Parameters) -> None:
         if "features" in changed:
             used[f"benchmark.ablations.{ablation}.features"] = [str(changed["features"])]
 
-    named = used | {"benchmark.features": _given_features(params[Benchmark])}
+    features_by_key = used | {"benchmark.features": _given_features(params[Benchmark])}
     for dataset in params.datasets:
-        for key, features in named.items():
+        for key, features in features_by_key.items():
             require_known(features, DeclaredSets(params, dataset).names(), key)
 
     publish = params[Publish]

@@ -191,8 +191,8 @@ class DeclaredSets:
 
     def check(self) -> None:
         """Raise UserError for unknown kinds or parts, cycles and duplicate names."""
-        given = [*self.encoded, *self.with_text]
-        parts = [*given, *self.combined]
+        encoded_sets = [*self.encoded, *self.with_text]
+        parts = [*encoded_sets, *self.combined]
         for position, name in enumerate([*parts, *self.controls]):
             if name in parts[:position]:
                 raise UserError(

@@ -248,8 +248,8 @@ class Inverted:
             cosines, _ = faiss.knn(
                 queries, self._units[part], min(k, len(part)), metric=faiss.METRIC_INNER_PRODUCT
             )
-            both = np.concatenate([best, cosines], axis=1)
-            best = np.sort(both, axis=1)[:, ::-1][:, :k]
+            candidates = np.concatenate([best, cosines], axis=1)
+            best = np.sort(candidates, axis=1)[:, ::-1][:, :k]
         return best
 
 

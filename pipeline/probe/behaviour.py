@@ -122,8 +122,8 @@ def co_bought(seen: sparse.csr_array, items: np.ndarray) -> Questions:
 def ask_test_items(data: Data) -> Questions | str:
     columns = ("user_id", "item_id", "split")
     user, item, split = (data.interactions[column].to_numpy() for column in columns)
-    both = np.intersect1d(user[split == TRAIN], user[split == TEST])
-    users, note = _sample_groups(both, data, "content_knn", "users")
+    eligible_users = np.intersect1d(user[split == TRAIN], user[split == TEST])
+    users, note = _sample_groups(eligible_users, data, "content_knn", "users")
     is_asked = np.isin(user, users)
     questions = content_neighbours(user[is_asked], item[is_asked], split[is_asked], data.items)
     if not len(questions.target):

@@ -280,13 +280,13 @@ def _describe(
 ) -> dict[str, Any]:
     """Provenance of the output, for its metadata."""
     if choice.project:
-        made = choice.project.facts(choice.name).model_dump()
+        origin = choice.project.facts(choice.name).model_dump()
     else:
         facts = {network.name: settings_facts(network, choice.encode) for network in networks}
-        made = {"encoders": facts, "sets": choice.sets}
+        origin = {"encoders": facts, "sets": choice.sets}
     settings = {
         "encoder": choice.name,
-        "made": made,
+        "made": origin,
         "encode": choice.encode.facts(),
         "columns": table.columns._asdict(),
         "images": choice.images.model_dump(include={"size", "quality"}),

@@ -183,11 +183,11 @@ def compared_page(
 
     `pairs` are the most changed of `items`; `imageless` is the note of a page without images.
     """
-    shown: set[int] = set()
+    shown_items: set[int] = set()
     for pair in pairs:
         for near in (pair["near_a"], pair["near_b"]):
-            shown.update(near, *near.values())
-    packed = gallery.pack_sheets(gallery.make_thumbnails(images, shown))
+            shown_items.update(near, *near.values())
+    packed = gallery.pack_sheets(gallery.make_thumbnails(images, shown_items))
 
     data: dict[str, Any] = {}
     if items is not None:

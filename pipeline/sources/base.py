@@ -266,6 +266,6 @@ def declared_source(raw: Any, where: str) -> Source:
         raise UserError(f"'{where}.kind' is required; valid: {', '.join(SOURCES)}")
     kind = raw["kind"]
     if not isinstance(kind, str) or kind not in SOURCES:
-        shown = one_line(kind, 64)
-        raise UserError(f"'{where}.kind': no '{shown}'{nearest(str(kind), SOURCES)}")
+        kind_name = one_line(kind, 64)
+        raise UserError(f"'{where}.kind': no '{kind_name}'{nearest(str(kind), SOURCES)}")
     return validate(SOURCES[kind], raw, where)

@@ -206,8 +206,8 @@ def expected_hashes(
     """
     unknown = sorted(pinned.keys() - addresses.keys())
     if unknown:
-        known = ", ".join(addresses)
-        raise UserError(f"sha256 of '{unknown[0]}': this source has {known}")
+        roles = ", ".join(addresses)
+        raise UserError(f"sha256 of '{unknown[0]}': this source has {roles}")
 
     remote = set()
     for role, mirrors in addresses.items():
