@@ -2,11 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
-from contextlib import suppress
 from graphlib import TopologicalSorter
-
-import pytest
 
 from alignrec.pipeline.runtime import code
 
@@ -53,52 +49,3 @@ def test_no_module_is_imported_by_what_it_imports() -> None:
     TopologicalSorter(graph).prepare()  # raises for a circle
     own = re.compile(r"^\s*(from|import) alignrec(\.(?!pipeline|stages|schemas)| import (?!schemas))", re.MULTILINE)
     assert [path for path, text in FILES.items() if own.search(text)] == []  # the Python API is for users only
-
-
-OFFERED = {"_asdict", "_fields", "_make", "_replace", "_exit"}
-"""attributes of NamedTuple and os"""
-
-
-def is_private(name: str) -> bool:
-    return any(part[:1] == "_" and part[:2] != "__" and part not in OFFERED for part in name.split("."))
-
-
-def names_of_others(text: str) -> Iterator[str]:
-    """Yield each name that code takes from other modules, also in code strings that other processes run."""
-    for node in ast.walk(ast.parse(text)):
-        match node:
-            case ast.Attribute(value=ast.Name("self" | "cls")):
-                continue
-            case ast.Attribute(attr=name):
-                yield name
-            case ast.Import(names=names):
-                yield from (alias.name for alias in names)
-            case ast.ImportFrom(module=module, names=names):
-                yield from (f"{module}.{alias.name}" for alias in names)
-            case ast.Call(func=ast.Attribute(attr="setattr" | "delattr") | ast.Name("getattr"), args=args):
-                yield from (a.value for a in args[:2] if isinstance(a, ast.Constant) and isinstance(a.value, str))
-            case ast.Constant(value=str(within)) if "import " in within:
-                with suppress(SyntaxError):  # of words that are not code
-                    yield from names_of_others(within)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        *("a.{}", "import a.{}", "from a import {}", "from a.{} import c", "getattr(a, '{}')"),
-        *("patch.setattr(a, '{}', 1)", "patch.setattr('a.{}', 1)", "run('import a; a.{}')"),
-        *("self.{} #", "a.b #", "a.__b__ #", "a._replace(b=1) #", "from __future__ import b #"),
-    ],
-)
-def test_a_private_name_is_seen(line: str) -> None:
-    assert any(map(is_private, names_of_others(line.format("_b")))) == (not line.endswith("#"))
-
-
-def test_no_test_reads_a_private_name() -> None:
-    found = [
-        f"{path.relative_to(code.ROOT)}: {name}"
-        for path in sorted((code.ROOT / "tests").rglob("*.py"))
-        for name in names_of_others(path.read_text(encoding="utf-8"))
-        if is_private(name) and not name.startswith("benchmarks.")  # whose tests these are too
-    ]
-    assert found == []
