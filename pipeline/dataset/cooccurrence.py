@@ -22,13 +22,15 @@ def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr
 
 
 def count_cooccurrences(
-    sets: sp.csr_array, nodes: np.ndarray | None = None
+    sets: sp.csr_array,
+    nodes: np.ndarray | None = None,
+    nodes_per_block: int = NODES_PER_BLOCK,
 ) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
     """Yield blocks of nodes, and how many members their sets (rows of `sets`) share, [B, N]."""
     by_member = sp.csr_array(sets.T)
     if nodes is None:
         nodes = np.arange(sets.shape[0])
-    for block in np.split(nodes, range(NODES_PER_BLOCK, len(nodes), NODES_PER_BLOCK)):
+    for block in np.split(nodes, range(nodes_per_block, len(nodes), nodes_per_block)):
         counts = sp.csr_array(sets[block] @ by_member)
         counts.sort_indices()
 
@@ -39,13 +41,15 @@ def count_cooccurrences(
 
 
 def squared_cosines(
-    matrix: sp.csr_array, items: np.ndarray | None = None
+    matrix: sp.csr_array,
+    items: np.ndarray | None = None,
+    items_per_block: int = NODES_PER_BLOCK,
 ) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
     """Yield blocks of items and their squared item-CF cosines, |U_i & U_j|^2 / (|U_i| |U_j|), with
     others, [B, I].
     """
     users = matrix.sum(axis=0).astype(np.float64)  # users of each item
-    for block, counts in count_cooccurrences(sp.csr_array(matrix.T), items):
+    for block, counts in count_cooccurrences(sp.csr_array(matrix.T), items, items_per_block):
         # squares are quotients of integers, so equal scores are equal floats and ties can be broken
         # by id
         squares = counts.data.astype(np.float64) ** 2

@@ -104,13 +104,13 @@ def train_of(
     return _decode_keys(np.unique(np.concatenate(keys)), n_items)
 
 
-def limit_users(parts: Split) -> Split:
-    """Sample users if there are more than MAX_SCORES / I with targets.
+def limit_users(parts: Split, max_scores: int = MAX_SCORES) -> Split:
+    """Sample users if there are more than `max_scores` / I with targets.
 
     The same sample for every model.
     """
     users = np.union1d(parts.valid.users, parts.test.users)
-    max_users = max(1, MAX_SCORES // parts.n_items)
+    max_users = max(1, max_scores // parts.n_items)
     if len(users) <= max_users:
         return parts
 

@@ -28,15 +28,16 @@ PART_NAMES = {
 
 @dataclass(frozen=True)
 class Query:
-    """Lazy query result: iterating runs it and yields tables of QUERY_BATCH_ROWS rows."""
+    """Lazy query result: iterating runs it and yields tables of `rows_per_block` rows."""
 
     db: Db
     sql: str
     schema: pa.Schema
+    rows_per_block: int = QUERY_BATCH_ROWS
 
     def __iter__(self) -> Iterator[pa.Table]:
         plain = pa.schema([field.remove_metadata() for field in self.schema])
-        for batch in self.db.sql(self.sql).to_arrow_reader(QUERY_BATCH_ROWS):
+        for batch in self.db.sql(self.sql).to_arrow_reader(self.rows_per_block):
             yield pa.Table.from_batches([batch]).cast(plain)
 
 

@@ -30,6 +30,7 @@ def topk(
     seen: Pairs,
     users: np.ndarray | None = None,
     candidates: np.ndarray | None = None,
+    scores_per_block: int = SCORES_PER_BLOCK,
 ) -> np.ndarray:
     """Return the K items of highest dot product per user, int32 [N, K].
 
@@ -44,7 +45,7 @@ def topk(
     if users is None:
         users = np.arange(user.shape[0])
     if candidates is None:
-        return _rank_items(user, item, k, seen, users)
+        return _rank_items(user, item, k, seen, users, scores_per_block)
 
     place = np.full(item.shape[0], -1, np.int32)
     place[candidates] = np.arange(n_candidates)
@@ -53,14 +54,16 @@ def topk(
     rows: np.ndarray | torch.Tensor = candidates
     if isinstance(item, torch.Tensor):
         rows = torch.from_numpy(candidates).long().to(item.device)
-    top = _rank_items(user, item[rows], k, seen, users)
+    top = _rank_items(user, item[rows], k, seen, users, scores_per_block)
     return np.where(top >= 0, candidates[top], -1).astype(np.int32)
 
 
-def _rank_items(user: Vectors, item: Vectors, k: int, seen: Pairs, users: np.ndarray) -> np.ndarray:
+def _rank_items(
+    user: Vectors, item: Vectors, k: int, seen: Pairs, users: np.ndarray, scores_per_block: int
+) -> np.ndarray:
     seen_starts = np.searchsorted(seen.users, np.arange(user.shape[0] + 1))
     top = np.empty((len(users), k), np.int32)
-    users_per_block = max(1, SCORES_PER_BLOCK // item.shape[0])
+    users_per_block = max(1, scores_per_block // item.shape[0])
     for start in range(0, len(users), users_per_block):  # blocks bound the memory
         rows = slice(start, start + users_per_block)
         scores = _score_items(user, item, users[rows])

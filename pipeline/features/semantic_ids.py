@@ -34,8 +34,14 @@ class Coding(NamedTuple):
     cosine: np.ndarray  # float32 [n], cosine of each vector and its reconstruction
 
 
-def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
-    blocks = io.read_vectors(folder, CODING_BLOCK_ROWS)
+def code_items(
+    folder: Path,
+    params: SemanticIds,
+    seed: int,
+    max_fit_rows: int = MAX_FIT_ROWS,
+    rows_per_block: int = CODING_BLOCK_ROWS,
+) -> Coding:
+    blocks = io.read_vectors(folder, rows_per_block)
     directed = np.concatenate([unit_rows(vectors)[1] for vectors in blocks])
     n = int(directed.sum())
     if n < params.codes:
@@ -44,15 +50,15 @@ def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
 
     rng = np.random.default_rng(seed)
     drawn = np.zeros(len(directed), bool)
-    drawn[rng.choice(np.flatnonzero(directed), min(n, MAX_FIT_ROWS), replace=False)] = True
+    drawn[rng.choice(np.flatnonzero(directed), min(n, max_fit_rows), replace=False)] = True
 
     codes = []
     cosines = []
     with threadpool_limits(1):  # the order of sums affects the last bits
-        sample = np.concatenate(list(_unit_vectors(folder, drawn)))
+        sample = np.concatenate(list(_unit_vectors(folder, drawn, rows_per_block)))
         quantizer = learn_codebooks(sample, params, seed)
         n_bits = quantizer.nbits.at(0)
-        for units in _unit_vectors(folder, directed):
+        for units in _unit_vectors(folder, directed, rows_per_block):
             packed = quantizer.compute_codes(units)
             unpacked = faiss.unpack_bitstrings(packed, quantizer.M, n_bits)
             codes.append(unpacked.astype(np.int32))
@@ -106,10 +112,10 @@ def as_table(ids: pa.Table, coding: Coding) -> pa.Table:
     })  # fmt: skip
 
 
-def _unit_vectors(folder: Path, chosen: np.ndarray) -> Iterator[np.ndarray]:
+def _unit_vectors(folder: Path, chosen: np.ndarray, rows_per_block: int) -> Iterator[np.ndarray]:
     """Yield the vectors of the items `chosen`, bool [I], scaled to length 1, in nonempty blocks."""
     start = 0
-    for vectors in io.read_vectors(folder, CODING_BLOCK_ROWS):
+    for vectors in io.read_vectors(folder, rows_per_block):
         stop = start + len(vectors)
         block = vectors[chosen[start:stop]]
         if len(block):

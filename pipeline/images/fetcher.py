@@ -154,7 +154,12 @@ def _tables_of_same_items(path: Path, items: pa.Table) -> Iterable[pa.Table]:
 
 
 def fetch_blocks(
-    web: Fetcher, items: pa.Table, work: Path, progress: Progress, stored: Iterable[pa.Table] = ()
+    web: Fetcher,
+    items: pa.Table,
+    work: Path,
+    progress: Progress,
+    stored: Iterable[pa.Table] = (),
+    items_per_block: int = FETCH_BLOCK_ITEMS,
 ) -> Iterator[pa.Table]:
     """Yield tables IMAGES of a shard.
 
@@ -162,8 +167,8 @@ def fetch_blocks(
     """
     paths = []
     earlier = iter(stored)
-    for start in range(0, len(items), FETCH_BLOCK_ITEMS):
-        block = items.slice(start, FETCH_BLOCK_ITEMS)
+    for start in range(0, len(items), items_per_block):
+        block = items.slice(start, items_per_block)
         old = next(earlier, None)
         path = work / f"{start:08d}.parquet"
         paths.append(path)
@@ -207,10 +212,10 @@ def image_table(items: pa.Table, results: list[Decoded]) -> pa.Table:
     return pa.table(columns).select(schemas.IMAGES.names)
 
 
-def count_duplicates(images: Iterable[pa.Table]) -> dict[str, object]:
+def count_duplicates(images: Iterable[pa.Table], shared_above: int) -> dict[str, object]:
     """Count items with identical bytes or equal phash.
 
-    `shared` lists images of more than SHARED_ABOVE items.
+    `shared` lists images of more than `shared_above` items.
     """
     fields = [schemas.IMAGES.field(name) for name in ("url", "sha256", "phash")]
     schema = pa.schema([field.remove_metadata() for field in fields])
@@ -227,7 +232,7 @@ def count_duplicates(images: Iterable[pa.Table]) -> dict[str, object]:
             "count(phash) - count(DISTINCT phash) FROM images"
         ).fetchall()
         shared = db.sql(
-            f"SELECT sha256, items, url FROM images WHERE items > {SHARED_ABOVE:d} "
+            f"SELECT sha256, items, url FROM images WHERE items > {shared_above:d} "
             "ORDER BY items DESC, sha256"
         ).to_arrow_table()
     return {"duplicates": equal, "near_duplicates": similar, "shared": shared.to_pylist()}
@@ -246,7 +251,8 @@ def count_outcomes(run: Run, paths: Sequence[Path]) -> None:
     for status in schemas.IMAGE_STATUSES[1:]:
         run.count(status, statuses[status])
     columns = ["url", "sha256", "phash"]
-    run.note(**count_duplicates(io.read_table(path, schemas.IMAGES, columns) for path in paths))
+    tables = (io.read_table(path, schemas.IMAGES, columns) for path in paths)
+    run.note(**count_duplicates(tables, SHARED_ABOVE))
 
     n_named = run.rows_in - run.drops["missing"]
     patterns = run.params[Images].pattern

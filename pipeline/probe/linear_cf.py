@@ -95,6 +95,8 @@ class LinearCF:
     """Linear CF as a probe's task: answers are gains in recall over EASE."""
 
     split: Split
+    shares: tuple[float, ...] = SHARES
+    content_ridges: tuple[float, ...] = CONTENT_RIDGES
 
     @cached_property
     def seen(self) -> sp.csr_array:
@@ -176,11 +178,11 @@ class LinearCF:
         ease_recall, _, inverse = self.ease
         best = ease_recall, 0.0, 0.0
         chosen: tuple[ContentFactors, float] | None = None
-        for content_ridge in CONTENT_RIDGES:
+        for content_ridge in self.content_ridges:
             w, v = ease.content_factors(units, content_ridge, gram)
             factors = ContentFactors(w, v, inverse @ w)
-            recalls_of_shares = self._l3ae_recalls("valid", factors, SHARES)
-            for share, recalls in zip(SHARES, recalls_of_shares, strict=True):
+            recalls_of_shares = self._l3ae_recalls("valid", factors, self.shares)
+            for share, recalls in zip(self.shares, recalls_of_shares, strict=True):
                 # on ties, the setting closest to EASE
                 score = float(recalls.mean()), -share, -content_ridge
                 if score > best:

@@ -233,11 +233,10 @@ def test_what_does_not_fit_into_memory_is_spilled_and_ends_alike(tmp_path: Path)
     assert run("28MiB", "1GiB") == run("1GiB", "0KB")
 
 
-def test_rows_leave_the_database_in_equal_blocks_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignrec.pipeline.dataset.split_tables.QUERY_BATCH_ROWS", 5000)
+def test_rows_leave_the_database_in_equal_blocks_in_order(tmp_path: Path) -> None:
     with create_database(tmp_path / "scratch", "1GiB") as db:
         sql = "SELECT (i * 7919 % 17000)::BIGINT AS user_id, i::VARCHAR AS user FROM range(17000) r(i) ORDER BY user_id"
-        blocks = list(Query(db, sql, USERS))
+        blocks = list(Query(db, sql, USERS, rows_per_block=5000))
     assert [len(block) for block in blocks] == [5000, 5000, 5000, 2000]
     assert pa.concat_tables(blocks)["user_id"].to_pylist() == list(range(17000))
 

@@ -43,18 +43,17 @@ def test_contains_finds_exactly_the_pairs() -> None:
     assert not contains_keys(np.empty(0, np.int64), wanted).any()
 
 
-def test_of_a_large_catalogue_drawn_users_are_asked_for_all_of_their_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_large_catalogue_drawn_users_are_asked_for_all_of_their_targets() -> None:
     rows = [(u, i, part) for u in range(50) for i, part in ((u % 7, 0), (7, 1), (8, 2))]
     parts = load_split(interactions(rows), 50, 10)
     assert limit_users(parts) is parts
-    monkeypatch.setattr(split, "MAX_SCORES", 129)
-    few = limit_users(parts)
+    few = limit_users(parts, max_scores=129)
     assert len(np.unique(few.test.users)) == 12
     assert few.valid.users.tolist() == few.test.users.tolist()
     assert {*few.test.items.tolist()} == {8}
     assert few.dropped == {split.NOT_DRAWN: 2 * 38}
     np.testing.assert_array_equal(few.train.users, parts.train.users)
-    np.testing.assert_array_equal(limit_users(parts).test.users, few.test.users)
+    np.testing.assert_array_equal(limit_users(parts, max_scores=129).test.users, few.test.users)
 
 
 # --- co-occurrence counts and cosines, against sets and fractions
@@ -63,15 +62,18 @@ def test_of_a_large_catalogue_drawn_users_are_asked_for_all_of_their_targets(mon
 USERS, ITEMS = 30, 20
 
 
-@pytest.fixture(params=[1, 7, 100])
-def seen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> sp.csr_array:
-    """Purchases, some repeated, with a given block size."""
-    monkeypatch.setattr(cooccurrence, "NODES_PER_BLOCK", request.param)
+BLOCKS = (1, 7, 100)
+
+
+@pytest.fixture
+def seen() -> sp.csr_array:
+    """Purchases, some repeated."""
     user, item = np.random.default_rng(0).integers(0, (USERS, ITEMS), (200, 2)).T
     return cooccurrence.user_item_matrix(user, item, ITEMS)
 
 
-def test_scores_are_the_formula_and_equal_ones_are_equal_floats(seen: sp.csr_array) -> None:
+@pytest.mark.parametrize("size", BLOCKS)
+def test_scores_are_the_formula_and_equal_ones_are_equal_floats(seen: sp.csr_array, size: int) -> None:
     buyers = [set(column.nonzero()[0].tolist()) for column in seen.toarray().T]
     slow = {
         (i, j): Fraction(len(a & b) ** 2, len(a) * len(b))
@@ -81,17 +83,18 @@ def test_scores_are_the_formula_and_equal_ones_are_equal_floats(seen: sp.csr_arr
     }
     ours = {
         (block[i], j): score[i, j]
-        for block, score in cooccurrence.squared_cosines(seen)
+        for block, score in cooccurrence.squared_cosines(seen, items_per_block=size)
         for i, j in zip(*map(np.ndarray.tolist, score.nonzero()), strict=True)
     }
     assert ours == {pair: float(score) for pair, score in slow.items()}
 
 
-def test_what_users_have_in_common_is_counted(seen: sp.csr_array) -> None:
+@pytest.mark.parametrize("size", BLOCKS)
+def test_what_users_have_in_common_is_counted(seen: sp.csr_array, size: int) -> None:
     plain = seen.toarray() @ seen.toarray().T
     np.fill_diagonal(plain, 0)
-    blocks = [counts.toarray() for _, counts in cooccurrence.count_cooccurrences(seen)]
-    assert np.array_equal(np.concatenate(blocks), plain)
+    blocks = cooccurrence.count_cooccurrences(seen, nodes_per_block=size)
+    assert np.array_equal(np.concatenate([counts.toarray() for _, counts in blocks]), plain)
 
 
 def test_the_largest_of_a_row_are_kept_and_of_equal_ones_the_first() -> None:

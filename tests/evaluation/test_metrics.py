@@ -120,9 +120,7 @@ def test_fast_is_plain_with_ties_masks_and_blocks(seed: int, k: int, block: int)
     user, item = (rng.integers(-1, 2, (n, 3)).astype(np.float32) for n in (6, 7))  # small integers: many ties
     masked = np.argwhere(rng.random((6, 7)) < 0.3).astype(np.int32)
     seen = Pairs(masked[:, 0], masked[:, 1])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "SCORES_PER_BLOCK", block)
-        assert metrics.topk(user, item, k, seen).tolist() == plain(user, item, k, seen)
+    assert metrics.topk(user, item, k, seen, scores_per_block=block).tolist() == plain(user, item, k, seen)
 
 
 # --- test is evaluated in one place only, by the rules of the protocol

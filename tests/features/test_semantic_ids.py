@@ -25,10 +25,10 @@ def groups(seed: int = 0) -> np.ndarray:
     return (kind + 0.4 * rng.normal(size=(ROWS, WIDTH))).astype(np.float32)
 
 
-def coded(root: Path, x: np.ndarray, seed: int = 3, **params: int) -> Coding:
+def coded(root: Path, x: np.ndarray, seed: int = 3, sizes: dict[str, int] | None = None, **params: int) -> Coding:
     folder = Layout(root, "shop").features("f")
     toy.write_set(folder, toy.feature_table(x))
-    return coder.code_items(folder, SemanticIds(**{"levels": 3, "codes": 8, **params}), seed)
+    return coder.code_items(folder, SemanticIds(**{"levels": 3, "codes": 8, **params}), seed, **(sizes or {}))
 
 
 def test_more_levels_reconstruct_vectors_better_and_equal_vectors_have_equal_codes(tmp_path: Path) -> None:
@@ -57,20 +57,18 @@ def test_a_code_is_the_nearest_centroid_of_what_is_left(width: int) -> None:
     assert np.array_equal(coder.faiss.unpack_bitstrings(packed, 2, 3), np.stack(expected, axis=1))
 
 
-def test_equal_inputs_give_equal_bytes_and_a_seed_other_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_inputs_give_equal_bytes_and_a_seed_other_codes(tmp_path: Path) -> None:
     first = coded(tmp_path / "a", groups())
     for a, b in zip(first, coded(tmp_path / "b", groups()), strict=True):
         assert a.tobytes() == b.tobytes()
 
     assert not np.array_equal(coded(tmp_path / "c", groups(), seed=4).codes, first.codes)
 
-    monkeypatch.setattr(coder, "CODING_BLOCK_ROWS", 64)
-    in_blocks = coded(tmp_path / "blocks", groups())
+    in_blocks = coded(tmp_path / "blocks", groups(), sizes={"rows_per_block": 64})
     assert np.array_equal(in_blocks.codes, first.codes)
     np.testing.assert_allclose(in_blocks.cosine, first.cosine, atol=1e-6)
 
-    monkeypatch.setattr(coder, "MAX_FIT_ROWS", 100)
-    assert len(coded(tmp_path / "d", groups()).codes) == ROWS
+    assert len(coded(tmp_path / "d", groups(), sizes={"max_fit_rows": 100}).codes) == ROWS
 
 
 def test_codes_are_a_power_of_two_and_at_most_the_items(tmp_path: Path) -> None:

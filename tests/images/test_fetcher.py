@@ -8,6 +8,7 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -313,17 +314,17 @@ def items(urls: list[list[str]]) -> pa.Table:
     return toy.item_table([""] * len(urls), image_urls=urls)
 
 
-def test_a_shard_resumes_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetcher, "FETCH_BLOCK_ITEMS", 4)
+def test_a_shard_resumes_block_by_block(tmp_path: Path) -> None:
     answers = {f"/{i}": body(encoded(colour=(i, 0, 0))) for i in range(10)}
     with serving(answers) as server, Fetcher(FAST, NONE) as web:
         rows = items([[f"{server.address}/{i}"] for i in range(10)])
         ended: list[int] = []
-        whole = pa.concat_tables(fetcher.fetch_blocks(web, rows, tmp_path / "whole", ended.append))
+        in_fours = partial(fetcher.fetch_blocks, web, items_per_block=4)
+        whole = pa.concat_tables(in_fours(rows, tmp_path / "whole", ended.append))
         assert sum(ended) == 10
-        list(fetcher.fetch_blocks(web, rows.slice(0, 4), tmp_path / "cut", lambda n: None))
+        list(in_fours(rows.slice(0, 4), tmp_path / "cut", lambda n: None))
         asked = server.asked.total()
-        resumed = pa.concat_tables(fetcher.fetch_blocks(web, rows, tmp_path / "cut", ended.append))
+        resumed = pa.concat_tables(in_fours(rows, tmp_path / "cut", ended.append))
         assert sum(ended) == 20
         assert server.asked.total() == asked + 6
     assert resumed.equals(whole)
@@ -340,7 +341,7 @@ def test_a_listed_image_is_a_placeholder() -> None:
         assert [get(server, path, params).status for path in ("/none", "/other")] == ["placeholder", "ok"]
 
 
-def test_duplicate_images_are_counted_and_those_of_many_items_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicate_images_are_counted_and_those_of_many_items_named() -> None:
     made = normalise_image(JPEG, 16, 90, 10**6)
     close = made._replace(sha256="c" * 64)  # other bytes, the same looks
     lone = made._replace(sha256="d" * 64, phash=0)
@@ -349,9 +350,9 @@ def test_duplicate_images_are_counted_and_those_of_many_items_named(monkeypatch:
     rows = [
         p._replace(url=f"http://e/{i}") for i, p in enumerate([made, made, close, lone, cut, cut, none, none, made])
     ]
-    monkeypatch.setattr(fetcher, "SHARED_ABOVE", 2)
     actual = fetcher.count_duplicates(
-        [fetcher.image_table(items([[]] * len(rows)), rows).select(["url", "sha256", "phash"])]
+        [fetcher.image_table(items([[]] * len(rows)), rows).select(["url", "sha256", "phash"])],
+        shared_above=2,
     )
     shared = [{"sha256": made.sha256, "items": 3, "url": "http://e/0"}]
     assert actual == {"duplicates": 3, "near_duplicates": 1, "shared": shared}

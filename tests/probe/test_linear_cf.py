@@ -5,6 +5,7 @@ import pytest
 import shops
 import torch
 
+from alignrec.pipeline.dataset.split import load_split
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.base import Inputs
@@ -31,12 +32,10 @@ def towns() -> np.ndarray:
     return (which + 0.1 * rng.normal(size=which.shape)).astype(np.float32)
 
 
-def test_the_gain_is_that_of_l3ae_over_ease_as_the_models_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_cf, "SHARES", (0.7,))
-    monkeypatch.setattr(linear_cf, "CONTENT_RIDGES", (1.0,))
-    task, features = linear_cf.build_task(data()), towns()
-    assert isinstance(task, linear_cf.LinearCF)
-    ridge, split = task.ease[1], task.split
+def test_the_gain_is_that_of_l3ae_over_ease_as_the_models_have_them() -> None:
+    split, features = load_split(data().interactions, USERS, ITEMS), towns()
+    task = linear_cf.LinearCF(split, shares=(0.7,), content_ridges=(1.0,))
+    ridge = task.ease[1]
     inputs = Inputs(split, torch.from_numpy(features), None, torch.device("cpu"))
     settings = {"ease": {"l2": ridge}, "l3ae": {"l2": 0.3 * ridge, "distil": 0.7 * ridge, "content_l2": 1.0}}
     found = {}

@@ -13,7 +13,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset import cooccurrence, split
 from alignrec.pipeline.evaluation import metrics
-from alignrec.pipeline.linalg import projections, ranking
+from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.probe import behaviour, judge, questions
 from alignrec.pipeline.probe.behaviour import content_neighbours
@@ -53,8 +53,7 @@ def test_zero_shot_items_of_the_same_last_second_are_the_target_in_turn() -> Non
     assert questions.hit_rates(features, question, [1, 2]).tolist() == [[0.25, 1]]
 
 
-def test_item_cf_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cooccurrence, "NODES_PER_BLOCK", 7)
+def test_item_cf_is_its_formula() -> None:
     rng = np.random.default_rng(0)
     bought = rng.random((40, 25)) < 0.2
     user, item = np.nonzero(bought)
@@ -81,9 +80,7 @@ def plain_hits(features: np.ndarray, question: questions.Questions, k: int) -> l
     return [float(np.mean(np.array(hits)[question.group == g])) for g in range(question.group.max() + 1)]
 
 
-@pytest.mark.parametrize("scores_held", [1, 400, 1 << 20])
-def test_hits_are_their_definition_in_any_block_size(scores_held: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "SCORES_HELD", scores_held)
+def test_hits_are_their_definition() -> None:
     rng = np.random.default_rng(1)
     features = rng.normal(size=(60, 8)).astype(np.float32)
     question = behaviour.last_items(rng.integers(0, 50, 300), rng.integers(0, 60, 300), rng.integers(0, 9, 300), 60)
