@@ -37,10 +37,7 @@ def rows() -> list[tuple[int, int, int]]:
 
 
 def content() -> np.ndarray:
-    """Return float32 [ITEMS, 8]: two noisy directions, for even and odd items."""
-    rng = np.random.default_rng(1)
-    ways = rng.normal(size=(2, 8))[np.arange(ITEMS) % 2]
-    return (ways + 0.3 * rng.normal(size=(ITEMS, 8))).astype(np.float32)
+    return shops.content(1, ITEMS)
 
 
 def outputs(root: Path) -> Layout:

@@ -9,7 +9,6 @@ import numpy as np
 import pictures
 import toy
 
-from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import BEiT3Sets
@@ -66,9 +65,7 @@ def catalogue(root: Path, items: list[Item]) -> Layout:
     """Write the inputs of `encode`, with five images per file."""
     layout, asin = Layout(root, "shop"), [one.asin for one in items]
     io.write_json(layout.sources, [])
-    toy.write_items(layout, toy.item_table([one.text for one in items], asin=asin))
     images = toy.image_table([pictures.plain(one.colour) if one.colour else None for one in items], asin=asin)
     shutil.rmtree(layout.images, ignore_errors=True)
-    for number, start in enumerate(range(0, len(items), 5)):
-        io.write_table(images.slice(start, 5), io.shard(layout.images, "images", number), schemas.IMAGES)
+    toy.write_catalogue(layout, toy.item_table([one.text for one in items], asin=asin), images, images_per_file=5)
     return layout

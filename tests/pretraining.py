@@ -14,7 +14,6 @@ import toy
 import yaml
 from PIL import Image
 
-from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io as files
 from alignrec.pipeline.beit3 import losses
@@ -59,8 +58,7 @@ def shop(root: Path, images: bool = True, texts: bool = True, n: int = 96, **pre
     seen = list(enumerate(zip(colour, thing, strict=True)))
     words = [f"a {list(COLOURS)[c]} {THINGS[t]}" if texts and i % 12 else "" for i, (c, t) in seen]
     drawn = [jpeg(list(COLOURS.values())[c], t) if images and i % 10 else None for i, (c, t) in seen]
-    toy.write_items(layout, toy.item_table(words))
-    files.write_table(toy.image_table(drawn), files.shard(layout.images, "images", 0), schemas.IMAGES)
+    toy.write_catalogue(layout, toy.item_table(words), toy.image_table(drawn))
     settings = {"steps": STEPS, "codes": 16, "batch_size": 8, "checkpoint_every": 3}
     section = UNTAUGHT | settings | {"threads": 1} | pretrain
     files.write_json(layout.sources, [])

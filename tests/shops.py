@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import featured
 import numpy as np
 import pyarrow as pa
 import toy
@@ -39,12 +40,11 @@ def two_tastes() -> split.Split:
     return split.load_split(interactions(rows), USERS, ITEMS)
 
 
-def content(seed: int = 0) -> np.ndarray:
-    """Return float32 [ITEMS, WIDTH]: two noisy directions, for even and odd items."""
+def content(seed: int = 0, items: int = ITEMS) -> np.ndarray:
+    """Return float32 [items, WIDTH]: two noisy directions, for even and odd items."""
     rng = np.random.default_rng(seed)
-    return (rng.normal(size=(2, WIDTH))[np.arange(ITEMS) % 2] + 0.3 * rng.normal(size=(ITEMS, WIDTH))).astype(
-        np.float32
-    )
+    directions = rng.normal(size=(2, WIDTH))[np.arange(items) % 2]
+    return (directions + 0.3 * rng.normal(size=(items, WIDTH))).astype(np.float32)
 
 
 def outputs(root: Path) -> Layout:
@@ -77,8 +77,8 @@ def benchmark(root: Path, params: Parameters) -> dict[str, bytes]:
 
 def write_set(layout: Layout, name: str, vectors: np.ndarray, k: int = 4) -> None:
     """Write a feature set and its graph."""
-    toy.write_set(layout.features(name), toy.feature_table(vectors, asin=[f"i{i}" for i in range(len(vectors))]))
-    io.write_table(neighbours.find_neighbours(vectors, k), layout.edges(name), schemas.EDGES)
+    asin = [f"i{i}" for i in range(len(vectors))]
+    toy.write_graph_and_set(layout, name, toy.feature_table(vectors, asin=asin), k)
 
 
 TITLES = [f"{'red' if i % 2 == 0 else 'blue'} thing {i}" for i in range(ITEMS)]
@@ -88,24 +88,17 @@ def write_release(folder: Path, layout: Layout, features: dict[str, Path]) -> No
     """Write a release of users and items with random embeddings and the files `features`, by the name of their set."""
     shop = replace(layout, root=folder.with_name("work"))
     shutil.copytree(layout.interactions.parent, shop.interactions.parent)
-    items, users = io.read_table(shop.item_ids, schemas.ITEM_IDS), io.read_table(shop.users, schemas.USERS)
+    asin = io.read_table(shop.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     categories = [["things", title.split()[0]] for title in TITLES]
-    table = toy.item_table(TITLES, asin=items["asin"].to_pylist(), categories=categories)
-    io.write_table(table, shop.items, schemas.ITEMS)
+    toy.write_items(shop, toy.item_table(TITLES, asin=asin, categories=categories))
     io.write_json(shop.sources, [])
     for name, path in features.items():
         io.link(path, shop.features(name) / path.name)
         facts = Facts(encoder=name, reads=[], settings={}, batch_size=1, image_size=1, image_quality=1, portable=False)
         io.write_json(shop.features(name) / SET, facts.model_dump())
-        vectors = io.matrix(io.read_features(shop.features(name))["vector"])
+        vectors = featured.vectors(shop, name)
         io.write_table(neighbours.find_neighbours(vectors, 4), shop.edges(name), schemas.EDGES)
-    rng = np.random.default_rng(0)
-    for table, path, of in (
-        (items, shop.item_embeddings, schemas.item_embeddings),
-        (users, shop.user_embeddings, schemas.user_embeddings),
-    ):
-        drawn = io.vectors(rng.normal(size=(len(table), 3)))
-        io.write_table(table.append_column("vector", drawn), path, of(3))
+    toy.write_embeddings(shop)
     publish = Publish(features=[*features], users="names", interactions=False)
     record = {"stage": "publish", "params": {}, "versions": {}}
     build.write_release(folder, Outputs(shop, "sample"), publish, record, print)

@@ -18,6 +18,7 @@ import pytest
 import torch
 import toy
 import yaml
+from featured import vectors
 from safetensors.torch import load_file
 from torch import Tensor
 from typer import Typer
@@ -185,10 +186,6 @@ def features_of(data: TrainingData) -> np.ndarray:
     return np.asarray(data.features)
 
 
-def read_vectors(layout: Layout, name: str) -> np.ndarray:
-    return io.matrix(io.read_features(layout.features(name))["vector"])
-
-
 def read_split(layout: Layout) -> Split:
     return inputs.read_inputs(layout, None).split
 
@@ -296,7 +293,7 @@ def test_joint_and_staged_training_start_from_equal_features(
 ) -> None:
     for start in ("pre-trained", "untrained"):
         branch = experiment("joint").branch(start)
-        staged = read_vectors(branch, "beit3-raw")
+        staged = vectors(branch, "beit3-raw")
         np.testing.assert_allclose(Encoder(branch).encode_all(), staged, atol=1e-4)
 
 
@@ -364,8 +361,8 @@ def test_variants_of_pretraining_differ_in_weights_and_vectors(
 
     for name, branch in zip(names, branches, strict=True):
         for features in SETS:
-            vectors = read_vectors(branch, features)
-            np.testing.assert_array_equal(ran.features()[f"{name}, {features}"], vectors)
+            expected = vectors(branch, features)
+            np.testing.assert_array_equal(ran.features()[f"{name}, {features}"], expected)
 
     params = [io.read_json(branch.run_record("pretrain"))["params"] for branch in branches]
     assert [one["steps"] for one in params] == [2, 2]
@@ -382,7 +379,7 @@ def test_a_single_pass_varies_pretraining_and_follows_time(
     first, second = ran.trained
     arms = {"0": first.arguments["features"], "2": second.arguments["features"]}
     assert equal_arms(arms) == []
-    np.testing.assert_array_equal(arms["2"], read_vectors(ran.branch("2"), "beit3"))
+    np.testing.assert_array_equal(arms["2"], vectors(ran.branch("2"), "beit3"))
 
     rows = io.read_table(ran.layout.interactions, schemas.INTERACTIONS).to_pylist()
     times: dict[tuple[int, int], int] = {}
@@ -402,7 +399,7 @@ def test_wrong_content_is_that_of_other_items(experiment: Callable[[str], Experi
     ran = experiment("wrong")
     features = ran.features()
     assert equal_arms(features) == []
-    right = read_vectors(ran.layout, "beit3")
+    right = vectors(ran.layout, "beit3")
     np.testing.assert_array_equal(features["nothing"], right)
 
     hidden = Hidden("", 0.5, seed_for("mask", "shop")).rows(len(right))
@@ -475,7 +472,7 @@ def test_exposure_refuses_an_option_without_effect(shop: Path) -> None:
 
 def test_mapped_sets_learn_from_interactions(experiment: Callable[[str], Experiment]) -> None:
     branch = Layout(experiment("mapped").folder, "shop")
-    plain, mapped = (read_vectors(branch, name) for name in ("beit3", "beit3-mapped"))
+    plain, mapped = (vectors(branch, name) for name in ("beit3", "beit3-mapped"))
     assert plain.shape != mapped.shape or not np.allclose(plain, mapped)
 
     split = read_split(branch)

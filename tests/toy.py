@@ -79,9 +79,7 @@ def _outputs(root: Path) -> None:
     bought = pa.Table.from_arrays([*map(pa.array, zip(*rows, strict=True))], schemas.INTERACTIONS.names)
     io.write_table(bought.cast(schemas.INTERACTIONS), layout.interactions, schemas.INTERACTIONS, record("interactions"))
     io.write_table(pa.table({"user_id": USER_ID, "user": NAMES}), layout.users, schemas.USERS)
-    io.write_table(pa.table({"item_id": ITEM_ID, "asin": ASINS}), layout.item_ids, schemas.ITEM_IDS)
-    io.write_table(items(), layout.items, schemas.ITEMS, record("items"))
-    io.write_table(images(), io.shard(layout.images, "images", 0), schemas.IMAGES, record("images"))
+    write_catalogue(layout, items(), images())
     for name, seed in SETS.items():
         write_features(layout, name, np.random.default_rng(seed).normal(size=(ITEMS, WIDTH)))
     write_recommender(layout)
@@ -134,8 +132,16 @@ def write_set(folder: Path, features: pa.Table, rows: int = 1 << 20, record: dic
 
 
 def write_items(layout: Layout, items: pa.Table) -> None:
-    io.write_table(items, layout.items, schemas.ITEMS)
+    io.write_table(items, layout.items, schemas.ITEMS, record("items"))
     io.write_table(items.select(schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
+
+
+def write_catalogue(layout: Layout, items: pa.Table, images: pa.Table, images_per_file: int = 1 << 20) -> None:
+    """Write items, their identifiers, and their images in files of so many."""
+    write_items(layout, items)
+    for number, start in enumerate(range(0, len(images), images_per_file)):
+        path = io.shard(layout.images, "images", number)
+        io.write_table(images.slice(start, images_per_file), path, schemas.IMAGES, record("images"))
 
 
 def items() -> pa.Table:
@@ -156,10 +162,15 @@ def jpeg(colour: tuple[int, int, int]) -> bytes:
 
 
 def write_features(layout: Layout, name: str, vectors: np.ndarray) -> None:
+    """Write a feature set of the shop, and its graph."""
     known = {"has_image": [c is not None for c in COLOURS], "has_text": [bool(t) for t in TITLES]}
-    write_set(layout.features(name), feature_table(vectors, **known), record=record("encode"))
+    write_graph_and_set(layout, name, feature_table(vectors, **known))
     io.write_json(layout.features(name) / SET, facts(name).model_dump())
-    edges = neighbours.find_neighbours(vectors.astype(np.float32), 4)
+
+
+def write_graph_and_set(layout: Layout, name: str, features: pa.Table, k: int = 4) -> None:
+    write_set(layout.features(name), features, record=record("encode"))
+    edges = neighbours.find_neighbours(io.matrix(features["vector"]), k)
     io.write_table(edges, layout.edges(name), schemas.EDGES, record("graph"))
 
 
@@ -170,12 +181,20 @@ def facts(name: str) -> Facts:
     return Facts.model_validate(own | images | {"settings": {"whiten": True}})
 
 
-def write_recommender(layout: Layout) -> None:
+def write_embeddings(layout: Layout) -> None:
+    """Write random embeddings of the users and items."""
     rng = np.random.default_rng(0)
-    user = {"user_id": USER_ID, "user": NAMES, "vector": io.vectors(rng.normal(size=(USERS, 3)))}
-    item = {"item_id": ITEM_ID, "asin": ASINS, "vector": io.vectors(rng.normal(size=(ITEMS, 3)))}
-    io.write_table(pa.table(user), layout.user_embeddings, schemas.user_embeddings(3), record("train"))
-    io.write_table(pa.table(item), layout.item_embeddings, schemas.item_embeddings(3), record("train"))
+    users, items = io.read_table(layout.users, schemas.USERS), io.read_table(layout.item_ids, schemas.ITEM_IDS)
+    for table, path, schema in (
+        (users, layout.user_embeddings, schemas.user_embeddings(3)),
+        (items, layout.item_embeddings, schemas.item_embeddings(3)),
+    ):
+        drawn = io.vectors(rng.normal(size=(len(table), 3)))
+        io.write_table(table.append_column("vector", drawn), path, schema, record("train"))
+
+
+def write_recommender(layout: Layout) -> None:
+    write_embeddings(layout)
     retrieval.write_index(layout, ITEMS)
     for stage in ("pretrain", "train"):
         history = [{"epoch": e, "loss": 2.0 - 0.1 * e, "valid_recall@20": 0.01 * e} for e in range(12)]

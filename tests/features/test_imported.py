@@ -103,7 +103,7 @@ def test_files_of_any_format_come_with_a_source_and_those_of_one_name_are_told_a
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     expected = np.array([VECTORS[ASINS.index(a)] if a != ASINS[lacking] else np.zeros(3) for a in asins], np.float32)
     for name in features:
-        assert np.array_equal(io.matrix(io.read_features(layout.features(name))["vector"]), expected), name
+        assert np.array_equal(featured.vectors(layout, name), expected), name
     assert io.width(layout.features("white")) == 2
     drops = json.loads(layout.run_record("combine").read_text())["drops"]
     assert {drops[f"{name}: item without a vector"] for name in features} == {1}

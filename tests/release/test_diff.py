@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import featured
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -68,7 +69,7 @@ def test_other_features_are_major_and_name_items(layout: Layout, plain: Path, mo
 
 
 def test_rounding_is_a_patch_and_a_rotation_is_not(layout: Layout, plain: Path) -> None:
-    x = io.matrix(io.read_features(layout.features("beit3"))["vector"]).astype(np.float64)
+    x = featured.vectors(layout, "beit3").astype(np.float64)
     diff = releases.diff_releases(plain, republished(layout, x.astype(np.float16).astype(np.float64)), 3)
     assert (diff["bump"], diff["version"]) == ("patch", "0.1.1")
     diff = releases.diff_releases(plain, republished(layout, x[:, ::-1]), 3)  # same neighbours, CKA 1

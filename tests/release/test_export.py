@@ -18,6 +18,7 @@ import releases
 import toy
 import yaml
 from commands import alignrec, blocks
+from featured import vectors
 
 import alignrec as api
 from alignrec import schemas
@@ -43,10 +44,6 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 @pytest.fixture(scope="module")
 def content(layout: Layout) -> ExportContent:
     return contents.of_dataset(layout, [])
-
-
-def matrix(layout: Layout, name: str) -> np.ndarray:
-    return io.matrix(io.read_features(layout.features(name))["vector"])
 
 
 def split_rows(layout: Layout, split: int) -> pd.DataFrame:
@@ -119,7 +116,7 @@ def test_feature_files_are_in_item_order(content: ExportContent, layout: Layout,
     for name in toy.SETS:
         x = np.load(tmp_path / f"to/{name}.npy", allow_pickle=False)
         assert x.dtype == np.float32
-        assert np.array_equal(x, matrix(layout, name))
+        assert np.array_equal(x, vectors(layout, name))
 
 
 @pytest.mark.parametrize("apart", ["", "masked", "alone"])
@@ -170,10 +167,10 @@ def test_recbole_files_hold_the_split_and_exact_vectors(content: ExportContent, 
         read = pd.read_csv(tmp_path / f"to/shop/shop.{split}.inter", sep="\t")
         assert list(read) == ["user_id:token", "item_id:token", "rating:float", "timestamp:float"]
         assert np.array_equal(read.to_numpy(), split_rows(layout, number).to_numpy())
-    vectors = pd.read_csv(tmp_path / "to/shop/shop.beit3", sep="\t")
-    assert list(vectors) == ["beit3_id:token", "beit3_emb:float_seq"]
-    x = np.array([[float(v) for v in row.split(" ")] for row in vectors["beit3_emb:float_seq"]], np.float32)
-    assert np.array_equal(x, matrix(layout, "beit3"))
+    written = pd.read_csv(tmp_path / "to/shop/shop.beit3", sep="\t")
+    assert list(written) == ["beit3_id:token", "beit3_emb:float_seq"]
+    x = np.array([[float(v) for v in row.split(" ")] for row in written["beit3_emb:float_seq"]], np.float32)
+    assert np.array_equal(x, vectors(layout, "beit3"))
     fields = pd.read_csv(tmp_path / "to/shop/shop.item", sep="\t", keep_default_na=False)
     assert fields["title:token_seq"].tolist() == toy.TITLES
     mapping = pd.read_csv(tmp_path / "to/items.tsv", sep="\t")
@@ -211,9 +208,9 @@ def test_hugging_faces_library_loads_every_table(content: ExportContent, layout:
         [sys.executable, "-c", code], cwd=tmp_path / "to", env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == matrix(layout, "beit3").tolist()
+    assert json.loads(done.stdout) == vectors(layout, "beit3").tolist()
     loaded = load("beit3")["train"].with_format("numpy")
-    assert np.array_equal(loaded["vector"][:], matrix(layout, "beit3"))
+    assert np.array_equal(loaded["vector"][:], vectors(layout, "beit3"))
     assert loaded["item_id"][:].tolist() == list(range(toy.ITEMS))
     by_split = load("interactions")
     assert list(by_split) == ["train", "validation", "test"]

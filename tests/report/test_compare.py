@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import featured
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -69,7 +70,7 @@ def test_an_encoded_set_and_files_of_every_kind_are_read_in_item_order(layout: L
         assert found.source.endswith(how)
     encoded = read(layout, "mine=beit3")
     assert encoded.name == "mine"
-    assert np.array_equal(encoded.vectors, io.matrix(io.read_features(layout.features("beit3"))["vector"]))
+    assert np.array_equal(encoded.vectors, featured.vectors(layout, "beit3"))
 
 
 @pytest.mark.parametrize(("ids", "last"), [("asin", "B5"), ("item_id", 6)])
