@@ -18,6 +18,23 @@ def alignrec(*arguments: object, cwd: Path | str = ".", **environment: str) -> R
         return CliRunner(env=environment).invoke(app, [*map(str, arguments)])
 
 
+def run_stages(dataset: str, *stages: str, cwd: Path | str = ".") -> str:
+    """Run the commands of stages, each of which succeeds; return their output."""
+    output = ""
+    for stage in stages:
+        done = alignrec(stage, dataset, cwd=cwd)
+        assert done.exit_code == 0, done.output
+        output += done.output
+    return output
+
+
+def error_line(failed: Result) -> str:
+    """Return the only line with an error of a command that failed."""
+    assert failed.exit_code == 1, failed.output
+    (line,) = (line for line in failed.stderr.splitlines() if line.startswith("error: "))
+    return line
+
+
 def blocks(text: str, language: str) -> list[str]:
     """Return the blocks of code in a page of Markdown."""
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)

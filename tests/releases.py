@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -109,6 +110,13 @@ def rewrite(path: Path, column: str, change: Callable[[list], list]) -> None:
     at = table.column_names.index(column)
     values = pa.array(change(table[column].to_pylist()), table.schema.field(column).type)
     pq.write_table(table.set_column(at, table.schema.field(column), values), path)
+
+
+def signing_key(path: Path, comment: str = "") -> Path:
+    """Write a private key, and its public key as .pub."""
+    make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path]
+    subprocess.run(make, check=True)
+    return path
 
 
 # --- with semantic IDs

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import alignrec
+from commands import alignrec, error_line
 from typer.testing import Result
 
 from alignrec.pipeline.images import access as crawler
@@ -37,12 +37,6 @@ def run(source: str, *stages: str, more: str = "") -> Result:
     return result
 
 
-def error(result: Result) -> str:
-    assert result.exit_code == 1, result.output
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    return line
-
-
 OTHERS = [{"asin": f"B{i}", "title": "x"} for i in range(7)]
 
 
@@ -60,7 +54,7 @@ def test_files_of_something_else(
 ) -> None:
     names = write(tmp_path, "reviews.json", reviews), write(tmp_path, "meta.json", metadata)
     source = f"{{kind: {kind}, reviews: {names[0]}, metadata: {names[1]}}}"
-    line = error(run(source, *("download", "interactions", "items")[:stages]))
+    line = error_line(run(source, *("download", "interactions", "items")[:stages]))
     assert [fact for fact in facts if fact not in line] == []
     assert not any(Path("outputs").glob("items/mine/run.json"))  # the stage has not ended
 
@@ -89,7 +83,7 @@ def test_all_images_blocked_is_an_error_and_most_of_them_gone_a_warning(
     monkeypatch.setattr(crawler, "RETRIES", 0)
     items = [{"item": f"A{i}", "title": "x", "image_urls": f"http://127.0.0.1:9/{i}.jpg"} for i in range(ITEMS)]
     source, stages = tabular(tmp_path, items), ("download", "interactions", "items", "images")
-    line = error(run(source, *stages))
+    line = error_line(run(source, *stages))
     assert "images: 10 of 10 images could not be had, 10 of them blocked" in line
     result = run(source, *stages, more="images: {private_hosts: [127.0.0.1]}")
     assert result.exit_code == 0, result.output
@@ -100,6 +94,6 @@ def test_files_that_are_all_absent_are_an_error_that_names_the_key(tmp_path: Pat
     rows = [{"item": f"A{i}", "title": "x", "image_urls": f"pictures/{i}.png"} for i in range(ITEMS)]
     Path("pictures").mkdir()
     stages = ("download", "interactions", "items", "images")
-    line = error(run(tabular(tmp_path, rows), *stages, more="images: {folder: pictures}"))
+    line = error_line(run(tabular(tmp_path, rows), *stages, more="images: {folder: pictures}"))
     assert "images: not one of the 10 files that items name is there, such as 'pictures/" in line
     assert "images.folder" in line

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import alignrec, blocks
+from commands import alignrec, blocks, run_stages
 
 from alignrec import schemas
 from alignrec.commands.params import load
@@ -63,9 +63,8 @@ def test_the_profile_of_baby_masks_each_modality(tmp_path: Path) -> None:
     params["study"] |= {"tail": False, "sweeps": {}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
 
-    for stage in ("download", "interactions", "items", "images", "pretrain", "beit3", "graph", "study"):
-        done = alignrec(stage, "baby", cwd=tmp_path)
-        assert done.exit_code == 0, done.output
+    stages = ("download", "interactions", "items", "images", "pretrain", "beit3", "graph", "study")
+    run_stages("baby", *stages, cwd=tmp_path)
 
     table = io.read_table(Layout(tmp_path / "outputs", "baby").study("mask"), schemas.MASK)
     trained = [(row["features"], row["modality"], row["ratio"]) for row in table.to_pylist()]

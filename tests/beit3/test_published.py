@@ -171,32 +171,29 @@ def test_as_wide_as_minilm_words_are_its_own_up_to_one_factor() -> None:
     assert line == f"beit3.text_embed.weight: 19 of {len(SURFACES)} pieces start as MiniLM's words"
 
 
+def key_of_training(root: Path) -> bytes:
+    """Begin to pre-train on the shop; return the key of the folder."""
+    run = Run("pretrain", "toy", load(root / "params.yaml"), root)
+    resume(run)
+    return (run.folder / io.KEY).read_bytes()
+
+
 def test_another_file_behind_a_pin_is_another_training(tmp_path: Path) -> None:
     weights = tmp_path / "beit3.pth"
     shop(tmp_path, init=f"{weights}#sha256={'0' * 64}")
-
-    def key_of(content: bytes) -> bytes:
-        weights.write_bytes(content)
-        run = Run("pretrain", "toy", load(tmp_path / "params.yaml"), tmp_path)
-        resume(run)
-        return (run.folder / io.KEY).read_bytes()
-
-    assert key_of(b"one") != key_of(b"another")
+    weights.write_bytes(b"one")
+    first = key_of_training(tmp_path)
+    weights.write_bytes(b"another")
+    assert key_of_training(tmp_path) != first
 
 
 def test_another_release_of_minilm_is_another_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shop(tmp_path)
-
-    def begun() -> bytes:
-        run = Run("pretrain", "toy", load(tmp_path / "params.yaml"), tmp_path)
-        resume(run)
-        return (run.folder / io.KEY).read_bytes()
-
-    words = begun()
+    words = key_of_training(tmp_path)
     monkeypatch.setattr(
         "alignrec.pipeline.beit3.pretrain.installed_versions", lambda packages: dict.fromkeys(packages, "9.9")
     )
-    assert begun() != words
+    assert key_of_training(tmp_path) != words
 
 
 def test_the_stage_starts_from_them_and_says_so(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import toy
 import yaml
-from commands import alignrec
+from commands import alignrec, run_stages
 
 from alignrec import schemas
 from alignrec.commands.params import Params
@@ -62,12 +62,6 @@ def shop(folder: Path, features: dict[str, Any], **source: str) -> Layout:
     return Layout(folder / "outputs", "shop")
 
 
-def run(folder: Path, *stages: str) -> None:
-    for stage in stages:
-        done = alignrec(stage, "shop", cwd=folder)
-        assert done.exit_code == 0, done.output
-
-
 def test_files_of_any_format_come_with_a_source_and_those_of_one_name_are_told_apart_by_folder(tmp_path: Path) -> None:
     ids, lacking = [*ASINS[::-1]], 12
     ids[ITEMS - 1 - lacking] = "someone's"
@@ -86,7 +80,7 @@ def test_files_of_any_format_come_with_a_source_and_those_of_one_name_are_told_a
     given["train"]["features"] = "baby"
     given["combine"]["sets"] = {"white": {"kind": "whitened", "of": "baby", "width": 2}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(given))
-    run(tmp_path, "download", "interactions", "items")
+    run_stages("shop", "download", "interactions", "items", cwd=tmp_path)
     names = {row["role"]: row["name"] for row in io.read_json(layout.sources)}
     assert names["feature:baby"] == "baby-image_feat.npy"
     assert names["feature:sports"] == "sports-image_feat.npy"
@@ -99,7 +93,7 @@ def test_files_of_any_format_come_with_a_source_and_those_of_one_name_are_told_a
     for name in features:
         assert noted[name]["rows_of_no_item"] == noted[name]["items_without_a_row"] == 1, name
         assert noted[name]["such_as"] == '"someone\'s"', name
-    run(tmp_path, "images", "encode", "combine")
+    run_stages("shop", "images", "encode", "combine", cwd=tmp_path)
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     expected = np.array([VECTORS[ASINS.index(a)] if a != ASINS[lacking] else np.zeros(3) for a in asins], np.float32)
     for name in features:
@@ -111,7 +105,7 @@ def test_files_of_any_format_come_with_a_source_and_those_of_one_name_are_told_a
 
 def test_a_file_that_does_not_fit_is_refused_before_images_are_fetched(tmp_path: Path) -> None:
     shop(tmp_path, {"a": str(formats.jsonl(tmp_path, ["X1", "X2"], VECTORS[:2]))})
-    run(tmp_path, "download", "interactions")
+    run_stages("shop", "download", "interactions", cwd=tmp_path)
     done = alignrec("items", "shop", cwd=tmp_path)
     assert done.exit_code == 1
     assert "theirs.jsonl: none of its 2 rows is of one of the 20 items" in done.output.splitlines()[-1]

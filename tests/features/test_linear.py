@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import toy
 from featured import params, stage, vectors
+from releases import rewrite
 
 from alignrec import schemas
 from alignrec.commands.params import Params
@@ -19,7 +19,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.linalg.projections import Block, unit_rows
 from alignrec.pipeline.runtime.layout import Layout
-from tests.probe.test_cold_items import GOOD, ITEMS, NOISE, data
+from tests.probe.test_cold_items import GOOD, NOISE, data
 
 RNG = np.random.default_rng(0)
 TEXT = (RNG.normal(size=(50, 6)) * [9, 4, 3, 1, 1, 0.2] + 2).astype(np.float32)
@@ -119,9 +119,7 @@ def test_valid_chooses_the_way_and_test_does_not(tmp_path: Path) -> None:
 
 def test_a_set_that_tells_no_items_apart_is_left_out_and_said(tmp_path: Path) -> None:
     layout = shop(tmp_path)
-    items = io.read_table(layout.items, schemas.ITEMS)
-    same = items.set_column(items.column_names.index("text"), "text", pa.array(["red apple"] * ITEMS))
-    io.write_table(same, layout.items, schemas.ITEMS)
+    rewrite(layout.items, "text", lambda texts: ["red apple"] * len(texts))
     stage(layout, given())
     warnings = io.read_json(layout.run_record("combine"))["notes"]["warnings"]
     assert "linear: made without tfidf, whose vectors are all the same" in warnings
@@ -132,9 +130,7 @@ def test_a_set_that_tells_no_items_apart_is_left_out_and_said(tmp_path: Path) ->
 
 def test_an_encoder_that_finds_nothing_to_fit_leaves_the_others(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    items = io.read_table(layout.items, schemas.ITEMS)
-    titles = pa.array([str(number) for number in range(len(items))])
-    io.write_table(items.set_column(items.column_names.index("text"), "text", titles), layout.items, schemas.ITEMS)
+    rewrite(layout.items, "text", lambda texts: [str(number) for number in range(len(texts))])
     own = params("tfidf", "minilm", sets={"linear": {"width": 3}})
     stage(layout, own.with_sections(own[Combine].model_copy(update={"controls": ["random"]})))
     assert layout.feature_sets() == ["linear", "minilm", "random"]
@@ -147,9 +143,8 @@ def test_an_encoder_that_finds_nothing_to_fit_leaves_the_others(tmp_path: Path) 
 
 def test_texts_in_a_language_that_a_network_cannot_read_are_left_out_and_said(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    items = io.read_table(layout.items, schemas.ITEMS)
-    titles = pa.array(["红色保温杯", "红色运动鞋", "保温杯家用", "运动鞋家用", "", "电饭煲家用"])
-    io.write_table(items.set_column(items.column_names.index("text"), "text", titles), layout.items, schemas.ITEMS)
+    titles = ["红色保温杯", "红色运动鞋", "保温杯家用", "运动鞋家用", "", "电饭煲家用"]
+    rewrite(layout.items, "text", lambda _: titles)
     stage(
         layout,
         params("minilm", "tfidf", sets={"linear": {"width": 3}, "minilm-only": {"kind": "linear", "of": ["minilm"]}}),

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -233,8 +232,7 @@ def test_finite_weights_of_infinite_products_are_one_line(release: Path) -> None
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
 def test_an_unsigned_manifest_is_not_parsed(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = tmp_path / "ours"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "Jürgen", "-f", key], check=True)
+    key = releases.signing_key(tmp_path / "ours", "Jürgen")
     signature.sign(release, key)
     (release / "manifest.json").write_bytes(b"[" * 200_000)
     monkeypatch.setattr(manifest, "parse", lambda *_: pytest.fail("the manifest was parsed"))

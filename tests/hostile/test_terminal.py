@@ -4,16 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import releases
 import toy
 from commands import alignrec
 from rich.table import Table
 
-from alignrec import schemas
 from alignrec.commands import terminal
-from alignrec.pipeline import io as files
 from alignrec.pipeline.io.errors import printable
 from alignrec.pipeline.runtime.layout import Layout
 
@@ -46,14 +43,8 @@ def test_cells_and_titles_are_plain_text(given: str, capsys: pytest.CaptureFixtu
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A published shop with hostile titles, identifiers and users."""
     layout = toy.outputs(tmp_path_factory.mktemp("evil"))
-    for path, schema, column in (
-        (layout.items, schemas.ITEMS, "title"),
-        (layout.users, schemas.USERS, "user"),
-        (layout.user_embeddings, schemas.user_embeddings(3), "user"),
-    ):
-        table = files.read_table(path, schema)
-        evil = pa.array([f"{EVIL}{i}" for i in range(len(table))])
-        files.write_table(table.set_column(table.column_names.index(column), column, evil), path, schema)
+    for path, column in ((layout.items, "title"), (layout.users, "user"), (layout.user_embeddings, "user")):
+        releases.rewrite(path, column, lambda values: [f"{EVIL}{i}" for i in range(len(values))])
     releases.released_with_codes(layout, releases.coded_params(levels=3))
     return layout
 

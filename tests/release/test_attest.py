@@ -137,10 +137,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     if shutil.which("ssh-keygen") is None:
         pytest.skip("no ssh-keygen: apt-get install openssh-client")
     folder = tmp_path_factory.mktemp("keys")
-    keys = folder / "ours", folder / "theirs"
-    for key in keys:
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", key], check=True)
-    return keys
+    return releases.signing_key(folder / "ours"), releases.signing_key(folder / "theirs")
 
 
 @pytest.fixture(scope="module")

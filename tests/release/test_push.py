@@ -4,7 +4,6 @@ import importlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import toy
 import yaml
 from commands import alignrec
 from hub import Hub, hub
+from releases import signing_key
 from toy import contents
 
 from alignrec.pipeline.io import sha256
@@ -44,9 +44,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release, signed if possible: the signature is published like any other file."""
     folder = built(tmp_path_factory.mktemp("built"))
     if shutil.which("ssh-keygen"):
-        key = tmp_path_factory.mktemp("key") / "key"
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-        signature.sign(folder, key)
+        signature.sign(folder, signing_key(tmp_path_factory.mktemp("key") / "key"))
     return folder
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import toy
-from commands import alignrec
+from commands import alignrec, run_stages
 
 from alignrec import schemas
 from alignrec.pipeline import io
@@ -162,9 +162,7 @@ def test_a_file_of_some_items_is_judged_as_if_there_were_no_others(tmp_path: Pat
     """A comparison of some items has the figures of a dataset with only those."""
     shop = tmp_path
     (shop / "params.yaml").write_text("datasets: [s]\nsources: {s: {kind: sample, users: 300, items: 200}}\n")
-    for stage in ("download", "interactions"):
-        done = alignrec(stage, "s", cwd=shop)
-        assert done.exit_code == 0, done.output
+    run_stages("s", "download", "interactions", cwd=shop)
     asins = io.read_table(Layout(shop / "outputs", "s").item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     x, some = np.random.default_rng(0).standard_normal((len(asins), 6)), np.arange(0, len(asins), 2)
     for name, rows in (("whole", np.arange(len(asins))), ("part", some)):

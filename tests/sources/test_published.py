@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import alignrec
+from commands import run_stages
 
 from alignrec import schemas
 from alignrec.commands.params import load
@@ -70,20 +70,11 @@ def project(kind: str, without: tuple[str, ...] = (), **split: str) -> Layout:
     return Layout(Path("outputs"), "toy")
 
 
-def run(*stages: str, dataset: str = "toy") -> str:
-    said = ""
-    for stage in stages:
-        done = alignrec(stage, dataset)
-        assert done.exit_code == 0, done.output
-        said += done.output
-    return said
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers_parts_and_fingerprint_are_the_splits_and_content_comes_by_asin(folder: Path, kind: str) -> None:
     layout = project(kind, without=(ASINS[4],))
-    said = run("download", "interactions", "items")
-    run("download", "interactions", dataset="plain")
+    said = run_stages("toy", "download", "interactions", "items")
+    run_stages("plain", "download", "interactions")
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS)
     expected = sorted((u, i, x) for u, i, x in PAIRS)
     assert sorted(zip(*(rows[c].to_pylist() for c in ("user_id", "item_id", "split")), strict=True)) == expected
@@ -110,7 +101,7 @@ def test_users_without_a_mapping_are_numbers_and_a_table_with_more_columns_is_on
     given = yaml.safe_load(Path("params.yaml").read_text())
     del given["sources"]["toy"]["split"]["users"]
     Path("params.yaml").write_text(yaml.safe_dump(given))
-    run("download", "interactions")
+    run_stages("toy", "download", "interactions")
     assert io.read_table(layout.users, schemas.USERS)["user"].to_pylist() == [str(u) for u in range(USERS)]
     assert io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist() == ASINS
 
