@@ -36,9 +36,10 @@ SENTENCE_ENDS = ".!?"
 
 
 class Products:
-    """Products of items, as JSON lines in a temporary file, read in parts of PART items."""
+    """Products of items, as JSON lines in a temporary file, read in parts of `part` items."""
 
-    def __init__(self, items: int, folder: Path | None) -> None:
+    def __init__(self, items: int, folder: Path | None, part: int = PART) -> None:
+        self.part = part
         self._seen = np.zeros(items, bool)
         self._starts: defaultdict[int, array[int]] = defaultdict(
             lambda: array("q")
@@ -50,14 +51,14 @@ class Products:
 
     def add(self, item: int, product: Product) -> bool:
         """Store a product and return whether the item already had one."""
-        self._starts[item // PART].append(self._file.tell())
+        self._starts[item // self.part].append(self._file.tell())
         self._file.write(orjson.dumps([item, *product], option=orjson.OPT_APPEND_NEWLINE))
         is_repeated = bool(self._seen[item])
         self._seen[item] = True
         return is_repeated
 
     def read_part(self, number: int) -> dict[int, Product]:
-        """Return item -> product of a part of PART items."""
+        """Return item -> product of a part of the items."""
         products: dict[int, Product] = {}
         for start in self._starts[number]:
             self._file.seek(start)
@@ -129,10 +130,11 @@ def read_metadata(
 def item_tables(
     products: Products, asins: Sequence[str], fields: Sequence[str] = TEXT_FIELDS
 ) -> Iterator[pa.Table]:
-    """Yield the rows of schema ITEMS, PART items at a time."""
-    for start in range(0, len(asins), PART):
-        ids = range(start, min(start + PART, len(asins)))
-        product_of = products.read_part(start // PART)
+    """Yield the rows of schema ITEMS, a part of the products at a time."""
+    part = products.part
+    for start in range(0, len(asins), part):
+        ids = range(start, min(start + part, len(asins)))
+        product_of = products.read_part(start // part)
         rows = [product_of.get(item, NO_PRODUCT) for item in ids]
         texts = [compose_text(product, fields) for product in rows]
 
@@ -141,7 +143,7 @@ def item_tables(
             columns[name] = [getattr(product, name) for product in rows]
         columns |= {
             "item_id": ids,
-            "asin": asins[start : start + PART],
+            "asin": asins[start : start + part],
             "text": texts,
             "text_status": list(map(_text_status, texts, (item in product_of for item in ids))),
             "tokens": list(map(_count_words, texts)),

@@ -62,10 +62,10 @@ class SummedCosines:
             return self._weights @ (self._units @ columns)
         return self._sums @ columns
 
-    def to_targets(self, rows: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    def to_targets(self, rows: np.ndarray, targets: np.ndarray, scores_held: int) -> np.ndarray:
         """Return the sum of each pair of a set and a target, float64 [n]."""
         scores = np.empty(len(targets))
-        step = max(1, SCORES_HELD // self._features.shape[1])
+        step = max(1, scores_held // self._features.shape[1])
         for start in range(0, len(targets), step):
             pairs = slice(start, start + step)
             units = float64_units(self._features, targets[pairs])
@@ -84,6 +84,8 @@ def rank_targets(
     rows: np.ndarray,
     targets: np.ndarray,
     candidates: np.ndarray,
+    scores_held: int = SCORES_HELD,
+    scores_compared: int = SCORES_COMPARED,
 ) -> Ranks:
     """Rank candidates, int64 [C], by cosine of features, float32 [I, F], to rows of `members`.
 
@@ -91,7 +93,7 @@ def rank_targets(
     and are no targets.
     """
     cosines = SummedCosines(features, members)
-    score = cosines.to_targets(rows, targets)
+    score = cosines.to_targets(rows, targets, scores_held)
     # sums differ by rounding from the same sums over blocks of candidates
     slack = TIE * np.diff(members.indptr)[rows]
     low = (score - slack)[:, None]
@@ -100,13 +102,13 @@ def rank_targets(
     better = np.zeros(len(targets), np.int64)
     reached = np.zeros(len(targets), np.int64)
     left_out = members[:, candidates].tocsc()
-    step = max(1, SCORES_HELD // engine.CORES // cosines.height)
+    step = max(1, scores_held // engine.CORES // cosines.height)
     for start in range(0, len(candidates), step):
         block = slice(start, start + step)
         scores = cosines.to_candidates(candidates[block])
         scores[left_out[:, block].nonzero()] = -np.inf
 
-        pairs_compared = max(1, SCORES_COMPARED // scores.shape[1])
+        pairs_compared = max(1, scores_compared // scores.shape[1])
         for first in range(0, len(targets), pairs_compared):
             pairs = slice(first, first + pairs_compared)
             of_pairs = scores[rows[pairs]]

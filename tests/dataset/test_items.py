@@ -217,13 +217,17 @@ def test_every_line_of_any_file_is_accounted_for(kind: str, lines: list[bytes]) 
     assert [lines[n - 1] for n in actual.rejects["line"].to_pylist()] == actual.rejects["raw"].to_pylist()
 
 
-def test_parts_of_items_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_items_are_those_of_the_whole(tmp_path: Path) -> None:
     asins = [f"A{i}" for i in range(50)]
-    records = [{"asin": f"A{i * 7 % 60}", "title": f"t{i}\n", "brand": "b" * (i % 3)} for i in range(200)]
-    whole = made(*records, asins=asins)
-    monkeypatch.setattr(build, "PART", 8)
-    assert made(*records, asins=asins) == whole
-    assert whole.drops["merged_duplicate"] > 0
+    tables = []
+    for part in (io.PART, 8):
+        products = build.Products(50, tmp_path, part)
+        for i in range(200):
+            if i * 7 % 60 < 50:
+                products.add(i * 7 % 60, Product(f"t{i}", "b" * (i % 3), [], "", [], {}))
+        tables.append([*build.item_tables(products, asins)])
+    assert [len(table) for table in tables[1]] == [8] * 6 + [2]
+    assert pa.concat_tables(tables[1]).equals(pa.concat_tables(tables[0]))
 
 
 def test_two_processes_say_what_one_says() -> None:
@@ -238,10 +242,8 @@ def test_two_processes_say_what_one_says() -> None:
 # --- texts are read in parts and equal those of the table
 
 
-def test_they_are_those_of_the_table_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (build, io):
-        monkeypatch.setattr(module, "PART", 4)
-    found = build.Products(10, tmp_path)
+def test_they_are_those_of_the_table_in_order(tmp_path: Path) -> None:
+    found = build.Products(10, tmp_path, part=4)
     for item in (7, 0, 9, 3):
         found.add(item, Product(f"title {item}", "", [], "", [], {}))
     path = tmp_path / "items.parquet"

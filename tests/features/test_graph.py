@@ -53,7 +53,7 @@ def test_blocked_search_is_plain_sorting(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(12, 4)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "SEARCH_BLOCK_ROWS", 5)
+        patch.setattr(neighbours, "CPU_QUERIES", 5)
         neighbour_lists = lists(neighbours.find_neighbours(features, k))
     units, _ = unit_rows(features)
     cosine = units @ units.T

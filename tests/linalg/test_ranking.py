@@ -26,9 +26,7 @@ def count_by_sort(members: np.ndarray, target: int, candidates: np.ndarray, feat
 
 @pytest.mark.parametrize("n_sets", [7, 200])  # multiplied by set, and by item
 @pytest.mark.parametrize("scores_held", [1, 1 << 23])
-def test_ranks_are_those_of_a_sort(n_sets: int, scores_held: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "SCORES_HELD", scores_held)
-    monkeypatch.setattr(ranking, "SCORES_COMPARED", 2 * scores_held)
+def test_ranks_are_those_of_a_sort(n_sets: int, scores_held: int) -> None:
     members = RNG.random((n_sets, ITEMS)) < 0.2
     members[:, 0] = True
     candidates = np.arange(3, ITEMS)
@@ -40,7 +38,7 @@ def test_ranks_are_those_of_a_sort(n_sets: int, scores_held: int, monkeypatch: p
     rows, targets = np.array(pairs).T
 
     matrix = sparse.csr_array(members.astype(np.float32))
-    ranks = rank_targets(FEATURES, matrix, rows, targets, candidates)
+    ranks = rank_targets(FEATURES, matrix, rows, targets, candidates, scores_held, 2 * scores_held)
 
     expected = [count_by_sort(members[row], target, candidates, FEATURES) for row, target in pairs]
     assert list(zip(ranks.better.tolist(), ranks.tied.tolist(), strict=True)) == expected
