@@ -157,12 +157,6 @@ def test_a_key_that_does_not_exist_is_found(text: str) -> None:
     assert len(wrong_keys(f"See {text}.")) == 1
 
 
-def test_many_keys_are_looked_at() -> None:
-    named = [span for text in PAGES.values() for span in SPAN.findall(FENCED.sub("", text))]
-    assert sum(bool(DOTTED.fullmatch(span) and is_key(span.split("."))) for span in named) > 30
-    assert sum(bool(PAIR.fullmatch(span)) for span in named) > 30
-
-
 YAML = [(page, block) for page, text in PAGES.items() for block in blocks(text, "yaml")]
 
 
