@@ -124,15 +124,25 @@ def diff(
     page_to: Annotated[
         Path | None, typer.Option("--page", help="also write a page of the most changed items")
     ] = None,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            "--fail-on",
+            help="exit with 1 for patch, minor or major changes, `turned` sets, or more than a "
+            "share of items with other neighbours, such as 0.2",
+        ),
+    ] = None,
     root: args.Root = args.ROOT,
 ) -> None:
-    """compare two releases: schema, rows, values, and the version bump that the changes require."""
+    """compare two releases: items, vectors, schema, and the version bump that they require."""
     Release(a).verify()
     Release(b).verify()
     # loads SciPy, which a damaged release need not wait for
-    from alignrec.pipeline.release.diff import describe_diff, diff_releases, render_changes
+    from alignrec.pipeline.release.diff import describe_diff, diff_releases, exceeds
+    from alignrec.pipeline.release.diff_page import render_changes
 
     differences = diff_releases(a, b, changed=5)
+    failed = fail_on is not None and exceeds(differences, fail_on)
     for line in describe_diff(differences):
         say(line)
     if json_to:
@@ -143,6 +153,8 @@ def diff(
         text = render_changes(a, b, differences, images, release.manifest.kind)
         io.write_bytes(page_to, text.encode())
         say(f"page: {page_to}")
+    if failed:
+        raise typer.Exit(1)
 
 
 def leaderboard(

@@ -1,25 +1,21 @@
-"""Differences of two releases, the semantic version they require, and a page of changed items."""
+"""Differences of two releases, the sentence that sums them up, and the version they require."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.linalg.rotation import paired_cosines
+from alignrec.pipeline.linalg.rotation import fit_rotation, paired_cosines, rotate
 from alignrec.pipeline.release.manifest import Column, Manifest
 from alignrec.pipeline.release.read import ITEMS_FILE, Release
 from alignrec.pipeline.report.feature_set import ComparedSet
-from alignrec.pipeline.report.gallery import stored_pictures
-from alignrec.pipeline.report.page import compared_page
-from alignrec.pipeline.report.sections import PageSection
-from alignrec.pipeline.report.similarity import NEIGHBOURS, changed_items, compare_sets
-from alignrec.pipeline.report.table import Table
+from alignrec.pipeline.report.similarity import NEIGHBOURS, compare_sets
 from alignrec.pipeline.report.verdict import format_overlap
 
 DIFFERENCE_PARTS = ("schema", "rows", "values")  # of a difference, besides the features
@@ -27,7 +23,13 @@ DIFFERENCE_PARTS = ("schema", "rows", "values")  # of a difference, besides the 
 PATCH_BOUNDS = {"overlap": 0.9, "cka": 0.99, "cosine": 0.99}
 # lower bounds for a minor version: models need retraining, conclusions hold
 MINOR_BOUNDS = {"overlap": 0.5, "cka": 0.9}
+BUMPS = ("none", "patch", "minor", "major")  # in increasing order
+TURNED = "turned"
+MIN_MENDED_SHARE = 0.5  # of what a set's cosine lacks to 1, for it to count as turned
 MIN_COMPARED_ITEMS = 3
+MAX_NAMED_ITEMS = 10  # in a line
+ITEM_COLUMNS = ["asin", "title", "input_text_sha256", "input_image_sha256", "image_status"]
+INPUT_COLUMNS = ("input_text_sha256", "input_image_sha256")
 
 Difference = Mapping[str, Any]  # as `diff_releases` returns it, or one of its `features`
 RowPairs = list[tuple[int, int]]  # row of each common item in the older and in the newer release
@@ -37,18 +39,19 @@ def diff_releases(a: Path, b: Path, changed: int) -> dict[str, Any]:
     """Compare two verified releases; raises UserError if they have no item in common."""
     old = Release(a).refuse_without("items").manifest
     new = Release(b).refuse_without("items").manifest
-    columns = ["asin", "title"]
-    items_a = pq.read_table(a / ITEMS_FILE, columns=columns)
-    items_b = pq.read_table(b / ITEMS_FILE, columns=columns)
+    items_a = pq.read_table(a / ITEMS_FILE, columns=ITEM_COLUMNS)
+    items_b = pq.read_table(b / ITEMS_FILE, columns=ITEM_COLUMNS)
     common = common_rows(items_a, items_b)
     if not common:
         raise UserError(f"{a} and {b} have no item in common; are they releases of one dataset?")
 
+    items = _item_changes(items_a, items_b, common)
     diff: dict[str, Any] = {
-        "a": {"dataset": old.dataset, "version": old.version},
-        "b": {"dataset": new.dataset, "version": new.version},
+        "a": _describe_release(old, items_a),
+        "b": _describe_release(new, items_b),
+        "items": items,
         "schema": _schema_changes(old, new),
-        "rows": _row_changes(items_a["asin"].to_pylist(), items_b["asin"].to_pylist()),
+        "rows": _row_changes(items, items_a["asin"].to_pylist(), items_b["asin"].to_pylist()),
         "values": _value_changes(a, b, old, new),
         "features": {},
     }
@@ -60,6 +63,31 @@ def diff_releases(a: Path, b: Path, changed: int) -> dict[str, Any]:
 
     bump = required_bump(diff)
     return diff | {"bump": bump, "version": next_version(old.version, bump)}
+
+
+def _describe_release(manifest: Manifest, items: pa.Table) -> dict[str, Any]:
+    has_image = pc.equal(items["image_status"], "ok").fill_null(False)
+    return {
+        "dataset": manifest.dataset,
+        "version": manifest.version,
+        "items": len(items),
+        "without_image": len(items) - (pc.sum(has_image).as_py() or 0),
+    }
+
+
+def _item_changes(items_a: pa.Table, items_b: pa.Table, common: RowPairs) -> dict[str, list[str]]:
+    """Return the identifiers of items that are new, gone, or have another text or image."""
+    asins_a = items_a["asin"].to_pylist()
+    asins_b = items_b["asin"].to_pylist()
+    inputs_a = list(zip(*(items_a[column].to_pylist() for column in INPUT_COLUMNS), strict=True))
+    inputs_b = list(zip(*(items_b[column].to_pylist() for column in INPUT_COLUMNS), strict=True))
+    old = set(asins_a)
+    new = set(asins_b)
+    return {
+        "new": [asin for asin in asins_b if asin not in old],
+        "gone": [asin for asin in asins_a if asin not in new],
+        "changed": [asins_a[row] for row, row_b in common if inputs_a[row] != inputs_b[row_b]],
+    }
 
 
 def required_bump(diff: Difference) -> str:
@@ -84,7 +112,62 @@ def next_version(version: str, bump: str) -> str:
     return f"{major}.{minor}.{patch + 1}" if bump == "patch" else version
 
 
+def summarise_diff(diff: Difference) -> str:
+    """Return one sentence: what changed, and what to do about it."""
+    counts = [f"{len(asins):,} {what}" for what, asins in diff["items"].items() if asins]
+    items = ", ".join(counts) or "the same items"
+
+    turned = list_turned(diff)
+    if turned:
+        names = ", ".join(turned)
+        are = "are" if len(turned) > 1 else "is"
+        advice = f"{names} {are} turned: index all items again, or publish with --align"
+        return f"{items}; {advice}"
+
+    changed = [name for name, similarity in diff["features"].items() if not similarity["equal"]]
+    if not changed:
+        return f"{items}; vectors of the others stay as they were"
+    bumps = {name: diff["features"][name]["bump"] for name in changed}
+    trained_anew = [name for name, bump in bumps.items() if bump != "patch"]
+    if trained_anew:
+        return f"{items}; train again what was trained on {', '.join(trained_anew)}"
+    return f"{items}; {', '.join(changed)} can be mixed with older vectors"
+
+
+def list_turned(diff: Difference) -> list[str]:
+    """Return the sets that a rotation brings much nearer to their older vectors."""
+    return [name for name, similarity in diff["features"].items() if similarity[TURNED]]
+
+
+def exceeds(diff: Difference, threshold: str) -> bool:
+    """Return whether a difference is worth failing for.
+
+    `threshold` is a bump, which larger ones exceed too; `turned`; or a share of items with other
+    neighbours, 0 to 1. UserError if it is none of them.
+    """
+    if threshold == TURNED:
+        return bool(list_turned(diff))
+    if threshold in BUMPS[1:]:
+        return BUMPS.index(diff["bump"]) >= BUMPS.index(threshold)
+    try:
+        share = float(threshold)
+    except ValueError:
+        share = -1
+    if not 0 <= share <= 1:
+        expected = f"{', '.join(BUMPS[1:])}, {TURNED}, or a share of items, 0 to 1"
+        raise UserError(f"--fail-on {threshold}: expected {expected}")
+    features = diff["features"].values()
+    return any(similarity["neighbours_changed"] > share for similarity in features)
+
+
 def describe_diff(diff: Difference) -> Iterator[str]:
+    yield summarise_diff(diff)
+    for what, asins in diff["items"].items():
+        if asins:
+            yield f"{what}: {_list_items(asins)}"
+    missing = [diff[side]["without_image"] for side in ("a", "b")]
+    if any(missing):
+        yield f"without image: {missing[0]:,} -> {missing[1]:,} items"
     for part in DIFFERENCE_PARTS:
         for line in diff[part]:
             yield f"{part}: {line}"
@@ -95,13 +178,19 @@ def describe_diff(diff: Difference) -> Iterator[str]:
             unchanged.append(name)
             continue
         yield f"{name}: {_describe_bump(similarity['bump'])}: {_describe_similarity(similarity)}"
-        for item in _changed_only(similarity):
+        for item in changed_only(similarity):
             share = f"{item['overlap']:.0%} shared"
             yield f"{name}: most changed {item['asin']} ({share}) {item['title']}"
 
     if unchanged:
         yield f"the same: {', '.join(unchanged)}"
     yield f"version: {describe_verdict(diff)}"
+
+
+def _list_items(asins: Sequence[str]) -> str:
+    listed = ", ".join(asins[:MAX_NAMED_ITEMS])
+    more = len(asins) - MAX_NAMED_ITEMS
+    return f"{listed} and {more:,} more" if more > 0 else listed
 
 
 def describe_verdict(diff: Difference) -> str:
@@ -119,28 +208,31 @@ def _describe_similarity(similarity: Difference) -> str:
     if "sampled" in similarity:
         shared += f" by {similarity['sampled']:,} items drawn by seed"
 
-    figures = [shared, f"CKA {similarity['cka']:.4f}"]
+    others = f"{similarity['neighbours_changed']:.1%} of items have others"
+    figures = [shared, others, f"CKA {similarity['cka']:.4f}"]
     if similarity["cosine"] is not None:
-        figures.append(f"cosine of old and new {similarity['cosine']:.3f}")
+        rotated = f"{similarity['rotated_cosine']:.3f} after the best rotation"
+        figures.append(f"cosine of old and new {similarity['cosine']:.3f}, {rotated}")
+    figures.append(f"median norm {old['norm']:.3g} -> {new['norm']:.3g}")
     figures.append(f"effective rank {old['effective_rank']:.1f} -> {new['effective_rank']:.1f}")
     figures.append(f"mean cosine {old['mean_cosine']:.3f} -> {new['mean_cosine']:.3f}")
     return ", ".join(figures)
 
 
-def _changed_only(similarity: Difference) -> list[dict[str, Any]]:
+def changed_only(similarity: Difference) -> list[dict[str, Any]]:
     return [item for item in similarity["most_changed"] if item["overlap"] < 1]
 
 
 def common_rows(before: pa.Table, after: pa.Table) -> RowPairs:
-    rows_after = _number_items(after)
+    rows_after = number_items(after)
     pairs = []
-    for asin, row in _number_items(before).items():
+    for asin, row in number_items(before).items():
         if asin in rows_after:
             pairs.append((row, rows_after[asin]))
     return pairs
 
 
-def _number_items(items: pa.Table) -> dict[str, int]:
+def number_items(items: pa.Table) -> dict[str, int]:
     return {asin: row for row, asin in enumerate(items["asin"].to_pylist())}
 
 
@@ -168,13 +260,14 @@ def _columns_by_table(release: Manifest) -> dict[str, list[Column]]:
     return {file.table_path: file.columns or [] for file in release.list_tables()}
 
 
-def _row_changes(before: list[str], after: list[str]) -> list[str]:
-    old, new = set(before), set(after)
+def _row_changes(items: Mapping[str, list[str]], before: list[str], after: list[str]) -> list[str]:
     changes = []
-    if new - old:
-        changes.append(f"{len(new - old):,} items new")
-    if old - new:
-        changes.append(f"{len(old - new):,} items gone")
+    for what in ("new", "gone"):
+        n = len(items[what])
+        if n:
+            changes.append(f"{n:,} item{'s' if n > 1 else ''} {what}")
+
+    old, new = set(before), set(after)
     if [asin for asin in after if asin in old] != [asin for asin in before if asin in new]:
         changes.append("items are numbered in another order")
     return changes
@@ -206,23 +299,42 @@ def _measure_similarity(
         "most_changed": [],
     }
     if np.array_equal(old.vectors, new.vectors):
-        figures = {"overlap": 1.0, "cka": 1.0, "cosine": 1.0}
-        return similarity | figures | {"equal": True, "bump": "none"}
+        figures = {"overlap": 1.0, "neighbours_changed": 0.0, "cka": 1.0, "cosine": 1.0}
+        return similarity | figures | {"equal": True, TURNED: False, "bump": "none"}
 
     comparison = compare_sets([old, new], changed)
     shapes = comparison["sets"]  # of a and b
     (pair,) = comparison["pairs"]
     similarity |= {key: value for key, value in pair.items() if key not in shapes} | shapes
-    similarity["cosine"] = _mean_cosine(old.vectors, new.vectors)
-    similarity["equal"] = False
-    return similarity | {"bump": _required_by(similarity)}
+    for side, features in zip("ab", (old, new), strict=True):
+        norms = np.linalg.norm(features.vectors, axis=1)
+        similarity[side] |= {"norm": round(float(np.median(norms)), 6)}
+    similarity |= _measure_cosines(old.vectors, new.vectors)
+    bump = _required_by(similarity)
+    return similarity | {"equal": False, TURNED: _is_turned(similarity, bump), "bump": bump}
 
 
-def _mean_cosine(old: np.ndarray, new: np.ndarray) -> float | None:
-    """Return the mean cosine of old and new vectors; None if their widths differ."""
+def _measure_cosines(old: np.ndarray, new: np.ndarray) -> dict[str, float | None]:
+    """Return the mean cosine of old and new vectors, as they are and after the best rotation.
+
+    None if the widths differ.
+    """
     if old.shape != new.shape:
-        return None
-    return round(float(paired_cosines(new, old).mean()), 6)
+        return {"cosine": None, "rotated_cosine": None}
+    width = old.shape[1]
+    rotation = fit_rotation([(new, old)], width, width)
+    return {
+        "cosine": round(float(paired_cosines(new, old).mean()), 6),
+        "rotated_cosine": round(float(paired_cosines(rotate(new, rotation), old).mean()), 6),
+    }
+
+
+def _is_turned(similarity: Difference, bump: str) -> bool:
+    cosine = similarity["cosine"]
+    if cosine is None or bump != "minor":
+        return False
+    mended = similarity["rotated_cosine"] - cosine
+    return bool(mended > MIN_MENDED_SHARE * (1 - cosine))
 
 
 def _required_by(similarity: Difference) -> str:
@@ -245,64 +357,3 @@ def _read_rows(label: str, release: Path, name: str, rows: Sequence[int]) -> Com
     paths = io.shards(release / "features" / name, "features")
     table = pa.concat_tables([pq.read_table(path, columns=["vector"]) for path in paths])
     return ComparedSet(label, str(release), io.matrix(table["vector"])[[*rows]])
-
-
-def render_changes(a: Path, b: Path, diff: Difference, images: Path, kind: str) -> str:
-    columns = ["asin", "title", "categories", "image_sha256"]
-    items_a = pq.read_table(a / ITEMS_FILE, columns=columns)
-    items_b = pq.read_table(b / ITEMS_FILE, columns=columns)
-    common = common_rows(items_a, items_b)
-    items = items_b.take([row for _, row in common])
-    row_of = _number_items(items)
-
-    pairs = []
-    for name, similarity in diff["features"].items():
-        most = [(row_of[item["asin"]], item["overlap"]) for item in _changed_only(similarity)]
-        if most:
-            old, new = read_versions(a, b, name, common)
-            old = replace(old, name=f"{name} before ({diff['a']['version']})")
-            new = replace(new, name=f"{name} after ({diff['b']['version']})")
-            pairs.append(changed_items(old, new, most))
-
-    dataset = diff["b"]["dataset"]
-    tables = [_contents_table(diff), _features_table(diff)]
-    return compared_page(
-        "diff",
-        dataset,
-        describe_verdict(diff),
-        [PageSection("what", "What changed", "What changed", tables=tables)],
-        kind=kind,
-        title=f"{dataset} {diff['a']['version']} and {diff['b']['version']}",
-        pairs=pairs,
-        items=items,
-        images=stored_pictures(images, items, row_of),
-        imageless=f"No images: {images.name} has none here, and releases hold addresses only.",
-    )
-
-
-def _contents_table(diff: Difference) -> Table:
-    rows = []
-    for part in DIFFERENCE_PARTS:
-        rows += [[part, line] for line in diff[part] or ["the same"]]
-    return Table("Contents", "", ["part", "difference"], rows, texts=2)
-
-
-def _features_table(diff: Difference) -> Table:
-    rows = []
-    for name, similarity in diff["features"].items():
-        cosine = similarity["cosine"]
-        row = [name, similarity["bump"], format_overlap(similarity), f"{similarity['cka']:.4f}"]
-        row.append("" if cosine is None else f"{cosine:.3f}")
-        for figure in ("effective_rank", "mean_cosine"):
-            shapes = [similarity.get(side) for side in ("a", "b")]
-            row += ["" if shape is None else f"{shape[figure]:.3f}" for shape in shapes]
-        rows.append(row)
-
-    head = ["feature set", "change", "neighbours shared", "linear CKA", "own cosine"]
-    head += ["rank before", "after", "cosine before", "after"]
-    note = (
-        "Of the common items. Change: what the similarity calls for, by semantic versioning. "
-        "Own cosine: of an item's old and new vector. Rank: number of directions in use. "
-        "Cosine: the mean over pairs of items. Neither is computed where the vectors are the same."
-    )
-    return Table("Features", note, head, rows, texts=2)

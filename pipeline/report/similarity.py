@@ -78,6 +78,7 @@ def compare_sets(sets: Sequence[ComparedSet], changed: int) -> dict[str, Any]:
         shares = overlap(near[a.name], near[b.name])
         pair: dict[str, Any] = {"a": a.name, "b": b.name, "neighbours": k}
         pair["overlap"] = round(float(shares.mean()), DIGITS)
+        pair["neighbours_changed"] = round(float((shares < 1).mean()), DIGITS)
         if len(rows) < n_items:
             pair["sampled"] = len(rows)
             pair["overlap_se"] = round(float(shares.std() / len(rows) ** 0.5), DIGITS)

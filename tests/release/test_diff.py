@@ -9,12 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import releases as releases_of
 import toy
+from commands import alignrec
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import diff as releases
 from alignrec.pipeline.release import leaderboard, manifest
+from alignrec.pipeline.release.diff_page import render_changes
 from alignrec.pipeline.report import similarity
 from alignrec.pipeline.runtime.layout import Layout
 
@@ -57,14 +60,14 @@ def test_other_features_are_major_and_name_items(layout: Layout, plain: Path, mo
     lines = list(releases.describe_diff(diff))
     assert "version: a major change: 0.1.0 -> 1.0.0; it calls itself 0.1.1" in lines
     assert any(line.startswith("beit3: a major change: ") for line in lines)
-    page = releases.render_changes(plain, newer, diff, layout.images, "sample")
+    page = render_changes(plain, newer, diff, layout.images, "sample")
     assert "beit3 before (0.1.0)</th><th" in page
     assert "beit3 after (0.1.1)</th></tr>" in page
     assert "minilm-cnn before" not in page
     assert page.count('class="pic') > 3
     assert ("No images" in page, "CC BY-SA" in page) == (False, True)  # the attribution of the sample's images
-    assert releases.render_changes(plain, newer, diff, layout.images, "sample") == page
-    bare = releases.render_changes(plain, newer, diff, layout.root / "nowhere", "sample")
+    assert render_changes(plain, newer, diff, layout.images, "sample") == page
+    bare = render_changes(plain, newer, diff, layout.root / "nowhere", "sample")
     assert ('class="pic s' in bare, "No images" in bare) == (False, True)
 
 
@@ -75,6 +78,43 @@ def test_rounding_is_a_patch_and_a_rotation_is_not(layout: Layout, plain: Path) 
     diff = releases.diff_releases(plain, republished(layout, x[:, ::-1]), 3)  # same neighbours, CKA 1
     assert diff["features"]["beit3"]["cka"] == pytest.approx(1, abs=1e-5)
     assert (diff["bump"], diff["version"]) == ("minor", "0.2.0")
+
+
+def test_a_turned_set_is_told_from_a_changed_one(layout: Layout, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(2, 2)))
+    newer = republished(layout, featured.vectors(layout, "beit3") @ turn)
+    diff = releases.diff_releases(plain, newer, 3)
+    figures = diff["features"]["beit3"]
+    assert figures["cosine"] < 0.9
+    assert figures["rotated_cosine"] == pytest.approx(1, abs=1e-5)
+    assert releases.summarise_diff(diff) == (
+        "the same items; beit3 is turned: index all items again, or publish with --align"
+    )
+    assert [releases.exceeds(diff, on) for on in ("turned", "minor", "major", "0")] == [True, True, False, False]
+    result = alignrec("diff", plain, newer, "--fail-on", "turned")
+    assert (result.exit_code, result.output.splitlines()[0]) == (1, releases.summarise_diff(diff))
+    assert alignrec("diff", plain, newer, "--fail-on", "major").exit_code == 0
+    wrong = alignrec("diff", plain, newer, "--fail-on", "mayor")
+    assert "error: --fail-on mayor: expected patch, minor, major, turned, or a share of items" in wrong.output
+
+    monkeypatch.setattr(similarity, "NEIGHBOURS", 2)  # of 5 others
+    other = releases.diff_releases(plain, republished(layout, OTHER[:, :2]), 3)
+    assert not releases.list_turned(other)
+    assert [releases.exceeds(other, on) for on in ("major", "0", "1")] == [True, True, False]
+
+
+def test_items_are_new_gone_or_changed(layout: Layout, plain: Path) -> None:
+    releases_of.rewrite(layout.release / "items.parquet", "asin", lambda asins: ["B0", *asins[1:]])
+    releases_of.rewrite(layout.release / "items.parquet", "input_text_sha256", lambda hashes: [*hashes[:-1], "0" * 64])
+    diff = releases.diff_releases(plain, resigned(layout.release), 3)
+    assert diff["items"] == {"new": ["B0"], "gone": ["A0"], "changed": ["A5"]}
+    assert diff["rows"] == ["1 item new", "1 item gone"]
+    lines = [*releases.describe_diff(diff)]
+    assert lines[0] == "1 new, 1 gone, 1 changed; vectors of the others stay as they were"
+    assert lines[1:4] == ["new: B0", "gone: A0", "changed: A5"]
+    assert "without image: 1 -> 1 items" in lines
+    page = render_changes(plain, layout.release, diff, layout.images, "sample")
+    assert "two releases called 0.1.0" in page
 
 
 def test_another_width_or_a_missing_set_is_major(layout: Layout, plain: Path) -> None:
