@@ -26,7 +26,7 @@ from alignrec.pipeline.release.manifest import AlignedVectors, Alignment, Change
 from alignrec.pipeline.release.read import ITEMS_FILE, Release
 from alignrec.pipeline.release.rotated import ROTATION
 
-WEIGHTS = "weights"  # key of a fingerprint if the set is fitted to its catalogue
+FIT_DIGEST = "weights"  # key of a fingerprint if the set is fitted to its catalogue
 # what stays at each fit; settings such as the width need not
 KEPT = ("kind", "reads", "parts")
 MAX_CHANGED_ITEMS = 10
@@ -115,7 +115,7 @@ def _was_refitted(name: str, shards: Sequence[Path], older_shards: Sequence[Path
 def _without_fits(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a fingerprint says of the encoder, without what fitting changes."""
     encoder = dict(fingerprint)
-    if WEIGHTS in fingerprint:
+    if FIT_DIGEST in fingerprint:
         encoder = {key: value for key, value in fingerprint.items() if key in KEPT}
     parts = encoder.get("parts", {})
     encoder["parts"] = {name: _without_fits(part) for name, part in parts.items()}

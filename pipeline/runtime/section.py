@@ -113,7 +113,8 @@ def first_fault(error: ValidationError, kind: type[Section], where: str = "") ->
         return f"'{path}' is required"
     if fault["type"] == "literal_error" and "[key]" in fault["loc"]:
         return _unknown_key_of_mapping(fault, faults, path)
-    message = one_line(fault["msg"].lower(), 160)
+    problem = re.sub(r" or instance of \w+", "", fault["msg"])  # a class, which is no value here
+    message = one_line(problem.lower(), 160)
     return f"'{path}': {message}, found {_describe_value(fault['input'])}"
 
 
