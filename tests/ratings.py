@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -88,6 +89,12 @@ def reference_split(rows: pd.DataFrame, protocol: str, seed: int) -> list[int]:
             rows.loc[order, "split"] = TRAIN
     train_users = set(rows.loc[rows["split"] == TRAIN, "user"])
     return [s if u in train_users else -1 for s, u in zip(rows["split"], rows["user"], strict=True)]
+
+
+def write_inter(path: Path, rows: list[tuple[int, int, int]]) -> None:
+    """Write user, item and split in MMRec's format."""
+    lines = "".join(f"{user}\t{item}\t5.0\t0\t{label}\n" for user, item, label in rows)
+    path.write_text(f"userID\titemID\trating\ttimestamp\tx_label\n{lines}")
 
 
 def inter(rows: list[tuple[int, int, int, int]]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import pytest
 import toy
 import yaml
 from commands import alignrec
+from ratings import write_inter
 from webserver import body, hang, serving
 
 from alignrec import schemas
@@ -66,9 +67,8 @@ def test_a_size_is_counted_or_published_or_measured(tmp_path: Path) -> None:
 def test_a_published_split_is_counted_as_the_stage_imports_it(tmp_path: Path) -> None:
     # user 11 has no training interaction, so that the stage drops the row
     pairs = [(u, i, int(i > 8) + int(i > 9)) for u in range(11) for i in range(11)] + [(11, 3, 2)]
-    rows = "".join(f"{u}\t{i}\t5.0\t0\t{label}\n" for u, i, label in pairs)
     inter = tmp_path / "toy.inter"
-    inter.write_text(f"userID\titemID\trating\ttimestamp\tx_label\n{rows}")
+    write_inter(inter, pairs)
     source = {"kind": "mmrec", "interactions": str(inter)}
     counted = estimate.read_size(*params(tmp_path, {"mine": source}))
     assert (counted.users, counted.items, counted.interactions) == (12, 11, 121)

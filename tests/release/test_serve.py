@@ -12,12 +12,12 @@ import httpx
 import numpy as np
 import pictures
 import pytest
+import releases
 import toy
 from processes import alignrec
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release import manifest
 from alignrec.pipeline.release import serve as serving
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.read import Release
@@ -101,10 +101,7 @@ def test_the_page_is_the_reports_with_a_box(address: str) -> None:
 
 def test_a_release_without_encoders_says_so(encoding: Path, tmp_path: Path) -> None:
     without = shutil.copytree(encoding, tmp_path / "without")
-    shutil.rmtree(without / "encoders")
-    made = manifest.load(without)
-    files = [file for file in made.files if not file.path.startswith("encoders/")]
-    manifest.write(without / manifest.MANIFEST_FILE, made.model_copy(update={"files": files}))
+    releases.drop(without, "encoders/")
     with pytest.raises(UserError, match="no encoder in this release"):
         Nearest(Release(without))
 

@@ -11,6 +11,7 @@ import pytest
 import toyproject
 import yaml
 from commands import alignrec
+from ratings import write_inter
 
 from alignrec import schemas
 from alignrec.commands import estimate
@@ -21,6 +22,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.code import ROOT
 from alignrec.pipeline.runtime.layout import Layout
+from tests.vectors import formats
 
 USERS = 12
 ITEMS = 30
@@ -39,15 +41,13 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", "/")
     monkeypatch.setattr(command, "has_gpu", lambda: False)
     FOLDER.mkdir(parents=True)
-    rows = "".join(f"{u}\t{i}\t5.0\t0\t{x}\n" for u, i, x in PAIRS)
-    INTER.write_text(f"userID\titemID\trating\ttimestamp\tx_label\n{rows}")
+    write_inter(INTER, PAIRS)
     rng = np.random.default_rng(0)
     for name, width in (("image_feat", 9), ("text_feat", 5)):
         np.save(FOLDER / f"{name}.npy", rng.normal(size=(ITEMS, width)).astype(np.float32))
     graph = np.array({0: [1]}, dtype=object)
     np.save(FOLDER / "user_graph_dict.npy", graph, allow_pickle=True)
-    items = "".join(f"{asin}\t{i}\n" for i, asin in enumerate(ASINS))
-    (FOLDER / "i_id_mapping.csv").write_text(f"asin\titemID\n{items}")
+    formats.mapping(FOLDER, ASINS)
     users = "".join(f"A{u}\t{u}\n" for u in range(USERS))
     (FOLDER / "u_id_mapping.csv").write_text(f"user_id\tuserID\n{users}")
 

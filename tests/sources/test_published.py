@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from commands import run_stages
+from ratings import write_inter
 
 from alignrec import schemas
 from alignrec.commands.params import load
@@ -19,12 +20,12 @@ from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.base import declared_source
 from alignrec.pipeline.vectors.mapping_files import read_numbering
+from tests.vectors import formats
 
 ITEMS, USERS = 30, 12
 ASINS = [f"B{7 * i % ITEMS:09d}" for i in range(ITEMS)]
 PEOPLE = [f"A{u:03d}" for u in range(USERS)]
 PAIRS = [(u, (5 * u + 3 * n) % ITEMS, (0, 0, 0, 1, 2)[n % 5]) for u in range(USERS) for n in range(10)]
-INTER = "userID\titemID\trating\ttimestamp\tx_label\n" + "".join(f"{u}\t{i}\t5.0\t0\t{x}\n" for u, i, x in PAIRS)
 
 
 def meta2014(asin: str) -> str:
@@ -50,9 +51,8 @@ KINDS: dict[str, tuple[str, Callable[[str], str]]] = {
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "toy.inter").write_text(INTER)
-    items = [f"{asin}\t{i}\n" for i, asin in enumerate(ASINS)]
-    (tmp_path / "i_id_mapping.csv").write_text("asin\titemID\n" + "".join(reversed(items)))
+    write_inter(tmp_path / "toy.inter", PAIRS)
+    formats.mapping(tmp_path, ASINS)
     users = "".join(f"{name}\t{u}\n" for u, name in enumerate(PEOPLE))
     (tmp_path / "u_id_mapping.csv").write_text(f"user_id\tuserID\n{users}")
     return tmp_path
