@@ -1,8 +1,8 @@
 """Stage encode: feature sets of pre-trained encoders."""
 
 from functools import partial
-from shutil import rmtree
 
+from alignrec.pipeline import io
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import (
     ENCODERS,
@@ -25,7 +25,7 @@ def main(run: Run) -> None:
     # delete the outputs of encoders that left the matrix, which DVC would keep
     for path in run.out.parent.glob("*/features-00000.parquet"):
         if path.parent.name not in params.encoders:
-            rmtree(path.parent)
+            io.remove(path.parent)
     if run.item not in params.encoders:
         run.note(skipped=f"{run.dataset} has nothing that is encoded by default")
         return

@@ -1,7 +1,6 @@
 """Stage publish: write and verify the release folder."""
 
-import shutil
-
+from alignrec.pipeline import io
 from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.probe.registry import PROBES
@@ -23,7 +22,7 @@ def main(run: Run) -> None:
 
     folder = run.layout.release
     publish = run.params[Publish]
-    shutil.rmtree(folder, ignore_errors=True)
+    io.remove(folder)
     if not publish.features:
         run.warn(
             "nothing is released: all feature sets are others' files; name what may go under "

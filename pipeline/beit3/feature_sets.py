@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from shutil import rmtree
 
 import numpy as np
 import torch
@@ -109,7 +108,7 @@ def write_sets(run: Run, max_tokens: int) -> None:
 def _delete_unlisted(folder: Path, sets: Iterable[str]) -> None:
     for path in folder.glob("*/"):
         if path.name not in sets:
-            rmtree(path)
+            io.remove(path)
 
 
 def _prepare_folder(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import pyarrow as pa
@@ -34,7 +33,7 @@ def write_combinations(run: Run) -> None:
     listed = list_sets(declared, files)
     for folder in run.folder.glob("*/"):
         if folder.name not in listed:
-            rmtree(folder)
+            io.remove(folder)
 
     ids = io.read_table(run.layout.item_ids, schemas.ITEM_IDS)
     failed: dict[str, UserError] = {}

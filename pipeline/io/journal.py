@@ -18,11 +18,11 @@ A folder below may have a journal of its own, independent of the one above.
 
 import os
 import secrets
-import shutil
 from collections import defaultdict
 from pathlib import Path
 
 from alignrec.pipeline.io.files import COST, JOURNAL, KEY, RECORD, sha256, sha256s
+from alignrec.pipeline.io.folders import remove
 
 UNLISTED = {KEY, JOURNAL, RECORD, COST}  # files that journals skip
 GROWING = {
@@ -37,7 +37,7 @@ def open_journal(folder: Path, key: str) -> None:
     if _has_journal(folder) and key_file.read_bytes() == key.encode():
         return
 
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / JOURNAL).write_bytes(b"")
 

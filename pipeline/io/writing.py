@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from alignrec.pipeline.io.folders import remove
 from alignrec.pipeline.io.journal import list_file
 
 
@@ -58,12 +59,12 @@ def write_npy(path: Path, array: np.ndarray) -> None:
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     folder.mkdir(parents=True)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 def require_space(folder: Path, size: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import sys
 import time
 from collections import Counter
@@ -173,9 +172,17 @@ def locked(run: Run) -> Iterator[None]:
     if process.rank():
         yield
         return
+    refuse_links(run)
     with hold_lock(run.folder):
         run.folder.mkdir(exist_ok=True)
+        io.unlink_special(run.folder)
         yield
+
+
+def refuse_links(run: Run) -> None:
+    """Raise UserError if the way to the work folder or to the output leads out of the project."""
+    for folder in (run.folder, run.out):
+        io.refuse_links(folder, run.layout.root)
 
 
 @contextmanager
@@ -227,7 +234,7 @@ def _deliver_out(run: Run) -> None:
     new = run.folder.with_name(f".{run.folder.name}.new")
     old = run.folder.with_name(f".{run.folder.name}.old")
     for folder in (new, old):
-        shutil.rmtree(folder, ignore_errors=True)
+        io.remove(folder)
 
     # hard links take no disk space
     for path in [*io.files_below(run.folder), run.folder / io.RECORD]:
@@ -239,7 +246,7 @@ def _deliver_out(run: Run) -> None:
     if run.out.exists():
         run.out.rename(old)
     new.rename(run.out)
-    shutil.rmtree(old, ignore_errors=True)
+    io.remove(old)
 
 
 def _run_record(run: Run) -> dict[str, Any]:
@@ -264,7 +271,10 @@ def _run_record(run: Run) -> dict[str, Any]:
 
 @contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    path_of_lock = folder.with_name(f".{folder.name}.lock")
+    if path_of_lock.is_symlink():  # a lock is emptied when it is taken
+        path_of_lock.unlink()
+    lock = FileLock(path_of_lock)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)

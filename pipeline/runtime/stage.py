@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from alignrec.pipeline.runtime import process, progress
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.record import intact_record, present_files
 from alignrec.pipeline.runtime.registry import Registry
-from alignrec.pipeline.runtime.run import Run, hold_lock, locked, recorded
+from alignrec.pipeline.runtime.run import Run, hold_lock, locked, recorded, refuse_links
 from alignrec.pipeline.runtime.section import Section
 
 SOURCE = "sources"
@@ -81,7 +80,7 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
             refuse_altered(run.layout, stage.reads, stage.name)
         # leftovers of an interrupted run must not end up in the output
         if not stage.resumes:
-            shutil.rmtree(run.folder)
+            io.remove(run.folder)
             run.folder.mkdir()
         with recorded(run):
             stage.main(run)
@@ -95,9 +94,11 @@ def _perform_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
 
     # lock the part only, against a resubmitted job: other parts write to the same folder at the
     # same time
+    refuse_links(run)
     folder_of_part = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")
     with hold_lock(folder_of_part), progress.print_heartbeat(run.label, run.bars):
         run.folder.mkdir(exist_ok=True)
+        io.unlink_special(run.folder)
         stage.main(run)
     done = f"part {part} of {parts} is there; after all parts run it without --part"
     print(f"{run.label}: {done}", flush=True)

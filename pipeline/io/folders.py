@@ -1,0 +1,48 @@
+"""Delete files and folders of unfinished work, and never what a link in them leads to."""
+
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from alignrec.pipeline.io.errors import UserError
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a whole folder, if it is there."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, onerror=_raise_unless_gone)
+
+
+def _raise_unless_gone(
+    function: Callable[..., object],
+    path: str,
+    error: tuple[type[BaseException], BaseException, object],
+) -> None:
+    if not isinstance(error[1], FileNotFoundError):  # another process may delete it, too
+        raise error[1]
+
+
+def refuse_links(path: Path, root: Path) -> None:
+    """Raise UserError if `path` or a part of it below `root` is a link, as what it leads to would
+    be overwritten and deleted.
+    """
+    for part in [path, *path.parents]:
+        if part == root:
+            return
+        if part.is_symlink():
+            remedy = "delete the link, or give the whole folder another place by --root"
+            raise UserError(f"{part}: a link, and files there would be deleted; {remedy}")
+
+
+def unlink_special(folder: Path) -> None:
+    """Delete what is neither a file nor a folder: links, pipes, sockets and devices."""
+    for path in folder.rglob("*"):
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:  # another process has renamed it
+            continue
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            path.unlink(missing_ok=True)
