@@ -20,6 +20,7 @@ from alignrec.stages.items import ITEMS
 def main(run: Run) -> None:
     from alignrec.pipeline.features import encode  # loads torch
     from alignrec.pipeline.features.batching import ItemContent
+    from alignrec.pipeline.features.folder import resume_set
 
     params = run.params[Encode]
     # delete the outputs of encoders that left the matrix, which DVC would keep
@@ -38,7 +39,7 @@ def main(run: Run) -> None:
     with run.progress(total=len(items.ids), unit="item") as bar:
         with run.lock_of_part():
             modules = encode.list_modules(network)
-            run.resume(run.folder, inputs, facts, network.name, modules=modules)
+            resume_set(run, run.folder, inputs, facts, network.name, modules=modules)
             try:
                 encoder = encode.prepare_set(
                     network, items, run.folder, params, run.dataset, cached_rows

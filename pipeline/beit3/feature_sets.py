@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
@@ -35,7 +35,14 @@ from alignrec.pipeline.features.encode import (
     report_quality,
     write_features,
 )
-from alignrec.pipeline.features.folder import ENCODER, MAX_SET_BYTES, SET, Facts
+from alignrec.pipeline.features.folder import (
+    ENCODER,
+    MAX_SET_BYTES,
+    SET,
+    Facts,
+    drop_unlisted_sets,
+    resume_set,
+)
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import fit_whitening
 from alignrec.pipeline.runtime.layout import EncoderFiles, Layout
@@ -78,7 +85,7 @@ def write_sets(run: Run, max_tokens: int) -> None:
     params = run.params[BEiT3Sets]
     params = params.model_copy(update={"max_tokens": params.max_tokens or max_tokens})
     if not run.part:
-        _delete_unlisted(run.folder, params.sets)
+        drop_unlisted_sets(run.folder, params.sets)
 
     items = ItemContent.of(run.layout)
     # read once, and only if something is encoded
@@ -105,12 +112,6 @@ def write_sets(run: Run, max_tokens: int) -> None:
     run.rows_out = len(items.ids) * len(params.sets)
 
 
-def _delete_unlisted(folder: Path, sets: Iterable[str]) -> None:
-    for path in folder.glob("*/"):
-        if path.name not in sets:
-            io.remove(path)
-
-
 def _prepare_folder(
     run: Run, params: BEiT3Sets, name: str, items: ItemContent, load_vectors: LoadVectors
 ) -> str:
@@ -121,7 +122,7 @@ def _prepare_folder(
     inputs = [items.texts.path, *items.images, *files]
     settings = params.model_dump(exclude={"sets"})
     encode_settings = run.params[Encode].model_dump(include={"batch_size", "shard_rows"})
-    run.resume(run.folder / name, inputs, settings | encode_settings, name, home)
+    resume_set(run, run.folder / name, inputs, settings | encode_settings, name, home)
 
     if not (run.folder / name / SET).is_file():
         weights = EncoderFiles(run.folder / home / ENCODER)

@@ -13,7 +13,13 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.features import names
-from alignrec.pipeline.features.folder import SET, FeatureSet, judge_quality
+from alignrec.pipeline.features.folder import (
+    SET,
+    FeatureSet,
+    drop_unlisted_sets,
+    judge_quality,
+    resume_set,
+)
 from alignrec.pipeline.features.kinds import CONTROL, IMPORTED, KINDS
 from alignrec.pipeline.features.kinds.base import SetRecipe
 from alignrec.pipeline.features.names import DeclaredSets
@@ -31,9 +37,7 @@ def write_combinations(run: Run) -> None:
     declared = DeclaredSets(run.params, run.dataset)
     files = feature_files(run.layout.sources)
     listed = list_sets(declared, files)
-    for folder in run.folder.glob("*/"):
-        if folder.name not in listed:
-            io.remove(folder)
+    drop_unlisted_sets(run.folder, listed)
 
     ids = io.read_table(run.layout.item_ids, schemas.ITEM_IDS)
     failed: dict[str, UserError] = {}
@@ -113,7 +117,7 @@ def write_combination(run: Run, recipe: SetRecipe, done: Callable[[int], object]
     modules = [f"alignrec.stages.{run.stage}"]
     if recipe.file:
         modules.append(READERS.module(recipe.file.format))
-    run.resume(recipe.folder, list_inputs(recipe), recorded, modules=modules)
+    resume_set(run, recipe.folder, list_inputs(recipe), recorded, modules=modules, whole=True)
 
     if (recipe.folder / SET).is_file():  # written last, so it marks a complete set
         done(len(recipe.ids))

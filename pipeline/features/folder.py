@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,9 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import Block
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.section import Part
+
+if TYPE_CHECKING:
+    from alignrec.pipeline.runtime.run import Run
 
 SET = "set.json"
 MAX_SET_BYTES = 1 << 16  # of set.json
@@ -100,6 +103,40 @@ class Facts(Part):
 
     def with_space(self, space: Mapping[str, Any]) -> Facts:
         return self.model_copy(update={"fingerprint": self.space() | dict(space)})
+
+
+def drop_unlisted_sets(folder: Path, names: Sequence[str]) -> None:
+    """Delete all but these sets, and the record, from the work folder of a stage."""
+    for path in folder.iterdir():
+        if path.name not in (*names, io.RECORD, io.COST) and not path.name.startswith("."):
+            io.remove(path)
+
+
+def resume_set(
+    run: Run,
+    folder: Path,
+    inputs: Iterable[Path],
+    *facts: Any,
+    modules: Sequence[str] = (),
+    whole: bool = False,
+) -> None:
+    """Keep what an earlier run of equal inputs wrote of a set; empty its folder if a file is
+    damaged or gone.
+
+    Only that file is made again if it is a shard, unless the set is made as a `whole`.
+    """
+    inputs = list(inputs)
+    run.resume(folder, inputs, *facts, modules=modules)
+    if run.part:  # other parts may still be writing
+        return
+
+    missing = io.list_missing(folder)
+    if not whole:
+        missing = [path for path in missing if not path.match("features-*.parquet")]
+    if missing:
+        run.warn(f"{missing[0]} is gone; its feature set is made again", recorded=False)
+        (folder / io.KEY).unlink()
+        run.resume(folder, inputs, *facts, modules=modules)
 
 
 @dataclass(frozen=True)

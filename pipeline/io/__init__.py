@@ -6,7 +6,9 @@ from alignrec.pipeline.io.files import (
     read_json, require_plain, sha256, sha256s,
 )  # fmt: skip
 from alignrec.pipeline.io.folders import refuse_links, remove, unlink_special
-from alignrec.pipeline.io.journal import drop_unlisted, finish, is_finished, open_journal
+from alignrec.pipeline.io.journal import (
+    drop_unlisted, finish, is_finished, list_missing, open_journal,
+)  # fmt: skip
 from alignrec.pipeline.io.writing import (
     atomic, keep_only, link, memory_map, rename_folder, require_space, scratch, write_bytes,
     write_json, write_npy,

@@ -1,8 +1,9 @@
 """Delete files and folders of unfinished work, and never what a link in them leads to."""
 
+import os
 import shutil
-import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from alignrec.pipeline.io.errors import UserError
@@ -39,10 +40,11 @@ def refuse_links(path: Path, root: Path) -> None:
 
 def unlink_special(folder: Path) -> None:
     """Delete what is neither a file nor a folder: links, pipes, sockets and devices."""
-    for path in folder.rglob("*"):
-        try:
-            mode = path.lstat().st_mode
-        except FileNotFoundError:  # another process has renamed it
-            continue
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            path.unlink(missing_ok=True)
+    folders = [folder]
+    while folders:
+        with suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry))
+                elif not entry.is_file(follow_symlinks=False):
+                    Path(entry).unlink(missing_ok=True)

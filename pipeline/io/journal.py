@@ -19,10 +19,11 @@ A folder below may have a journal of its own, independent of the one above.
 import os
 import secrets
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 from alignrec.pipeline.io.files import COST, JOURNAL, KEY, RECORD, sha256, sha256s
-from alignrec.pipeline.io.folders import remove
+from alignrec.pipeline.io.folders import remove, unlink_special
 
 UNLISTED = {KEY, JOURNAL, RECORD, COST}  # files that journals skip
 GROWING = {
@@ -34,6 +35,9 @@ GROWING = {
 def open_journal(folder: Path, key: str) -> None:
     """Empty a folder and start its journal, unless its `key` is unchanged."""
     key_file = folder / KEY
+    if folder.is_symlink():
+        folder.unlink()
+    unlink_special(folder)
     if _has_journal(folder) and key_file.read_bytes() == key.encode():
         return
 
@@ -74,8 +78,15 @@ def is_finished(path: Path, key: str = "") -> bool:
 
 
 def drop_unlisted(folder: Path) -> list[Path]:
-    """Delete files that the journal lacks or whose hash differs; return the latter."""
+    """Delete files that the journal lacks or whose hash differs; return the latter.
+
+    Delete folders in place of files, too, and those without a file.
+    """
     listed = _read_journal(folder)
+    for path in listed:
+        if path.is_dir():
+            remove(path)
+
     candidates = [
         path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in UNLISTED
     ]
@@ -90,7 +101,21 @@ def drop_unlisted(folder: Path) -> list[Path]:
 
     for path in [*altered, *unlisted]:
         path.unlink(missing_ok=True)  # ranks of distributed training run this concurrently
+    _drop_empty_folders(folder)
     return altered
+
+
+def list_missing(folder: Path) -> list[Path]:
+    """Return the files that the journal has and the folder lacks."""
+    return [path for path in _read_journal(folder) if not path.is_file()]
+
+
+def _drop_empty_folders(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        # hidden ones are in use, such as those of memory maps
+        if path.is_dir() and not path.name.startswith("."):
+            with suppress(OSError):  # it has files
+                path.rmdir()
 
 
 def _has_journal(folder: Path) -> bool:
@@ -117,5 +142,7 @@ def _read_journal(folder: Path) -> dict[Path, set[str]]:
     if journal.is_file():
         for line in journal.read_text("utf-8", "replace").split("\n"):
             entry, _, name = line.partition("  ")
-            entries[folder / name].add(entry)
+            # damage may lead a name out of the folder, or to the folder itself
+            if name and not Path(name).is_absolute() and ".." not in Path(name).parts:
+                entries[folder / name].add(entry)
     return entries

@@ -174,9 +174,16 @@ def locked(run: Run) -> Iterator[None]:
         return
     refuse_links(run)
     with hold_lock(run.folder):
-        run.folder.mkdir(exist_ok=True)
-        io.unlink_special(run.folder)
+        make_folder(run.folder)
         yield
+
+
+def make_folder(folder: Path) -> None:
+    """Make a work folder; delete what an earlier run cannot have left there."""
+    if not folder.is_dir():
+        io.remove(folder)
+    folder.mkdir(exist_ok=True)
+    io.unlink_special(folder)
 
 
 def refuse_links(run: Run) -> None:

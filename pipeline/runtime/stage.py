@@ -13,7 +13,14 @@ from alignrec.pipeline.runtime import process, progress
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.record import intact_record, present_files
 from alignrec.pipeline.runtime.registry import Registry
-from alignrec.pipeline.runtime.run import Run, hold_lock, locked, recorded, refuse_links
+from alignrec.pipeline.runtime.run import (
+    Run,
+    hold_lock,
+    locked,
+    make_folder,
+    recorded,
+    refuse_links,
+)
 from alignrec.pipeline.runtime.section import Section
 
 SOURCE = "sources"
@@ -97,8 +104,7 @@ def _perform_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     refuse_links(run)
     folder_of_part = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")
     with hold_lock(folder_of_part), progress.print_heartbeat(run.label, run.bars):
-        run.folder.mkdir(exist_ok=True)
-        io.unlink_special(run.folder)
+        make_folder(run.folder)
         stage.main(run)
     done = f"part {part} of {parts} is there; after all parts run it without --part"
     print(f"{run.label}: {done}", flush=True)

@@ -1,6 +1,9 @@
 """Work folders of feature sets: links out of the project, pipes, and damage to each file of a made set."""
 
+import os
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import toy
 from featured import params, stage
 
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.layout import Layout
 
 PARAMS = params("tfidf", sets={"white": {"kind": "whitened", "of": "tfidf", "width": 2}})
 SETS = ("encode/shop/tfidf", "combine/shop/white")
@@ -74,3 +78,93 @@ def test_a_link_in_a_work_folder_is_deleted_and_not_followed(tmp_path: Path, pla
     linked = Linked(tmp_path, place)
     stage(linked.layout, PARAMS)
     assert linked.unharmed()
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)  # in place, as rot: hard links have it, too
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "inside").touch()
+
+
+def replace_by_link(path: Path) -> None:
+    copy = path.with_name("copy")
+    path.rename(copy)
+    path.symlink_to(copy)
+
+
+def replace_by_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGES: list[Callable[[Path], object]] = [
+    *(flip, truncate, Path.unlink, replace_by_folder, replace_by_link, replace_by_pipe)
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = toy.outputs(tmp_path_factory.mktemp("made"))
+    stage(layout, PARAMS)
+    return layout
+
+
+def copied(layout: Layout, to: Path) -> Layout:
+    """Copy a project whose outputs are hard links of the work folder."""
+    shutil.copytree(layout.root, to, copy_function=os.link)
+    for name in SETS:
+        for path in sorted((to / ".work" / name).rglob("*")):
+            if path.is_file():
+                separate(path, to / path.relative_to(to / ".work"))
+    return Layout(to, layout.dataset)
+
+
+def separate(path: Path, output: Path) -> None:
+    """Replace a file by a copy, and the output by a hard link of it."""
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
+    if output.exists():
+        output.unlink()
+        os.link(path, output)
+
+
+def files_of_sets(layout: Layout) -> list[str]:
+    """Return the paths of the files of both feature sets, as outputs and as unfinished work."""
+    paths = []
+    for folder in (".work", "."):
+        for name in SETS:
+            paths += [path for path in sorted((layout.root / folder / name).rglob("*")) if path.is_file()]
+    return [path.relative_to(layout.root).as_posix() for path in paths]
+
+
+def outputs_of(layout: Layout) -> dict[str, bytes]:
+    contents = {name: toy.contents(layout.root / name) for name in ("encode/shop", "combine/shop")}
+    return {f"{name}/{file}": data for name, files in contents.items() for file, data in files.items()}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_set_with_a_damaged_file_is_made_again_with_equal_bytes(
+    made: Layout, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    expected = outputs_of(made)
+    names = files_of_sets(made)
+    assert len(names) == 27
+    wrong = []
+    for number, name in enumerate(names):
+        layout = copied(made, tmp_path / str(number))
+        damage(layout.root / name)
+        stage(layout, PARAMS)
+        if outputs_of(layout) != expected:
+            wrong.append(name)
+    assert not wrong
