@@ -315,6 +315,9 @@ def embed(
     if release is None:
         settings = read(params) if params.exists() else None
         choice = choose_encoder(settings, encoder, root, engine)
+        if choice.project:
+            made = (STAGES[stage] for stage in FEATURE_STAGES)
+            refuse_altered(choice.project.layout, made, "embed")
     else:
         choice = choose_released(release, encoder, root, engine)
 

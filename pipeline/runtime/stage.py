@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignrec.pipeline import io
-from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.runtime import process, progress
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.record import intact_record, present_files
@@ -53,6 +53,8 @@ class Stage:
     # matrix key besides the dataset, such as "encoder": one run for each of `<name>.<per>s` in
     # params.yaml
     per: str = ""
+    # returns the item whose files a folder has, if they name it
+    read_item: Callable[[Path], str | None] = lambda folder: None
 
     def before(self) -> list[str]:
         """Return the names of all stages that it depends on, in order."""
@@ -117,7 +119,7 @@ def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None
     """
     for stage in stages:
         for folder in stage.folders(layout):
-            fault = _find_fault(folder, stage.name)
+            fault = _find_fault(folder, stage.name) or _find_other(folder, stage, layout)
             if fault is None:
                 continue
             if fault.endswith("is of no stage"):
@@ -126,6 +128,22 @@ def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None
             raise UserError(
                 f"{fault}, and {reader} reads it; run `alignrec {command}`, which makes it again"
             )
+
+
+def _find_other(folder: Path, stage: Stage, layout: Layout) -> str | None:
+    """Return what an intact folder is a copy of; None if it is in its own place."""
+    record = intact_record(folder)
+    if record is None:
+        return None
+
+    expected = [stage.name, layout.dataset]
+    found = [str(record.get("stage")), str(record.get("dataset"))]
+    if stage.per:
+        expected.append(folder.name)
+        found.append(stage.read_item(folder) or folder.name)
+    if found == expected:
+        return None
+    return f"{folder} is a copy of {one_line('/'.join(found), 200)}"
 
 
 def _find_fault(folder: Path, stage: str) -> str | None:
