@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image
 
+from alignrec.pipeline import io
 from alignrec.pipeline.encoders import registry
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.features import batching
@@ -246,6 +247,8 @@ def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str]
         return None
     try:
         data = _read_image(image, params.max_bytes)
+    except UserError as e:
+        return "missing", f"{e}; only local files are read"
     # PIL raises arbitrary exceptions for damaged images, which are decoded lazily
     except Exception as e:
         if isinstance(e, OSError) and e.strerror:
@@ -269,5 +272,5 @@ def _read_image(image: str | os.PathLike[str] | bytes | Image.Image, max_bytes: 
         return buffer.getvalue()
 
     # one byte more than allowed, to detect files that are too large
-    with Path(image).open("rb") as file:
+    with io.open_plain(Path(image)) as file:
         return file.read(max_bytes + 1)

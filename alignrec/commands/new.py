@@ -259,8 +259,10 @@ def _keep_uncommitted(path: Path, text: str) -> Path | None:
     """Back up a file before it is overwritten, unless git has it or nothing changes; return the
     copy.
     """
-    before = path.read_bytes() if path.exists() else b""
-    if not path.exists() or before == text.encode():
+    if not path.exists():
+        return None
+    before = io.read_plain(path, project.MAX_FILE_BYTES)
+    if before == text.encode():
         return None
     if shutil.which("git"):
         committed = subprocess.run(["git", "show", f"HEAD:./{path}"], capture_output=True)

@@ -55,6 +55,7 @@ KEPT = """*
 !/figures/*/
 !/figures/*/*.json
 """
+MAX_FILE_BYTES = 1 << 24  # of a project's own files
 SHOWS = ("metrics", "pretrain", "train", "mask", "curves", "heatmaps")
 FIGURES = {  # a separate stage, as DVC's run cache skips stages with outputs in git
     "desc": "what DVC shows of a report and git keeps; the article's tables of another run stay",
@@ -165,6 +166,12 @@ def _run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a project's own file, such as dvc.yaml."""
+    text = io.read_plain(path, MAX_FILE_BYTES).decode(errors="replace")
+    return text.replace("\r\n", "\n")
+
+
 def _write_templates(folder: Path) -> None:
     for template in sorted(PLOT_TEMPLATES.iterdir()):
         path = folder / template.name
@@ -175,7 +182,7 @@ def _write_templates(folder: Path) -> None:
 def _write_unless_edited(path: Path, text: str) -> None:
     lines = []
     if path.exists():
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_text(path).splitlines()
 
     # `dvc init` writes only comments
     if all(not line.strip() or line.startswith("#") for line in lines):
@@ -299,7 +306,7 @@ def _add_to_dvc(folder: Path, name: str) -> None:
 
 def _write_dvc_yaml(path: Path, text: str) -> Iterator[str]:
     if path.exists():
-        before = path.read_text(encoding="utf-8", errors="replace")
+        before = read_text(path)
         if before == text:
             return
         if _is_edited(before):

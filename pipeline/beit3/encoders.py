@@ -299,7 +299,7 @@ def _load_mini(
         raise UserError(f"beit3: {why}")
     network = Mini(stored.read_config(files, MiniConfig))
     whitening = stored.read_whitening(files, network.summary_width) if is_mapped else None
-    network.load_state_dict(load_file(files.weights), strict=True)
+    network.load_state_dict(load_file(io.require_plain(files.weights)), strict=True)
     pieces = load_pieces(files)
     return MiniItems(
         network.to(pick_device()), pieces, params.max_tokens, params.chunks, whitening, cache

@@ -174,7 +174,7 @@ def _write_official_set(trained: EncoderFiles, to: EncoderFiles) -> None:
         raise UserError(f"{OFFICIAL}: no {trained.official}; {hint}")
     shape = stored.read_config(trained, BEiT3Config)
     network = BEiT3(replace(shape, codes=0, mlm=False))
-    network.load_state_dict(load_file(trained.official), strict=True)
+    network.load_state_dict(load_file(io.require_plain(trained.official)), strict=True)
     _write_network(network, trained, to)
 
 
@@ -197,7 +197,7 @@ def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
     if stored.is_mini(trained):
         network = Mini(stored.read_config(trained, MiniConfig))
         copy_minilm(network, load_pieces(trained))
-        network.image.load_state_dict(load_file(trained.start), strict=True)
+        network.image.load_state_dict(load_file(io.require_plain(trained.start)), strict=True)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -131,7 +131,7 @@ def load_network(files: EncoderFiles) -> BEiT3:
 
     from alignrec.pipeline.beit3.network import BEiT3
 
-    tensors = load_file(files.weights)
+    tensors = load_file(io.require_plain(files.weights))
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             why = f"tensor '{name}' holds values that are not finite"

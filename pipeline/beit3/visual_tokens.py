@@ -36,7 +36,7 @@ def read_codes(
     if not layout.visual_tokens.is_file():
         centroids = _learn_centroids(pixels, shape.patch, codes, seed)
         io.write_bytes(layout.visual_tokens, save({CENTROIDS: centroids}))
-    centroids = load_file(layout.visual_tokens)[CENTROIDS]
+    centroids = load_file(io.require_plain(layout.visual_tokens))[CENTROIDS]
     index = faiss.IndexFlatL2(centroids.shape[1])
     index.add(centroids)
 

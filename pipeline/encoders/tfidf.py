@@ -139,7 +139,8 @@ def fit_tfidf(catalogue: Catalogue, params: TfidfParams, folder: Path) -> None:
 def load_tfidf(folder: Path, params: TfidfParams) -> Tfidf:
     """Read untrusted files of `fit_tfidf`; raises UserError if they are damaged."""
     try:
-        terms, arrays = io.read_json(folder / WORDS, LARGEST), load_file(folder / COMPONENTS)
+        terms = io.read_json(folder / WORDS, LARGEST)
+        arrays = load_file(io.require_plain(folder / COMPONENTS))
         idf, components = arrays["idf"].astype(np.float64), arrays["components"].astype(np.float64)
         sound = isinstance(terms, list) and all(isinstance(term, str) for term in terms)
         fits = (

@@ -2,8 +2,8 @@
 # ruff: noqa: F401, I001
 
 from alignrec.pipeline.io.files import (
-    COST, JOURNAL, KEY, RECORD, digest, files_below, list_plain, made_by, next_to, present,
-    read_json, require_plain, sha256, sha256s,
+    COST, JOURNAL, KEY, RECORD, digest, files_below, list_plain, made_by, next_to, open_plain,
+    present, read_json, read_plain, require_plain, sha256, sha256s,
 )  # fmt: skip
 from alignrec.pipeline.io.folders import refuse_links, remove, unlink_special
 from alignrec.pipeline.io.journal import (

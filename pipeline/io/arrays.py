@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.io.files import require_plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,10 +23,10 @@ AGAIN = "make or fetch it again"
 
 @contextmanager
 def _reraise_faults(path: Path) -> Iterator[None]:
+    if not path.exists():
+        raise UserError(f"{path}: not there; {AGAIN}")
     try:
         yield
-    except FileNotFoundError:
-        raise UserError(f"{path}: not there; {AGAIN}") from None
     except (
         OSError,
         SafetensorError,
@@ -40,13 +41,13 @@ def _reraise_faults(path: Path) -> Iterator[None]:
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
     with _reraise_faults(path):
-        return load_file(path)
+        return load_file(require_plain(path))
 
 
 def read_shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return name -> dtype and shape, without reading the tensors."""
     shapes = {}
-    with _reraise_faults(path), safe_open(path, "np") as file:
+    with _reraise_faults(path), safe_open(require_plain(path), "np") as file:
         for name in file.keys():  # noqa: SIM118
             tensor = file.get_slice(name)
             shapes[name] = (tensor.get_dtype(), tuple(tensor.get_shape()))
@@ -54,7 +55,7 @@ def read_shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def refuse_infinite(path: Path) -> None:
-    with _reraise_faults(path), safe_open(path, "np") as file:
+    with _reraise_faults(path), safe_open(require_plain(path), "np") as file:
         names = list(file.keys())
         infinite = [name for name in names if not np.isfinite(file.get_tensor(name)).all()]
     if infinite:

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ JOURNAL = ".sha256"
 RECORD = "run.json"
 COST = "cost.json"
 
+# flags that Windows or other systems lack
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+BINARY = getattr(os, "O_BINARY", 0)
+
 STAGES_FOLDER = Path(__file__).parents[2] / "stages"
 
 
@@ -28,12 +33,10 @@ def read_json(path: Path, max_bytes: int | None = None) -> Any:
 
     UserError, with the command to run, if it is missing, invalid or above `max_bytes`.
     """
+    if not path.exists():
+        raise UserError(f"{path}: not there; {made_by(path)}")
     try:
-        if max_bytes is not None and path.exists():
-            require_plain(path, max_bytes)
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not there; {made_by(path)}") from None
+        return json.loads(read_plain(path, max_bytes).decode())
     except (ValueError, RecursionError) as e:
         raise UserError(f"{path}: not JSON ({e}); {made_by(path)}") from None
 
@@ -52,6 +55,26 @@ def require_plain(path: Path, max_bytes: int | None = None) -> Path:
         limit = f"files of this kind have at most {max_bytes:,}; is it the right one?"
         raise UserError(f"{path}: {size:,} bytes, and {limit}")
     return path
+
+
+def open_plain(path: Path, max_bytes: int | None = None) -> BufferedReader:
+    """Open a file for reading; raise UserError unless it is a regular one of at most `max_bytes`.
+
+    A pipe that takes its place in between does not block either.
+    """
+    require_plain(path, max_bytes)
+    descriptor = os.open(path, os.O_RDONLY | NO_WAIT | BINARY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        require_plain(path)
+        raise UserError(f"{path}: was replaced while it was opened; run again")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_plain(path: Path, max_bytes: int | None = None) -> bytes:
+    """Return the content of a regular file; raise UserError for others and above `max_bytes`."""
+    with open_plain(path, max_bytes) as file:
+        return file.read()
 
 
 def present(paths: Sequence[Path]) -> list[Path]:
@@ -94,7 +117,9 @@ def files_below(folder: Path) -> list[Path]:
     for path in sorted(folder.rglob("*")):
         names = path.relative_to(folder).parts
         is_output = not any(name.startswith(".") or name in (RECORD, COST) for name in names)
-        if is_output and path.suffix != ".sig" and path.is_file():
+        # links to folders, and pipes, are refused when they are read
+        is_folder = path.is_dir() and not path.is_symlink()
+        if is_output and path.suffix != ".sig" and not is_folder:
             files.append(path)
     return files
 
@@ -109,7 +134,7 @@ def sha256(path: Path) -> str:
 
 @cache
 def _hash_cached(path: Path, *state: int) -> str:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

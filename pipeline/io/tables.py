@@ -148,10 +148,11 @@ def _select_fields(schema: pa.Schema, columns: list[str] | None) -> pa.Schema:
 
 @contextmanager
 def reraise_faults(path: Path) -> Iterator[None]:
+    if not path.exists():
+        raise UserError(f"{path}: not there; {files.made_by(path)}")
+    files.require_plain(path)
     try:
         yield
-    except FileNotFoundError:
-        raise UserError(f"{path}: not there; {files.made_by(path)}") from None
     except (pa.ArrowInvalid, UnicodeDecodeError, KeyError, OSError) as e:
         fault = " ".join(str(e).split())
         raise UserError(
@@ -160,7 +161,7 @@ def reraise_faults(path: Path) -> Iterator[None]:
 
 
 def rows(paths: Iterable[Path]) -> int:
-    return sum(pq.read_metadata(path).num_rows for path in paths)
+    return sum(pq.read_metadata(files.require_plain(path)).num_rows for path in paths)
 
 
 def matrix(column: pa.ChunkedArray) -> np.ndarray:
@@ -177,7 +178,7 @@ def vectors(array: np.ndarray) -> pa.FixedSizeListArray:
 def record(path: Path) -> dict[str, Any]:
     """Return the provenance of a file; empty for a third-party file without one."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = pq.read_schema(files.require_plain(path)).metadata or {}
         return dict(json.loads(metadata.get(b"alignrec", b"{}")))
     except (ValueError, TypeError, RecursionError):
         return {}

@@ -33,9 +33,9 @@ def open_unpacked(path: Path) -> BufferedReader:
 
     Damage raises EOFError, BadGzipFile or IsalError.
     """
-    io.require_plain(path)
     if path.suffix != ".gz":
-        return path.open("rb")
+        return io.open_plain(path)
+    io.require_plain(path)
     unpacked = igzip_threaded.open(path, "rb", threads=1)
     return BufferedReader(cast(RawIOBase, unpacked), BUFFER_BYTES)
 

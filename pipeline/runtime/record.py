@@ -20,10 +20,10 @@ def record_digest(record: Mapping[str, Any]) -> str:
 def intact_record(folder: Path) -> dict[str, Any] | None:
     """Return the record of a stage's folder; None if it is missing or was edited."""
     try:
-        record = json.loads((folder / io.RECORD).read_bytes())
+        record = json.loads(io.read_plain(folder / io.RECORD))
         digest = record.pop("sha256")
         is_intact = isinstance(record["files"], dict) and digest == record_digest(record)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return record if is_intact else None
 

@@ -78,7 +78,7 @@ def test_images_that_cannot_be_read_are_kept_and_counted(encoder: alignrec.Encod
     (tmp_path / "large.png").write_bytes(large)
     cut = Image.open(io.BytesIO(large[: len(large) // 2]))
     images = [whole, tmp_path / "nowhere.png", b"no image", whole[: len(whole) // 2], Image.new("RGB", (3, 3)), cut]
-    with pytest.warns(UserWarning, match=r"^5 of 6 images .* row 1: .*nowhere\.png: No such file"):
+    with pytest.warns(UserWarning, match=r"^5 of 6 images .* row 1: .*nowhere\.png: no such file"):
         y = encoder.encode(images, ["four"] * 6)
     assert [(r.row, r.status) for r in encoder.rejects] == [
         (1, "missing"), (2, "not_an_image"), (3, "truncated"), (4, "too_small"), (5, "truncated"),

@@ -224,3 +224,15 @@ def test_embed_refuses_an_altered_set_of_a_project(
     done = alignrec(*arguments)
     assert done.exit_code == 1
     assert f"{path} is not as it was made, and embed reads it; run `alignrec combine shop`" in done.output
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/")])
+def test_a_pipe_or_a_link_to_a_folder_in_an_output_is_refused(
+    made: Layout, tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    layout = copied(made, tmp_path / "outputs")
+    toy.ended(layout)
+    path = layout.root / "encode/shop/tfidf/features-00002.parquet"
+    make(path)
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))}: not a plain file"):
+        perform_combine(layout)
