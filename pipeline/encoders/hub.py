@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
@@ -20,6 +20,7 @@ Modality = Literal["image", "text"]
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name on the Hub
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 WEIGHTS = "*.safetensors"
+MAX_NOTE = 500  # characters
 LOCAL = "sha256:"  # prefix of a local folder's revision
 # configurations, tokenizers and templates to download with the weights, without copies in other
 # formats
@@ -35,6 +36,41 @@ NEVER = [
 ]
 
 
+# arguments that other keys set, or that would load other files -> what to do about it
+RESERVED: dict[str, str | None] = {
+    "dtype": "take precision",
+    "torch_dtype": "take precision",
+    "precision": "take key precision of the encoder",
+    "revision": "take key revision of the encoder",
+    "trust_remote_code": "take key trust_remote_code of the encoder",
+    "checkpoint_path": "give the weights as model",
+    "gguf_file": "give the weights as safetensors",
+    "subfolder": "give the folder as model",
+    **dict.fromkeys(("adapter_kwargs", "cache_dir", "config", "device", "device_map", "token")),
+    **dict.fromkeys(("load_weights", "local_files_only", "num_classes", "state_dict")),
+    **dict.fromkeys(("use_safetensors", "weights_only")),
+}
+
+
+def _refuse_reserved(arguments: dict[str, Any]) -> dict[str, Any]:
+    for name in arguments:
+        if name in RESERVED or name.startswith("pretrained"):
+            raise ValueError(f"no {name} here; {RESERVED.get(name) or 'leave it out'}")
+    return arguments
+
+
+Arguments = Annotated[dict[str, Any], AfterValidator(_refuse_reserved)]
+
+
+class Options(Section):
+    """Arguments that are passed to the library as they are."""
+
+    model: Arguments = {}
+    """arguments to load the network, such as attn_implementation, or global_pool of timm"""
+    processing: Arguments = {}
+    """arguments of the image processor, such as max_pixels, or crop_pct of timm"""
+
+
 class Pretrained(Section):
     """Settings of all kinds that load a third-party model."""
 
@@ -46,11 +82,26 @@ class Pretrained(Section):
     """modalities to encode; by default all that the model supports"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """precision of matrix products; features are always float32"""
+    trained_on: Annotated[str, Field(min_length=1, max_length=MAX_NOTE)] | None = None
+    """data that the model was trained on, or `unknown`: a note for the card"""
 
     @property
     def folder(self) -> Path | None:
         path = Path(self.model).expanduser()
         return path if path.is_dir() else None
+
+
+class Adjustable(Pretrained):
+    """Settings of kinds whose library takes arguments."""
+
+    options: Options | None = None
+    """arguments that are passed to the library"""
+
+    def model_options(self) -> dict[str, Any]:
+        return self.options.model if self.options else {}
+
+    def processing_options(self) -> dict[str, Any]:
+        return self.options.processing if self.options else {}
 
 
 @dataclass(frozen=True)
@@ -63,6 +114,9 @@ class Origin:
     library: str  # package that loads it, with version
     reads: tuple[str, ...] = ("image", "text")  # modalities to encode
     prompt: str = ""  # prefix of every text
+    task: str = ""  # task that is named to the model's modules; empty: none
+    pooling: str = ""  # of tokens, where the kind chooses it
+    trained_on: str = ""  # as stated in the parameters
     fingerprint: Mapping[str, Any] | None = None  # for a released encoder, that of the released set
 
     def files(self) -> list[Path]:
@@ -107,7 +161,7 @@ def find_model(
             total.update(f"{path.relative_to(found.folder).as_posix()} {content}\n".encode())
         found = replace(found, revision=f"{LOCAL}{total.hexdigest()}")
     _check_weights(f"'{where}.model': {params.model}", found)
-    return found
+    return replace(found, trained_on=params.trained_on or "")
 
 
 def with_version(package: str) -> str:

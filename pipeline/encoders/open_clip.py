@@ -17,7 +17,7 @@ CONFIG = "open_clip_config.json"
 CONTROL_TOKENS = {"<start_of_text>", "<end_of_text>"}
 
 
-class OpenClipParams(hub.Pretrained, Chunked):
+class OpenClipParams(hub.Adjustable, Chunked):
     join: towers.Join = "mean"
     """combination of the vectors of image and text, each of length 1"""
 
@@ -30,7 +30,10 @@ class OpenClip(towers.Towers):
 
         name = f"local-dir:{source.folder}"
         self._device, self._half = pick_device(), params.precision == "bfloat16"
-        network, _, look = open_clip.create_model_and_transforms(name, device=self._device)
+        options = params.model_options() | params.processing_options()
+        network, _, look = open_clip.create_model_and_transforms(
+            name, device=self._device, **options
+        )
         self._network: Any = network.eval()
         self._look: Any = look
         self._tokenizer = open_clip.get_tokenizer(name)

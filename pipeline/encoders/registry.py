@@ -175,7 +175,13 @@ class Network:
         if (source := self.origin) is None:
             return {}
         which = {"model": source.model, "revision": source.revision, "library": source.library}
-        return which | {"modalities": list(source.reads), "prompt": source.prompt}
+        facts = which | {"modalities": list(source.reads), "prompt": source.prompt}
+        further = {
+            "task": source.task,
+            "pooling": source.pooling,
+            "trained_on": source.trained_on,
+        }
+        return facts | {key: value for key, value in further.items() if value}
 
 
 def find_network(encoders: Encoders, name: str, folder: Path) -> Network:

@@ -17,6 +17,7 @@ from alignrec.pipeline.encoders import hub
 from alignrec.pipeline.encoders.registry import Spec
 from alignrec.pipeline.encoders.towers import Towers
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.device import device_of, move_to, pick_device, pin_memory
 from alignrec.pipeline.runtime.section import Section
 
@@ -98,15 +99,17 @@ CNN_LITE = Spec(
 class Timm(Towers):
     """Model of timm without its classifier."""
 
-    def __init__(self, source: hub.Origin, params: hub.Pretrained) -> None:
+    def __init__(self, source: hub.Origin, params: hub.Adjustable) -> None:
         import timm  # takes a second
 
         self._dtype = getattr(torch, params.precision)
-        network: Any = timm.create_model(
-            f"local-dir:{source.folder}", pretrained=True, num_classes=0
-        )
+        name = f"local-dir:{source.folder}"
+        options = params.model_options()
+        network: Any = timm.create_model(name, pretrained=True, num_classes=0, **options)
+        if options:
+            _refuse_untrained(network, name)
         self._network = network.eval().to(pick_device(), self._dtype)
-        config = timm.data.resolve_data_config(model=network)
+        config = timm.data.resolve_data_config(model=network) | params.processing_options()
         self._look: Any = timm.data.create_transform(**config, is_training=False)
         super().__init__(source.reads)
 
@@ -118,7 +121,21 @@ class Timm(Towers):
         return vectors.float()
 
 
-def find_model(where: str, params: hub.Pretrained) -> hub.Origin:
+def _refuse_untrained(network: Any, name: str) -> None:
+    """Raise UserError if options add parameters, which timm would leave untrained."""
+    import timm
+
+    with torch.device("meta"):
+        usual: Any = timm.create_model(name, pretrained=False, num_classes=0)
+    if added := sorted(network.state_dict().keys() - usual.state_dict().keys()):
+        layer = added[0].rpartition(".")[0]
+        raise UserError(
+            f"options.model adds {len(added)} parameters that are not in its weights, first "
+            f"{added[0]}; leave layer {layer} out, such as by fc_norm: false"
+        )
+
+
+def find_model(where: str, params: hub.Adjustable) -> hub.Origin:
     if params.folder is None and "/" not in params.model:
         params = params.model_copy(update={"model": f"timm/{params.model}"})
     return hub.find_model(where, params, TIMM_LIBRARY, ["model.safetensors"]).restrict_to(
@@ -126,4 +143,4 @@ def find_model(where: str, params: hub.Pretrained) -> hub.Origin:
     )
 
 
-TIMM = Spec(Timm, hub.Pretrained, reads=("image",), origin=find_model, library=TIMM_LIBRARY)
+TIMM = Spec(Timm, hub.Adjustable, reads=("image",), origin=find_model, library=TIMM_LIBRARY)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from pydantic import Field
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from alignrec.pipeline.encoders.chunks import (
@@ -20,7 +21,7 @@ from alignrec.pipeline.encoders.chunks import (
     SplitText,
     split_between_words,
 )
-from alignrec.pipeline.encoders.hub import Pretrained
+from alignrec.pipeline.encoders.hub import Adjustable
 from alignrec.pipeline.encoders.params import MOST_CHUNKS
 from alignrec.pipeline.images.decode import decode_rgb
 from alignrec.pipeline.io.errors import UserError
@@ -38,7 +39,7 @@ ENDLESS = 1_000_000  # tokens; a tokenizer's larger limit means that its limit i
 GREY, WORD = Image.new("RGB", (64, 64), "grey"), "a"
 
 
-class OfHub(Pretrained, Chunked):
+class OfHub(Adjustable, Chunked):
     """Settings of kinds that load a repository of the Hub, or a folder laid out like one."""
 
     max_tokens: Annotated[int, Field(ge=3)] = 512
@@ -68,7 +69,7 @@ class Towers(Splitter):
     text_inputs: Callable[[list[str]], Any]  # B texts -> inputs on the CPU
     image_vectors: Callable[[Any], Tensor]  # inputs on the device -> float32 [B, F]
     text_vectors: Callable[[Any], Tensor]
-    tokenizer: Any = None  # a tokenizer of transformers
+    tokenizer: Any = None  # a tokenizer of transformers, or of tokenizers
     break_controls: Callable[[str], str]  # from `control_breaker`
 
     def __init__(
@@ -150,7 +151,11 @@ class Towers(Splitter):
         known.
         """
         plain = [self.break_controls(text) for text in texts]
-        if (backend := getattr(self.tokenizer, "backend_tokenizer", None)) is None:
+        unknown = unknown_id(self.tokenizer)
+        backend = self.tokenizer
+        if not isinstance(backend, Tokenizer):
+            backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
             rows = self.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
         # transformers' objects for each text take as long again; it sets both options at its next
         # call
@@ -161,7 +166,7 @@ class Towers(Splitter):
                 encoding.ids
                 for encoding in backend.encode_batch_fast(plain, add_special_tokens=False)
             ]
-        return [(len(ids), ids.count(self.tokenizer.unk_token_id)) for ids in rows]
+        return [(len(ids), ids.count(unknown)) for ids in rows]
 
     def send(self, inputs: Any) -> Any:
         device = pick_device()
@@ -215,6 +220,17 @@ def longest_input(tokenizer: Any, config: Any) -> int:
     if "roberta" in str(text.model_type) or text.model_type == "mpnet":
         positions -= int(text.pad_token_id) + 1  # positions start after the padding id
     return min(positions, int(tokenizer.model_max_length), ENDLESS)
+
+
+def unknown_id(tokenizer: Any) -> int | None:
+    """Return the id for characters outside the vocabulary."""
+    if not isinstance(tokenizer, Tokenizer):
+        unknown: int | None = tokenizer.unk_token_id
+        return unknown
+
+    names = [getattr(tokenizer.model, "unk_token", None), "[UNK]", "<unk>"]
+    ids = [tokenizer.token_to_id(name) for name in names if name]
+    return next((number for number in ids if number is not None), None)
 
 
 def control_breaker(tokenizer: Any, controls: Iterable[str] = ()) -> Callable[[str], str]:

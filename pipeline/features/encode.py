@@ -27,8 +27,17 @@ from alignrec.pipeline.encoders.registry import (
     settings_facts,
 )
 from alignrec.pipeline.features.batching import HALVED, ItemContent, encode_rows, texts_and_images
-from alignrec.pipeline.features.folder import MAX_SET_BYTES, READ, SET, Facts, Span, judge_quality
+from alignrec.pipeline.features.folder import (
+    MAX_SET_BYTES,
+    READ,
+    SET,
+    Facts,
+    Span,
+    describe_model,
+    judge_quality,
+)
 from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.io.errors import printable
 from alignrec.pipeline.runtime import cluster
 from alignrec.pipeline.runtime.code import versions
 from alignrec.pipeline.runtime.run import Run
@@ -166,7 +175,9 @@ def prepare_set(
     # an encoder that is fitted to the items cannot reuse rows of others
     if cached_rows is None or spec.fit:
         return LazyEncoder(facts, load, network)
-    key = Run.key(network.files(), settings_facts(network, settings), list_modules(network))
+    settings_of_rows = settings_facts(network, settings)
+    settings_of_rows.pop("trained_on", None)
+    key = Run.key(network.files(), settings_of_rows, list_modules(network))
     return LazyEncoder(facts, load, network, cached_rows / key)
 
 
@@ -204,7 +215,9 @@ def describe_set(network: Network, settings: Encode, items: ItemContent, encoder
             fingerprint |= images
         return facts.model_copy(update={"fingerprint": fingerprint})
 
-    space = {key: value for key, value in model.items() if key != "library"}
+    # a pooling that is not the default is in the settings
+    outside = ("library", "pooling", "trained_on")
+    space = {key: value for key, value in model.items() if key not in outside}
     if spec.fit:
         space["weights"] = io.digest(network.files())
     return facts.with_space(space)
@@ -241,7 +254,12 @@ def write_features(
 
 
 def report_quality(facts: Facts, folder: Path, warn: Callable[[str], object]) -> dict[str, Any]:
-    """Warn about the vectors of a set; return facts for run.json. UserError if all are zero."""
+    """Warn about the vectors of a set; return facts for run.json. UserError if all are zero.
+
+    Also prints what was done to the texts of a third-party model.
+    """
+    if described := describe_model(facts):
+        print(printable(f"{facts.encoder}: {described}"), flush=True)
     note, warnings = judge_quality(facts, io.shards(folder, "features"))
     for warning in warnings:
         warn(warning)

@@ -41,6 +41,10 @@ MAX_UNKNOWN = 0.25
 # tolerance for equal vectors, relative to the largest number: batch sizes change the last bits
 EQUAL_WITHIN = 1e-5
 COUNTING_BLOCK_ROWS = 4096
+# settings on which the vector space does not depend
+OUTSIDE_SPACE = ("precision", "trained_on")
+# settings that earlier versions did not have; without a value, sets keep their fingerprint
+LATER_SETTINGS = ("options", "pooling", "task")
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]
 Modality = Literal["image", "text"]
 
@@ -94,8 +98,10 @@ class Facts(Part):
         Weights, maps, parts and models add to it.
         """
         space: dict[str, Any] = {"kind": self.network, "reads": list(self.reads)}
-        # the vector space depends neither on precision nor on the library's version
-        space |= {key: value for key, value in self.settings.items() if key != "precision"}
+        for key, value in self.settings.items():
+            is_default = key in LATER_SETTINGS and value is None
+            if key not in OUTSIDE_SPACE and not is_default:
+                space[key] = value
         space |= {name: f"{name} {version}" for name, version in self.packages.items()}
         if "image" in self.reads:
             space |= {"image_size": self.image_size, "image_quality": self.image_quality}
@@ -252,6 +258,15 @@ def judge_quality(
         warnings.append(f"{name}: {zero:,} of {items:,} items with content have a vector of zeros")
 
     return {name: note} if note else {}, warnings
+
+
+def describe_model(facts: Facts) -> str:
+    """Return what was done to texts before and after a third-party model; empty if nothing."""
+    named = [("pooling", facts.model.get("pooling")), ("task", facts.model.get("task"))]
+    parts = [f"{name} {value}" for name, value in named if value]
+    if prompt := facts.model.get("prompt"):
+        parts.append(f"prompt {prompt!r}")
+    return ", ".join(parts)
 
 
 def describe_reading(shares: Shares) -> list[str]:

@@ -123,7 +123,12 @@ def _load_beit3(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
 
 def _load_kind(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
     spec = ENCODERS[facts.network]
-    params = spec.params.model_validate(facts.settings)
+    settings = dict(facts.settings)
+    # the prompt and the task that were taken, as `auto` may take others by now
+    for key in ("prompt", "task"):
+        if facts.model and key in spec.params.model_fields:
+            settings[key] = facts.model.get(key, "")
+    params = spec.params.model_validate(settings)
     if spec.origin is None:
         return spec.load(folder, params)
     if not shelf.trusted:
