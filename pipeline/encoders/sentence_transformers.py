@@ -1,7 +1,10 @@
 """Models of sentence-transformers: encoders of texts, of images, and of both in one pass."""
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,6 +18,18 @@ from alignrec.pipeline.linalg.device import pick_device, pin_memory
 
 SENTENCE_TRANSFORMERS_LIBRARY = "sentence-transformers"
 BOTH = ("image", "text")
+AUTO = "auto"
+DOCUMENT = "document"  # task of `encode_document`
+DOCUMENT_PROMPTS = (DOCUMENT, "passage", "corpus")  # names of prompts, first choice first
+STORED_PROMPTS = "config_sentence_transformers.json"
+CONFIG, MODULES = "config.json", "modules.json"
+CONFIGS = {CONFIG, "router_config.json", "sentence_bert_config.json"}  # that may name tasks
+TASK_IN_TEMPLATE = re.compile(r"\{[%{][^}]*\btask\b")
+
+
+class SentenceTransformersOptions(hub.Options):
+    backend: Literal["torch", "onnx", "openvino"] = "torch"
+    """library that runs the network; onnx and openvino need their packages"""
 
 
 class SentenceTransformersParams(towers.OfHub):
@@ -22,8 +37,14 @@ class SentenceTransformersParams(towers.OfHub):
     """combination of image and text: in one pass (fused), or mean or concatenation of their
     vectors, each of length 1.
     auto: fused if the network can, otherwise mean"""
-    prompt: str | None = None
-    """instruction before every text; by default the model's own"""
+    prompt: str = AUTO
+    """instruction before every text. auto: of the model's own prompts document, passage or corpus,
+    otherwise its default one; empty: none"""
+    task: str | None = None
+    """task that is named to the model's modules, such as a Router; by default document where they
+    have a use for it; empty: none"""
+    options: SentenceTransformersOptions | None = None
+    """arguments that are passed to the library"""
 
 
 class SentenceTransformers(towers.Towers):
@@ -31,15 +52,15 @@ class SentenceTransformers(towers.Towers):
 
     def __init__(self, source: hub.Origin, params: SentenceTransformersParams) -> None:
         self._params = params
-        towers.silence_transformers()
-        self._model = _import_library().SentenceTransformer(
-            str(source.folder),
-            device=str(pick_device()),
-            local_files_only=True,
-            trust_remote_code=params.trust_remote_code,
-            model_kwargs={"dtype": getattr(torch, params.precision), "use_safetensors": True},
-        )
+        self._prompt = source.prompt or None
+        # arguments of every pass
+        self._arguments: dict[str, Any] = {"task": source.task} if source.task else {}
+        self._processing: dict[str, Any] = {}
+        if params.processing_options():
+            self._processing["processing_kwargs"] = {"image": params.processing_options()}
+        self._model = _load_model(source, params)
         self._model.eval()
+
         if absent := [m for m in source.reads if not self._model.supports(m)]:
             rest = [m for m in source.reads if m not in absent]
             raise UserError(f"it reads no {absent[0]}; give modalities: [{', '.join(rest)}]")
@@ -48,23 +69,30 @@ class SentenceTransformers(towers.Towers):
             raise UserError("it does not read image and text in one pass; take join mean or concat")
         self._fused = both and params.join in ("auto", "fused")
         self._chats = "message" in self._model.modalities
-        self._prompt = source.prompt or None
-        self.tokenizer = tokenizer = self._model.tokenizer
-        self.break_controls = towers.control_breaker(tokenizer)
-        # do not truncate whole chats: they contain image placeholders
-        if not self._chats and tokenizer is not None and self._model.config is not None:
-            most = min(params.max_tokens, towers.longest_input(tokenizer, self._model.config))
-            self._model.max_seq_length = min(most, self._model.max_seq_length or most)
+
+        reader = self._model[0]
+        if "text" in source.reads:
+            reader = _text_module(self._model, source.task)
+        self.tokenizer = getattr(reader, "tokenizer", None)
+        self.break_controls = towers.control_breaker(self.tokenizer)
+        room = None
+        if not self._chats:
+            length = _limit_length(reader, params.max_tokens, self._model.config)
+            if not self._fused:
+                room = self._room_for_text(length)
+
         join: towers.Join = "concat" if params.join == "concat" else "mean"
-        most, room = self._model.max_seq_length, None
-        if (
-            not self._chats
-            and not self._fused
-            and most is not None
-            and hasattr(tokenizer, "add_special_tokens")
-        ):
-            room = max(1, int(most) - len(tokenizer(self._prompt or "")["input_ids"]))
         super().__init__(source.reads, join, params.dim, room, params.chunks)
+
+    def _room_for_text(self, length: float | None) -> int | None:
+        """Return the tokens of a text per pass, of `length` with prompt and special tokens."""
+        if length is None or self.tokenizer is None:
+            return None
+        if length == math.inf:
+            return towers.ENDLESS
+        if not hasattr(self.tokenizer, "add_special_tokens"):
+            return None
+        return max(1, int(length) - len(self.tokenizer(self._prompt or "")["input_ids"]))
 
     def prepare(
         self, images: Sequence[bytes] | None, texts: Sequence[str] | None
@@ -96,14 +124,16 @@ class SentenceTransformers(towers.Towers):
         return self._make_inputs([{"text": self._bound_text(text)} for text in texts])
 
     def image_vectors(self, inputs: dict[str, Any]) -> Tensor:
-        vectors: Tensor = self._model(inputs)["sentence_embedding"]
+        vectors: Tensor = self._model(inputs, **self._arguments)["sentence_embedding"]
         return vectors.float()
 
     text_vectors = image_vectors
 
     def _make_inputs(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         # items are dicts, because the model would download a bare text that is a URL
-        inputs: dict[str, Any] = self._model.preprocess(items, prompt=self._prompt)
+        inputs: dict[str, Any] = self._model.preprocess(
+            items, prompt=self._prompt, **self._arguments, **self._processing
+        )
         return inputs
 
     def _bound_text(self, text: str) -> str:
@@ -119,6 +149,86 @@ class SentenceTransformers(towers.Towers):
         return text if len(ends) <= most else text[: ends[most - 1][1]]
 
 
+def _load_model(source: hub.Origin, params: SentenceTransformersParams) -> Any:
+    library = _import_library()
+    towers.silence_transformers()
+    dtype = getattr(torch, params.precision)
+    arguments: dict[str, Any] = {"device": str(pick_device()), "local_files_only": True}
+    if _is_model2vec(source):
+        if params.options is not None:
+            raise UserError("options are of networks, and model2vec's embeddings are none")
+        modules = _load_model2vec(source)
+        model = library.SentenceTransformer(modules=modules, **arguments)
+    else:
+        backend = params.options.backend if params.options else "torch"
+        loading = {"dtype": dtype, "use_safetensors": True}
+        if backend != "torch":
+            if params.precision != "float32":
+                raise UserError(f"backend {backend} has its own precision; leave precision out")
+            loading = {}
+        model = library.SentenceTransformer(
+            str(source.folder),
+            trust_remote_code=params.trust_remote_code,
+            backend=backend,
+            model_kwargs=loading | params.model_options(),
+            **arguments,
+        )
+
+    for module in model.modules():
+        if isinstance(module, _static_embedding()):
+            module.to(dtype)
+            module.preprocess = partial(_unwrap_texts, module.preprocess)
+    return model
+
+
+def _unwrap_texts(preprocess: Callable[..., Any], inputs: Sequence[Any], **arguments: Any) -> Any:
+    """Pass texts to a module that, unlike others, does not read them from `{"text": ...}`."""
+    return preprocess([item["text"] for item in inputs], **arguments)
+
+
+def _static_embedding() -> Any:
+    from sentence_transformers.sentence_transformer import modules
+
+    return modules.StaticEmbedding
+
+
+def _load_model2vec(source: hub.Origin) -> list[Any]:
+    """Load a folder of model2vec that sentence-transformers cannot, for want of modules.json."""
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    embedding = _static_embedding().load(str(source.folder), local_files_only=True)
+    config = hub.read_model_json(str(source.folder), source.folder / CONFIG)
+    return [embedding, Normalize()] if config.get("normalize") else [embedding]
+
+
+def _is_model2vec(source: hub.Origin) -> bool:
+    config = hub.read_model_json(f"{source.folder}", source.folder / CONFIG)
+    has_modules = (source.folder / MODULES).is_file()
+    return not has_modules and config.get("model_type") == "model2vec"
+
+
+def _text_module(model: Any, task: str) -> Any:
+    """Return the module that reads texts."""
+    first = model[0]
+    if not hasattr(first, "sub_modules"):
+        return first
+    # a Router may read queries and documents by different networks
+    route = first._resolve_route(task=task or None, modality="text")
+    return first.sub_modules[route][0]
+
+
+def _limit_length(reader: Any, max_tokens: int, config: Any) -> float | None:
+    """Limit the tokens that a module reads; return how many it reads, None if unknown."""
+    config = getattr(reader, "config", config)
+    length: float | None = getattr(reader, "max_seq_length", None)
+    tokenizer = getattr(reader, "tokenizer", None)
+    if length == math.inf or tokenizer is None or config is None:
+        return length
+    most = min(max_tokens, towers.longest_input(tokenizer, config))
+    reader.max_seq_length = min(most, length or most)
+    return int(reader.max_seq_length)
+
+
 def find_model(where: str, params: SentenceTransformersParams) -> hub.Origin:
     _import_library()
     source = hub.find_model(
@@ -127,18 +237,50 @@ def find_model(where: str, params: SentenceTransformersParams) -> hub.Origin:
         SENTENCE_TRANSFORMERS_LIBRARY,
         [hub.WEIGHTS, *["*.py"] * params.trust_remote_code],
     )
-    if (prompt := params.prompt) is None:
-        config = hub.read_model_json(
-            f"'{where}.model'", source.folder / "config_sentence_transformers.json"
-        )
-        prompts = config.get("prompts")
-        named = (
-            prompts.get(config.get("default_prompt_name")) if isinstance(prompts, dict) else None
-        )
-        prompt = str(named or "")
+    source = source.restrict_to(where, params, _read_modalities(where, params, source))
     return replace(
-        source.restrict_to(where, params, _read_modalities(where, params, source)), prompt=prompt
+        source,
+        prompt=_choose_prompt(where, source) if params.prompt == AUTO else params.prompt,
+        task=_choose_task(where, source) if params.task is None else params.task,
     )
+
+
+def _choose_prompt(where: str, source: hub.Origin) -> str:
+    """Return the model's own prompt of documents, otherwise its default one, otherwise none."""
+    config = hub.read_model_json(f"'{where}.model'", source.folder / STORED_PROMPTS)
+    prompts = config.get("prompts")
+    if not isinstance(prompts, dict):
+        return ""
+    # the library stores empty prompts under names that authors left out
+    for name in (*DOCUMENT_PROMPTS, config.get("default_prompt_name")):
+        if prompt := prompts.get(name):
+            return str(prompt)
+    return ""
+
+
+def _choose_task(where: str, source: hub.Origin) -> str:
+    """Return DOCUMENT if a Router has a route for it, or a module a length or a template."""
+    for path in source.files():
+        takes_task = False
+        if path.suffix == ".json" and path.name in CONFIGS:
+            config = hub.read_model_json(f"'{where}.model'", path)
+            takes_task = config.get("document_length") is not None or _has_document_route(config)
+        elif path.name == "chat_template.jinja":
+            takes_task = TASK_IN_TEMPLATE.search(path.read_text(errors="replace")) is not None
+        if takes_task:
+            return DOCUMENT
+    return ""
+
+
+def _has_document_route(router: dict[str, Any]) -> bool:
+    parameters = router.get("parameters")
+    mapped = parameters.get("route_mappings") if isinstance(parameters, dict) else None
+    routes: list[str] = []
+    for named in (router.get("structure"), mapped):
+        if isinstance(named, dict):
+            routes += named
+    # a route is `document`, or a tuple of task and modality as text
+    return any(route == DOCUMENT or f"('{DOCUMENT}'," in route for route in routes)
 
 
 SENTENCE_TRANSFORMERS = Spec(
