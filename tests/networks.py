@@ -47,6 +47,30 @@ def dinov2(folder: Path) -> Path:
     return _saved(folder, t.Dinov2Model, config, process)
 
 
+def dinov3(folder: Path) -> Path:
+    """Images only; transformers."""
+    import transformers as t
+
+    config = t.DINOv3ViTConfig(
+        hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE,
+        patch_size=PATCH, num_register_tokens=2,
+    )  # fmt: skip
+    process = t.DINOv3ViTImageProcessor(size={"height": SIDE, "width": SIDE})
+    return _saved(folder, t.DINOv3ViTModel, config, process)
+
+
+def siglip2(folder: Path) -> Path:
+    """Two towers, images of any aspect ratio; transformers."""
+    import transformers as t
+
+    tower = {"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    texts = tower | {"vocab_size": 64, "max_position_embeddings": 16, "projection_size": WIDTH}
+    images = tower | {"patch_size": PATCH, "num_patches": 16}
+    process = t.Siglip2ImageProcessor(patch_size=PATCH, max_num_patches=16)
+    config = t.Siglip2Config(text_config=texts, vision_config=images)
+    return _saved(folder, t.Siglip2Model, config, process, _bert_tokenizer(model_input_names=["input_ids"]))
+
+
 def bert(folder: Path) -> Path:
     """Texts only; transformers."""
     import transformers as t
@@ -76,12 +100,75 @@ def sentences(folder: Path, **prompts: str) -> Path:
 
 
 def _pooled(folder: Path, base: Path, pooling: str, **options: Any) -> Path:
-    from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
-    modules = [Transformer(str(base)), Pooling(WIDTH, pooling), Normalize()]
-    SentenceTransformer(modules=modules, device="cpu", **options).save(str(folder / "model"))
+    return modules(folder, [Transformer(str(base)), Pooling(WIDTH, pooling), Normalize()], **options)
+
+
+def modules(folder: Path, parts: list[Any], **options: Any) -> Path:
+    """Modules of sentence-transformers."""
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(modules=parts, device="cpu", **options).save(str(folder / "model"))
     return folder / "model"
+
+
+def cls_pooled(folder: Path) -> Path:
+    """Texts only; sentence-transformers: BERT, CLS, a dense layer, prompts for queries and passages."""
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+
+    torch.manual_seed(1)
+    parts = [Transformer(str(bert(folder / "base"))), Pooling(WIDTH, "cls"), Dense(WIDTH, 24)]
+    return modules(folder, parts, prompts={"query": "ask ", "passage": "item "}, default_prompt_name="query")
+
+
+def last_pooled(folder: Path) -> Path:
+    """Texts only; sentence-transformers: Qwen3, last token, prompts for queries and documents."""
+    prompts = {"query": "ask ", "document": "item "}
+    return _pooled(folder, qwen(folder / "base"), "lasttoken", prompts=prompts)
+
+
+def static(folder: Path) -> Path:
+    """Texts only; sentence-transformers: a mean of embeddings of tokens."""
+    return modules(folder, [_static()], prompts={"document": "item "})
+
+
+def routed(folder: Path) -> Path:
+    """Texts only; sentence-transformers: a static network for queries, BERT for documents."""
+    from sentence_transformers.base.modules import Router
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    documents = [Transformer(str(bert(folder / "base"))), Pooling(WIDTH, "mean")]
+    # without a task, the Router takes the route of queries
+    return modules(folder, [Router.for_query_document([_static()], documents, default_route="query")])
+
+
+def model2vec(folder: Path) -> Path:
+    """Texts only; model2vec's own format, of embeddings that several tokens share."""
+    from safetensors.torch import save_file
+
+    tokenizer = _bert_tokenizer().backend_tokenizer
+    tokens = tokenizer.get_vocab_size()
+    torch.manual_seed(2)
+    folder.mkdir(parents=True)
+    tensors = {
+        "embeddings": torch.randn(tokens // 2, WIDTH),
+        "mapping": torch.arange(tokens) % (tokens // 2),
+        "weights": torch.rand(tokens, dtype=torch.float64),
+    }
+    save_file(tensors, folder / "model.safetensors")
+    tokenizer.enable_truncation(512)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def _static() -> Any:
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    torch.manual_seed(2)
+    return StaticEmbedding(_bert_tokenizer(), embedding_dim=WIDTH)
 
 
 def multimodal(folder: Path) -> Path:

@@ -188,3 +188,83 @@ def test_a_name_of_timm_is_a_repository(hub: Hub, tmp_path: Path) -> None:
     commit = hub.publish("timm/vit_tiny.mine", networks.timm(tmp_path / "vit"))
     source = find({"model": "vit_tiny.mine"}, "timm")
     assert (source.revision, source.model) == (commit, "timm/vit_tiny.mine")
+
+
+# --- settings that change vectors, and one that does not
+
+
+def test_a_repository_of_sentence_transformers_is_refused_by_kind_huggingface(hub: Hub, tmp_path: Path) -> None:
+    folder = networks.sentences(tmp_path)
+    hub.publish("someone/sentences", folder)
+    for model in (str(folder), "someone/sentences"):
+        said = refused({"model": model})
+        assert f"'encoders.mine.kind': {model} has modules.json" in said
+        assert said.endswith("take kind sentence-transformers")
+    assert find({"model": "someone/sentences"}, "sentence-transformers").reads == ("text",)
+
+
+def test_the_pooling_is_known_before_a_network_is_loaded(bert: Path, tmp_path: Path) -> None:
+    assert find({"model": str(bert)}).pooling == "mean"
+    assert find({"model": str(bert), "pooling": "cls"}).pooling == "cls"
+    assert find({"model": str(networks.qwen(tmp_path / "qwen"))}).pooling == "last"
+    clip = {"model": str(networks.clip(tmp_path / "clip"))}
+    assert find(clip).pooling == ""
+    assert "'encoders.mine.pooling' is of networks that read only texts" in refused({**clip, "pooling": "cls"})
+
+
+@pytest.mark.parametrize(
+    ("stored", "default", "taken"),
+    [
+        ({"query": "q", "document": "d", "passage": "p"}, "query", "d"),
+        ({"query": "q", "document": "", "passage": "p"}, "query", "p"),
+        ({"query": "q", "corpus": "c"}, None, "c"),
+        ({"query": "q", "document": ""}, "query", "q"),
+        ({"query": "q"}, None, ""),
+        (["document"], None, ""),
+    ],
+)
+def test_the_prompt_of_documents_is_taken(tmp_path: Path, stored: object, default: str | None, taken: str) -> None:
+    folder = networks.sentences(tmp_path)
+    path = folder / "config_sentence_transformers.json"
+    config = json.loads(path.read_text()) | {"prompts": stored, "default_prompt_name": default}
+    path.write_text(json.dumps(config))
+    kind = "sentence-transformers"
+    assert find({"model": str(folder)}, kind).prompt == taken
+    assert find({"model": str(folder), "prompt": ""}, kind).prompt == ""
+    assert find({"model": str(folder), "prompt": "own"}, kind).prompt == "own"
+
+
+def test_a_task_is_named_where_modules_take_it(tmp_path: Path) -> None:
+    kind = "sentence-transformers"
+    plain = networks.sentences(tmp_path / "plain")
+    assert find({"model": str(plain)}, kind).task == ""
+    routed = networks.routed(tmp_path / "routed")
+    assert find({"model": str(routed)}, kind).task == "document"
+    assert find({"model": str(routed), "task": ""}, kind).task == ""
+    path = plain / "sentence_bert_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"document_length": 12}))
+    assert find({"model": str(plain)}, kind).task == "document"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("torch_dtype", "take precision"),
+        ("trust_remote_code", "take key trust_remote_code"),
+        ("pretrained_cfg", "leave it out"),
+        ("checkpoint_path", "give the weights as model"),
+    ],
+)
+@pytest.mark.parametrize("group", ["model", "processing"])
+def test_options_do_not_replace_keys_or_load_other_files(bert: Path, group: str, name: str, hint: str) -> None:
+    said = refused({"model": str(bert), "options": {group: {name: "x"}}})
+    assert f"'encoders.mine.options.{group}': " in said
+    assert f"no {name} here; {hint}" in said
+
+
+def test_what_a_model_was_trained_on_is_a_note(bert: Path) -> None:
+    network = find_network(
+        {"mine": {"kind": "huggingface", "model": str(bert), "trained_on": "Amazon Reviews 2023"}}, "mine", bert
+    )
+    assert network.model_facts()["trained_on"] == "Amazon Reviews 2023"
+    assert "'encoders.mine.trained_on'" in refused({"model": str(bert), "trained_on": "x" * 501})

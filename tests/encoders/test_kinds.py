@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import networks
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from alignrec.pipeline.encoders import towers
-from alignrec.pipeline.encoders.huggingface import pool_tokens
+from alignrec.pipeline.encoders.huggingface import Pooling, pool_tokens
 from alignrec.pipeline.encoders.registry import Encoder, find_network
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.images.decode import decode_rgb
@@ -190,9 +191,10 @@ def test_the_tower_is_transformers_own(folder: Folder) -> None:
 # --- one tower
 
 
-def test_texts_are_pooled_by_their_mean_or_of_decoders_by_their_last_token() -> None:
+def test_texts_are_pooled_by_their_mean_first_or_last_token() -> None:
     hidden, mask = torch.tensor([[[1.0], [3.0], [100.0]]]), torch.tensor([[1, 1, 0]])
-    assert [float(pool_tokens(hidden, mask, last)) for last in (False, True)] == [2.0, 3.0]
+    pooled = {pooling: float(pool_tokens(hidden, mask, pooling)) for pooling in get_args(Pooling)}
+    assert pooled == {"mean": 2.0, "cls": 1.0, "last": 3.0}
 
 
 @pytest.mark.parametrize("name", ["bert", "qwen", "sentences", "multimodal"])

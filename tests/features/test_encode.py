@@ -182,6 +182,29 @@ def test_features_and_record_tell_of_the_network_and_of_no_path(layout: Layout, 
         assert json.loads(pq.read_schema(path).metadata[b"alignrec"])["encoder"] == about
 
 
+def test_only_what_changes_vectors_is_in_the_fingerprint(layout: Layout, models: Path) -> None:
+    def fingerprint(**changed: Any) -> dict[str, Any]:
+        text = {"kind": "huggingface", "model": str(models / "bert"), **changed}
+        featured.stage(layout, params(models, "text", text=text))
+        facts = FeatureSet.of(layout, "text").facts
+        assert facts.settings["trained_on"] == changed.get("trained_on")
+        assert facts.model.get("trained_on") == changed.get("trained_on")
+        assert facts.model["pooling"] == changed.get("pooling", "mean")
+        return dict(facts.fingerprint)
+
+    usual = fingerprint()
+    assert usual.keys().isdisjoint({"options", "pooling", "precision", "task", "trained_on"})
+    assert fingerprint(trained_on="unknown") == usual
+    assert fingerprint(pooling="cls") == usual | {"pooling": "cls"}
+    options = {"model": {"attn_implementation": "eager"}, "processing": {}}
+    assert fingerprint(options=options) == usual | {"options": options}
+
+
+def test_the_stage_says_what_it_did_to_texts(layout: Layout, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    featured.stage(layout, params(models, "text"))
+    assert "text: pooling mean, prompt 'item: '\n" in capsys.readouterr().out
+
+
 # --- elsewhere
 
 
