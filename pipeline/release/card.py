@@ -145,6 +145,7 @@ def _network_row(name: str, encoder: Encoder) -> list[Any]:
         encoder.licence,
         ", ".join(encoder.modalities),
         encoder.prompt,
+        encoder.trained_on,
         encoder.dim or "",
     ]
 

@@ -183,6 +183,12 @@ class Encoder(Part):
     """modalities that it encodes: image, text"""
     prompt: str = ""
     """prefix of every text"""
+    task: str = ""
+    """task that is named to the model's modules"""
+    pooling: str = ""
+    """vector of a text: the mean of its tokens, the first (cls) or the last; empty: the model's"""
+    trained_on: str = ""
+    """data that the model was trained on, as its user states"""
     dim: Count | None = None
     """width of the vectors; null for a part"""
     name: str = ""

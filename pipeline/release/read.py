@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.release import encoder, signature, tables
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import File, Manifest
@@ -22,6 +22,7 @@ from alignrec.pipeline.release.probes import read_probes
 from alignrec.pipeline.runtime.layout import Layout
 
 MAX_LISTED = 5  # maximum faults listed in an error
+MAX_PROMPT_SHOWN = 200  # characters
 ITEMS_FILE = "items.parquet"
 PROBES_FILE = "probes.json"
 # files that Git and the Hub's client leave in the top folder; not part of a release
@@ -188,9 +189,20 @@ def verify(folder: Path, key: Path | None = None) -> list[str]:
         f"{len(manifest.list_tables())} tables keep their schemas; ids agree "
         f"({counts.items:,} items, {counts.users:,} users)",
     ]
+    lines += _describe_prompts(manifest.encoders)
     if signed:
         lines.append(signed)
     return [*lines, f"release {hashlib.sha256(raw).hexdigest()}"]
+
+
+def _describe_prompts(encoders: Mapping[str, manifests.Encoder]) -> Iterator[str]:
+    """Yield the prompts that vectors were made with, without which new ones do not fit."""
+    for name, made_by in encoders.items():
+        if made_by.prompt:
+            prompt = one_line(repr(made_by.prompt), MAX_PROMPT_SHOWN)
+            yield f"{one_line(name, 64)}: every text began with {prompt}"
+        parts = {f"{name}: {part.name}": part for part in made_by.parts}
+        yield from _describe_prompts(parts)
 
 
 def _refuse_faults(what: str, faults: list[str]) -> None:

