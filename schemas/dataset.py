@@ -92,6 +92,16 @@ IMAGES = schema(
     field("sha256", pa.string(), "hex, of the bytes as fetched; empty where none came"),
     field("phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
 )
+_FURTHER = pa.struct([f.remove_metadata() for f in IMAGES if f.name not in ("item_id", "asin")])
+IMAGES_WITH_MORE = schema(
+    *IMAGES,
+    field(
+        "more_images",
+        pa.list_(pa.field("element", _FURTHER, nullable=False)),
+        "further images of the item and failed addresses, in the order tried; fields as the "
+        "columns, and a status `duplicate` of files that show what an earlier one does",
+    ),
+)  # where images.most is above 1
 RELEASED_ITEMS = schema(
     *(f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")),
     field(

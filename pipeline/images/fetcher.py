@@ -1,4 +1,4 @@
-"""Fetch the image of every item into Parquet shards, in item order.
+"""Fetch the images of every item into Parquet shards, in item order.
 
 Images of an earlier run are reused.
 """
@@ -8,19 +8,19 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.images import access
+from alignrec.pipeline.images import access, several
 from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, one_line
@@ -40,7 +40,11 @@ PLACEHOLDER = re.compile(
 # parameters that affect access but not stored images, which are kept if they change
 ACCESS = {"folder", "pattern", "outside", "private_hosts", "timeout"}
 
+# columns of an image, and fields of further ones
+OUTCOME_FIELDS = [name for name in Decoded._fields if name != "more"]
+
 Progress = Callable[[int], object]  # called with the number of items done
+Known = Mapping[str, Decoded]  # address -> its outcome in an earlier run
 
 
 class Fetcher(ExitStack):
@@ -61,23 +65,57 @@ class Fetcher(ExitStack):
         self.callback(self._web.stopped.set)
 
     def fetch_items(
-        self, candidates: list[list[str]], progress: Progress = lambda n: None
+        self,
+        candidates: list[list[str]],
+        progress: Progress = lambda n: None,
+        known: Iterable[Known] | None = None,
     ) -> list[Decoded]:
-        """Return a result per item, in order: its first image, else its first failure."""
+        """Return a result per item, in order: its first image, else its first failure.
+
+        With `images.most` above 1, `more` has its further images, and its other failures. Addresses
+        in the item's `known` are not fetched.
+        """
         results = []
-        for result in self._pool.map(self._fetch_first, candidates):
+        for result in self._pool.map(self._fetch_item, candidates, known or repeat({})):
             results.append(result)
             progress(1)
         return results
 
-    def _fetch_first(self, urls: list[str]) -> Decoded:
-        first_failure = None
+    def _fetch_item(self, urls: list[str], known: Known) -> Decoded:
+        outcomes: list[Decoded] = []
+        stored: list[Decoded] = []
         for url in urls[:MAX_ADDRESSES]:
-            result = self._fetch_url(url)._replace(url=url)
-            if result.status == "ok":
-                return result
-            first_failure = first_failure or result
-        return first_failure or Decoded("missing", "no address in the metadata")
+            if len(stored) == self.params.most:
+                break
+            outcome = known.get(url) or self._fetch_distinct(url, stored)
+            outcomes.append(outcome)
+            if outcome.status == "ok":
+                stored.append(outcome)
+
+        if not outcomes:
+            return Decoded("missing", "no address in the metadata")
+        first = (stored or outcomes)[0]
+        if self.params.most == 1:
+            return first
+        return first._replace(more=tuple(outcome for outcome in outcomes if outcome is not first))
+
+    def _fetch_distinct(self, url: str, stored: Sequence[Decoded]) -> Decoded:
+        """Fetch an address; a file that shows what a stored image does is a `duplicate`."""
+        photo = several.photo_of(url)
+        for image in stored:
+            if several.photo_of(image.url) == photo:
+                return Decoded("duplicate", f"of the photo of {image.url}", url=url)
+
+        outcome = self._fetch_url(url)._replace(url=url)
+        if outcome.image is None or not stored:
+            return outcome
+        look = several.measure_look(outcome.image)
+        for image in stored:
+            assert image.image is not None
+            if several.look_alike(several.measure_look(image.image), look):
+                reason = f"looks like {image.url}"
+                return Decoded("duplicate", reason, sha256=outcome.sha256, url=url)
+        return outcome
 
     def _fetch_url(self, url: str) -> Decoded:
         if PLACEHOLDER.search(url):
@@ -107,7 +145,7 @@ def write_shards(run: Run, retry_failed: bool) -> list[Path]:
     columns = ["item_id", "asin", "image_urls"]
     items = io.read_slices(run.layout.items, schemas.ITEMS, columns, params.shard_rows)
     with run.lock_of_part():
-        run.resume(run.folder, [], params.model_dump(exclude=ACCESS))
+        run.resume(run.folder, [], params.model_dump(exclude={*ACCESS, "most"}))
 
     root = access.find_image_root(run.source, run.layout.raw, params.folder)
     run.measure(folder=None if root is None else str(root))
@@ -139,7 +177,7 @@ def _write_shard(
     stored = _tables_of_same_items(path, items)
     blocks = fetch_blocks(web, items, work, progress, stored)
     shaping = web.params.model_dump(exclude=ACCESS)  # provenance must not contain local paths
-    run.write_all(blocks, path, schemas.IMAGES, params=shaping)
+    run.write_all(blocks, path, _schema(web), params=shaping)
     io.finish(path, key)
     shutil.rmtree(work)
 
@@ -150,7 +188,11 @@ def _tables_of_same_items(path: Path, items: pa.Table) -> Iterable[pa.Table]:
         return ()
     stored = io.read_table(path, schemas.IMAGES, ["asin"])
     is_same = stored["asin"].equals(items["asin"])
-    return io.read_tables(path, schemas.IMAGES) if is_same else ()
+    return io.read_tables(path, several.schema_of(path)) if is_same else ()
+
+
+def _schema(web: Fetcher) -> pa.Schema:
+    return schemas.IMAGES if web.params.most == 1 else schemas.IMAGES_WITH_MORE
 
 
 def fetch_blocks(
@@ -161,11 +203,13 @@ def fetch_blocks(
     stored: Iterable[pa.Table] = (),
     items_per_block: int = FETCH_BLOCK_ITEMS,
 ) -> Iterator[pa.Table]:
-    """Yield tables IMAGES of a shard.
+    """Yield tables IMAGES, or IMAGES_WITH_MORE, of a shard.
 
-    Finished blocks are saved in `work`, so that a killed run resumes.
+    Finished blocks are saved in `work`, so that a killed run resumes. Images of `stored` are kept
+    if they are from the web and still among the item's addresses.
     """
     paths = []
+    schema = _schema(web)
     earlier = iter(stored)
     for start in range(0, len(items), items_per_block):
         block = items.slice(start, items_per_block)
@@ -174,42 +218,36 @@ def fetch_blocks(
         paths.append(path)
         if path.exists():
             progress(len(block))
-        elif old is None:
-            results = web.fetch_items(block["image_urls"].to_pylist(), progress)
-            io.write_table(image_table(block, results), path, schemas.IMAGES)
-        else:
-            io.write_table(_update_block(web, block, old, progress), path, schemas.IMAGES)
+            continue
+        known = None if old is None else map(_known_outcomes, old.to_pylist())
+        results = web.fetch_items(block["image_urls"].to_pylist(), progress, known)
+        io.write_table(image_table(block, results, schema), path, schema)
     # after all blocks are saved, so that a failing shard keeps its progress
     for path in paths:
-        yield io.read_table(path, schemas.IMAGES)
+        yield io.read_table(path, schema)
 
 
-def _update_block(web: Fetcher, items: pa.Table, old: pa.Table, progress: Progress) -> pa.Table:
-    """Refetch only the images of a block that failed or may have changed."""
-    candidates = items["image_urls"].to_pylist()
-    statuses = zip(old["status"].to_pylist(), old["url"].to_pylist(), candidates, strict=True)
-    is_kept = [_stays(status, url, urls) for status, url, urls in statuses]
-    again = np.flatnonzero(~np.array(is_kept, bool))
-    progress(len(items) - len(again))
-
-    results = web.fetch_items([candidates[row] for row in again], progress)
-    new = image_table(items.take(again), results)
-    place = np.arange(len(items))
-    place[again] = len(items) + np.arange(len(again))
-    return pa.concat_tables([old, new.select(old.column_names).cast(old.schema)]).take(place)
+def _known_outcomes(row: dict[str, Any]) -> Known:
+    """Return the outcomes of an item's addresses that need not be fetched again."""
+    known = {}
+    for fields in (row, *row.get(several.MORE, ())):
+        outcome = Decoded(**{name: fields[name] for name in OUTCOME_FIELDS})
+        if outcome.status in ("ok", "duplicate") and not is_path(outcome.url):
+            known[outcome.url] = outcome
+    return known
 
 
-def _stays(status: str, url: str, urls: list[str]) -> bool:
-    """Return whether an image is from the web, and its address still the item's first."""
-    return status == "ok" and urls[:1] == [url] and not any(map(is_path, urls))
-
-
-def image_table(items: pa.Table, results: list[Decoded]) -> pa.Table:
+def image_table(
+    items: pa.Table, results: list[Decoded], schema: pa.Schema = schemas.IMAGES
+) -> pa.Table:
     columns = {"item_id": items["item_id"], "asin": items["asin"]}
-    for name in Decoded._fields:
+    for name in OUTCOME_FIELDS:
         values = [getattr(result, name) for result in results]
-        columns[name] = pa.array(values, schemas.IMAGES.field(name).type)
-    return pa.table(columns).select(schemas.IMAGES.names)
+        columns[name] = pa.array(values, schema.field(name).type)
+    if several.MORE in schema.names:
+        further = [[outcome._asdict() for outcome in result.more] for result in results]
+        columns[several.MORE] = pa.array(further, schema.field(several.MORE).type)
+    return pa.table(columns).select(schema.names)
 
 
 def count_duplicates(images: Iterable[pa.Table], shared_above: int) -> dict[str, object]:
@@ -251,8 +289,13 @@ def count_outcomes(run: Run, paths: Sequence[Path]) -> None:
     for status in schemas.IMAGE_STATUSES[1:]:
         run.count(status, statuses[status])
     columns = ["url", "sha256", "phash"]
-    tables = (io.read_table(path, schemas.IMAGES, columns) for path in paths)
-    run.note(**count_duplicates(tables, SHARED_ABOVE))
+    first = (io.read_table(path, schemas.IMAGES, columns) for path in paths)
+    further = [several.read_outcomes(path) for path in paths]
+    more = (table.select(columns) for table in further)
+    run.note(**count_duplicates(chain(first, more), SHARED_ABOVE))
+    if run.params[Images].most > 1:
+        outcomes = Counter(chain.from_iterable(table["status"].to_pylist() for table in further))
+        run.note(more_images=dict(sorted(outcomes.items())))
 
     n_named = run.rows_in - run.drops["missing"]
     patterns = run.params[Images].pattern

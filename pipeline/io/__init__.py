@@ -16,6 +16,6 @@ from alignrec.pipeline.io.writing import (
 from alignrec.pipeline.io.tables import (
     FINGERPRINT, PARQUET, PART, column_sizes, common_fingerprint, fingerprint_of, first_difference,
     map_features, matrix, read_codes, read_features, read_rows, read_slices, read_table,
-    read_tables, read_vectors, record, require_same_space, rows, shard, shards, vectors, width,
-    write_table, write_tables, Texts,
+    read_tables, read_vectors, record, require_same_space, reraise_faults, rows, shard, shards,
+    vectors, width, write_table, write_tables, Texts,
 )  # fmt: skip

@@ -434,6 +434,74 @@ def test_a_part_that_is_asked_twice_at_once_is_made_once(tmp_path: Path) -> None
         assert server.asked == {f"/{i}": 1 for i in (0, 1, 4, 5)}
 
 
+# --- several images per item
+
+GREEN, RED, WHITE = (encoded(colour=colour) for colour in ("green", "red", "white"))
+
+
+def outcomes(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the status and path of an item's first image and of the further ones."""
+    return [(one["status"], one["url"].rpartition("/")[2]) for one in (row, *row["more_images"])]
+
+
+def test_an_item_keeps_its_distinct_images_and_the_failures_between(tmp_path: Path) -> None:
+    files_of = {"bad": b"<html>", "red": RED, "again": encoded(colour="red", quality=50), "green": GREEN, "end": WHITE}
+    answers = {f"/{name}": body(data) for name, data in files_of.items()}
+    answers["/images/I/41a._SL9_.jpg"] = body(RED)
+    with serving(answers) as server:
+        urls = [f"{server.address}/{name}" for name in files_of]
+        lone = [server.address + "/images/I/41a._SL9_.jpg", server.address + "/images/I/41a._SS40_.jpg"]
+        with Fetcher(FAST.model_copy(update={"most": 2}), NONE) as web:
+            table = next(fetcher.fetch_blocks(web, items([urls, lone, []]), tmp_path, lambda n: None))
+    schemas.check(table, schemas.IMAGES_WITH_MORE)
+    first, second, third = table.to_pylist()
+    assert outcomes(first) == [("ok", "red"), ("not_an_image", "bad"), ("duplicate", "again"), ("ok", "green")]
+    assert first["more_images"][2]["image"] == shrunk(GREEN, 256).image
+    assert outcomes(second) == [("ok", "41a._SL9_.jpg"), ("duplicate", "41a._SS40_.jpg")]
+    assert outcomes(third) == [("missing", "")]
+    assert "/end" not in server.asked  # two are enough
+    assert "/images/I/41a._SS40_.jpg" not in server.asked  # another size of the first
+
+
+def test_each_of_several_images_is_kept_and_only_failed_ones_are_asked_for_again(tmp_path: Path) -> None:
+    answers = {"/a": body(RED), "/b": first(1, status(404), body(GREEN)), "/c": body(WHITE)}
+    with serving(answers) as server:
+        table = items([[server.address + path for path in answers]])
+        shop(tmp_path, server)
+        files.write_table(table, tmp_path / "items/shop/items.parquet", schemas.ITEMS)
+        toy.ended(Layout(tmp_path, "shop"))
+
+        def run(most: int, **how: bool) -> tuple[Path, dict[str, Any]]:
+            section = {"private_hosts": ["127.0.0.1"], "most": most}
+            with running("images", "shop", toy.params(images=section), tmp_path) as going:
+                stage.main(going, **how)
+            record = files.read_json(tmp_path / "images/shop/run.json")
+            return tmp_path / "images/shop/images-00000.parquet", record
+
+        path, record = run(most=1)
+        single = path.read_bytes()
+        assert "most" not in record["params"]
+        assert server.asked == {"/a": 1}
+
+        path, record = run(most=3)
+        (row,) = files.read_table(path, schemas.IMAGES_WITH_MORE).to_pylist()
+        assert outcomes(row) == [("ok", "a"), ("http_error", "b"), ("ok", "c")]
+        assert record["notes"]["more_images"] == {"http_error": 1, "ok": 1}
+        assert record["params"]["most"] == 3
+        assert record["rows_out"] == 1
+
+        path, record = run(most=3, retry_failed=True)
+        (row,) = files.read_table(path, schemas.IMAGES_WITH_MORE).to_pylist()
+        assert outcomes(row) == [("ok", "a"), ("ok", "b"), ("ok", "c")]
+        assert server.asked == {"/a": 1, "/b": 2, "/c": 1}
+        retried = path.read_bytes()
+
+        path, _ = run(most=1)
+        assert path.read_bytes() == single
+        path, _ = run(most=3)
+        assert path.read_bytes() == retried
+
+
 # --- memory
 
 
