@@ -1,11 +1,12 @@
 """Write a feature set shard by shard; an interrupted run resumes (n items of a shard)."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
+from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,7 +27,13 @@ from alignrec.pipeline.encoders.registry import (
     Network,
     settings_facts,
 )
-from alignrec.pipeline.features.batching import HALVED, ItemContent, encode_rows, texts_and_images
+from alignrec.pipeline.features.batching import (
+    HALVED,
+    Cells,
+    ItemContent,
+    encode_rows,
+    texts_and_images,
+)
 from alignrec.pipeline.features.folder import (
     MAX_SET_BYTES,
     READ,
@@ -36,6 +43,7 @@ from alignrec.pipeline.features.folder import (
     describe_model,
     judge_quality,
 )
+from alignrec.pipeline.images import several
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import printable
 from alignrec.pipeline.runtime import cluster
@@ -128,12 +136,17 @@ class RowCache:
 
 
 def hash_content(content: pa.Table) -> pa.Array:
-    """Return a key of the text and image of each item."""
+    """Return a key of the text and images of each item."""
     keys = []
-    for text, image in zip(*texts_and_images(content), strict=True):
+    further: Iterable[Any] = repeat(None, len(content))
+    if several.MORE in content.column_names:
+        further = Cells(content[several.MORE])
+    for text, image, others in zip(*texts_and_images(content), further, strict=True):
         words = text.encode(errors="surrogatepass")
         total = hashlib.sha256(f"{len(words)} {image is None} ".encode() + words)
         total.update(image or b"")
+        for other in others or ():
+            total.update(hashlib.sha256(other).digest())
         keys.append(total.digest()[:KEY_BYTES])
     return pa.array(keys, pa.binary(KEY_BYTES))
 
