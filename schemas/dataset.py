@@ -130,8 +130,11 @@ RELEASED_ITEMS = schema(
 )
 
 
-def embedded_items(width: int, identifier: str = "asin") -> pa.Schema:
-    """Return the schema of `alignrec embed`; the first column is named as in the user's table."""
+def embedded_items(width: int, identifier: str = "asin", has_more: bool = False) -> pa.Schema:
+    """Return the schema of `alignrec embed`; the first column is named as in the user's table.
+
+    With `has_more`, `more_images` describes items' further images.
+    """
     _, asin, *flags, vector_ = features(width)
     image = [
         field(
@@ -140,7 +143,14 @@ def embedded_items(width: int, identifier: str = "asin") -> pa.Schema:
         field("image_reason", pa.string(), "detail for a status that is not ok; empty for ok"),
     ]
     hashes = [RELEASED_ITEMS.field(f"input_{what}_sha256") for what in ("text", "image")]
-    return schema(asin.with_name(identifier), *flags, *image, *hashes, vector_)
+    more = []
+    if has_more:
+        names = ("status", "reason", "input_image_sha256")
+        further = pa.struct([pa.field(name, pa.string(), nullable=False) for name in names])
+        element = pa.field("element", further, nullable=False)
+        doc = "further images of the item, and files that are not used, in the order tried"
+        more.append(field("more_images", pa.list_(element), doc))
+    return schema(asin.with_name(identifier), *flags, *image, *hashes, *more, vector_)
 
 
 def read_clock(interactions: pa.Table) -> str:

@@ -290,6 +290,10 @@ def embed(
         Path | None,
         typer.Option(help="folder of image files; with --column image_urls=..., the table's"),
     ] = None,
+    images_per_item: Annotated[
+        int | None,
+        typer.Option(min=1, max=32, help="images to average; default: images.most, or 1"),
+    ] = None,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="where the encoder runs")
     ] = "local",
@@ -323,7 +327,8 @@ def embed(
 
     texts = [name for name in (text or "").split(",") if name]
     folder = images or (items.parent if IMAGES in named else None)
-    table = open_table(items, folder, named, texts, choice.recipe)
+    most = images_per_item or choice.images.most
+    table = open_table(items, folder, named, texts, choice.recipe, most)
     for difference in table.differences if "text" in choice.reads else ():
         say(f"warning: {difference}", err=True)
 

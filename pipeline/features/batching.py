@@ -173,7 +173,12 @@ def encode_rows(
     texts, images = texts_and_images(content)
     encoded = encode_items(encoder, texts, images, settings.batch_size, done, settings.workers)
     if several.MORE in content.column_names:
-        encoded = _average_images(encoder, texts, content[several.MORE], encoded, settings)
+        further = content[several.MORE]
+        counts = pc.fill_null(pc.list_value_length(further), 0).to_numpy()
+        images = Cells(pc.list_flatten(further))
+        encoded = average_images(
+            encoder, texts, images, counts, encoded, settings.batch_size, settings.workers
+        )
     rows = feature_rows(content, encoded.vectors, encoded.has_image, encoded.has_text)
 
     counts = encoded.reading._asdict() if encoded.reading else {}
@@ -184,24 +189,29 @@ def encode_rows(
     return rows.append_column("halved", pa.array(encoded.halved))
 
 
-def _average_images(
+def average_images(
     encoder: Encoder,
     texts: Sequence[str],
-    further: pa.ChunkedArray,
+    images: Sequence[bytes],
+    counts: np.ndarray,
     first: Encoded,
-    settings: Encode,
+    batch_size: int,
+    workers: int = 1,
 ) -> Encoded:
     """Average the vectors of items over their images; other items keep theirs.
 
-    Each of the m further images is encoded with its item's text, like an only image.
+    Args:
+        encoder: The encoder of `first`.
+        texts: Texts of the n items.
+        images: Their m further images in order, JPEG; each is encoded with its item's text.
+        counts: Number of further images of each item, int64 [n].
+        first: The items, encoded with their first images.
+        batch_size: Images per forward pass.
+        workers: Threads that prepare batches.
     """
-    counts = pc.fill_null(pc.list_value_length(further), 0).to_numpy()
     items = np.repeat(np.arange(len(counts)), counts)  # of each further image
-    images = Cells(pc.list_flatten(further))
     texts_of_images = [texts[int(item)] for item in items]
-    others = encode_items(
-        encoder, texts_of_images, images, settings.batch_size, workers=settings.workers
-    )
+    others = encode_items(encoder, texts_of_images, images, batch_size, workers=workers)
 
     halved = first.halved.copy()
     halved[items] |= others.halved

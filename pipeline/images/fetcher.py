@@ -82,40 +82,19 @@ class Fetcher(ExitStack):
         return results
 
     def _fetch_item(self, urls: list[str], known: Known) -> Decoded:
-        outcomes: list[Decoded] = []
-        stored: list[Decoded] = []
-        for url in urls[:MAX_ADDRESSES]:
-            if len(stored) == self.params.most:
-                break
-            outcome = known.get(url) or self._fetch_distinct(url, stored)
-            outcomes.append(outcome)
-            if outcome.status == "ok":
-                stored.append(outcome)
+        def fetch(url: str, images: Sequence[Decoded]) -> Decoded:
+            return known.get(url) or self._fetch_distinct(url, images)
 
-        if not outcomes:
-            return Decoded("missing", "no address in the metadata")
-        first = (stored or outcomes)[0]
-        if self.params.most == 1:
-            return first
-        return first._replace(more=tuple(outcome for outcome in outcomes if outcome is not first))
+        outcome = several.gather_images(urls[:MAX_ADDRESSES], fetch, self.params.most)
+        return outcome or Decoded("missing", "no address in the metadata")
 
-    def _fetch_distinct(self, url: str, stored: Sequence[Decoded]) -> Decoded:
-        """Fetch an address; a file that shows what a stored image does is a `duplicate`."""
+    def _fetch_distinct(self, url: str, images: Sequence[Decoded]) -> Decoded:
+        """Fetch an address; one that shows what a stored image does is a `duplicate`."""
         photo = several.photo_of(url)
-        for image in stored:
+        for image in images:
             if several.photo_of(image.url) == photo:
                 return Decoded("duplicate", f"of the photo of {image.url}", url=url)
-
-        outcome = self._fetch_url(url)._replace(url=url)
-        if outcome.image is None or not stored:
-            return outcome
-        look = several.measure_look(outcome.image)
-        for image in stored:
-            assert image.image is not None
-            if several.look_alike(several.measure_look(image.image), look):
-                reason = f"looks like {image.url}"
-                return Decoded("duplicate", reason, sha256=outcome.sha256, url=url)
-        return outcome
+        return several.mark_duplicate(self._fetch_url(url)._replace(url=url), images)
 
     def _fetch_url(self, url: str) -> Decoded:
         if PLACEHOLDER.search(url):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io as memory
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from PIL import Image
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.images.decode import Decoded
 
 MORE = "more_images"
 OUTCOME = ("status", "url", "sha256", "phash")  # what is counted of each further image
@@ -24,6 +26,57 @@ LOOK_PIXELS = 16  # side of the thumbnails by which images are compared
 MAX_DIFFERENCE = 3.0
 # Amazon's identifier of a photo; its files of all sizes share it
 PHOTO_ID = re.compile(r"/images/I/([^/.]+)\.")
+
+Candidate = TypeVar("Candidate")
+
+
+def gather_images(
+    candidates: Iterable[Candidate],
+    read: Callable[[Candidate, Sequence[Decoded]], Decoded],  # gets the images so far
+    most: int,
+) -> Decoded | None:
+    """Read candidates until `most` images are ok.
+
+    Returns the first image, else the first failure; None without candidates. With `most` above 1,
+    its `more` has all other outcomes, in order.
+    """
+    outcomes: list[Decoded] = []
+    images: list[Decoded] = []
+    for candidate in candidates:
+        if len(images) == most:
+            break
+        outcome = read(candidate, images)
+        outcomes.append(outcome)
+        if outcome.status == "ok":
+            images.append(outcome)
+
+    if not outcomes:
+        return None
+    first = (images or outcomes)[0]
+    if most == 1:
+        return first
+    return first._replace(more=tuple(outcome for outcome in outcomes if outcome is not first))
+
+
+def mark_duplicate(outcome: Decoded, images: Sequence[Decoded]) -> Decoded:
+    """Return an outcome, as a `duplicate` without image if it shows what one of `images` does."""
+    if outcome.image is None or not images:
+        return outcome
+    look = _measure_look(outcome.image)
+    for image in images:
+        assert image.image is not None
+        if np.abs(_measure_look(image.image) - look).mean() <= MAX_DIFFERENCE:
+            reason = "looks like an earlier image of the item"
+            return Decoded("duplicate", reason, sha256=outcome.sha256, url=outcome.url)
+    return outcome
+
+
+def _measure_look(image: bytes) -> np.ndarray:
+    """Return a thumbnail of a stored image, float32 [LOOK_PIXELS, LOOK_PIXELS, 3]."""
+    side = LOOK_PIXELS
+    with Image.open(memory.BytesIO(image)) as opened:
+        thumbnail = opened.convert("RGB").resize((side, side), Image.Resampling.BOX)
+    return np.asarray(thumbnail, np.float32)
 
 
 def schema_of(path: Path) -> pa.Schema:
@@ -78,15 +131,3 @@ def photo_of(url: str) -> str:
     """Return what identifies a photo in an address: Amazon's identifier, or the whole address."""
     match = PHOTO_ID.search(url)
     return match[1] if match else url
-
-
-def measure_look(image: bytes) -> np.ndarray:
-    """Return a thumbnail of a stored image, float32 [LOOK_PIXELS, LOOK_PIXELS, 3]."""
-    side = LOOK_PIXELS
-    with Image.open(memory.BytesIO(image)) as opened:
-        thumbnail = opened.convert("RGB").resize((side, side), Image.Resampling.BOX)
-    return np.asarray(thumbnail, np.float32)
-
-
-def look_alike(first: np.ndarray, other: np.ndarray) -> bool:
-    return bool(np.abs(first - other).mean() <= MAX_DIFFERENCE)

@@ -19,7 +19,7 @@ from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.encoder import (
     ReleasedEncoders,
     encode_items,
-    image_sha256,
+    images_sha256,
     text_sha256,
 )
 from alignrec.pipeline.release.loading import Loaded
@@ -40,6 +40,7 @@ class AttestInputs(NamedTuple):
 
     asins: set[str]  # of all items
     read: Callable[[set[str]], Iterable[item_file.ItemRow]]  # reads some of them
+    most: int = 1  # images per item
 
 
 def open_inputs(data: str, images: Path | None, root: Path, release: Path) -> AttestInputs:
@@ -55,7 +56,7 @@ def open_inputs(data: str, images: Path | None, root: Path, release: Path) -> At
 
 def _open_table(path: Path, images: Path | None, release: Path) -> AttestInputs:
     recipe = release_recipe(manifests.load(release))
-    table = item_file.open_table(path, images, recipe=recipe)
+    table = item_file.open_table(path, images, recipe=recipe, most=recipe.most_images)
 
     def read_all() -> Iterator[item_file.ItemRow]:
         for rows, _ in item_file.read_blocks(table):
@@ -64,16 +65,23 @@ def _open_table(path: Path, images: Path | None, release: Path) -> AttestInputs:
     def read(asins: set[str]) -> Iterator[item_file.ItemRow]:
         return (row for row in read_all() if row.asin in asins)
 
-    return AttestInputs({row.asin for row in read_all()}, read)
+    return AttestInputs({row.asin for row in read_all()}, read, recipe.most_images)
 
 
 def _open_dataset(layout: Layout) -> AttestInputs:
+    from alignrec.pipeline.images.several import MORE, schema_of  # loads torch
+
     def read(asins: set[str]) -> Iterator[item_file.ItemRow]:
-        images: dict[str, bytes | None] = {}
+        images: dict[str, list[item_file.FoundImage]] = {}
         for path in sorted(layout.images.glob("images-*.parquet")):
-            images.update(_select_rows(path, asins, "image"))
+            for asin, image in _select_rows(path, asins, "image"):
+                images[asin] = [item_file.FoundImage(image, "ok")]
+            if schema_of(path) is schemas.IMAGES_WITH_MORE:
+                for asin, further in _select_rows(path, asins, MORE):
+                    stored = [one["image"] for one in further if one["image"] is not None]
+                    images[asin] += [item_file.FoundImage(image, "ok") for image in stored]
         for asin, text in _select_rows(layout.items, asins, "text"):
-            yield item_file.ItemRow(asin, text, images.get(asin), "ok", "")
+            yield item_file.ItemRow(asin, text, images.get(asin, []))
 
     items = io.read_table(layout.items, schemas.ITEMS, ["asin"])
     return AttestInputs(set(items["asin"].to_pylist()), read)
@@ -138,37 +146,49 @@ def _compare_items(
     rows = {row.asin: row for row in inputs.read(set(asins))}
     any_encoder = next(iter(loaded.values()))  # all have the same image size and quality
     texts = [rows[asin].text for asin in asins]
-    images = [
-        _read_image(rows[asin], sha256, any_encoder)
-        for asin, sha256 in zip(asins, image_hashes, strict=True)
-    ]
+    images: list[bytes | None] = []
+    further: list[list[bytes]] = []
+    for asin, sha256 in zip(asins, image_hashes, strict=True):
+        read = _read_images(rows[asin], sha256, any_encoder, inputs.most)
+        images.append(read[0] if read else None)
+        further.append(read[1:])
 
     cosines: dict[str, np.ndarray] = {}
     for name, encoder in loaded.items():
         vectors = _read_vectors(release, name, item_ids)
-        cosines[name] = _compare_vectors(encode_items(encoder, texts, images), vectors)
+        encoded = encode_items(encoder, texts, images, further=further)
+        cosines[name] = _compare_vectors(encoded, vectors)
     return [
         {
             "asin": asin,
             "text": text_sha256(texts[n]) == text_hashes[n],
-            "image": image_sha256(images[n]) == image_hashes[n],
+            "image": images_sha256(images[n], further[n]) == image_hashes[n],
             "cosines": {name: float(values[n]) for name, values in cosines.items()},
         }
         for n, asin in enumerate(asins)
     ]
 
 
-def _read_image(row: item_file.ItemRow, sha256: str, encoder: Loaded) -> bytes | None:
-    """Return the image of an item as encoders read it; `sha256` is the released one's."""
-    from alignrec.pipeline.images.decode import normalise_image  # loads torch
+def _read_images(row: item_file.ItemRow, sha256: str, encoder: Loaded, most: int) -> list[bytes]:
+    """Return the images of an item as encoders read them; `sha256` is that of the released ones."""
+    from alignrec.pipeline.images.decode import Decoded, normalise_image  # loads torch
+    from alignrec.pipeline.images.several import gather_images, mark_duplicate
 
     limits = Images()
-    image = row.read_image(limits.max_bytes)
-    # an original file may equal the released bytes after normalisation
-    if image is None or image_sha256(image) == sha256:
-        return image
-    facts = encoder.facts
-    return normalise_image(image, facts.image_size, facts.image_quality, limits.max_pixels).image
+    files = [found.read(limits.max_bytes) for found in row.images]
+    images = [file for file in files if file is not None]
+    # original files may equal the released bytes after normalisation
+    if not images or images_sha256(images[0], images[1:]) == sha256:
+        return images
+
+    def decode(file: bytes, earlier: Sequence[Decoded]) -> Decoded:
+        size, quality = encoder.facts.image_size, encoder.facts.image_quality
+        return mark_duplicate(normalise_image(file, size, quality, limits.max_pixels), earlier)
+
+    first = gather_images(images, decode, most)
+    assert first is not None
+    outcomes = (first, *first.more)
+    return [outcome.image for outcome in outcomes if outcome.image is not None]
 
 
 def _read_vectors(release: Path, name: str, item_ids: Sequence[int]) -> np.ndarray:

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -41,7 +41,7 @@ from alignrec.pipeline.features.folder import SET, FeatureSet
 from alignrec.pipeline.features.kinds import KINDS
 from alignrec.pipeline.features.kinds.base import SetRecipe
 from alignrec.pipeline.features.params import Combine
-from alignrec.pipeline.images import fetcher
+from alignrec.pipeline.images import fetcher, several
 from alignrec.pipeline.images.decode import Decoded, normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, printable
@@ -51,6 +51,7 @@ from alignrec.pipeline.release.encoder import (
     MOST_AT_A_TIME,
     ReleasedEncoders,
     hash_images,
+    image_sha256,
     text_sha256,
 )
 from alignrec.pipeline.release.loading import Project, load_encoder, refuse_absent
@@ -111,15 +112,16 @@ def choose_released(
     shelf = ReleasedEncoders(release)
     facts = shelf.facts(name)
     refuse_absent(release, facts.packages)
+    recipe = release_recipe(shelf.manifest)
     batch_size = min(facts.batch_size, MOST_AT_A_TIME)
     return Choice(
         name,
         Encode(engine=engine).model_copy(update={"encoders": [name], "batch_size": batch_size}),
-        Images(size=facts.image_size, quality=facts.image_quality),
+        Images(size=facts.image_size, quality=facts.image_quality, most=recipe.most_images),
         {name: {"kind": "released", "model": str(release), "encoder": name}},
         cache=Layout(root, TABLE).rows,
         reads=tuple(facts.reads),
-        recipe=release_recipe(shelf.manifest),
+        recipe=recipe,
     )
 
 
@@ -289,9 +291,15 @@ def _describe(
         "made": origin,
         "encode": choice.encode.facts(),
         "columns": table.columns._asdict(),
-        "images": choice.images.model_dump(include={"size", "quality"}),
+        "images": _describe_images(choice.images, table.most),
     }
     return {"stage": "embed", "params": settings, "versions": versions()}
+
+
+def _describe_images(images: Images, most: int) -> dict[str, Any]:
+    """Return how images are stored and, if an item may have several, how many."""
+    recorded = images.model_dump(include={"size", "quality"})
+    return recorded if most == 1 else recorded | {"most": most}
 
 
 def _resume(
@@ -344,7 +352,7 @@ def _lay_out(
     rejects = layout.root / "rejects"
     try:
         rows = _read_rows(table, rejects)
-        shards = _write_images(rows, layout, images, _shard_rows(choice), record)
+        shards = _write_images(rows, layout, images, table.most, _shard_rows(choice), record)
         io.write_tables(shards, layout.items, schemas.ITEMS, record)
         if not io.rows([layout.items]):
             reason = _first_reject(rejects)
@@ -372,10 +380,12 @@ def _write_images(
     rows: Iterator[item_file.ItemRow],
     layout: Layout,
     images: Images | None,
+    most: int,
     shard_rows: int,
     record: dict[str, Any],
 ) -> Iterator[pa.Table]:
     """Write the images of items, unless `images` is None, and yield tables of the items."""
+    schema = schemas.IMAGES if most == 1 else schemas.IMAGES_WITH_MORE
     n_items = 0
     n_shards = 0
     while shard := list(islice(rows, shard_rows)):
@@ -383,9 +393,9 @@ def _write_images(
         path = io.shard(layout.images, "images", n_shards)
         if images is not None and not path.is_file():
             # recorded as by stage `images`
-            params = images.model_dump(include={"size", "quality"})
-            decoded = _decode_images(shard, items, images)
-            io.write_tables(decoded, path, schemas.IMAGES, record | {"params": params})
+            params = _describe_images(images, most)
+            decoded = _decode_images(shard, items, images, most, schema)
+            io.write_tables(decoded, path, schema, record | {"params": params})
         for start in range(0, len(shard), io.PART):
             yield items.slice(start, io.PART)
         n_items += len(shard)
@@ -420,20 +430,26 @@ def _item_table(rows: Sequence[item_file.ItemRow], start: int) -> pa.Table:
 
 
 def _decode_images(
-    rows: Sequence[item_file.ItemRow], items: pa.Table, params: Images
+    rows: Sequence[item_file.ItemRow], items: pa.Table, params: Images, most: int, schema: pa.Schema
 ) -> Iterator[pa.Table]:
-    def decode(row: item_file.ItemRow) -> Decoded:
-        if row.image is None:
-            return Decoded(row.status, row.reason)
-        data = row.read_image(params.max_bytes)
+    def decode_file(found: item_file.FoundImage, images: Sequence[Decoded]) -> Decoded:
+        if found.image is None:
+            return Decoded(found.status, found.reason)
+        data = found.read(params.max_bytes)
         if data is None:
             return Decoded("too_large", f"more than {params.max_bytes:,} bytes")
-        return normalise_image(data, params.size, params.quality, params.max_pixels)
+        decoded = normalise_image(data, params.size, params.quality, params.max_pixels)
+        return several.mark_duplicate(decoded, images)
+
+    def decode(row: item_file.ItemRow) -> Decoded:
+        decoded = several.gather_images(row.images, decode_file, most)
+        assert decoded is not None  # a row has at least one image to try
+        return decoded
 
     block_rows = item_file.TABLE_BLOCK_ROWS
     for start in range(0, len(rows), block_rows):
         decoded = list(engine.in_threads(decode, rows[start : start + block_rows]))
-        yield fetcher.image_table(items.slice(start, block_rows), decoded)
+        yield fetcher.image_table(items.slice(start, block_rows), decoded, schema)
 
 
 def _write_sets(
@@ -522,7 +538,9 @@ def _append_inputs(
         "encoder": made_by.get("encoder", {}),
         io.FINGERPRINT: io.fingerprint_of(made_by),
     }
-    schema = schemas.embedded_items(io.width(folder), table.identifier)
+    images = ItemContent.of(layout).images
+    has_more = bool(images) and several.schema_of(images[0]) is schemas.IMAGES_WITH_MORE
+    schema = schemas.embedded_items(io.width(folder), table.identifier, has_more)
     shard_rows = choice.encode.shard_rows
     n_rows = 0
     n_images = 0
@@ -544,8 +562,12 @@ def _read_shards(folder: Path, layout: Layout, schema: pa.Schema) -> Iterator[pa
         rows = io.read_table(path, feature_schema)
         texts = items.texts.slice(start, len(rows)).to_pylist()
         text_hashes = pa.array(map(text_sha256, texts), pa.string())
+        more: dict[str, pa.Array] = {}
         if items.images:
             images = hash_images(items.images[number], ["status", "reason"])
+            if several.MORE in schema.names:
+                kind = schema.field(several.MORE).type
+                more = {several.MORE: _describe_further(items.images[number], kind)}
         else:
             images = pa.table({name: [value] * len(rows) for name, value in UNREAD_IMAGE.items()})
         image_hashes = images["input_image_sha256"]
@@ -559,9 +581,29 @@ def _read_shards(folder: Path, layout: Layout, schema: pa.Schema) -> Iterator[pa
             "image_reason": images["reason"],
             "input_text_sha256": pc.if_else(rows["has_text"], text_hashes, ""),
             "input_image_sha256": pc.if_else(rows["has_image"], image_hashes, ""),
+            **more,
         }
         yield pa.table({name: columns[name] for name in schema.names})
         start += len(rows)
+
+
+def _describe_further(path: Path, kind: pa.DataType) -> pa.Array:
+    """Return status, reason and hash of the further images of a file's items."""
+    described = []
+    rows = io.read_slices(path, schemas.IMAGES_WITH_MORE, [several.MORE], io.PART)
+    for row in chain.from_iterable(part[several.MORE] for part in rows):
+        fields = []
+        for image in row.as_py():
+            sha256 = image_sha256(image["image"])
+            fields.append(
+                {
+                    "status": image["status"],
+                    "reason": image["reason"],
+                    "input_image_sha256": sha256,
+                }
+            )
+        described.append(fields)
+    return pa.array(described, kind)
 
 
 def _rechunk(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

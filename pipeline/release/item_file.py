@@ -31,7 +31,23 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 TABLE_BLOCK_ROWS = 1024
 BYTES_PER_BLOCK = 1 << 28  # of texts and images, above which a block ends
 Cells = dict[str, Any]
-FoundImage = tuple[Path | bytes | None, str, str]  # as in ItemRow: image, status, reason
+MAX_IMAGES = 32  # tried per item
+
+
+class FoundImage(NamedTuple):
+    """An image of an item, before it is decoded."""
+
+    image: Path | bytes | None  # path inside the image folder, or the bytes of the file
+    status: str  # ok, missing, too_large or blocked: see schemas.IMAGE_STATUSES
+    reason: str = ""
+
+    def read(self, max_bytes: int) -> bytes | None:
+        """Return the bytes of the image; None without one or if it is larger than `max_bytes`."""
+        if self.image is None:
+            return None
+        if isinstance(self.image, Path):
+            return self.image.read_bytes() if self.image.stat().st_size <= max_bytes else None
+        return self.image if len(self.image) <= max_bytes else None
 
 
 class Columns(NamedTuple):
@@ -71,24 +87,15 @@ class ItemTable(NamedTuple):
     columns: Columns
     identifier: str  # column of identifiers; "asin" if there is none
     differences: Sequence[str] = ()  # how its texts differ from those of the recipe, as sentences
+    most: int = 1  # images per item
 
 
 class ItemRow(NamedTuple):
-    """One item of a table: identifier, text and image."""
+    """One item of a table: identifier, text and images."""
 
     asin: str
     text: str
-    image: Path | bytes | None  # path inside the image folder, or the bytes of the file
-    status: str  # ok, missing, too_large or blocked: see schemas.IMAGE_STATUSES
-    reason: str
-
-    def read_image(self, max_bytes: int) -> bytes | None:
-        """Return the bytes of the image; None without one or if it is larger than `max_bytes`."""
-        if self.image is None:
-            return None
-        if isinstance(self.image, Path):
-            return self.image.read_bytes() if self.image.stat().st_size <= max_bytes else None
-        return self.image if len(self.image) <= max_bytes else None
+    images: Sequence[FoundImage]  # at least one, if only to say why there is none
 
 
 def open_table(
@@ -97,6 +104,7 @@ def open_table(
     named: Mapping[str, str] = {},
     text: Sequence[str] = (),
     recipe: Recipe | None = None,
+    most: int = 1,
 ) -> ItemTable:
     """Find the columns of a table; UserError if a file, folder or column is missing.
 
@@ -106,6 +114,7 @@ def open_table(
         named: Role -> column, overriding the recipe's and default names.
         text: Columns joined as sentences, in place of roles; a single one is kept verbatim.
         recipe: How the release or project that has the encoder makes its texts; None without one.
+        most: Images to read per item.
     """
     if not path.exists():
         raise UserError(
@@ -132,7 +141,7 @@ def open_table(
     columns = _choose_columns(present, named, text, recipe)
     identifier = next(iter(columns.identifiers(present)), "asin")
     differences = list(_find_differences(path, present, named, columns, recipe)) if recipe else []
-    return ItemTable(path, images, columns, identifier, differences)
+    return ItemTable(path, images, columns, identifier, differences, most)
 
 
 def _choose_columns(
@@ -205,8 +214,9 @@ def read_blocks(table: ItemTable) -> Iterator[tuple[list[ItemRow], list[Rejected
         else:
             rows.append(row)
             n_bytes += len(row.text)
-            if isinstance(row.image, bytes):
-                n_bytes += len(row.image)
+            for found in row.images:
+                if isinstance(found.image, bytes):
+                    n_bytes += len(found.image)
 
         if len(rows) + len(rejects) == TABLE_BLOCK_ROWS or n_bytes > BYTES_PER_BLOCK:
             yield rows, rejects
@@ -264,6 +274,7 @@ class _RowParser:
     def __init__(self, table: ItemTable) -> None:
         self._columns = table.columns
         self._images = table.images
+        self._most = table.most
         self._digests: set[bytes] = set()  # of identifiers, 16 bytes each to save memory
         self._source = source_reader(table.columns.kind)
         source = TabularSource.model_construct(
@@ -294,15 +305,15 @@ class _RowParser:
         if digest in self._digests:
             raise ValueError(f"{one_line(asin, 100)!r} occurred before")
 
-        image: FoundImage = (None, "missing", "the encoder reads no image")
+        images = [FoundImage(None, "missing", "the encoder reads no image")]
         if columns.image:
-            image = _find_image(asin, cells.get(columns.image), self._images)
+            images = _find_images(asin, cells.get(columns.image), self._images, self._most)
         text = self._compose(cells)
         if len(text) > MAX_TEXT_CHARACTERS:
             raise ValueError(f"text of more than {MAX_TEXT_CHARACTERS:,} characters")
 
         self._digests.add(digest)
-        return ItemRow(asin, text, *image)
+        return ItemRow(asin, text, images)
 
     def _compose(self, cells: Cells) -> str:
         columns = self._columns
@@ -336,34 +347,67 @@ def _join(texts: Iterable[str]) -> str:
     return " ".join(part if part[-1] in ".!?" else f"{part}." for part in stripped)
 
 
-def _find_image(asin: str, cell: Any, images: Path | None) -> FoundImage:
-    if isinstance(cell, dict):  # the image type of Hugging Face `datasets`
-        cell = cell.get("bytes") or cell.get("path")
-    if isinstance(cell, bytes):
-        return cell, "ok", ""
+def _find_images(asin: str, cell: Any, images: Path | None, most: int) -> list[FoundImage]:
+    """Return the images of an item in the order to try, or why there is none."""
+    entries = [_unpack_entry(entry) for entry in (cell if isinstance(cell, list) else [cell])]
+    files = [FoundImage(entry, "ok") for entry in entries if isinstance(entry, bytes)]
+    if files:
+        return files[:MAX_IMAGES] if most > 1 else files[:1]
 
-    addresses = split_values(str(cell) if isinstance(cell, int) else cell)
+    addresses = split_values(entries if isinstance(cell, list) else entries[0])
     names = list(filter(is_path, addresses))
     if images is None:
         if names:
             remedy = "pass the folder that holds it with --images"
             raise UserError(f"item {asin!r} names the image {names[0]!r}; {remedy}")
         if addresses:
-            return None, "missing", "its image is on the web, and only files are read"
-        return None, "missing", "no folder of images"
+            reason = "its image is on the web, and only files are read"
+            return [FoundImage(None, "missing", reason)]
+        return [FoundImage(None, "missing", "no folder of images")]
 
+    limit = MAX_IMAGES if most > 1 else 1
+    found: list[FoundImage] = []
     inside = images.resolve()
-    for candidate in names or [f"{asin}{ending}" for ending in ENDINGS]:
-        if "\0" in candidate:
-            return None, "blocked", "its image lies outside the folder"
-        try:
-            path = (inside / candidate).resolve()
-            is_file = path.is_file()
-        except (OSError, RuntimeError) as e:  # such as a name that is too long or a symlink loop
-            return None, "missing", f"no such file among the images: {one_line(e, 100)}"
-        if not path.is_relative_to(inside):
-            return None, "blocked", "its image lies outside the folder"
-        if is_file:
-            return path, "ok", ""
+    for candidate in names or _usual_names(asin, most):
+        image = _find_file(candidate, inside)
+        if image is None and names and most > 1:
+            image = FoundImage(None, "missing", _no_file(candidate))
+        if image is not None:
+            found.append(image)
+        if len(found) == limit:
+            break
     expected = names[0] if names else f"{asin}.*"
-    return None, "missing", one_line(f"no file {expected} among the images", 200)
+    return found or [FoundImage(None, "missing", _no_file(expected))]
+
+
+def _unpack_entry(entry: Any) -> Any:
+    if isinstance(entry, dict):  # the image type of Hugging Face `datasets`
+        entry = entry.get("bytes") or entry.get("path")
+    return str(entry) if isinstance(entry, int) else entry
+
+
+def _usual_names(asin: str, most: int) -> Iterator[str]:
+    """Yield the names of image files of an item whose row names none: a.jpg, a_1.jpg, a_2.jpg."""
+    stems = [asin]
+    if most > 1:
+        stems += [f"{asin}_{number}" for number in range(1, most + 1)]
+    for stem in stems:
+        yield from (f"{stem}{ending}" for ending in ENDINGS)
+
+
+def _find_file(name: str, folder: Path) -> FoundImage | None:
+    """Find a file in a folder whose links are resolved; None if it is not there."""
+    if "\0" in name:
+        return FoundImage(None, "blocked", "its image lies outside the folder")
+    try:
+        path = (folder / name).resolve()
+        is_file = path.is_file()
+    except (OSError, RuntimeError) as e:  # such as a name that is too long or a symlink loop
+        return FoundImage(None, "missing", f"no such file among the images: {one_line(e, 100)}")
+    if not path.is_relative_to(folder):
+        return FoundImage(None, "blocked", "its image lies outside the folder")
+    return FoundImage(path, "ok") if is_file else None
+
+
+def _no_file(name: str) -> str:
+    return one_line(f"no file {name} among the images", 200)

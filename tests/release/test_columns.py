@@ -255,5 +255,5 @@ def test_addresses_of_images_are_not_mistaken_for_files(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     table = item_file.open_table(path, tmp_path, {"image_urls": "bild"})
     ((first, second),) = (rows for rows, _ in item_file.read_blocks(table))
-    assert (first.status, first.reason) == ("missing", "no file a.* among the images")
-    assert second.image == tmp_path / "c.jpg"
+    assert first.images == [item_file.FoundImage(None, "missing", "no file a.* among the images")]
+    assert second.images == [item_file.FoundImage(tmp_path / "c.jpg", "ok")]
