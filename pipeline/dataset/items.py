@@ -171,11 +171,11 @@ def find_shared(path: Path, above: float) -> list[dict[str, object]]:
     """Return likely placeholders, most frequent first: titles and texts of more than a share
     `above` of the items.
     """
-    from alignrec.pipeline.io.sql import open_database  # loads DuckDB
+    from alignrec.pipeline.io.sql import open_database, parquet_sql  # loads DuckDB
 
     shared: list[dict[str, object]] = []
     with open_database() as db:
-        items = db.read_parquet(str(path))
+        items = db.sql(f"FROM {parquet_sql(path, schemas.ITEMS.names)}")
         most = max(1, above * len(items))
         for column in ("title", "text"):
             # hashes fit in memory

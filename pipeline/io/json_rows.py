@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
@@ -42,6 +42,13 @@ def column_names(path: Path, required: Iterable[str] = ()) -> list[str]:
         fault = "the file is empty, or neither JSON lines nor named .csv, .tsv or .parquet"
         raise UserError(f"{path}: {fault}")
     return list(keys)
+
+
+def refuse_repeated(path: Path, columns: Sequence[str], names: Iterable[str]) -> None:
+    """Raise UserError if one of the names is that of several columns."""
+    for name in names:
+        if columns.count(name) > 1:
+            raise UserError(f"{path}: two columns are called '{one_line(name, 64)}'; rename one")
 
 
 def json_lines(path: Path) -> Iterator[bytes]:

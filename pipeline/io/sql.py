@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,24 @@ WHITE_SPACE = "".join(chr(code) for code in range(0x3001) if chr(code).isspace()
 
 def quote_text(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
+
+
+def parquet_sql(path: Path, columns: Iterable[str]) -> str:
+    """Return SQL for the rows of Parquet, whose columns get the names `columns` by position.
+
+    By name, DuckDB does not tell `user` from `USER`.
+    """
+    names = ", ".join(f'"{column}"' for column in columns)
+    return f"read_parquet({_quote_path(path)}, hive_partitioning=false) AS t({names})"
+
+
+def numbered_columns(n: int) -> list[str]:
+    return [f"c{position}" for position in range(n)]
+
+
+def _quote_path(path: Path) -> str:
+    """Quote a path whose characters *, ? and [ are no pattern."""
+    return quote_text(re.sub(r"([*?\[])", r"[\1]", str(path)))
 
 
 # Casts must wrap `trim_sql` or `strip_sql`: DuckDB 2.0 pushes a bare try_cast into its CSV reader,
@@ -69,7 +88,8 @@ def json_sql(path: Path, columns: Iterable[str]) -> str:
 def _scan_sql(function: str, path: Path, columns: Iterable[str], options: Iterable[str]) -> str:
     with open_text(path):  # raises UserError unless it is UTF-8
         strings = ", ".join(f"{quote_text(column)}: 'VARCHAR'" for column in columns)
-    arguments = ", ".join([quote_text(path), *options, f"columns={{{strings}}}"])
+    options = ["hive_partitioning=false", *options, f"columns={{{strings}}}"]
+    arguments = ", ".join([_quote_path(path), *options])
     return f"{function}({arguments})"
 
 

@@ -10,7 +10,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.dataset.items import compose_text, merge_products
 from alignrec.pipeline.dataset.products import MAX_TEXT_CHARACTERS, clean_product
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object
+from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object, refuse_repeated
 from alignrec.pipeline.io.parquet import read_batches
 from alignrec.pipeline.io.sql import identifier_of
 from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, RejectedRow
@@ -78,6 +78,10 @@ class Columns(NamedTuple):
         """Return the columns that texts are made of; `text` is read if they are empty."""
         return list(self.text) or [*self.roles.values(), *self.appended]
 
+    def useful(self, present: Collection[str]) -> list[str]:
+        """Return the columns of identifiers, texts and images, whether present or not."""
+        return [*self.identifiers(present), *self.of_texts(), self.image]
+
 
 class ItemTable(NamedTuple):
     """A table of items with its images, from `open_table`."""
@@ -139,6 +143,7 @@ def open_table(
                 raise UserError(f"{path}: no column '{name}'{nearest(name, present)}")
 
     columns = _choose_columns(present, named, text, recipe)
+    refuse_repeated(path, present, [*columns.useful(present), TEXT])
     identifier = next(iter(columns.identifiers(present)), "asin")
     differences = list(_find_differences(path, present, named, columns, recipe)) if recipe else []
     return ItemTable(path, images, columns, identifier, differences, most)
@@ -253,12 +258,13 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
             remedy = "name that of the identifiers by --column item=NAME"
             raise UserError(f"{file}: no column {', '.join(IDENTIFIER_COLUMNS)}; {remedy}")
 
-        useful = [*identifiers, *columns.of_texts(), columns.image]
+        useful = columns.useful(present)
         if not columns.text:
             useful.append(TEXT)
             if source_reader(columns.kind) is not None:
                 useful = present  # its reader looks for fields of its own
         names = [name for name in dict.fromkeys(useful) if name in present]
+        refuse_repeated(file, present, names)
         for batch in read_batches(file, names):
             try:
                 yield from batch.to_pylist()

@@ -11,8 +11,22 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 import orjson
 from pydantic import Field, model_validator
 
-from alignrec.pipeline.io.json_rows import json_object, require_dict
-from alignrec.pipeline.io.sql import csv_sql, json_sql, quote_text, rating_sql, strip_sql, trim_sql
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.json_rows import (
+    column_names,
+    json_object,
+    refuse_repeated,
+    require_dict,
+)
+from alignrec.pipeline.io.sql import (
+    csv_sql,
+    json_sql,
+    numbered_columns,
+    parquet_sql,
+    rating_sql,
+    strip_sql,
+    trim_sql,
+)
 from alignrec.pipeline.runtime.section import Mirrors
 from alignrec.pipeline.runtime.source import Licence
 from alignrec.pipeline.sources import mmrec
@@ -120,11 +134,21 @@ class AmazonReader(Reader):
 
     def _table_sql(self, path: Path) -> str:
         if path.suffix == ".parquet":  # as converted by the Hub
-            texts = ", ".join(f"{column}::VARCHAR AS {column}" for column in self.columns)
-            return f"(SELECT {texts} FROM read_parquet({quote_text(path)}))"
+            return self._hub_sql(path)
         if ".csv" in path.suffixes:
             return csv_sql(path, self.csv_columns, self.header)
         return json_sql(path, self.columns)
+
+    def _hub_sql(self, path: Path) -> str:
+        present = column_names(path)
+        refuse_repeated(path, present, self.columns)
+        texts = []
+        for name in self.columns:
+            if name not in present:
+                raise UserError(f"{path}: no column '{name}'; it has {', '.join(present)}")
+            texts.append(f"c{present.index(name)}::VARCHAR AS {name}")
+        rows = parquet_sql(path, numbered_columns(len(present)))
+        return f"(SELECT {', '.join(texts)} FROM {rows})"
 
     def name(self, record: dict[str, Any]) -> str | None:
         identifier = record.get(self.item)

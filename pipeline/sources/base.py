@@ -15,8 +15,9 @@ import orjson
 from pydantic import Field, model_validator
 
 from alignrec.pipeline import io
+from alignrec.pipeline.io.csv_rows import find_delimiter
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object
+from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object, refuse_repeated
 from alignrec.pipeline.runtime.registry import Registry
 from alignrec.pipeline.runtime.section import Mirrors, Name, Rate, Section, nearest, validate
 from alignrec.pipeline.runtime.source import Source
@@ -161,8 +162,15 @@ class Reader:
         """
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
-        """Return the file of item metadata, or None if the source has none."""
-        return raw.get("metadata")
+        """Return the file of item metadata, or None if the source has none.
+
+        UserError if two of its columns have the name of a field.
+        """
+        path = raw.get("metadata")
+        if path is not None and (path.suffix == ".parquet" or find_delimiter(path) is not None):
+            fields = {*self.item_columns.values(), *self.kept}
+            refuse_repeated(path, column_names(path), sorted(fields))
+        return path
 
     def lines(self, path: Path) -> Iterator[bytes]:
         """Yield the metadata of one item per line, as bytes."""

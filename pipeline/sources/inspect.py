@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.io.json_rows import column_names
+from alignrec.pipeline.io.json_rows import column_names, refuse_repeated
 from alignrec.pipeline.io.sql import identifier_of
 from alignrec.pipeline.sources.base import Product, as_text, is_path
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
@@ -118,6 +118,7 @@ def inspect_table(path: Path, flags: Mapping[str, str], item: str | None = None)
             present = ", ".join(names)
             remedy = f"use --column {role}=<name>"
             raise UserError(f"{path}: no column for the {role} in {present}; {remedy}")
+    refuse_repeated(path, names, chosen.values())
     return InspectedTable(path, names, chosen)
 
 
@@ -125,7 +126,7 @@ def _guess_column(path: Path, role: str, names: Sequence[str]) -> str | None:
     """Return the column that is known by a role's English names, otherwise by translated ones."""
     english = (role.replace("_", ""), *KNOWN[role])
     for known_names in (english, TRANSLATED.get(role, ())):
-        fitting = [name for name in names if plain_name(name) in known_names]
+        fitting = list(dict.fromkeys(name for name in names if plain_name(name) in known_names))
         if len(fitting) > 1:
             which = " or ".join(fitting)
             raise UserError(f"{path}: the {role} may be {which}; use --column {role}={fitting[0]}")

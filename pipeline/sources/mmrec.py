@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.json_rows import refuse_repeated
 from alignrec.pipeline.io.sql import csv_sql, identifier_of, rating_sql, trim_sql, whole_sql
 from alignrec.pipeline.io.text import first_line
 from alignrec.pipeline.runtime.section import Mirrors, Section
@@ -58,7 +59,10 @@ def ratings_sql(path: Path) -> str:
     if lacking:
         expected = f"tab separated {' '.join(COLUMNS)}"
         raise UserError(f"{path}, line 1: no column {lacking}; expected {expected}")
+    refuse_repeated(path, header, COLUMNS)
 
+    # others only keep their place, whatever their names
+    columns = [name if name in COLUMNS else f"c{i}" for i, name in enumerate(header)]
     time = f"try_cast({trim_sql('timestamp')} AS DOUBLE)"
     return (
         f"SELECT {whole_sql(trim_sql('userID'))} AS user, "
@@ -66,7 +70,7 @@ def ratings_sql(path: Path) -> str:
         f"{rating_sql(trim_sql('rating'))} AS rating, "
         f"try_cast({time} AS BIGINT) AS timestamp, "
         f"{whole_sql(trim_sql('x_label'), 'TINYINT')} AS split "
-        f"FROM {csv_sql(path, header, True, delimiter=TAB)}"
+        f"FROM {csv_sql(path, columns, True, delimiter=TAB)}"
     )
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from alignrec.pipeline.io import sql
 from alignrec.pipeline.io.csv_rows import find_delimiter, repair_rows
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.io.json_rows import ROWS_INSPECTED, column_names
+from alignrec.pipeline.io.json_rows import ROWS_INSPECTED, column_names, refuse_repeated
 from alignrec.pipeline.runtime.section import Mirrors, Share, require_known
 from alignrec.pipeline.sources.base import (
     Downloaded,
@@ -85,14 +85,16 @@ class Tabular(Reader):
         path = raw["interactions"]
         names = self._interactions
         columns = _check_columns(path, names, {"user", "item", *self._source.columns})
+        is_json = path.suffix != ".parquet" and find_delimiter(path) is None
+        if is_json:  # each line may have other keys
+            columns = [name for name in dict.fromkeys(names.values()) if name in columns]
         rows = _rows_sql(path, columns, [names["user"], names["item"]])
 
         texts = dict.fromkeys(names, "NULL")  # role -> SQL of its text
         for role, name in names.items():
             if name in columns:
-                quoted = name.replace('"', '""')
                 strip = sql.strip_sql if role in ("user", "item") else sql.trim_sql
-                texts[role] = strip(f'"{quoted}"::VARCHAR')
+                texts[role] = strip(f"c{columns.index(name)}::VARCHAR")
 
         rating = sql.rating_sql(texts["rating"])
         time = seconds_sql(texts["timestamp"])
@@ -136,6 +138,7 @@ class Tabular(Reader):
             required = {"item", *self._source.columns, *self._source.item_columns}
             columns = _check_columns(path, self.item_columns, required)
             require_known(self.appended, columns, "text")
+            refuse_repeated(path, columns, self.appended)
         return path
 
     def name(self, record: dict[str, Any]) -> str | None:
@@ -158,19 +161,28 @@ class Tabular(Reader):
 
 
 def _rows_sql(path: Path, columns: Sequence[str], identifiers: Sequence[str]) -> str:
-    """Return SQL for the rows of a file, as texts unless it is Parquet."""
+    """Return SQL for the rows of a file, as texts unless it is Parquet.
+
+    Columns are called c0, c1, ..., since DuckDB does not tell `user` from `USER`.
+    """
+    numbered = sql.numbered_columns(len(columns))
     if path.suffix == ".parquet":
         kinds = {field.name: field.type for field in pq.read_schema(path)}
         for name in identifiers:
             if pa.types.is_nested(kinds[name]):
                 fault = f"column '{name}' is {kinds[name]}; identifiers are texts or integers"
                 raise UserError(f"{path}: {fault}")
-        return f"read_parquet({sql.quote_text(path)})"
+        return sql.parquet_sql(path, numbered)
 
     separator = find_delimiter(path)
     if separator:
-        return sql.csv_sql(path, columns, True, separator, quotes=True)
-    return sql.json_sql(path, columns)
+        return sql.csv_sql(path, numbered, True, separator, quotes=True)
+
+    folded = [name.casefold() for name in columns]
+    for name in columns:
+        if folded.count(name.casefold()) > 1:
+            raise UserError(f"{path}: another key differs from '{name}' in case only; rename one")
+    return f"{sql.json_sql(path, columns)} AS t({', '.join(numbered)})"
 
 
 def _require_values(path: Path, rows: str, name: str, role: str, text: str, value: str) -> None:
@@ -187,9 +199,8 @@ def _require_values(path: Path, rows: str, name: str, role: str, text: str, valu
 def _check_columns(path: Path, names: Mapping[str, str], required: Collection[str]) -> list[str]:
     columns_of_roles = {role: name for role, name in names.items() if role in required}
     columns = column_names(path, columns_of_roles.values())
+    refuse_repeated(path, columns, names.values())
     for role, name in columns_of_roles.items():
-        if columns.count(name) > 1:
-            raise UserError(f"{path}: two columns are called '{name}'; rename one")
         if name not in columns:
             present = ", ".join(columns)
             remedy = f"map the {role} under `columns` of the source"
