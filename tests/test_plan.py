@@ -59,7 +59,7 @@ def test_a_size_is_counted_or_published_or_measured(tmp_path: Path) -> None:
     assert counted.pieces == round(np.mean([len(text) for text in texts]) / estimate.CHARACTERS_PER_PIECE)
     rows = "".join(f"u{u},i{i},{u * 30 + i}\n" for u in range(12) for i in range(12))
     (tmp_path / "ratings.csv").write_text("user,item,timestamp\n" + rows)
-    mine = TABULAR | {"interactions": str(tmp_path / "ratings.csv")}
+    mine = TABULAR | {"interactions": str(tmp_path / "ratings.csv"), "timestamps": "order"}
     measured = estimate.read_size(*params(tmp_path, {"mine": mine}))
     assert (measured.users, measured.items, measured.interactions, measured.pieces) == (12, 12, 144, 0)
 

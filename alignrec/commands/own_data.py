@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import duckdb
 import yaml
 
 from alignrec.commands.arguments import parse_columns
@@ -18,7 +19,7 @@ from alignrec.pipeline.io.text import refuse_blank
 from alignrec.pipeline.runtime.section import require_known
 from alignrec.pipeline.sources import download, inspect
 from alignrec.pipeline.sources.inspect import ImageLocation, InspectedTable
-from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, TabularSource
+from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 from alignrec.pipeline.web.download import local_path
 
 DEFAULT_CUTOFFS = (5, 10, 20, 50)
@@ -98,6 +99,10 @@ def read_tables(given: Given) -> OwnData:
     # choose the core from all interactions, which DuckDB counts in seconds
     source = _describe_source(rows, item_rows)
     counted = TabularSource.model_validate({**source, "columns": rows.renamed()})
+    if has_positions(counted, given.interactions):
+        source["timestamps"] = "order"
+        counted = counted.model_copy(update={"timestamps": "order"})
+        seen.append(f"{rows.roles['timestamp']}: positions, not times, so `timestamps: order`")
     left = measure_catalogue(counted, {"interactions": given.interactions})
     split = _choose_split(rows, left)
     seen += _describe_catalogue(rows, left)
@@ -108,6 +113,13 @@ def read_tables(given: Given) -> OwnData:
 
     sections = describe_sections(given.name, source, split, pictures)
     return OwnData(sections, estimated_size(left, modalities), modalities, seen)
+
+
+def has_positions(source: TabularSource, path: Path) -> bool:
+    try:
+        return Tabular(source).has_positions(path)
+    except duckdb.Error:  # CSV that is repaired row by row
+        return False
 
 
 def _choose_split(rows: InspectedTable, left: CatalogueSize) -> dict[str, Any]:

@@ -42,11 +42,12 @@ def write_tables(run: Run) -> dict[str, int]:
     )
     folder = run.folder / ".scratch"
     with create_database(folder, params.memory_limit) as db:
-        clock = "unix"
         if run.source.has_split:
             tables, clock = _import_published(run, raw, db, division)
         else:
-            tables = split_ratings(db, run.source.reader(), raw, folder, params, division)
+            reader = run.source.reader()
+            tables = split_ratings(db, reader, raw, folder, params, division)
+            clock = reader.clock
         _write_queries(run, db, tables, division, clock)
 
     if tables.rejects is not None:
@@ -121,9 +122,11 @@ def _split_files(
 ) -> SplitTables:
     ratings = reader.ratings(files)
     if "split" in db.sql(ratings).columns:
-        return import_split(db, ratings, params.min_rating, division)
+        return import_split(db, ratings, params.min_rating, division, reader.dated)
     user_core, item_core = params.user_core, params.item_core
-    return divide_ratings(db, ratings, user_core, item_core, division, params.min_rating)
+    return divide_ratings(
+        db, ratings, user_core, item_core, division, params.min_rating, reader.dated
+    )
 
 
 def _import_published(

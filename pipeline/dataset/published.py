@@ -13,14 +13,12 @@ from alignrec.pipeline.dataset.split_tables import (
     drop_left_out,
 )
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.sources.base import EARLIEST_SECONDS, LATEST_SECONDS
 
 MAX_ID = 2_147_483_646
 # a published id must be below MAX_IDS_PER_ROW times the number of distinct ids, or below SPARE_IDS
 MAX_IDS_PER_ROW = 100
 SPARE_IDS = 1_000_000
-# years 1990 to 2100: smaller numbers are positions or placeholders
-EARLIEST_SECONDS = 631_152_000
-LATEST_SECONDS = 4_102_444_800
 
 
 def load_published(db: Db, ratings: str) -> tuple[int, int]:

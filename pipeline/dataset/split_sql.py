@@ -6,6 +6,7 @@ from typing import NamedTuple
 from duckdb import DuckDBPyConnection as Db
 
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.sources.base import EARLIEST_SECONDS, LATEST_SECONDS
 from alignrec.schemas import COLD_ITEMS, SPARSE
 
 SPLIT_PARTS = ("train", "valid", "test")  # names of splits 0, 1, 2
@@ -72,6 +73,25 @@ def create_names(db: Db, what: str, rows: str, seed: int) -> None:
     )
 
 
+def load_raw(db: Db, ratings: str, dated: bool) -> None:
+    """Load ratings into table `raw`; if `dated`, their times must be of the years 1990 to 2100."""
+    # keeps file order, so rowid is the position, later `pos`
+    db.execute(f"CREATE TABLE raw AS {ratings}")
+    if not dated:
+        return
+
+    outside = f"NOT timestamp BETWEEN {EARLIEST_SECONDS} AND {LATEST_SECONDS - 1}"
+    found = db.execute(
+        f"SELECT rowid + 1, timestamp FROM raw WHERE {outside} ORDER BY rowid LIMIT 1"
+    ).fetchone()
+    if found:
+        row, time = found
+        n = query_count(db, f"SELECT count(*) FROM raw WHERE {outside}")
+        fault = f"{n:,} times are not of the years 1990 to 2100, the first {time} in row {row:,}"
+        remedy = "order if they are positions, unix if seconds of any year, none to ignore them"
+        raise UserError(f"interactions: {fault}; set `timestamps` of the source: {remedy}")
+
+
 def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]]:
     """Return SQL for the complete, sufficiently rated rows of `raw`, and counts of the others."""
     # a column that is null throughout is absent from the source
@@ -118,15 +138,18 @@ def _mostly_incomplete(db: Db, columns: Sequence[str], rows: int, incomplete: in
 
 
 def load_core(
-    db: Db, ratings: str, cores: dict[str, int], seed: int, min_rating: float | None
+    db: Db,
+    ratings: str,
+    cores: dict[str, int],
+    seed: int,
+    min_rating: float | None,
+    dated: bool = False,
 ) -> tuple[int, dict[str, int]]:
     """Load the k-core into table `core`, with codes for users and items.
 
     Return rows read and drops.
     """
-    db.execute(
-        f"CREATE TABLE raw AS {ratings}"
-    )  # keeps file order, so rowid is the position, later `pos`
+    load_raw(db, ratings, dated)
     db.execute("SET preserve_insertion_order = false")
     complete, drops = complete_rows(db, min_rating)
     rows = query_count(db, "SELECT count(*) FROM raw")

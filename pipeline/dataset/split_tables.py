@@ -79,29 +79,34 @@ def divide_ratings(
     item_core: int,
     division: Division,
     min_rating: float | None = None,
+    dated: bool = False,
 ) -> SplitTables:
     """Filter, split and number ratings.
 
-    `ratings` is SQL for user, item, rating and timestamp in file order.
+    `ratings` is SQL for user, item, rating and timestamp in file order; `dated` as in `load_raw`.
     """
     # Ids count from 0 in order of first appearance among the remaining rows. Of duplicates in
     # (user, item, timestamp) the first row stays. Under `sparse` an item may lose all rows and
     # still be in the catalogue.
     cores = {"user": user_core, "item": item_core}
-    rows, drops = split_sql.load_core(db, ratings, cores, division.seed, min_rating)
+    rows, drops = split_sql.load_core(db, ratings, cores, division.seed, min_rating, dated)
     name = split_sql.divide_core(db, division)
     drops["user_without_train"] = split_sql.delete_untrained(db)
     return _number_rows(db, rows, drops, name)
 
 
 def import_split(
-    db: Db, ratings: str, min_rating: float | None = None, division: Division = DEFAULT
+    db: Db,
+    ratings: str,
+    min_rating: float | None = None,
+    division: Division = DEFAULT,
+    dated: bool = False,
 ) -> SplitTables:
     """Number ratings that have their own split, without k-core or deduplication.
 
-    The SQL also selects `split`.
+    The SQL also selects `split`; `dated` as in `load_raw`.
     """
-    db.execute(f"CREATE TABLE raw AS {ratings}")
+    split_sql.load_raw(db, ratings, dated)
     part = _part_sql()
     _refuse_unknown_part(db, part)
 

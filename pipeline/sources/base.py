@@ -28,6 +28,10 @@ NOT_A_PATH = re.compile(
     r"(?!file:)[a-z][a-z0-9+.-]*://|//|(?:about|blob|data|javascript|mailto):", re.IGNORECASE
 )
 
+# years 1990 to 2100: other numbers are positions, placeholders or of another unit
+EARLIEST_SECONDS = 631_152_000
+LATEST_SECONDS = 4_102_444_800
+
 
 class Product(NamedTuple):
     """An item's metadata as in the source, before cleaning; absent fields are empty."""
@@ -153,6 +157,8 @@ class Reader:
     }  # role -> field of the metadata; a role that is made of several fields is absent
     appended: Sequence[str] = ()  # fields that `product` appends to the description
     pattern: re.Pattern[bytes] | None = None  # matches the item identifier in a line
+    dated: bool = False  # whether times must be of the years 1990 to 2100
+    clock: str = "unix"  # what timestamps are: unix, order or none, as in `InterFile`
 
     @abstractmethod
     def ratings(self, raw: Mapping[str, Path]) -> str:

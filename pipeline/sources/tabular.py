@@ -15,6 +15,7 @@ from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.json_rows import ROWS_INSPECTED, column_names, refuse_repeated
 from alignrec.pipeline.runtime.section import Mirrors, Share, require_known
 from alignrec.pipeline.sources.base import (
+    EARLIEST_SECONDS,
     Downloaded,
     Product,
     Reader,
@@ -30,8 +31,13 @@ OF_INTERACTIONS = get_args(InteractionColumn)
 OF_ITEMS = get_args(ItemColumn)
 FIRST_YEAR = 1900  # plausible years of days such as 20241231
 LAST_YEAR = 2100
-MILLISECONDS_FROM = 100_000_000_000  # the year 5138 as seconds, 1973 as milliseconds
-EXPECTED = {"rating": "numbers", "timestamp": "seconds, or dates such as 2024-12-31"}
+# smallest number of each unit, larger than the next coarser one before the year 5138
+PER_SECOND = {
+    100_000_000_000_000_000: 1_000_000_000,
+    100_000_000_000_000: 1_000_000,
+    100_000_000_000: 1_000,
+}
+EXPECTED = {"rating": "numbers", "timestamp": "numbers, or dates such as 2024-12-31"}
 MAX_SHOWN_VALUE_CHARACTERS = 80  # of a value in a message
 SENTENCE_ENDS = ".!?"
 SEPARATOR = "|"  # between categories or addresses in one CSV cell
@@ -41,12 +47,15 @@ class TabularSource(Downloaded):
     """A user's own files in Parquet, CSV, TSV or JSON lines, text optionally gzipped."""
 
     kind: Literal["tabular"]
-    # one interaction per row: user, item, and optionally rating, timestamp (seconds, milliseconds
-    # or a date) and split (train, valid, test, or 0, 1, 2), which is kept
+    # one interaction per row: user, item, and optionally rating, timestamp (a date, or seconds,
+    # ms, us or ns by their size) and split (train, valid, test, or 0, 1, 2), which is kept
     interactions: Mirrors
     # one item per row: item, and any of title, brand, categories, description, image_urls; |
     # separates values
     items: Mirrors | None = None
+    # unix: times of any year; order: positions in a user's sequence; none: ignored; null: times of
+    # the years 1990 to 2100, others are refused
+    timestamps: Literal["unix", "order", "none"] | None = None
     # our column name -> name in the files, where they differ
     columns: dict[InteractionColumn | ItemColumn, str] = {}
     item_columns: dict[ItemColumn, str] = {}  # overrides `columns` for the item file
@@ -80,15 +89,13 @@ class Tabular(Reader):
         columns |= dict(source.item_columns.items())
         self.item_columns: dict[str, str] = {role: columns.get(role, role) for role in OF_ITEMS}
         self.appended = source.text
+        self.dated = source.timestamps is None
+        self.clock = source.timestamps or "unix"
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
         path = raw["interactions"]
         names = self._interactions
-        columns = _check_columns(path, names, {"user", "item", *self._source.columns})
-        is_json = path.suffix != ".parquet" and find_delimiter(path) is None
-        if is_json:  # each line may have other keys
-            columns = [name for name in dict.fromkeys(names.values()) if name in columns]
-        rows = _rows_sql(path, columns, [names["user"], names["item"]])
+        columns, rows = self._table(path)
 
         texts = dict.fromkeys(names, "NULL")  # role -> SQL of its text
         for role, name in names.items():
@@ -97,13 +104,15 @@ class Tabular(Reader):
                 texts[role] = strip(f"c{columns.index(name)}::VARCHAR")
 
         rating = sql.rating_sql(texts["rating"])
-        time = seconds_sql(texts["timestamp"])
+        time = "NULL::BIGINT"
         if names["rating"] in columns:
             _require_values(path, rows, names["rating"], "rating", texts["rating"], rating)
-        if names["timestamp"] in columns:
-            _require_values(path, rows, names["timestamp"], "timestamp", texts["timestamp"], time)
-            if _are_days(path, rows, texts["timestamp"]):
-                time = days_sql(texts["timestamp"])
+        if names["timestamp"] in columns and self.clock != "none":
+            text = texts["timestamp"]
+            time = sql.whole_sql(text) if self.clock == "order" else seconds_sql(text)
+            _require_values(path, rows, names["timestamp"], "timestamp", text, time)
+            if self.clock == "unix" and _are_days(path, rows, text):
+                time = days_sql(text)
 
         selected = [
             f"{texts['user']} AS user",
@@ -114,6 +123,31 @@ class Tabular(Reader):
         if names["split"] in columns:
             selected.append(f"lower({texts['split']}) AS split")
         return f"SELECT {', '.join(selected)} FROM {rows}"
+
+    def has_positions(self, path: Path) -> bool:
+        """Return whether the timestamps of interactions are numbers below any time of 1990."""
+        columns, rows = self._table(path)
+        name = self._interactions["timestamp"]
+        if name not in columns:
+            return False
+
+        text = sql.trim_sql(f"c{columns.index(name)}::VARCHAR")
+        if _are_days(path, rows, text):
+            return False
+        value = sql.whole_sql(text)
+        least_and_most = f"min({value}), max({value})"
+        same = f"count({text}) = count({value})"
+        least, most, are_whole = _first_row(path, f"SELECT {least_and_most}, {same} FROM {rows}")
+        return least is not None and are_whole and least >= 0 and most < EARLIEST_SECONDS
+
+    def _table(self, path: Path) -> tuple[list[str], str]:
+        """Return the columns of interactions, and SQL for their rows, as in `_rows_sql`."""
+        names = self._interactions
+        columns = _check_columns(path, names, {"user", "item", *self._source.columns})
+        is_json = path.suffix != ".parquet" and find_delimiter(path) is None
+        if is_json:  # each line may have other keys
+            columns = [name for name in dict.fromkeys(names.values()) if name in columns]
+        return columns, _rows_sql(path, columns, [names["user"], names["item"]])
 
     def repair(
         self, raw: Mapping[str, Path], folder: Path
@@ -209,11 +243,15 @@ def _check_columns(path: Path, names: Mapping[str, str], required: Collection[st
 
 
 def seconds_sql(text: str) -> str:
-    """Return SQL that reads seconds, milliseconds, or a date or time (UTC by default) as Unix
-    seconds, or null.
+    """Return SQL that reads a number, or a date or time (UTC by default), as Unix seconds, or null.
+
+    Numbers are seconds, milliseconds, microseconds or nanoseconds by their size.
     """
     whole = f"try_cast({text} AS BIGINT)"
-    unix = f"CASE WHEN {whole} > {MILLISECONDS_FROM} THEN {whole} // 1000 ELSE {whole} END"
+    units = []
+    for smallest, per_second in PER_SECOND.items():
+        units.append(f"WHEN {whole} > {smallest} THEN {whole} // {per_second}")
+    unix = f"CASE {' '.join(units)} ELSE {whole} END"
     return f"coalesce({unix}, epoch(try_cast({text} AS TIMESTAMPTZ))::BIGINT)"
 
 
