@@ -8,7 +8,17 @@ from pydantic import AfterValidator, Field, model_validator
 
 from alignrec.pipeline.encoders.params import MOST_CHUNKS
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime.section import Count, Name, Positive, Rate, Section, Weight
+from alignrec.pipeline.runtime.section import (
+    MAX_COUNT,
+    Count,
+    Name,
+    Positive,
+    Rate,
+    Section,
+    Seed,
+    Threads,
+    Weight,
+)
 
 BEiT3Set = Literal[
     "beit3",
@@ -74,7 +84,7 @@ class Pretrain(Section):
     """path or URL of the weights of BEiT v2's tokenizer (vqkd_encoder_base_decoder_*.pth), whose
     codes MIM then predicts; by default it predicts centroids of k-means over the dataset's
     patches"""
-    max_tokens: Annotated[int, Field(ge=3)] = 1022
+    max_tokens: Annotated[int, Field(ge=3, le=MAX_COUNT)] = 1022
     """tokens per part of a text; a step reads one part; the 1,022 positions of published weights
     are interpolated for more; a network from scratch has as many positions as the longest part"""
     chunks: Positive = MOST_CHUNKS
@@ -108,9 +118,9 @@ class Pretrain(Section):
     compiler"""
     checkpoint_every: Positive = 100
     """steps between checkpoints, each with three copies of the weights"""
-    threads: Positive = 2
+    threads: Threads = 2
     """CPU threads per process; another number changes the order of sums, and so the last bits"""
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def text_mask(self) -> float:
@@ -163,7 +173,7 @@ class BEiT3Params(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     """precision of matrix products; features are float32. Use bfloat16 for base and large on GPUs,
     or CPUs with AMX or AVX512-BF16; size mini encodes in float32"""
-    max_tokens: Annotated[int, Field(ge=3)] | None = None
+    max_tokens: Annotated[int, Field(ge=3, le=MAX_COUNT)] | None = None
     """tokens per part of a text, at most the network's number of positions; by default
     `pretrain.max_tokens`"""
     chunks: Positive = MOST_CHUNKS

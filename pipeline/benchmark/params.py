@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from alignrec.pipeline.runtime.section import Count, Name, Positive, Section, Share
+from alignrec.pipeline.runtime.section import (
+    MAX_RUNS,
+    MAX_SEED,
+    Cutoffs,
+    Name,
+    Positive,
+    Runs,
+    Section,
+    Share,
+    Threads,
+)
 
 
 class Benchmark(Section):
@@ -22,10 +33,10 @@ class Benchmark(Section):
     controls"""
     protocol: Literal["mmrec", "strict"] = "mmrec"
     """mmrec masks train items at test, as published tables do; strict masks train and valid"""
-    seeds: Positive = 3
+    seeds: Runs = 3
     """runs per model and feature set, at least one per draw of the protocol; runs cycle through the
     draws"""
-    ks: list[Positive] = [5, 10, 20, 50]
+    ks: Cutoffs = [5, 10, 20, 50]
     """cutoffs"""
     modalities: dict[Name, list[Positive]] = {"minilm-cnn": [384, 1280]}
     """feature set -> widths of the modalities concatenated in it, for models that treat modalities
@@ -34,16 +45,19 @@ class Benchmark(Section):
     """model -> keys of its class in pipeline/models/ to override"""
     ablations: dict[Name, dict[str, Any]] = {}
     """name of a row -> keys of `train` to override for AlignRec on `train.features`"""
-    ablation_seeds: Positive = 1
+    ablation_seeds: Runs = 1
     """runs of each ablation, at most `seeds`; compared with the first runs of the full model"""
-    budget: Count = 0
+    budget: Annotated[int, Field(ge=0, le=MAX_RUNS)] = 0
     """settings that each model tries on each feature set: the given one, then others drawn from
     `search.spaces`; the highest valid Recall@20 wins, without evaluation on test; 0: no search"""
     control: Name | None = None
     """feature set against which all others are tested under each model that uses features, such as
     `shuffled`; null: only AlignRec is tested, see pipeline/benchmark/significance.py"""
-    workers: Positive = 2
+    workers: Threads = 2
     """concurrent runs, one thread each"""
+
+
+Number = Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED)] | float
 
 
 class Range(Section):
@@ -52,8 +66,8 @@ class Range(Section):
     It is on a logarithmic scale if above 0, and of integers if both ends are integers.
     """
 
-    low: int | float
-    high: int | float
+    low: Number
+    high: Number
 
     @model_validator(mode="after")
     def _not_empty(self) -> Range:
@@ -113,7 +127,7 @@ class Mask(Section):
     ratios: Annotated[list[Share], Field(max_length=100)] = []
     """fractions of items whose image (or text) is hidden; 0, the full set, is always measured;
     empty: no training"""
-    seeds: Positive = 3
+    seeds: Runs = 3
     """training runs of AlignRec per modality and ratio"""
 
 
@@ -124,10 +138,13 @@ def _check_dotted(sweep: dict[str, list[int | float]]) -> dict[str, list[int | f
             raise ValueError(
                 f"'{key}' is no key of train or graph; write it as in train.lr or graph.k"
             )
+    combinations = math.prod(map(len, sweep.values()))
+    if combinations > MAX_RUNS:
+        raise ValueError(f"{combinations:,} combinations, and {MAX_RUNS:,} are the most")
     return sweep
 
 
-Values = Annotated[list[int | float], Field(min_length=1)]
+Values = Annotated[list[Number], Field(min_length=1)]
 
 
 class Study(Section):
@@ -144,9 +161,9 @@ class Study(Section):
     ] = {}
     """sweep -> key (`train.lr`, `graph.k`) -> values; all combinations are evaluated on valid: one
     key gives a curve, two keys a heat map, more keys a heat map per pair"""
-    seeds: Positive = 5
+    seeds: Runs = 5
     """training runs of AlignRec per value of a sweep"""
-    workers: Positive = 2
+    workers: Threads = 2
     """concurrent training runs, one thread each"""
 
     @property

@@ -28,6 +28,7 @@ from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.seeds import seed_for
 
 BOUNDED = (RELEASED, "l3ae")  # models that are also trained on upper bounds
+MAX_CELLS = 100_000  # of a benchmark
 SIGNIFICANT_DIGITS = 3  # of drawn values, so that tables show them in full
 Setting = dict[str, int | float]
 
@@ -41,6 +42,11 @@ def list_labels(params: Parameters, draws: int = 1) -> list[CellLabel]:
     candidates = list_candidates(benchmark)
     if benchmark.ablations:
         candidates.append(Candidate(RELEASED, released))
+    runs = len(candidates) * seeds + len(benchmark.ablations) * ablation_seeds
+    if runs > MAX_CELLS:
+        fault = f"{runs:,} training runs, and {MAX_CELLS:,} are the most"
+        raise UserError(f"'benchmark': {fault}; lower its seeds, or list fewer models and features")
+
     labels = []
     for model, features in candidates:
         labels += [CellLabel(model, features, seed) for seed in range(seeds)]

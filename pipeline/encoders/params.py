@@ -1,9 +1,12 @@
 """Section `encode` of params.yaml."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from alignrec.pipeline.runtime.section import Name, Positive, Section
+from pydantic import Field
 
+from alignrec.pipeline.runtime.section import Name, Positive, Section, Seed, Threads
+
+MAX_BATCH = 1 << 20
 MOST_CHUNKS = 32  # chunks read per text
 MULTILINGUAL = (  # an encoder of texts in 50 languages
     "encoders: {multilingual: {kind: sentence-transformers, "
@@ -20,9 +23,9 @@ class Encode(Section):
     """encoders to run: names in section `encoders`, or kinds in pipeline/encoders/registry.py"""
     engine: Literal["local", "ray"] = "local"
     """run networks in this process, or on the nodes of a Ray cluster (extra `ray`)"""
-    batch_size: Positive = 64
+    batch_size: Annotated[int, Field(gt=0, le=MAX_BATCH)] = 64
     """items per forward pass; changes results only by rounding"""
-    workers: Positive = 2
+    workers: Threads = 2
     """threads that decode images and tokenise texts; changes only speed"""
     shard_rows: Positive = 16384
     """items per Parquet file; as many as `images.shard_rows`, so that a part reads whole files of
@@ -30,4 +33,4 @@ class Encode(Section):
     reuse: bool = False
     """when items change, reuse the vectors of all others: equal up to rounding, not
     byte-identical"""
-    seed: int = 0
+    seed: Seed = 0

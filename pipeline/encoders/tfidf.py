@@ -18,7 +18,7 @@ from alignrec.pipeline.encoders.chunks import Reading
 from alignrec.pipeline.encoders.registry import Catalogue, NothingToFit, Spec
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.linalg.projections import right_vectors
-from alignrec.pipeline.runtime.section import Positive, Section
+from alignrec.pipeline.runtime.section import Section, Width
 from alignrec.pipeline.runtime.seeds import seed_for
 
 WORDS, COMPONENTS = (
@@ -40,7 +40,7 @@ LARGEST = 1 << 26  # maximum bytes of words.json in a release
 
 
 class TfidfParams(Section):
-    width: Positive = 512
+    width: Width = 512
     """maximum number of components, further limited by the number of terms and texts"""
 
 

@@ -26,7 +26,7 @@ from alignrec.pipeline.encoders.params import MOST_CHUNKS
 from alignrec.pipeline.images.decode import decode_rgb
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.device import move_to, pick_device, pin_memory
-from alignrec.pipeline.runtime.section import Positive
+from alignrec.pipeline.runtime.section import MAX_COUNT, Width
 
 Join = Literal["mean", "concat"]
 # largest input size of networks; larger JPEGs are decoded at reduced size
@@ -42,10 +42,10 @@ GREY, WORD = Image.new("RGB", (64, 64), "grey"), "a"
 class OfHub(Adjustable, Chunked):
     """Settings of kinds that load a repository of the Hub, or a folder laid out like one."""
 
-    max_tokens: Annotated[int, Field(ge=3)] = 512
+    max_tokens: Annotated[int, Field(ge=3, le=MAX_COUNT)] = 512
     """tokens per pass, at most the network's own limit; chats and passes over both text and image
     are cut there"""
-    dim: Positive | None = None
+    dim: Width | None = None
     """leading columns of each vector to keep, for networks trained with Matryoshka losses"""
     trust_remote_code: bool = False
     """whether to run Python code that the model ships, with all your permissions"""

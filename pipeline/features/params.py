@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 
-from alignrec.pipeline.runtime.section import Name, Positive, Section
+from alignrec.pipeline.runtime.section import Name, Positive, Section, Seed
 
 
 class Combine(Section):
@@ -14,7 +14,7 @@ class Combine(Section):
     """name -> `kind`, a name in pipeline/features/kinds/, and keys of that kind's class"""
     controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
     """feature sets that a useful one must beat; shuffled permutes the rows of the first set"""
-    seed: int = 0
+    seed: Seed = 0
 
 
 def _power_of_two(codes: int) -> int:
@@ -32,7 +32,7 @@ class SemanticIds(Section):
     """codes per item (L)"""
     codes: Annotated[int, Field(ge=2, le=65_536), AfterValidator(_power_of_two)] = 256
     """values per code (K), a power of two; by default at most a quarter of the items"""
-    seed: int = 0
+    seed: Seed = 0
 
     def for_items(self, items: int) -> Self:
         if "codes" in self.model_fields_set:

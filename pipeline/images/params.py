@@ -6,6 +6,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from alignrec.pipeline.runtime.section import WRAPPED, Positive, Rate, Section, Sha256
 
+MAX_SIDE = 1 << 16  # pixels
 RATE = 50.0  # maximum requests per second to one host
 Pattern = Annotated[
     str, Field(pattern=r"^[^{}]*(\{(item|asin)\}[^{}]*)+$")
@@ -15,7 +16,7 @@ Pattern = Annotated[
 class Images(Section):
     """Section `images`: download and normalisation of images."""
 
-    size: Positive = 256
+    size: Annotated[int, Field(gt=0, le=MAX_SIDE)] = 256
     """shorter side after resizing, pixels; never enlarged"""
     quality: Annotated[int, Field(ge=1, le=95)] = 90
     """JPEG quality of the stored image"""

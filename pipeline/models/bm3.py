@@ -21,7 +21,7 @@ from alignrec.pipeline.models.base import (
 )
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Multimodal
-from alignrec.pipeline.runtime.section import Count, Share, Weight
+from alignrec.pipeline.runtime.section import Layers, Share, Weight
 
 
 # Unlike the paper, the reference implementation draws one dropout mask per table row, so that
@@ -30,7 +30,7 @@ from alignrec.pipeline.runtime.section import Count, Share, Weight
 # through the shared predictor. `bm3-improved` follows the paper but reverses the alignment: items
 # of similar content get similar IDs. docs/accuracy.md compares both on random features.
 class BM3Params(Multimodal):
-    layers: Count = 1  # LightGCN layers over the user-item graph
+    layers: Layers = 1  # LightGCN layers over the user-item graph
     drop: Share = 0.3  # dropout rate of the second view
     content: Weight | None = None  # weight of the content losses; null: 2, or 1 for bm3-improved
 

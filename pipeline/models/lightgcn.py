@@ -16,11 +16,11 @@ from alignrec.pipeline.models.base import (
     xavier_uniform,
 )
 from alignrec.pipeline.models.params import Accumulating, Regularised
-from alignrec.pipeline.runtime.section import Count
+from alignrec.pipeline.runtime.section import Layers
 
 
 class LightGCNParams(Regularised, Accumulating):
-    layers: Count = 2  # LightGCN layers over the user-item graph
+    layers: Layers = 2  # LightGCN layers over the user-item graph
 
 
 class LightGCN(GraphRecommender):

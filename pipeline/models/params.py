@@ -4,7 +4,17 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from alignrec.pipeline.runtime.section import Count, Positive, Rate, Section, Share, Weight
+from alignrec.pipeline.runtime.section import (
+    Layers,
+    Positive,
+    Rate,
+    Section,
+    Seed,
+    Share,
+    Threads,
+    Weight,
+    Width,
+)
 
 DEFAULT_FEATURE_SET = "beit3"  # default feature set of the released recommender
 Decay = Annotated[float, Field(gt=0, le=1)]
@@ -15,7 +25,7 @@ class Train(Section):
 
     speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
 
-    dim: Positive = 64
+    dim: Width = 64
     """embedding width D"""
     batch_size: Positive = 2048
     lr: Rate = 5e-4
@@ -28,15 +38,15 @@ class Train(Section):
     falling: Share | None = None
     """beyond `patience`, continue while that many epochs cut the loss by more than this share of
     the first epoch's, see docs/accuracy.md; null: stop, as published"""
-    decimals: Count | None = 4
+    decimals: Annotated[int, Field(ge=0, le=17)] | None = 4
     """decimals of valid Recall@20 when epochs are compared, as published; null: not rounded"""
     compile: bool = False
     """compile steps to CUDA graphs with torch.compile, a minute at the start; GPU only"""
     checkpoint_every: Positive = 10
     """epochs between checkpoints"""
-    threads: Positive = 1
+    threads: Threads = 1
     """CPU threads; more are faster on large data, and round differently"""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Accumulating(Train):
@@ -68,5 +78,5 @@ class Contrastive(Multimodal):
 class ItemGraph(Train):
     """Propagation over the user-item graph, as in LightGCN, and over an item graph."""
 
-    layers: Count = 2  # LightGCN layers over the user-item graph
-    item_layers: Count = 1  # propagations over the item graph; 0: none
+    layers: Layers = 2  # LightGCN layers over the user-item graph
+    item_layers: Layers = 1  # propagations over the item graph; 0: none

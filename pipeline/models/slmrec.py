@@ -11,7 +11,7 @@ from alignrec.pipeline.models.base import Batch, Inputs, Recommender, l2, pick_r
 from alignrec.pipeline.models.infonce import cosine_nce
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Contrastive
-from alignrec.pipeline.runtime.section import Count
+from alignrec.pipeline.runtime.section import Layers
 
 # The self-supervised task is FAC, as in the reference implementation: the ID view goes through a
 # chain of linear maps, and after each is contrasted with a modality, the last modality first; the
@@ -22,7 +22,7 @@ CHAIN_WEIGHT = 0.01  # of the self-supervised term
 
 
 class SLMRecParams(Contrastive):
-    layers: Count = 3  # LightGCN layers over the user-item graph
+    layers: Layers = 3  # LightGCN layers over the user-item graph
 
 
 class SLMRec(Recommender):

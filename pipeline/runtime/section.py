@@ -20,8 +20,22 @@ if TYPE_CHECKING:
 MAX_COMPARED_CHARACTERS = 64  # of a name, to suggest the nearest known one
 MAX_VALUES_SHOWN = 20  # maximum values of a list or mapping shown in a message
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+MAX_COUNT = (1 << 31) - 1  # of users, items, rows and steps
+MAX_SEED = (1 << 63) - 1
+MAX_RUNS = 1000  # training runs with other seeds, splits, or settings to try
+MAX_THREADS = 1024
+MAX_WIDTH = 1 << 20  # numbers of a vector
+MAX_CUTOFFS = 100
+MAX_LAYERS = 100
+
+Positive = Annotated[int, Field(gt=0, le=MAX_COUNT)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Runs = Annotated[int, Field(gt=0, le=MAX_RUNS)]
+Threads = Annotated[int, Field(gt=0, le=MAX_THREADS)]
+Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
+Layers = Annotated[int, Field(ge=0, le=MAX_LAYERS)]
+Seed = Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED)]
+Cutoffs = Annotated[list[Positive], Field(max_length=MAX_CUTOFFS)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]

@@ -33,6 +33,9 @@ EARLIEST_SECONDS = 631_152_000
 LATEST_SECONDS = 4_102_444_800
 
 
+MAX_RETRIES = 100
+
+
 class Product(NamedTuple):
     """An item's metadata as in the source, before cleaning; absent fields are empty."""
 
@@ -136,7 +139,7 @@ class Download(Section):
 
     timeout: Rate = 30.0
     """seconds without a byte before an attempt is given up"""
-    retries: Annotated[int, Field(ge=0)] = 5
+    retries: Annotated[int, Field(ge=0, le=MAX_RETRIES)] = 5
     """attempts after the first, with exponential back-off"""
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from alignrec.pipeline.runtime.section import Seed
 from alignrec.pipeline.runtime.source import Licence
 from alignrec.pipeline.sources.amazon import Reader2014
 from alignrec.pipeline.sources.base import Generated, Reader
@@ -20,7 +21,7 @@ class SampleSource(Generated):
     users: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 3600  # shoppers before filtering
     # stickers before filtering: the first in Unicode order, without skin tones
     items: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 1600
-    seed: int = 0  # other seeds give other shoppers and defects for the same stickers
+    seed: Seed = 0  # other seeds give other shoppers and defects for the same stickers
     licence: ClassVar[Licence] = Licence(
         {"license": "cc-by-sa-4.0"},
         "The images behind the features are [OpenMoji](https://openmoji.org), the open-source "

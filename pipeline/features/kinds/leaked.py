@@ -15,14 +15,14 @@ from alignrec.pipeline.features.kinds.base import (
 )
 from alignrec.pipeline.linalg.projections import JOINT_WIDTH
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.section import Positive
+from alignrec.pipeline.runtime.section import Width
 from alignrec.pipeline.runtime.seeds import seed_for
 
 
 class Leaked(KindSettings):
     """Settings of kind `leaked`: factors of all interactions, test included, an upper bound."""
 
-    width: Positive = JOINT_WIDTH
+    width: Width = JOINT_WIDTH
     """maximum number of factors"""
 
 

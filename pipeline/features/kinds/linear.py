@@ -34,7 +34,7 @@ from alignrec.pipeline.linalg.projections import (
     whiten_rows,
 )
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.section import Name, Positive
+from alignrec.pipeline.runtime.section import Name, Width
 
 if TYPE_CHECKING:
     from alignrec.pipeline.dataset.profiles import Profiles
@@ -48,7 +48,7 @@ class Linear(KindSettings):
 
     of: list[Name] = []
     """feature sets; empty: those of `encode.encoders` and those that come with the source"""
-    width: Positive = JOINT_WIDTH
+    width: Width = JOINT_WIDTH
     """maximum number of principal components, of each part and of the concatenation"""
 
     def parts(self) -> list[str]:

@@ -3,13 +3,13 @@
 from alignrec.pipeline.features.kinds.base import Combination, Derived, SetKind, SetRecipe
 from alignrec.pipeline.features.kinds.fitted import make_fitted, map_of_one
 from alignrec.pipeline.linalg.projections import fit_pca
-from alignrec.pipeline.runtime.section import Positive
+from alignrec.pipeline.runtime.section import Width
 
 
 class Whitened(Derived):
     """Settings of kind `whitened`: a feature set, centred, reduced by PCA and whitened."""
 
-    width: Positive = 128
+    width: Width = 128
     """maximum number of principal components"""
 
 
