@@ -20,6 +20,7 @@ from alignrec.commands import project
 from alignrec.commands.arguments import PARAMS, ROOT
 from alignrec.commands.params import Params, check, parse, read
 from alignrec.commands.plan import format_duration
+from alignrec.commands.repository import MAX_FILE_BYTES, find_repository
 from alignrec.commands.terminal import say
 from alignrec.pipeline import io
 from alignrec.pipeline.features.names import DeclaredSets
@@ -93,6 +94,8 @@ def new(
     if interactions_only and (items or images):
         raise typer.BadParameter("--interactions-only excludes --items and --images")
     check_target(name, to, force)
+    if to == PARAMS:
+        find_repository(Path())
     if interactions is not None:
         from alignrec.commands.own_data import Given  # loads DuckDB
 
@@ -189,6 +192,8 @@ def profile(
 ) -> None:
     """write a profile into params.yaml, so that git and DVC show its changes."""
     path = find_profile(name)
+    if to == PARAMS:
+        find_repository(Path())
     overlay = read_yaml(path)
     text = path.read_text(encoding="utf-8")
     changed = list(overlay)
@@ -261,7 +266,7 @@ def _keep_uncommitted(path: Path, text: str) -> Path | None:
     """
     if not path.exists():
         return None
-    before = io.read_plain(path, project.MAX_FILE_BYTES)
+    before = io.read_plain(path, MAX_FILE_BYTES)
     if before == text.encode():
         return None
     if shutil.which("git"):

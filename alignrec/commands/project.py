@@ -3,8 +3,6 @@
 import hashlib
 import logging
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import yaml
 
 from alignrec.commands.params import read
+from alignrec.commands.repository import find_repository, read_text, run_git
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.images.params import Images
@@ -55,7 +54,6 @@ KEPT = """*
 !/figures/*/
 !/figures/*/*.json
 """
-MAX_FILE_BYTES = 1 << 24  # of a project's own files
 SHOWS = ("metrics", "pretrain", "train", "mask", "curves", "heatmaps")
 FIGURES = {  # a separate stage, as DVC's run cache skips stages with outputs in git
     "desc": "what DVC shows of a report and git keeps; the article's tables of another run stay",
@@ -131,11 +129,7 @@ def begin_project(folder: Path) -> Iterator[str]:
     """Set up git and DVC in a folder with a params.yaml and yield messages; UserError if git or DVC
     fails.
     """
-    if not shutil.which("git"):
-        raise UserError(
-            "git is not installed, and a project needs it; install it, then run `alignrec new`"
-        )
-    repository = _run_git(folder, "rev-parse", "--show-toplevel").stdout.strip()
+    repository = find_repository(folder)
 
     yield from _add_missing_sections(folder / PARAMS)
     params = read(folder / PARAMS)
@@ -146,7 +140,7 @@ def begin_project(folder: Path) -> Iterator[str]:
     io.write_json(folder / CODE, code_json())
 
     if not repository:
-        created = _run_git(folder, "init", "--quiet")
+        created = run_git(folder, "init", "--quiet")
         if created.returncode:
             raise UserError(f"git init: {one_line(created.stderr or created.stdout)}")
         yield "git init: the folder is a repository now"
@@ -160,16 +154,6 @@ def begin_project(folder: Path) -> Iterator[str]:
     _write_templates(folder / ".dvc" / "plots")
     _write_unless_edited(folder / ".dvcignore", IGNORED)
     _write_unless_edited(folder / "outputs" / ".gitignore", KEPT)
-
-
-def _run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a project's own file, such as dvc.yaml."""
-    text = io.read_plain(path, MAX_FILE_BYTES).decode(errors="replace")
-    return text.replace("\r\n", "\n")
 
 
 def _write_templates(folder: Path) -> None:
@@ -286,7 +270,7 @@ def _track_files(folder: Path, paths: list[str]) -> Iterator[str]:
         if not path.resolve().is_relative_to(folder.resolve()):
             outside = "outside of the project, so `dvc push` leaves it"
             yield f"{name}: {outside}; without it, `dvc repro --allow-missing`"
-        elif _run_git(folder, "ls-files", "--error-unmatch", name).returncode:
+        elif run_git(folder, "ls-files", "--error-unmatch", name).returncode:
             _add_to_dvc(folder, name)
             yield f"dvc add {name}: `dvc push` hands it on"
 

@@ -35,9 +35,10 @@ class CsvRow(NamedTuple):
 
 def find_delimiter(path: Path) -> str | None:
     """Return the delimiter of a .csv, .tsv or .inter file; None for Parquet and JSON."""
-    if ".tsv" in path.suffixes or ".inter" in path.suffixes:
+    endings = [ending.lower() for ending in path.suffixes]
+    if ".tsv" in endings or ".inter" in endings:
         return "\t"
-    if ".csv" not in path.suffixes:
+    if ".csv" not in endings:
         return None
     header = first_line(path)
     return next((mark for mark in DELIMITERS if mark in header), DELIMITERS[0])

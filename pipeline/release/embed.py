@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
@@ -222,6 +223,7 @@ def embed(
     earlier output, whose rows of equal content keep their vectors.
     """
     lock = io.next_to(to, "lock")
+    _require_writable(to)
     rejects = to.with_name(f"{to.name}.rejects.parquet")
     with FileLock(lock):
         try:
@@ -229,6 +231,19 @@ def embed(
             return _embed_next_to(to, rejects, table, choice)
         finally:
             lock.unlink(missing_ok=True)
+
+
+def _require_writable(to: Path) -> None:
+    """Raise UserError unless a folder can be made next to `to`, which a lock would wait for."""
+    if not to.name:
+        raise UserError(f"--to {to}: this is the folder that you are in; name one inside it")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent):
+            pass
+    except OSError as e:
+        fault = f"no folder can be made there ({e.strerror})"
+        raise UserError(f"--to {to}: {fault}; name another") from None
 
 
 def _refuse_existing(to: Path, rejects: Path, retry_failed: bool) -> None:
