@@ -158,8 +158,12 @@ def probe(
     else:
         perform_stage(STAGES["probe"], dataset, params, root)
         figures = io.read_json(Layout(root, dataset).probes)
-    bounds = [*probes.ceiling_tables(figures), *probes.leak_tables(figures)]
-    for table in [probes.headline_table(figures)] if released else bounds:
+    tables = probes.width_tables(figures)
+    if released:
+        tables = [probes.headline_table(figures), *tables]
+    else:
+        tables += [*probes.ceiling_tables(figures), *probes.leak_tables(figures)]
+    for table in tables:
         show(terminal.TerminalTable(table, unbroken=range(table.texts), caption=table.note))
     if to is not None:
         io.write_json(to, figures)

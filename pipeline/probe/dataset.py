@@ -1,8 +1,10 @@
 """Judge the feature sets of a dataset by its parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from alignrec import schemas
 from alignrec.pipeline import io
@@ -11,6 +13,7 @@ from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.probe.judge import judge_sets
 from alignrec.pipeline.probe.params import ProbeParams
 from alignrec.pipeline.probe.registry import Data, Refit
+from alignrec.pipeline.probe.widths import judge_widths, plan_widths
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import Run
 
@@ -21,20 +24,30 @@ def judge_dataset(run: Run, names: Sequence[str]) -> dict[str, Any]:
     params = run.params[ProbeParams]
     declared = DeclaredSets(run.params, run.dataset)
     refits = find_refits(layout, declared, names)
-    vectors = ((name, io.map_features(layout.features(name))) for name in names)
     n_items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
+    plan = plan_widths(layout, declared, names, params) if params.widths else None
 
-    judged, _ = judge_sets(
+    judged, raw = judge_sets(
         # the only reference to the table of interactions, which is dropped there
         Data(io.read_table(layout.interactions, schemas.INTERACTIONS), n_items, refits),
-        run.progress(vectors, total=len(names), unit="set"),
+        run.progress(map_sets(layout, names), total=len(names), unit="set"),
         params.ks,
         pair_with_released(declared, names, run.params[TrainSettings].features),
         run.seed("verdicts"),
         params.width,
         list_yardsticks(declared, names),
     )
-    return judged.pop("probes") | judged | {"learned": sorted(refits)}
+    figures = judged.pop("probes") | judged | {"learned": sorted(refits)}
+    if plan is not None:
+        data = Data(io.read_table(layout.interactions, schemas.INTERACTIONS), n_items, refits)
+        rows = judge_widths(data, map_sets(layout, plan.widths), plan.widths, params.ks, raw)
+        figures["widths"] = {"rows": rows, "left_out": plan.left_out}
+    return figures
+
+
+def map_sets(layout: Layout, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+    for name in names:
+        yield name, io.map_features(layout.features(name))
 
 
 def find_refits(

@@ -1,6 +1,10 @@
 """Section `probe` of params.yaml."""
 
-from alignrec.pipeline.runtime.section import Cutoffs, Section, Width
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from alignrec.pipeline.runtime.section import MAX_CUTOFFS, Cutoffs, Name, Section, Width
 
 
 class ProbeParams(Section):
@@ -11,3 +15,13 @@ class ProbeParams(Section):
     """maximum width of processed sets, which are reduced by PCA and relaxed or whitened, whichever
     is best on valid
     """
+    widths: Annotated[list[Width], Field(max_length=MAX_CUTOFFS)] = []
+    """numbers of leading columns to judge sets at, such as [64, 128, 256], besides all columns"""
+    matryoshka: list[Name] = []
+    """further sets to judge at `widths`: of networks trained with Matryoshka losses, encoded whole
+    """
+
+    def facts(self) -> dict[str, Any]:
+        facts = super().facts()
+        # without widths, records are as they were before the keys existed
+        return {key: value for key, value in facts.items() if key in ("ks", "width") or value}
