@@ -51,7 +51,7 @@ def open_inputs(data: str, images: Path | None, root: Path, release: Path) -> At
     if Path(data).name != data or not layout.items.is_file():
         fault = f"neither a file of items nor a dataset with items under {root}"
         raise UserError(f"'{data}': {fault}")
-    return _open_dataset(layout)
+    return open_dataset(layout)
 
 
 def _open_table(path: Path, images: Path | None, release: Path) -> AttestInputs:
@@ -68,7 +68,7 @@ def _open_table(path: Path, images: Path | None, release: Path) -> AttestInputs:
     return AttestInputs({row.asin for row in read_all()}, read, recipe.most_images)
 
 
-def _open_dataset(layout: Layout) -> AttestInputs:
+def open_dataset(layout: Layout) -> AttestInputs:
     from alignrec.pipeline.images.several import MORE, schema_of  # loads torch
 
     def read(asins: set[str]) -> Iterator[item_file.ItemRow]:
