@@ -1,5 +1,6 @@
 """Inspect a user's files: the role of each column, and where images are."""
 
+import itertools
 import posixpath
 import re
 import unicodedata
@@ -59,6 +60,7 @@ NAMES_ABROAD = {
 }  # role -> column names in German, French, Spanish, Chinese and Japanese
 TRANSLATED = {role: tuple(map(plain_name, names.split())) for role, names in NAMES_ABROAD.items()}
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_NUMBERS = ("", "_1", "_2", "_3")  # of an item's image files, as in a.jpg or a_1.jpg
 ROWS_INSPECTED = 10_000
 CHARACTERS_INSPECTED = 10_000  # per description
 MAX_EXAMPLE_CHARACTERS = 40  # of a value in a message
@@ -188,10 +190,13 @@ def name_language(table: InspectedTable) -> str:
     return LANGUAGES.get(script, script.capitalize())
 
 
+ImageSection = dict[str, str | int | list[str]]
+
+
 class ImageLocation(NamedTuple):
     """Where images are, and how many items have one."""
 
-    section: dict[str, str | list[str]]  # section `images` of the parameter file
+    section: ImageSection  # section `images` of the parameter file
     pictured: int | None = None  # items with a file; None for addresses, which are not asked
     seen: str = ""  # message for the user
 
@@ -219,7 +224,7 @@ def _inspect_pattern(given: str, table: InspectedTable) -> ImageLocation:
 
     path = Path(given)
     folder = table.path.parent / path.parent
-    section: dict[str, str | list[str]] = {"pattern": given}
+    section: ImageSection = {"pattern": given}
     if path.parent != Path() and folder.is_dir():
         section = {"folder": str(folder), "pattern": path.name}
 
@@ -258,16 +263,27 @@ def _inspect_names(folder: Path, table: InspectedTable) -> ImageLocation:
     has = _file_lookup(folder)
     names = _read_names(table)
     endings = Counter[str]()
+    numbers = set[str]()
     pictured = 0
     for name in names:
-        present = [ending for ending in IMAGE_ENDINGS if has(f"{name}{ending}")]
-        endings.update(present)
-        pictured += bool(present)
+        is_pictured = False
+        for number, ending in itertools.product(IMAGE_NUMBERS, IMAGE_ENDINGS):
+            stem = f"{name}{number}"
+            is_of_other = number and stem in names
+            if not is_of_other and has(f"{stem}{ending}"):
+                endings[ending] += 1
+                numbers.add(number)
+                is_pictured = True
+        pictured += is_pictured
 
-    section: dict[str, str | list[str]] = {"folder": str(folder)}
+    section: ImageSection = {"folder": str(folder)}
     if endings:
-        section["pattern"] = [f"{{item}}{ending}" for ending, _ in endings.most_common()]
-    example = f"{min(names, default='ITEM')}{IMAGE_ENDINGS[0]}"
+        stems = [f"{{item}}{number}" for number in NUMBERS if number in numbers]
+        pairs = itertools.product(stems, [ending for ending, _ in endings.most_common()])
+        section["pattern"] = ["".join(pair) for pair in pairs]
+    if len(numbers) > 1:
+        section["most"] = len(numbers)
+    example = f"{min(names, default='ITEM')}{IMAGES[0]}"
     return ImageLocation(section, pictured, _count_line(pictured, len(names), folder, example))
 
 

@@ -206,6 +206,19 @@ def test_images_of_a_folder_that_are_named_after_items_need_no_column(tmp_path: 
     load(PARAMS)
 
 
+def test_numbered_images_of_an_item_are_all_found(tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in Path("items.jsonl").read_text().splitlines()]
+    names = [{"id": line["id"], "name": "x"} for line in lines[:-1]] + [{"id": "5_3", "name": "x"}]
+    Path("items.jsonl").write_text("\n".join(map(json.dumps, names)))
+    (tmp_path / "covers").mkdir()
+    for name in ("0_1.jpg", "0_2.jpg", "1_1.png", "5_3.jpg"):
+        (tmp_path / "covers" / name).write_bytes(b"")
+    assert "3 of 60 items have a picture below covers" in "".join(new(images="covers"))
+    patterns = ["{item}.jpg", "{item}.png", "{item}_1.jpg", "{item}_1.png", "{item}_2.jpg", "{item}_2.png"]
+    assert written("images") == {"folder": "covers", "pattern": patterns, "most": 3}
+    load(PARAMS)
+
+
 def test_a_project_without_text_and_image_is_an_explicit_choice(tmp_path: Path) -> None:
     remedies = "give --items FILE .* or --images FOLDER; --interactions-only does without"
     with pytest.raises(UserError, match=rf"ratings\.csv: interactions and no items; {remedies}"):
