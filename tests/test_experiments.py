@@ -13,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import featured
 import numpy as np
 import pytest
 import torch
@@ -492,7 +493,7 @@ def test_second_photos_change_the_vectors_of_items_with_an_image(
 ) -> None:
     ran = experiment("photos")
     names = ("one-image", "mirrored", "turned", "another-item")
-    arms = {name: read_vectors(ran.branch(name), "descriptors") for name in names}
+    arms = {name: featured.vectors(ran.branch(name), "descriptors") for name in names}
     assert equal_arms(arms) == []
 
     has_image = np.array([image is not None for image in read_images(ran.layout)])

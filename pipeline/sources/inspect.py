@@ -278,12 +278,12 @@ def _inspect_names(folder: Path, table: InspectedTable) -> ImageLocation:
 
     section: ImageSection = {"folder": str(folder)}
     if endings:
-        stems = [f"{{item}}{number}" for number in NUMBERS if number in numbers]
+        stems = [f"{{item}}{number}" for number in IMAGE_NUMBERS if number in numbers]
         pairs = itertools.product(stems, [ending for ending, _ in endings.most_common()])
         section["pattern"] = ["".join(pair) for pair in pairs]
     if len(numbers) > 1:
         section["most"] = len(numbers)
-    example = f"{min(names, default='ITEM')}{IMAGES[0]}"
+    example = f"{min(names, default='ITEM')}{IMAGE_ENDINGS[0]}"
     return ImageLocation(section, pictured, _count_line(pictured, len(names), folder, example))
 
 
