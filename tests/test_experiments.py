@@ -19,7 +19,6 @@ import pytest
 import torch
 import toy
 import yaml
-from featured import vectors
 from safetensors.torch import load_file
 from torch import Tensor
 from typer import Typer
@@ -296,7 +295,7 @@ def test_joint_and_staged_training_start_from_equal_features(
 ) -> None:
     for start in ("pre-trained", "untrained"):
         branch = experiment("joint").branch(start)
-        staged = vectors(branch, "beit3-raw")
+        staged = featured.vectors(branch, "beit3-raw")
         np.testing.assert_allclose(Encoder(branch).encode_all(), staged, atol=1e-4)
 
 
@@ -364,7 +363,7 @@ def test_variants_of_pretraining_differ_in_weights_and_vectors(
 
     for name, branch in zip(names, branches, strict=True):
         for features in SETS:
-            expected = vectors(branch, features)
+            expected = featured.vectors(branch, features)
             np.testing.assert_array_equal(ran.features()[f"{name}, {features}"], expected)
 
     params = [io.read_json(branch.run_record("pretrain"))["params"] for branch in branches]
@@ -382,7 +381,7 @@ def test_a_single_pass_varies_pretraining_and_follows_time(
     first, second = ran.trained
     arms = {"0": first.arguments["features"], "2": second.arguments["features"]}
     assert equal_arms(arms) == []
-    np.testing.assert_array_equal(arms["2"], vectors(ran.branch("2"), "beit3"))
+    np.testing.assert_array_equal(arms["2"], featured.vectors(ran.branch("2"), "beit3"))
 
     rows = io.read_table(ran.layout.interactions, schemas.INTERACTIONS).to_pylist()
     times: dict[tuple[int, int], int] = {}
@@ -402,7 +401,7 @@ def test_wrong_content_is_that_of_other_items(experiment: Callable[[str], Experi
     ran = experiment("wrong")
     features = ran.features()
     assert equal_arms(features) == []
-    right = vectors(ran.layout, "beit3")
+    right = featured.vectors(ran.layout, "beit3")
     np.testing.assert_array_equal(features["nothing"], right)
 
     hidden = Hidden("", 0.5, seed_for("mask", "shop")).rows(len(right))
@@ -475,7 +474,7 @@ def test_exposure_refuses_an_option_without_effect(shop: Path) -> None:
 
 def test_mapped_sets_learn_from_interactions(experiment: Callable[[str], Experiment]) -> None:
     branch = Layout(experiment("mapped").folder, "shop")
-    plain, mapped = (vectors(branch, name) for name in ("beit3", "beit3-mapped"))
+    plain, mapped = (featured.vectors(branch, name) for name in ("beit3", "beit3-mapped"))
     assert plain.shape != mapped.shape or not np.allclose(plain, mapped)
 
     split = read_split(branch)
