@@ -84,8 +84,7 @@ def with_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release of the tiny shop below its outputs; tests change copies."""
-    import releases
-    import toy
+    from shop import releases, toy
 
     return releases.published(toy.outputs(tmp_path_factory.mktemp("plain"))).release
 
@@ -93,7 +92,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def encoding(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release with encoders below its outputs; tests change copies."""
-    import releases
+    from shop import releases
 
     return releases.with_encoders(tmp_path_factory.mktemp("encoding")).release
 

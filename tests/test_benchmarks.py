@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import toy
 from PIL import Image
+from shop import toy
 
 import benchmarks
 from alignrec.pipeline.beit3 import checkpoints, published

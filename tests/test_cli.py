@@ -8,10 +8,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
-import toy
 import typer
 from commands import alignrec, error_line
 from processes import started
+from shop import toy
 
 from alignrec.commands import terminal
 from alignrec.pipeline.runtime import process

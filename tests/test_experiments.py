@@ -13,13 +13,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import featured
 import numpy as np
 import pytest
 import torch
-import toy
 import yaml
 from safetensors.torch import load_file
+from shop import featured, toy
 from torch import Tensor
 from typer import Typer
 from typer.testing import CliRunner

@@ -11,9 +11,9 @@ import networks
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import releases as foreign
-import toy
 from safetensors.numpy import load, save
+from shop import releases as foreign
+from shop import toy
 from typer.testing import Result
 
 import alignrec

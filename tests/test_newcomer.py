@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import toy
+from shop import toy
 
 from alignrec.commands.params import load
 from alignrec.pipeline.io.errors import UserError

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-import toy
 from commands import alignrec
+from shop import toy
 from toyproject import environment, project, run
 
 from alignrec.commands.params import load

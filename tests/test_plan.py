@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
 import yaml
 from commands import alignrec
 from ratings import write_inter
+from shop import toy
 from webserver import body, hang, serving
 
 from alignrec import schemas

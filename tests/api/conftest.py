@@ -1,10 +1,10 @@
-"""Fixtures: a release of the shop of tests/shops.py, with 60 users, 50 items and two tastes."""
+"""Fixtures: a release of the shop of tests/tastes.py, with 60 users, 50 items and two tastes."""
 
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import shops
+from shop import tastes
 
 from alignrec import schemas
 from alignrec.pipeline import io
@@ -14,14 +14,14 @@ from alignrec.pipeline.runtime.layout import Layout
 @pytest.fixture(scope="session")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """Outputs of the shop, with feature set f."""
-    return shops.outputs(tmp_path_factory.mktemp("api"))
+    return tastes.outputs(tmp_path_factory.mktemp("api"))
 
 
 @pytest.fixture(scope="session")
 def made(layout: Layout) -> Path:
     """The release, whose features are named beit3."""
     folder = layout.root / "release"
-    shops.write_release(folder, layout, {"beit3": layout.features("f") / "features-00000.parquet"})
+    tastes.write_release(folder, layout, {"beit3": layout.features("f") / "features-00000.parquet"})
     return folder
 
 

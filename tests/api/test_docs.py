@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import shops
-import toy
 from environments import Script, executed, scripts
 from pyarrow import csv
+from shop import tastes, toy
 
 import alignrec
 from alignrec.pipeline import io
@@ -25,7 +24,7 @@ README = (DOCS.parent / "README.md").read_text()
 def beside(layout: Layout, interactions: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a release, interactions and an image, as docs/python.md assumes."""
     folder = tmp_path_factory.mktemp("beside")
-    shops.write_release(folder / "release", layout, {"beit3": io.shard(layout.features("f"), "features", 0)})
+    tastes.write_release(folder / "release", layout, {"beit3": io.shard(layout.features("f"), "features", 0)})
     csv.write_csv(interactions, folder / "interactions.csv")
     (folder / "photo.jpg").write_bytes(toy.jpeg((220, 40, 40)))
     return folder
@@ -49,9 +48,9 @@ def test_read(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = ("titles.to_pylist()", "asin", "same", "x", "neighbours.nnz", "scores.shape")
     titles, asin, same, x, edges, shape = executed(SCRIPTS[0], beside, *values)
     assert "release.graph" in SCRIPTS[0].code
-    assert titles == shops.TITLES
+    assert titles == tastes.TITLES
     assert np.array_equal(same, x[0])
-    assert (asin, edges, shape) == ("i0", 4, (shops.ITEMS,))
+    assert (asin, edges, shape) == ("i0", 4, (tastes.ITEMS,))
     assert capsys.readouterr().out.startswith("<Release shop 0.1.0: 50 items, 60 users, features beit3> users=60")
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import scipy.sparse as sp
-import shops
+from shop import tastes
 
 import alignrec
 from alignrec import schemas
@@ -20,13 +20,13 @@ from alignrec.pipeline.probe import judge
 from alignrec.pipeline.probe.registry import Data
 from alignrec.pipeline.runtime.layout import Layout
 
-IDS = [f"i{i}" for i in range(shops.ITEMS)]
+IDS = [f"i{i}" for i in range(tastes.ITEMS)]
 FAST: dict[str, Any] = {"dim": 8, "lr": 0.01, "epochs": 4}
 
 
 @pytest.fixture(scope="module")
 def x() -> alignrec.Vectors:
-    return alignrec.Vectors(shops.content(), IDS)
+    return alignrec.Vectors(tastes.content(), IDS)
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,14 @@ def model(x: alignrec.Vectors, interactions: pa.Table) -> alignrec.Recommender:
 def test_metrics_and_recommendations_are_its_vectors(model: alignrec.Recommender, interactions: pa.Table) -> None:
     frame, number = interactions.to_pandas(), {name: i for i, name in enumerate(model.users)}
     rows = [(number[u], int(i[1:]), s) for u, i, s in zip(frame.user, frame.item, frame.split, strict=True)]
-    split = load_split(shops.interactions(rows), 60, 50)
+    split = load_split(tastes.interactions(rows), 60, 50)
     mean = evaluate_vectors(np.asarray(model.user_vectors), np.asarray(model.item_vectors), split, "test", [10]).mean
     assert model.metrics["test"]["recall@10"] == mean["recall", 10]
     for user in ("u0", "u31"):
         bought = set(frame[(frame.user == user) & (frame.split == 0)].item)
         scores = np.asarray(model.item_vectors) @ model.user_vectors.of(user)
         expected = [i for i in np.argsort(-scores) if IDS[i] not in bought]
-        top = model.recommend(user, shops.ITEMS)
+        top = model.recommend(user, tastes.ITEMS)
         assert [item for item, _ in top] == [IDS[i] for i in expected]
         assert [score for _, score in top] == pytest.approx(scores[expected].tolist())
     assert len(model.recommend("u0")) == 10
@@ -132,9 +132,9 @@ def test_figures_are_the_pipelines(probed: alignrec.ProbeResult, layout: Layout)
     table = io.read_table(layout.interactions, schemas.INTERACTIONS)
     column = table.schema.get_field_index("timestamp")
     table = table.set_column(column, "timestamp", pa.array(range(len(table)), pa.int64()))
-    asked = judge.build_tasks(Data(table, shops.ITEMS))
+    asked = judge.build_tasks(Data(table, tastes.ITEMS))
     ks = [5, 10, 20, 50]
-    expected = judge.summarise_answers(asked, judge.answer_sets(asked, [("vectors", shops.content())], ks)[0], ks)
+    expected = judge.summarise_answers(asked, judge.answer_sets(asked, [("vectors", tastes.content())], ks)[0], ks)
     for probe in ("zero_shot", "item_cf", "content_knn"):
         assert probed.figures[probe]["vectors"] == expected[probe]["vectors"]
     assert probed.skipped.keys() == {"cold_items"}
@@ -158,7 +158,7 @@ def test_any_table_will_do(probed: alignrec.ProbeResult, x: alignrec.Vectors, in
     for table in (frame, pl.from_arrow(interactions), interactions.to_pydict(), times, words):
         assert number(table, IDS, Splitting()).table.equals(expected)
     for table in (numbers, numbers.to_records(index=False)):
-        assert number(table, range(shops.ITEMS), Splitting()).table.equals(expected)
+        assert number(table, range(tastes.ITEMS), Splitting()).table.equals(expected)
     plain = np.asarray(x)
     assert figures(alignrec.probe(plain, frame, ids=IDS)) == figures(probed)
     rows = numbers[["user", "item", "timestamp"]].to_numpy()

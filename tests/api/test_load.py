@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import shops
 from hub import hub
+from shop import tastes
 from webserver import Folder, listening
 
 import alignrec
@@ -36,8 +36,8 @@ def test_tables_features_graph_embeddings(release: alignrec.Release) -> None:
     x = release.features["beit3"]
     assert isinstance(x, np.ndarray)
     assert x.dtype == np.float32
-    assert np.array_equal(x, shops.content())
-    assert x.ids.tolist() == [f"i{i}" for i in range(shops.ITEMS)]
+    assert np.array_equal(x, tastes.content())
+    assert x.ids.tolist() == [f"i{i}" for i in range(tastes.ITEMS)]
     assert np.array_equal(release.vector("i7"), x[7])
     assert np.array_equal(x.of("i7"), x[7])
     assert not any(hasattr(moved, "ids") for moved in (x[::-1], x + 1, x[[2, 1]])), "rows may have moved"
@@ -74,7 +74,7 @@ def test_an_address_is_fetched_once(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     release = alignrec.load(server.address, cache=tmp_path / "cache")
-    assert np.array_equal(release.features["beit3"], shops.content())
+    assert np.array_equal(release.features["beit3"], tastes.content())
     assert release.folder == tmp_path / "cache/releases" / sha256(made / "manifest.json")
     before = server.asked["/items.parquet"]
     again = alignrec.load(f"{server.address}/", cache=tmp_path / "cache")
@@ -113,7 +113,7 @@ def test_the_hub_and_a_revision_that_is_not_there(made: Path, tmp_path: Path, mo
         files = {f"v1/{p.relative_to(made).as_posix()}": p.read_bytes() for p in made.rglob("*") if p.is_file()}
         server.dataset.commits.append(files)
         address = f"hf://datasets/owner/name@{server.dataset.sha()}/v1"
-        assert len(alignrec.load(address, cache=tmp_path / "cache").items) == shops.ITEMS
+        assert len(alignrec.load(address, cache=tmp_path / "cache").items) == tastes.ITEMS
         with pytest.raises(alignrec.UserError, match=r"no manifest\.json"):
             alignrec.load("hf://datasets/owner/name@nowhere/v1", cache=tmp_path / "cache")
 

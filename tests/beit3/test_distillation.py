@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pretraining import MASK, features, network, shop, task
+from shop.pretraining import MASK, features, network, shop, task
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import losses

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import toy
 from commands import alignrec
-from pretraining import MASK, UNTAUGHT, network, shop, task, write_params
-from pretraining import history as _run
+from shop import toy
+from shop.pretraining import MASK, UNTAUGHT, network, shop, task, write_params
+from shop.pretraining import history as _run
 
 from alignrec.pipeline.beit3 import corpus, losses, masks, prepare, visual_tokens
 from alignrec.pipeline.beit3.config import BEIT3_CONFIGS

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pretraining import UNTAUGHT, digests, features, history, shop, write_params
 from processes import started
 from safetensors.torch import load_file
+from shop.pretraining import UNTAUGHT, digests, features, history, shop, write_params
 
 from alignrec import schemas
 from alignrec.pipeline import io

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pretraining
 import pytest
 import torch
-from pretraining import digests, run, shop
 from safetensors.torch import load_file
+from shop import pretraining
+from shop.pretraining import digests, run, shop
 from torch import Tensor
 
 from alignrec import schemas

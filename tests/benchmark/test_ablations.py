@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import cold
 import numpy as np
 import pytest
-import shops
 import torch
 import torch.nn.functional as nnf
-import toy
 import yaml
+from shop import cold, tastes, toy
 from torch import Tensor
 
 from alignrec.pipeline.benchmark import ablations, plan
@@ -37,8 +35,8 @@ CPU = torch.device("cpu")
 
 
 def inputs() -> Inputs:
-    edges = neighbours.find_neighbours(shops.content(), 5)
-    return Inputs(shops.two_tastes(), torch.from_numpy(shops.content()), edges, CPU)
+    edges = neighbours.find_neighbours(tastes.content(), 5)
+    return Inputs(tastes.two_tastes(), torch.from_numpy(tastes.content()), edges, CPU)
 
 
 def build(**keys: Any) -> AblatedAlignRec:
@@ -47,8 +45,8 @@ def build(**keys: Any) -> AblatedAlignRec:
 
 
 def batch(pairs: int = 64) -> Batch:
-    train = shops.two_tastes().train
-    negatives = torch.from_numpy(np.random.default_rng(0).integers(0, shops.ITEMS, pairs))
+    train = tastes.two_tastes().train
+    negatives = torch.from_numpy(np.random.default_rng(0).integers(0, tastes.ITEMS, pairs))
     users, positives = (torch.from_numpy(ids[:pairs]).long() for ids in (train.users, train.items))
     return Batch(users, positives, negatives)
 
@@ -84,7 +82,7 @@ def test_profiles_undo_every_step_by_one_key(profile: str) -> None:
 
 
 def test_a_row_of_the_benchmark_is_ablated_with_the_seed_of_the_full_model(tmp_path: Path) -> None:
-    shops.outputs(tmp_path)
+    tastes.outputs(tmp_path)
     settings = toy.params(
         train={"features": "f"},
         benchmark={"features": ["f"], "ks": [5], "ablations": {"x": {"gate": False}}},
@@ -110,7 +108,7 @@ def test_without_gate_the_projection_is_propagated_over_the_item_graph() -> None
     model, data = build(gate=False), inputs()
     assert data.edges is not None
     assert data.features is not None
-    graph = adjacency.item_graph(data.edges, shops.ITEMS).toarray()
+    graph = adjacency.item_graph(data.edges, tastes.ITEMS).toarray()
     expected = graph @ model.w1(data.features).detach().numpy()
     np.testing.assert_allclose(model.content_branch()[1].detach(), expected, atol=1e-5)
 

@@ -3,12 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-import cold
 import numpy as np
 import pytest
-import shops
-import toy
-from shops import ITEMS, two_tastes
+from shop import cold, tastes, toy
+from shop.tastes import ITEMS, two_tastes
 
 from alignrec import schemas
 from alignrec.pipeline import io
@@ -39,13 +37,13 @@ def test_id_models_run_once_a_seed_and_ablations_beside_the_full_model() -> None
 
 
 def run_all(root: Path, models: list[str]) -> dict[str, bytes]:
-    shops.outputs(root)
+    tastes.outputs(root)
     ablations = {"ablations": {"no-cca": {"cca": 0.0}}} if "alignrec" in models else {}
     params = toy.params(
         train={"features": "f", "dim": 8, "batch_size": 64, "epochs": 3, "lr": 0.01},
         benchmark={"models": models, "features": ["f"], "seeds": 2, "ks": [5, 20], "workers": 2} | ablations,
     )
-    return shops.benchmark(root, params)
+    return tastes.benchmark(root, params)
 
 
 def test_an_interrupted_benchmark_goes_on_and_ends_the_same(tmp_path: Path) -> None:
@@ -96,7 +94,7 @@ ALONE, EVERY = "mmrec, cold-items 0.4, cold items alone", "mmrec, cold-items 0.4
 
 def test_each_result_stands_there_under_both_protocols(tmp_path: Path) -> None:
     layout = cold.outputs(tmp_path)
-    shops.benchmark(tmp_path, cold.params())
+    tastes.benchmark(tmp_path, cold.params())
     results = io.read_table(layout.results, schemas.RESULTS)
     runs = [(c.protocol, r) for c in list_comparisons(results) for r in c.rows]
     recall = {(protocol, r.model, r.features): r.cells["recall", 20].mean for protocol, r in runs}
@@ -117,7 +115,7 @@ def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> 
     cold.draw_again(layout)
     named = {"models": ["contentknn", "bpr"], "features": ["f", "noise", "mapped"], "control": "noise", "seeds": 1}
     settings = cold.params(benchmark=named | {"ks": [5, 20], "workers": 1}, **cold.LEARNING)
-    shops.benchmark(layout.root, settings)
+    tastes.benchmark(layout.root, settings)
     name, every = (protocol.replace("0.4", "0.4 in 2 draws") for protocol in (ALONE, EVERY))
     assert [p["name"] for p in io.read_json(layout.protocol)] == [name, every]
     for draw, own in enumerate(layout.draws()):

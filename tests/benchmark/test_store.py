@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import shops
-import toy
 from processes import started
+from shop import tastes, toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
@@ -29,7 +28,7 @@ PARAMS = {
 
 def experiment(root: Path, **sections: Any) -> Experiment:
     if not (root / "interactions").exists():
-        shops.outputs(root)
+        tastes.outputs(root)
     return Experiment(Run("study", "shop", toy.params(**PARAMS | sections), root), 1)
 
 
@@ -119,8 +118,8 @@ def test_another_code_setting_or_seed_is_another_cell(tmp_path: Path, monkeypatc
     assert [what for what, another in changed.items() if made.store.get(another)] == []
     before = changed["features"].key
     folder = made.layout.features("f")
-    table = io.read_features(folder).drop_columns(["vector"]).append_column("vector", io.vectors(shops.content(3)))
-    io.write_table(table, io.shard(folder, "features", 0), schemas.features(shops.WIDTH))
+    table = io.read_features(folder).drop_columns(["vector"]).append_column("vector", io.vectors(tastes.content(3)))
+    io.write_table(table, io.shard(folder, "features", 0), schemas.features(tastes.WIDTH))
     assert replace(changed["features"]).key != before
     fingerprint = code.fingerprint
     monkeypatch.setattr(code, "fingerprint", lambda *modules: fingerprint(*modules) + "edited")

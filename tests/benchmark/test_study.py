@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import shops
-import toy
-from shops import interactions
+from shop import tastes, toy
+from shop.tastes import interactions
 
 from alignrec import schemas
 from alignrec.commands.params import Params
@@ -53,14 +52,14 @@ def params(rule: str) -> Params:
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     """Return a shop whose feature set also exists with each modality masked."""
-    layout = shops.outputs(tmp_path)
+    layout = tastes.outputs(tmp_path)
     for n, modality in enumerate(MODALITIES, start=1):
-        shops.write_set(layout, variant("f", modality), shops.content(n))
+        tastes.write_set(layout, variant("f", modality), tastes.content(n))
     return layout
 
 
 def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout) -> None:
-    parts, recalls = shops.two_tastes(), []
+    parts, recalls = tastes.two_tastes(), []
     for rule in ("mmrec", "strict"):
         settings = params(rule)
         rules = protocol_of(settings, "shop", parts)
@@ -153,7 +152,7 @@ def sweeping(root: Path) -> Experiment:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A shop whose two sweeps have been run."""
-    root = shops.outputs(tmp_path_factory.mktemp("shop")).root
+    root = tastes.outputs(tmp_path_factory.mktemp("shop")).root
     made = sweeping(root)
     made.write(study.sweep_tables(made))
     made.end()
@@ -187,7 +186,7 @@ def test_every_setting_has_its_seeds_and_equal_trainings_run_once(swept: Layout)
 
 def test_valid_is_that_of_the_setting_and_its_graph(swept: Layout) -> None:
     data = inputs.read_inputs(swept, "f")
-    edges, seed = neighbours.find_neighbours(shops.content(), 2), seed_for("sweep", "shop", "alignrec", 1)
+    edges, seed = neighbours.find_neighbours(tastes.content(), 2), seed_for("sweep", "shop", "alignrec", 1)
     settings = model_settings(PARAMS, "alignrec")
     fitted = fit(MODELS["alignrec"], data.split, data.features, edges, settings, seed)
     assert values(swept, "graph", graph_k=2, train_item_layers=1)[1] == pytest.approx(fitted.valid[RECALL], abs=1e-12)
@@ -222,7 +221,7 @@ SETTINGS = toy.params(train={"features": "f"}, benchmark={"ks": [5, 20], "seeds"
 
 def written(root: Path, right: dict[tuple[str, str], set[int]]) -> pa.Table:
     """Write a benchmark where a contender ranks the target first for the numbered users; return table TAIL."""
-    layout, parts = shops.outputs(root), shops.two_tastes()
+    layout, parts = tastes.outputs(root), tastes.two_tastes()
     users = np.unique(parts.test.users)
     keys = {CellLabel(*name, seed): f"{n}{seed}" for n, name in enumerate(right) for seed in range(2)}
     io.write_json(layout.runs, list_runs(keys))
@@ -244,7 +243,7 @@ def tabled(root: Path, settings: Params) -> pa.Table:
 
 
 def test_a_group_has_the_mean_of_its_members_over_seeds_and_is_tested_in_pairs(tmp_path: Path) -> None:
-    everybody, nobody = set(range(shops.USERS)), set()
+    everybody, nobody = set(range(tastes.USERS)), set()
     rows = written(
         tmp_path, {("alignrec", "f"): everybody, ("bpr", "none"): nobody, ("alignrec", "random"): everybody}
     ).to_pylist()
@@ -264,8 +263,8 @@ def test_a_group_has_the_mean_of_its_members_over_seeds_and_is_tested_in_pairs(t
 
 
 def test_targets_are_grouped_by_their_own_items_popularity(tmp_path: Path) -> None:
-    parts = shops.two_tastes()
-    counts = np.bincount(parts.train.items, minlength=shops.ITEMS)
+    parts = tastes.two_tastes()
+    counts = np.bincount(parts.train.items, minlength=tastes.ITEMS)
     popular = {
         int(u) for u, i in zip(parts.test.users, parts.test.items, strict=True) if counts[i] >= np.median(counts)
     }

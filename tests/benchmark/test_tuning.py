@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import shops
-import toy
+from shop import tastes, toy
 
 from alignrec import schemas
 from alignrec.commands.params import Params
@@ -51,7 +50,7 @@ def test_draws_are_in_the_space_and_fewer_begin_more() -> None:
 
 
 def test_every_feature_set_of_a_model_tries_the_same_settings_and_the_given_one_first(tmp_path: Path) -> None:
-    shops.outputs(tmp_path)
+    tastes.outputs(tmp_path)
     settings = params(features=["f"], budget=3)
     made = plan.tune_models(experiment(tmp_path, settings), list_labels(settings)).tried
     assert list(made) == [("alignrec", "f"), ("bpr", "none")]  # the slow ones first
@@ -89,8 +88,8 @@ def test_the_best_on_valid_is_chosen_the_first_of_equal_ones_and_a_failed_one_ne
 
 
 def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_path: Path) -> None:
-    layout: Layout = shops.outputs(tmp_path)
-    whole = shops.benchmark(tmp_path, params(budget=3))
+    layout: Layout = tastes.outputs(tmp_path)
+    whole = tastes.benchmark(tmp_path, params(budget=3))
     table = io.read_table(layout.tuning, schemas.TUNING).to_pylist()
     for contender in (("alignrec", "f"), ("bpr", "none")):
         rows = [row for row in table if (row["model"], row["features"]) == contender]
@@ -108,14 +107,14 @@ def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_pat
     kept = {path: path.stat().st_mtime_ns for path in [*tries, *measured] if path not in lost}
     for path in lost:
         path.unlink()
-    assert shops.benchmark(tmp_path, params(budget=3)) == whole
+    assert tastes.benchmark(tmp_path, params(budget=3)) == whole
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
-    shops.benchmark(tmp_path, params(budget=4))
+    tastes.benchmark(tmp_path, params(budget=4))
     assert {path: path.stat().st_mtime_ns for path in tries if path not in lost}.items() <= kept.items()
     assert len(io.read_table(layout.tuning, schemas.TUNING)) == len(cells(layout, "valid")) == 8
 
-    shops.benchmark(tmp_path, params())
+    tastes.benchmark(tmp_path, params())
     assert not layout.tuning.exists()
     assert cells(layout, "valid") == []
     assert "tuning" not in io.read_json(layout.protocol)[0]
@@ -128,13 +127,13 @@ def cells(layout: Layout, opens: str) -> list[Path]:
 
 
 def test_settings_are_tried_without_a_look_at_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = shops.outputs(tmp_path)
+    layout = tastes.outputs(tmp_path)
     monkeypatch.setattr("alignrec.pipeline.benchmark.cell.open_test", lambda *_: pytest.fail("test was opened"))
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS)
     cell = plan.trial_cell(experiment(tmp_path, params(budget=2)), ("bpr", "none"), {"lr": 0.02})
     trained = train_and_judge(cell)
     items, test = rows["item_id"].to_numpy(), rows["split"].to_numpy() == schemas.TEST
-    others = np.where(test, (items + 2) % shops.ITEMS, items).astype(np.int32)
+    others = np.where(test, (items + 2) % tastes.ITEMS, items).astype(np.int32)
     moved = rows.set_column(1, "item_id", pa.array(others))
     io.write_table(moved, layout.interactions, schemas.INTERACTIONS)
     assert train_and_judge(cell) == trained

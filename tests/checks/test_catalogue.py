@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import cold
 import pytest
-import toy
 import yaml
 from commands import alignrec
+from shop import cold, toy
 
 from alignrec.pipeline.checks.catalogue import check_catalogue, check_cold_items
 from alignrec.pipeline.io.errors import UserError

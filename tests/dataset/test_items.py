@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import orjson
 import pyarrow as pa
 import pytest
-import toy
 from hypothesis import given
 from hypothesis import strategies as st
+from shop import toy
 
 from alignrec import schemas
 from alignrec.commands.params import Params

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
-import toy
-from shops import interactions
+from shop import toy
+from shop.tastes import interactions
 
 from alignrec import schemas
 from alignrec.pipeline import io

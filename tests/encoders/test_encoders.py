@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import toy
-from featured import Item, catalogue, stage, vectors
 from pictures import plain
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
+from shop import toy
+from shop.featured import Item, catalogue, stage, vectors
 from torch.nn import Sequential
 from torch.nn.modules.module import register_module_forward_hook
 

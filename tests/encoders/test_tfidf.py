@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import featured
 import numpy as np
 import pictures
 import pytest
 import torch
-import toy
-from featured import params, stage, vectors
 from PIL import Image, ImageDraw
+from shop import featured, toy
+from shop.featured import params, stage, vectors
 
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.descriptors import (

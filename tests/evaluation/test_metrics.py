@@ -5,15 +5,13 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import cold
 import numpy as np
 import pytest
-import shops
 import torch
-import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shops import ITEMS, USERS, two_tastes
+from shop import cold, tastes, toy
+from shop.tastes import ITEMS, USERS, two_tastes
 
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.dataset.split import Pairs, unite_pairs
@@ -222,7 +220,7 @@ def test_a_cold_split_has_two_protocols_and_no_other_split_has() -> None:
     assert (alone.suffix, every.suffix) == ("", "-all-items")
     assert alone.fingerprint != every.fingerprint
     assert alone.selection == every.selection == "first epoch of best valid recall@20 among cold items alone"
-    own, parts = toy.params(), shops.two_tastes()
+    own, parts = toy.params(), tastes.two_tastes()
     plain, sparse = (protocol_of(own, "shop", p) for p in (parts, replace(parts, division="sparse 5 of mmrec")))
     assert plain.variants == (plain,)
     assert (plain.suffix, plain.candidates) == ("", "all items")

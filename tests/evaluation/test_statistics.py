@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import shops
-import toy
+from shop import tastes, toy
 
 from alignrec.pipeline.benchmark import significance
 from alignrec.pipeline.benchmark.cell import CellLabel
@@ -103,7 +102,7 @@ CORES = "users >= 5, items >= 5, repeatedly"
 
 
 def test_a_least_rating_is_part_of_the_filter_and_of_the_fingerprint() -> None:
-    parts = shops.two_tastes()
+    parts = tastes.two_tastes()
     rules = [protocol_of(toy.params(interactions={"min_rating": low}), "shop", parts) for low in (None, 3, 4, 4.5)]
     assert [r.filter for r in rules[1:]] == [f"ratings >= {low}, {CORES}" for low in ("3", "4", "4.5")]
     assert len({r.fingerprint for r in rules}) == 4

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import shops
-import toy
-from featured import params, stage, vectors
+from shop import tastes, toy
+from shop.featured import params, stage, vectors
 
 from alignrec import schemas
 from alignrec.commands.params import read
@@ -287,7 +286,7 @@ MATRIX[:, :3] = False  # items without train interactions
 
 
 def train(layout: Layout, pairs: list[tuple[int, int]], split: int = schemas.TRAIN) -> None:
-    table = shops.interactions([(user, item, split) for user, item in pairs])
+    table = tastes.interactions([(user, item, split) for user, item in pairs])
     io.write_table(table, layout.interactions, schemas.INTERACTIONS)
 
 

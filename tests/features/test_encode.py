@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import featured
 import networks
 import numpy as np
 import pictures
@@ -15,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import toy
-from featured import ITEMS, Item, catalogue, item
 from hub import hub as serving
+from shop import featured, toy
+from shop.featured import ITEMS, Item, catalogue, item
 from torch import Tensor
 
 from alignrec import schemas

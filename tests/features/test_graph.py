@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import faiss
 import numpy as np
 import pytest
-import toy
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import started
+from shop import toy
 from threadpoolctl import threadpool_limits
 
 from alignrec import schemas

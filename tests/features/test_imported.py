@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import featured
 import numpy as np
 import pyarrow as pa
-import toy
 import yaml
 from commands import alignrec, run_stages
+from shop import featured, toy
 
 from alignrec import schemas
 from alignrec.commands.params import Params

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
-from featured import params, stage, vectors
-from releases import rewrite
+from shop import toy
+from shop.featured import params, stage, vectors
+from shop.releases import rewrite
 
 from alignrec import schemas
 from alignrec.commands.params import Params

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import toy
+from shop import toy
 
 from alignrec.pipeline.features import semantic_ids as coder
 from alignrec.pipeline.features.params import SemanticIds

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import toy
 from commands import alignrec
-from featured import params, stage
+from shop import toy
+from shop.featured import params, stage
 
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout

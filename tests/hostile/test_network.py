@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import releases
+from shop import releases
 from webserver import Answer, Handler, body, drip, hang, serving, status
 
 from alignrec.pipeline.images import access, fetcher

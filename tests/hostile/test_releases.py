@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import releases
-import toy
 from commands import alignrec
-from releases import agree, edit, put
 from safetensors.numpy import load, save
+from shop import releases, toy
+from shop.releases import agree, edit, put
 from webserver import Folder, body, listening, serving
 
 from alignrec import schemas

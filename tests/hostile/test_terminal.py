@@ -5,10 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import releases
-import toy
 from commands import alignrec
 from rich.table import Table
+from shop import releases, toy
 
 from alignrec.commands import terminal
 from alignrec.pipeline.io.errors import printable

@@ -17,9 +17,9 @@ import httpcore
 import numpy as np
 import pyarrow as pa
 import pytest
-import toy
 from pictures import saved
 from PIL import Image
+from shop import toy
 from webserver import Server, body, cut, first, serving, status
 
 from alignrec import schemas

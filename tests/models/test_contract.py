@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 import torch
-import toy
+from shop import toy
 
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.dataset.split import Pairs, Split

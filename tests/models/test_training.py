@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import save
-from shops import content, interactions, two_tastes
+from shop.tastes import content, interactions, two_tastes
 
 from alignrec import schemas
 from alignrec.pipeline import io

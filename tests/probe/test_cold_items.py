@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toy
+from shop import toy
 
 from alignrec import schemas
 from alignrec.pipeline.dataset import profiles

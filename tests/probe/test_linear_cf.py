@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import shops
 import torch
+from shop import tastes
 
 from alignrec.pipeline.dataset.split import load_split
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors
@@ -23,7 +23,7 @@ def data() -> Data:
         home = HOME * int(rng.integers(ITEMS // HOME))
         mine = np.r_[home + rng.permutation(HOME)[:4], rng.integers(ITEMS)]
         rows += [(user, int(i), part) for i, part in zip(mine, (0, 0, 1, 2, 0), strict=True)]
-    return Data(shops.interactions(sorted({*rows})), ITEMS)
+    return Data(tastes.interactions(sorted({*rows})), ITEMS)
 
 
 def towns() -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import toy
+from shop import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import releases
+from shop import releases
 
 from alignrec.pipeline.runtime.layout import Layout
 

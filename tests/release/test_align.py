@@ -5,12 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import faiss
-import featured
 import numpy as np
 import pytest
-import releases
-import toy
 from safetensors.numpy import load_file, save_file
+from shop import featured, releases, toy
 
 from alignrec import schemas
 from alignrec.pipeline import io

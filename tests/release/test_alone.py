@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import releases
-import toy
 from commands import alignrec
+from shop import releases, toy
 
 from alignrec import schemas
 from alignrec.commands.params import Params, of_release

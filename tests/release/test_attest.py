@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import releases
-import toy
 from commands import alignrec
 from PIL import Image
+from shop import releases, toy
 
 from alignrec import schemas
 from alignrec.pipeline import io

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import faiss
-import featured
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import releases
-import toy
 import yaml
+from shop import featured, releases, toy
 
 from alignrec import schemas
 from alignrec.pipeline import io

@@ -5,13 +5,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import featured
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import releases
-import toy
 from safetensors.numpy import load, load_file, save, save_file
+from shop import featured, releases, toy
 
 import alignrec
 from alignrec.pipeline import io

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import releases
-import toy
 from commands import alignrec
+from shop import releases, toy
 
 from alignrec.commands.params import Params
 from alignrec.pipeline import io

@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import releases
-import toy
+from shop import releases, toy
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError

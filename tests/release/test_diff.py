@@ -4,14 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
-import featured
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import releases as releases_of
-import toy
 from commands import alignrec
+from shop import releases as releases_of
+from shop import toy
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError

@@ -14,12 +14,11 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import releases
-import toy
 import yaml
 from commands import alignrec, blocks
 from environments import Script, executed, scripts
 from PIL import Image
+from shop import releases, toy
 
 from alignrec import schemas
 from alignrec.pipeline import io

@@ -11,10 +11,9 @@ import pictures
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import releases
-import toy
 from commands import alignrec
 from PIL import Image
+from shop import releases, toy
 
 from alignrec import schemas
 from alignrec.pipeline import io

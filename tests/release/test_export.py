@@ -14,11 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import releases
-import toy
 import yaml
 from commands import alignrec, blocks
-from featured import vectors
+from shop import releases, toy
+from shop.featured import vectors
 
 import alignrec as api
 from alignrec import schemas

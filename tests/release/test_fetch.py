@@ -8,7 +8,7 @@ from pathlib import Path
 
 import processes
 import pytest
-from toy import contents
+from shop.toy import contents
 from webserver import Folder, listening
 
 from alignrec.pipeline.io import sha256

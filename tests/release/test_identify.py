@@ -8,9 +8,9 @@ import networks
 import numpy as np
 import pytest
 import torch
-import toy
 from commands import alignrec
 from PIL import Image
+from shop import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io

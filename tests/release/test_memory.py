@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import toy
 from processes import started
+from shop import toy
 
 from alignrec import schemas
 from alignrec.commands.params import load

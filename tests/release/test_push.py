@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
-import toy
 import yaml
 from commands import alignrec
 from hub import Hub, hub
-from releases import signing_key
-from toy import contents
+from shop import toy
+from shop.releases import signing_key
+from shop.toy import contents
 
 from alignrec.pipeline.io import sha256
 from alignrec.pipeline.io.errors import UserError, installing

@@ -12,10 +12,10 @@ from types import ModuleType
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import releases
 import yaml
 from commands import alignrec as command
 from commands import script
+from shop import releases
 from webserver import Folder, body, listening, serving, status
 
 import alignrec

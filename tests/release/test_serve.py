@@ -12,9 +12,8 @@ import httpx
 import numpy as np
 import pictures
 import pytest
-import releases
-import toy
 from processes import alignrec
+from shop import releases, toy
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import releases
-import toy
 import yaml
+from shop import releases, toy
 
 import alignrec
 from alignrec import schemas

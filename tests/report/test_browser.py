@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-import toy
+from shop import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io

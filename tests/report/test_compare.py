@@ -4,14 +4,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import featured
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import toy
 from commands import alignrec, run_stages
+from shop import featured, toy
 
 from alignrec import schemas
 from alignrec.pipeline import io

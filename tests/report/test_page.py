@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-import toy
 from PIL import Image
 from rich.console import Console
+from shop import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-import toy
 from rich.console import Console
+from shop import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io

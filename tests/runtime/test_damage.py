@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pretraining
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import shops
-import toy
 from commands import alignrec
+from shop import pretraining, tastes, toy
 
 from alignrec.commands.params import Params, load
 from alignrec.pipeline import io
@@ -80,7 +78,7 @@ TRAIN = {"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01, "
 
 
 def train(root: Path) -> Stage:
-    return Stage("train", toy.params(train=TRAIN), shops.outputs(root))
+    return Stage("train", toy.params(train=TRAIN), tastes.outputs(root))
 
 
 def pretrain(root: Path) -> Stage:

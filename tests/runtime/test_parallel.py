@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import shims
 import torch.distributed.run as torchrun
-import toy
 import yaml
-from pretraining import features, network, shop, task
 from processes import Started, started
 from shims import ROOT
+from shop import toy
+from shop.pretraining import features, network, shop, task
 
 from alignrec.commands.params import load
 from alignrec.pipeline import io

@@ -7,8 +7,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import toy
 from commands import alignrec
+from shop import toy
 
 from alignrec.pipeline.dataset.items import find_shared
 from alignrec.pipeline.dataset.split_tables import create_database

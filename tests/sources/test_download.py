@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import toy
 from commands import alignrec
+from shop import toy
 from webserver import Server, body, first, hang, ranged, serving, status
 
 from alignrec.commands import new

@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import toy
 import yaml
 from commands import alignrec
+from shop import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import releases
-import toy
+from shop import releases, toy
 
 import alignrec
 from alignrec.pipeline.images.decode import normalise_image

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pictures
-import toy
+from shop import toy
 
 from alignrec.commands.params import Params
 from alignrec.pipeline import io

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shops
-import toy
+from shop import tastes, toy
 
 from alignrec import schemas
 from alignrec.commands.params import Params
@@ -37,20 +36,20 @@ def rows() -> list[tuple[int, int, int]]:
 
 
 def content() -> np.ndarray:
-    return shops.content(1, ITEMS)
+    return tastes.content(1, ITEMS)
 
 
 def outputs(root: Path) -> Layout:
     """Write the outputs of all stages before train: dataset shop, feature sets f and `noise`."""
     layout = Layout(root, "shop")
-    shops.write_catalogue(layout, rows(), USERS, ITEMS, {"division": DIVISION})
+    tastes.write_catalogue(layout, rows(), USERS, ITEMS, {"division": DIVISION})
     write_set(layout, "f", content())
     write_set(layout, "noise", np.random.default_rng(2).normal(size=(ITEMS, 8)).astype(np.float32))
     return layout
 
 
 def write_set(layout: Layout, name: str, vectors: np.ndarray, **facts: Any) -> None:
-    shops.write_set(layout, name, vectors, k=6)
+    tastes.write_set(layout, name, vectors, k=6)
     io.write_json(layout.features(name) / SET, toy.facts(name).model_copy(update=facts).model_dump())
 
 
@@ -58,7 +57,7 @@ def draw_again(layout: Layout) -> None:
     """Write a second draw with other cold items, and a set `mapped` that learned from the first."""
     again = [(user, (item - 2 * COLD) % ITEMS, which) for user, item, which in rows()]
     path = replace(layout, drawn=1).interactions
-    io.write_table(shops.interactions(again), path, schemas.INTERACTIONS, {"division": DIVISION})
+    io.write_table(tastes.interactions(again), path, schemas.INTERACTIONS, {"division": DIVISION})
     facts = {"kind": "mapped", "parts": ["f"], "settings": {"seed": 0}}
     write_set(layout, "mapped", content(), **facts)
     write_set(layout, "mapped", learned(layout), **facts)
@@ -69,7 +68,7 @@ def learned(layout: Layout) -> np.ndarray:
 
 
 def parts() -> split.Split:
-    table = shops.interactions(rows()).replace_schema_metadata({"alignrec": f'{{"division": "{DIVISION}"}}'})
+    table = tastes.interactions(rows()).replace_schema_metadata({"alignrec": f'{{"division": "{DIVISION}"}}'})
     return split.load_split(table, USERS, ITEMS)
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import toy
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
+from shop import toy
 
 from alignrec.commands.params import Params
 from alignrec.pipeline import io

@@ -5,10 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import featured
 import numpy as np
 import pyarrow as pa
-import toy
+from shop import featured, toy
 
 from alignrec import schemas
 from alignrec.pipeline import io

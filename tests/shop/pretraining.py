@@ -5,14 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import featured
 import numpy as np
 import pictures
 import pytest
 import torch
-import toy
 import yaml
 from PIL import Image
+from shop import featured, toy
 
 from alignrec.commands.params import load
 from alignrec.pipeline import io as files
