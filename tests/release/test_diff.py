@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import alignrec
+from shop import featured, toy
 from shop import releases as releases_of
-from shop import toy
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
