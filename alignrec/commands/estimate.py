@@ -293,14 +293,14 @@ def estimate_items(plan: Plan) -> Estimate:
 
 
 def estimate_images(plan: Plan) -> Estimate:
-    items = plan.size.items
     images = plan.params[Images]
+    n_images = images.most * plan.size.items
     is_local = images.folder or images.pattern
     is_fetched = isinstance(plan.params.source(plan.dataset), Downloaded) and not is_local
 
-    requests = items / RATE if is_fetched else 0.0
+    requests = n_images / RATE if is_fetched else 0.0
     basis = "requests to one host" if requests else "decoding"
-    return Estimate(max(items / 600, requests), PROCESS_BYTES, IMAGE_BYTES * items, basis)
+    return Estimate(max(n_images / 600, requests), PROCESS_BYTES, IMAGE_BYTES * n_images, basis)
 
 
 def estimate_pretrain(plan: Plan) -> Estimate:

@@ -174,10 +174,15 @@ def encode_rows(
     encoded = encode_items(encoder, texts, images, settings.batch_size, done, settings.workers)
     if several.MORE in content.column_names:
         further = content[several.MORE]
-        counts = pc.fill_null(pc.list_value_length(further), 0).to_numpy()
-        images = Cells(pc.list_flatten(further))
+        n_further = pc.fill_null(pc.list_value_length(further), 0).to_numpy()
         encoded = average_images(
-            encoder, texts, images, counts, encoded, settings.batch_size, settings.workers
+            encoder,
+            texts,
+            Cells(pc.list_flatten(further)),
+            n_further,
+            encoded,
+            settings.batch_size,
+            settings.workers,
         )
     rows = feature_rows(content, encoded.vectors, encoded.has_image, encoded.has_text)
 
