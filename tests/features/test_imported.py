@@ -48,7 +48,7 @@ VECTORS = np.random.default_rng(0).standard_normal((ITEMS, 3)).astype(np.float32
 
 def shop(folder: Path, features: dict[str, Any], **source: str) -> Layout:
     """Write a dataset of ten users, whose source has feature files."""
-    rows = [f"u{u},{ASINS[(3 * u + 7 * n) % ITEMS]},{n}" for u in range(10) for n in range(8)]
+    rows = [f"u{u},{ASINS[(3 * u + 7 * n) % ITEMS]},{1_600_000_000 + n}" for u in range(10) for n in range(8)]
     (folder / "ratings.csv").write_text("\n".join(["user,item,timestamp", *rows]) + "\n")
     (folder / "items.jsonl").write_text("".join(json.dumps({"item": a, "title": a}) + "\n" for a in ASINS))
     given = {"kind": "tabular", "interactions": "ratings.csv", "items": "items.jsonl", "features": features, **source}

@@ -155,7 +155,7 @@ class Shop:
     def __init__(self, root: Path) -> None:
         self.root, self.images = root, "{}"
         (root / "data/images").mkdir(parents=True)
-        rows = [f"u{u},i{i},{10 * u + i}" for u in range(6) for i in range(6)]
+        rows = [f"u{u},i{i},{1_600_000_000 + 10 * u + i}" for u in range(6) for i in range(6)]
         (root / "data/bought.csv").write_text("\n".join(["user,item,timestamp", *rows]))
         for i in range(4):
             (root / f"data/images/{i}.png").write_bytes(png(f"#00000{i}"))
@@ -278,7 +278,7 @@ def test_shards_of_items_that_are_gone_are_deleted(shop: Shop) -> None:
     shop.images = "{shard_rows: 1}"
     shop.run(*ALL)
     assert len(shop.shards()) == 6
-    rows = [f"u{u},i{i},{10 * u + i}" for u in range(5) for i in range(5)]
+    rows = [f"u{u},i{i},{1_600_000_000 + 10 * u + i}" for u in range(5) for i in range(5)]
     (shop.root / "data/bought.csv").write_text("\n".join(["user,item,timestamp", *rows]))
     shop.run(*ALL)
     assert len(shop.shards()) == 5
