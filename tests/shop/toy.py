@@ -296,7 +296,8 @@ def ended(layout: Layout) -> None:
     for name, stage in STAGES.items():
         for item in [path.name for path in layout.folder(name).glob("*/")] if stage.per else [""]:
             if files := present_files(layout.folder(name, item)):
-                write_record(layout, run_record(name) | {"files": files}, item)
+                record = run_record(name) | {"dataset": layout.dataset, "files": files}
+                write_record(layout, record, item)
 
 
 def write_record(layout: Layout, record: dict[str, Any], item: str = "") -> None:
