@@ -14,7 +14,8 @@ from alignrec.pipeline.io.text import MAX_LINE_BYTES
 
 MAX_MEAN_BYTES = 1 << 20  # of a column's texts in a row group
 MAX_BATCH_ROWS = 4096
-MAX_BATCH_BYTES = 1 << 29  # also of one row
+MAX_BATCH_BYTES = 1 << 29
+MAX_ROW_BYTES = 1 << 26
 
 
 def column_names(path: Path) -> list[str]:
@@ -85,8 +86,8 @@ def _split_batch(batch: pa.RecordBatch, schema: pa.Schema) -> Iterator[pa.Record
         for part in (range(half), range(half, len(batch))):
             yield from _split_batch(batch.take(pa.array(part)), schema)
         return
-    if size > MAX_BATCH_BYTES:
-        raise ValueError(f"a row of {size:,} bytes")
+    if size > MAX_ROW_BYTES:
+        raise ValueError(f"a row of {size:,} bytes, and {MAX_ROW_BYTES:,} are the most")
 
     plain = [
         column.dictionary_decode() if pa.types.is_dictionary(column.type) else column

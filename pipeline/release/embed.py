@@ -402,19 +402,22 @@ def _write_images(
     """Write the images of items, unless `images` is None, and yield tables of the items."""
     schema = schemas.IMAGES if most == 1 else schemas.IMAGES_WITH_MORE
     n_items = 0
-    n_shards = 0
-    while shard := list(islice(rows, shard_rows)):
-        items = _item_table(shard, n_items)
+    for n_shards, first in enumerate(rows):
+        rows_of_shard = chain([first], islice(rows, shard_rows - 1))
         path = io.shard(layout.images, "images", n_shards)
+        shard: list[item_file.ItemRow] = []
         if images is not None and not path.is_file():
             # recorded as by stage `images`
             params = _describe_images(images, most)
-            decoded = _decode_images(shard, items, images, most, schema)
+            decoded = _decode_images(rows_of_shard, n_items, images, most, schema, shard)
             io.write_tables(decoded, path, schema, record | {"params": params})
+        else:
+            shard += (row.without_images() for row in rows_of_shard)
+
+        items = _item_table(shard, n_items)
         for start in range(0, len(shard), io.PART):
             yield items.slice(start, io.PART)
         n_items += len(shard)
-        n_shards += 1
 
 
 def _first_reject(folder: Path) -> str:
@@ -445,8 +448,18 @@ def _item_table(rows: Sequence[item_file.ItemRow], start: int) -> pa.Table:
 
 
 def _decode_images(
-    rows: Sequence[item_file.ItemRow], items: pa.Table, params: Images, most: int, schema: pa.Schema
+    rows: Iterable[item_file.ItemRow],
+    start: int,
+    params: Images,
+    most: int,
+    schema: pa.Schema,
+    seen: list[item_file.ItemRow],
 ) -> Iterator[pa.Table]:
+    """Yield the images of rows, a block at a time; add the rows to `seen`, without the images.
+
+    `start` is the item id of the first row.
+    """
+
     def decode_file(found: item_file.FoundImage, images: Sequence[Decoded]) -> Decoded:
         if found.image is None:
             return Decoded(found.status, found.reason)
@@ -461,10 +474,12 @@ def _decode_images(
         assert decoded is not None  # a row has at least one image to try
         return decoded
 
-    block_rows = item_file.TABLE_BLOCK_ROWS
-    for start in range(0, len(rows), block_rows):
-        decoded = list(engine.in_threads(decode, rows[start : start + block_rows]))
-        yield fetcher.image_table(items.slice(start, block_rows), decoded, schema)
+    for block in item_file.cut_blocks(rows):
+        decoded = list(engine.in_threads(decode, block))
+        plain = [row.without_images() for row in block]
+        items = _item_table(plain, start + len(seen))
+        seen += plain
+        yield fetcher.image_table(items, decoded, schema)
 
 
 def _write_sets(

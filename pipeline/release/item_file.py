@@ -29,7 +29,7 @@ ITEM, IMAGES = "item", "image_urls"  # roles, next to those of TEXT_FIELDS
 IMAGE, TEXT = "image", "text"  # columns read if none is named
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 TABLE_BLOCK_ROWS = 1024
-BYTES_PER_BLOCK = 1 << 28  # of texts and images, above which a block ends
+BYTES_PER_BLOCK = 1 << 26  # of texts and images, above which a block ends
 Cells = dict[str, Any]
 MAX_IMAGES = 32  # tried per item
 
@@ -100,6 +100,15 @@ class ItemRow(NamedTuple):
     asin: str
     text: str
     images: Sequence[FoundImage]  # at least one, if only to say why there is none
+
+    @property
+    def n_bytes(self) -> int:
+        """Approximate size in memory."""
+        held = [found.image for found in self.images if isinstance(found.image, bytes)]
+        return len(self.text) + sum(map(len, held))
+
+    def without_images(self) -> ItemRow:
+        return self._replace(images=())
 
 
 def open_table(
@@ -218,10 +227,7 @@ def read_blocks(table: ItemTable) -> Iterator[tuple[list[ItemRow], list[Rejected
             rejects.append(RejectedRow(number, str(e), _as_line(raw)[:MAX_RAW_BYTES]))
         else:
             rows.append(row)
-            n_bytes += len(row.text)
-            for found in row.images:
-                if isinstance(found.image, bytes):
-                    n_bytes += len(found.image)
+            n_bytes += row.n_bytes
 
         if len(rows) + len(rejects) == TABLE_BLOCK_ROWS or n_bytes > BYTES_PER_BLOCK:
             yield rows, rejects
@@ -230,6 +236,21 @@ def read_blocks(table: ItemTable) -> Iterator[tuple[list[ItemRow], list[Rejected
             n_bytes = 0
     if rows or rejects:
         yield rows, rejects
+
+
+def cut_blocks(rows: Iterable[ItemRow]) -> Iterator[list[ItemRow]]:
+    """Cut rows into blocks of bounded number and bytes."""
+    block: list[ItemRow] = []
+    n_bytes = 0
+    for row in rows:
+        block.append(row)
+        n_bytes += row.n_bytes
+        if len(block) == TABLE_BLOCK_ROWS or n_bytes > BYTES_PER_BLOCK:
+            yield block
+            block = []
+            n_bytes = 0
+    if block:
+        yield block
 
 
 def _read_raw(path: Path, columns: Columns) -> Iterator[bytes | Cells]:

@@ -4,6 +4,7 @@ import gzip
 import os
 import re
 import time
+import tracemalloc
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -153,6 +154,18 @@ def test_a_quote_that_is_not_closed_costs_rows_and_no_memory(tmp_path: Path) -> 
     assert rest[-1].name == "z"
 
 
+def test_a_text_far_longer_than_others_is_refused_before_it_is_copied(tmp_path: Path) -> None:
+    path, size = tmp_path / "i.parquet", 100 << 20
+    short = [f"i{n}" for n in range(1000)]  # so that texts have 100 kB on average
+    pq.write_table(pa.table({"item": ["x", *short], "title": ["a" * size, *short]}), path)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"a row of 104,857,601 bytes, and 67,108,864 are the most"):
+        list(items_of(path).reader().lines(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < size / 2  # Python has no copy of it
+
+
 def test_a_line_of_gigabytes_is_not_held(tmp_path: Path) -> None:
     path = tmp_path / "i.jsonl.gz"
     with gzip.open(path, "wb", 1) as f:
@@ -242,7 +255,7 @@ def test_rows_of_one_long_text_are_read_a_few_at_a_time(tmp_path: Path) -> None:
     sizes = [len(batch) for batch in read_batches(path)]
     assert (sum(sizes), max(sizes)) == (70, 1)
     pq.write_table(pa.table({"tags": first}), path, **options)
-    with pytest.raises(UserError, match=r"not a sound Parquet file: a row of 587,202,560 bytes$"):
+    with pytest.raises(UserError, match=r"not a sound Parquet file: a row of 587,202,560 bytes, and"):
         list(read_batches(path))
     pq.write_table(pa.table({"title": [text] * 3}), path, compression="zstd", use_dictionary=False)
     with pytest.raises(UserError, match=r"texts of column 'title' have 8,388,\d+ bytes on average.*shorten them$"):

@@ -3,6 +3,7 @@
 import io as bytes_io
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import networks
@@ -20,6 +21,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.release import embed as embedding
+from alignrec.pipeline.release import item_file
 from alignrec.pipeline.release.encoder import image_sha256, text_sha256
 
 TITLES = ["Red ball", "blue car!", None, "green tree"]
@@ -149,6 +151,24 @@ def test_several_images_of_an_item_are_lists_of_paths_or_bytes_or_numbered_files
     length = (np.linalg.norm(one[0]) + np.linalg.norm(vectors("other")[0])) / 2
     np.testing.assert_allclose(vectors("paths")[0], mean / np.linalg.norm(mean) * length, atol=1e-5)
     assert not np.allclose(vectors("paths")[0], one[0], atol=1e-2)
+
+
+def test_images_in_a_table_are_not_held_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, n = 1 << 20, 96  # with all in memory 96 MiB, with a block and a row group of them some 20
+    monkeypatch.setattr(item_file, "BYTES_PER_BLOCK", 4 * size)
+    schema = pa.schema({"sku": pa.string(), "image": pa.binary()})
+    with pq.ParquetWriter("t.parquet", schema) as file:
+        for start in range(0, n, 4):
+            cells = [[f"i{start + i}" for i in range(4)], [bytes(size)] * 4]
+            file.write_table(pa.table(cells, schema=schema))
+
+    made("t.parquet", "--encoder", "descriptors", to="first")  # loads modules
+    tracemalloc.start()
+    out = made("t.parquet", "--encoder", "descriptors", to="out")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < n * size / 3
+    assert out["image_status"].to_pylist() == ["not_an_image"] * n
 
 
 def test_a_network_of_any_library_and_sets_of_the_parameter_file() -> None:
