@@ -23,11 +23,19 @@ from alignrec.commands.plan import format_duration
 from alignrec.commands.repository import MAX_FILE_BYTES, find_repository
 from alignrec.commands.terminal import say
 from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.section import require_known, validate
-from alignrec.pipeline.runtime.yaml_files import EXTENDS, Loader, merge, read_yaml
+from alignrec.pipeline.runtime.yaml_files import (
+    EXTENDS,
+    Loader,
+    find_base,
+    merge,
+    read_base,
+    read_yaml,
+)
 from alignrec.pipeline.sources.amazon import CATEGORIES, KIND, PUBLISHED_SIZES
 
 if TYPE_CHECKING:
@@ -195,17 +203,22 @@ def profile(
     if to == PARAMS:
         find_repository(Path())
     overlay = read_yaml(path)
+    if not isinstance(overlay, dict):
+        raise UserError(
+            f"{path}: no profile; expected the keys of a parameter file, or `{EXTENDS}`"
+        )
     text = path.read_text(encoding="utf-8")
     changed = list(overlay)
     absent: list[str] = []
     # a profile is an overlay: keep the comments of the file that it extends
     if EXTENDS in overlay:
-        base = path.parent / overlay.pop(EXTENDS)
+        base = find_base(path, overlay)
+        del overlay[EXTENDS]
         # paper.yaml extends the parameters of this project or, in a folder without any, those of
         # the package
         if base.name == PARAMS.name and PARAMS.exists():
             base = PARAMS
-        overlay, absent = _without_absent_sets(overlay, base)
+        overlay, absent = _without_absent_sets(overlay, read_base(path, base), path)
         text, changed = _merge_documents(base.read_text(encoding="utf-8"), overlay)
 
     # validate before writing anything; a SafeLoader
@@ -235,18 +248,24 @@ def find_profile(name: str) -> Path:
     raise UserError(f"no profile '{name}'; there are {profiles}")
 
 
-def _without_absent_sets(overlay: dict[str, Any], base: Path) -> tuple[dict[str, Any], list[str]]:
-    """Drop the feature sets that the project lacks from an overlay's benchmark; return it and the
-    dropped names.
+def _without_absent_sets(
+    overlay: dict[str, Any], base: dict[str, Any], path: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """Drop the feature sets that the project lacks from the benchmark of an overlay, the file
+    `path`; return it and the dropped names.
     """
     benchmark = overlay.get("benchmark", {})
+    try:
+        validate(Benchmark, benchmark, "benchmark")
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from None
     features = benchmark.get("features", [])
     ablations = benchmark.get("ablations", {})
-    params = parse(merge(read_yaml(base), overlay) | {"benchmark": {}}, base)
+    params = parse(merge(base, overlay) | {"benchmark": {}}, path)
     available = [set(DeclaredSets(params, dataset).names()) for dataset in params.datasets]
     common = set.intersection(*available)
 
-    ablated = [keys["features"] for keys in ablations.values() if "features" in keys]
+    ablated = [str(keys["features"]) for keys in ablations.values() if "features" in keys]
     absent = [name for name in dict.fromkeys([*features, *ablated]) if name not in common]
     if not absent:
         return overlay, []

@@ -49,7 +49,7 @@ def kind_of(definitions: Definitions, name: str) -> SetKind | None:
 def settings_of(definitions: Definitions, name: str) -> KindSettings:
     """Return validated settings; raises UserError for an unknown kind, key or value."""
     settings = dict(definition_of(definitions, name))
-    kind = settings.pop("kind")
+    kind = str(settings.pop("kind"))
     if kind not in KINDS:
         if "kind" not in definitions.get(name, {}):
             raise UserError(f"'combine.sets.{name}.kind' is required{nearest(name, KINDS)}")

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.items import compose_text, merge_products
@@ -107,7 +107,7 @@ class ItemRow(NamedTuple):
         held = [found.image for found in self.images if isinstance(found.image, bytes)]
         return len(self.text) + sum(map(len, held))
 
-    def without_images(self) -> ItemRow:
+    def without_images(self) -> Self:
         return self._replace(images=())
 
 

@@ -11,6 +11,7 @@ from alignrec.pipeline.io.errors import UserError, one_line
 
 MAX_FILE_BYTES = 1 << 17  # parsed in a few seconds; typical files have a few thousand
 EXTENDS = "extends"
+VERSIONS = (None, (1, 1), (1, 2))  # of YAML, by a directive
 FLOAT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d{1,3}$")
 # exceptions of PyYAML, including those of tags such as !!int
 FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
@@ -27,6 +28,14 @@ class Loader(yaml.SafeLoader):
             fault = "an alias; write the value again in its place"
             raise yaml.composer.ComposerError(None, None, fault, self.peek_event().start_mark)
         return super().compose_node(parent, index)
+
+    def process_directives(self) -> Any:
+        directives = super().process_directives()
+        if self.yaml_version not in VERSIONS:
+            major, minor = self.yaml_version
+            fault = f"%YAML {major}.{minor}: write 1.2, or leave it out"
+            raise yaml.parser.ParserError(None, None, fault, self.peek_token().start_mark)
+        return directives
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
@@ -65,16 +74,25 @@ def read_extended(path: Path) -> Any:
     over = read_yaml(path)
     if not isinstance(over, dict) or EXTENDS not in over:
         return over
+    return merge(read_base(path, find_base(path, over)), over)
 
-    base_name = over[EXTENDS]
-    if not isinstance(base_name, str):
+
+def find_base(path: Path, over: dict[str, Any]) -> Path:
+    """Return the file that a parameter file names under `extends`."""
+    name = over[EXTENDS]
+    if not isinstance(name, str):
         remedy = "give the path of a parameter file, from the folder of this one"
         raise UserError(f"{path}: '{EXTENDS}': {remedy}")
-    base = read_yaml(path.parent / base_name)
+    return path.parent / name
+
+
+def read_base(path: Path, base_path: Path) -> dict[str, Any]:
+    """Read the file that the parameter file `path` extends."""
+    base = read_yaml(base_path)
     if not isinstance(base, dict) or EXTENDS in base:
-        fault = f"{base_name} must be a whole parameter file, which extends none"
+        fault = f"{base_path} must be a whole parameter file, which extends none"
         raise UserError(f"{path}: '{EXTENDS}': {fault}")
-    return merge(base, over)
+    return base
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
