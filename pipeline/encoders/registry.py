@@ -91,6 +91,18 @@ class NoSettings(Section):
     """Settings of kinds without any."""
 
 
+def _fault_of(part: object) -> str:
+    if not isinstance(part, Spec):
+        return "no Spec"
+    if not callable(part.load):
+        return "its `load` is no function"
+    if not isinstance(part.params, type) or not issubclass(part.params, Section):
+        return "its `params` is no subclass of Section"
+    if not part.reads or not set(part.reads) <= {"image", "text"}:
+        return "its `reads` are not image, text or both"
+    return ""
+
+
 ENCODERS: Registry[Spec] = Registry(
     "encoders",
     {
@@ -105,6 +117,7 @@ ENCODERS: Registry[Spec] = Registry(
         "timm": "alignrec.pipeline.encoders.timm:TIMM",
         "released": "alignrec.pipeline.release.encoder:RELEASED",
     },
+    _fault_of,
 )  # kind -> its Spec
 
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alignrec.pipeline.runtime.registry import Registry
+from alignrec.pipeline.runtime.registry import Registry, fault_of_class
 
 if TYPE_CHECKING:
     from alignrec.pipeline.models.base import Recommender
+
+
+def _fault_of(part: object) -> str:
+    from alignrec.pipeline.models.base import Recommender  # loads torch
+
+    return fault_of_class(part, Recommender, settings="Params")
+
 
 MODELS: Registry[type[Recommender]] = Registry(
     "models",
@@ -34,6 +41,7 @@ MODELS: Registry[type[Recommender]] = Registry(
         "alignrec": "alignrec.pipeline.models.alignrec:AlignRec",
         "alignrec-ablation": "alignrec.pipeline.benchmark.ablations:AblatedAlignRec",
     },
+    _fault_of,
 )  # name -> recommender, fastest first
 RELEASED = "alignrec"  # recommender used for releases
 ABLATED = "alignrec-ablation"  # recommender that trains the rows of `benchmark.ablations`

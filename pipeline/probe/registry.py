@@ -77,6 +77,12 @@ class Probe:
         return self.figure.partition("@")[0]
 
 
+def _fault_of(part: object) -> str:
+    if not isinstance(part, Probe):
+        return "no Probe"
+    return "" if callable(part.ask) else "its `ask` is no function"
+
+
 PROBES: Registry[Probe] = Registry(
     "probes",
     {
@@ -86,4 +92,5 @@ PROBES: Registry[Probe] = Registry(
         "cold_items": "alignrec.pipeline.probe.cold_items:COLD_ITEMS",
         "linear_cf": "alignrec.pipeline.probe.linear_cf:LINEAR_CF",
     },
+    _fault_of,
 )  # key in probes.json -> probe, in the order of the report

@@ -8,14 +8,14 @@ mine = "my_package.mine:Mine"
 
 import importlib
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeVar, cast
 
-from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.errors import UserError, one_line
 
 Part = TypeVar("Part")
 BUILT_IN = "alignrec.pipeline."
@@ -30,6 +30,7 @@ class Registry(Mapping[str, Part]):
 
     kind: str
     built_in: Mapping[str, str]
+    fault_of: Callable[[object], str]  # what is wrong with a part of another package, or ""
 
     @property
     def entries(self) -> dict[str, str]:
@@ -43,18 +44,25 @@ class Registry(Mapping[str, Part]):
     def __getitem__(self, name: str) -> Part:
         """Import the part.
 
-        KeyError if the name is unknown, UserError if a part of another package fails to import.
+        KeyError if the name is unknown, UserError if a part of another package fails to import or
+        has another shape.
         """
         path = self.entries[name]
-        module, _, attribute = path.partition(":")
+        if path.startswith(BUILT_IN):
+            return cast(Part, _import_part(path))
+
         try:
-            return cast(Part, getattr(importlib.import_module(module), attribute))
-        except (ImportError, AttributeError) as e:
-            if path.startswith(BUILT_IN):
-                raise
-            raise UserError(
-                f"entry point '{name} = {path}' of alignrec.{self.kind}: {e}; correct its package"
-            ) from e
+            part = _import_part(path)
+            fault = self.fault_of(part)
+        except (Exception, SystemExit) as e:  # any code may run at import
+            raise self._refusal(name, str(e) or type(e).__name__) from e
+        if fault:
+            raise self._refusal(name, fault)
+        return cast(Part, part)
+
+    def _refusal(self, name: str, fault: str) -> UserError:
+        entry_point = f"entry point '{name} = {self.entries[name]}' of alignrec.{self.kind}"
+        return UserError(f"{entry_point}: {one_line(fault)}; correct its package")
 
     def __contains__(self, name: object) -> bool:
         return name in self.entries
@@ -70,12 +78,37 @@ class Registry(Mapping[str, Part]):
 
     def source_files(self, name: str) -> list[Path]:
         # the code fingerprint covers built-in parts only
-        spec = (
-            None
-            if self.entries[name].startswith(BUILT_IN)
-            else importlib.util.find_spec(self.module(name))
-        )
+        if self.entries[name].startswith(BUILT_IN):
+            return []
+        self[name]  # raises UserError if it cannot be imported
+        spec = importlib.util.find_spec(self.module(name))
         return [Path(spec.origin)] if spec and spec.origin else []
+
+
+def _import_part(path: str) -> object:
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def fault_of_class(part: object, base: type, settings: str = "") -> str:
+    """Return why a part is no concrete subclass of `base`; "" if it is.
+
+    `settings`: attribute that must be a class of settings, as it is in `base`.
+    """
+    if not isinstance(part, type) or not issubclass(part, base):
+        return f"no subclass of {base.__name__}"
+    if lacking := sorted(getattr(part, "__abstractmethods__", ())):
+        return f"{base.__name__} without {', '.join(lacking)}"
+    if settings:
+        given = getattr(part, settings)
+        expected = getattr(base, settings)
+        if not isinstance(given, type) or not issubclass(given, expected):
+            return f"{settings} is no subclass of {expected.__name__}"
+    return ""
+
+
+def fault_of_function(part: object) -> str:
+    return "" if callable(part) else "no function"
 
 
 @cache

@@ -7,6 +7,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io.csv_rows import find_delimiter
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object, refuse_repeated
-from alignrec.pipeline.runtime.registry import Registry
+from alignrec.pipeline.runtime.registry import Registry, fault_of_class
 from alignrec.pipeline.runtime.section import Mirrors, Name, Rate, Section, nearest, validate
 from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.vectors.formats import FEATURE, ROWS, format_of, raw_files
@@ -123,6 +124,7 @@ SOURCES: Registry[type[Source]] = Registry(
         "mmrec": "alignrec.pipeline.sources.mmrec:MmrecSource",
         "tabular": "alignrec.pipeline.sources.tabular:TabularSource",
     },
+    partial(fault_of_class, base=Source),
 )  # kind -> source
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.runtime.registry import Registry
+from alignrec.pipeline.runtime.registry import Registry, fault_of_function
 from alignrec.pipeline.vectors.formats import FEATURE, FOLDER_FORMAT, ROWS, format_of, raw_files
 from alignrec.pipeline.vectors.identifiers import match_rows
 from alignrec.pipeline.vectors.mapping_files import read_order
@@ -53,6 +53,7 @@ READERS: Registry[Callable[..., VectorFile]] = Registry(
         "zip": "alignrec.pipeline.vectors.members:open_archive",
         "folder": "alignrec.pipeline.vectors.members:open_folder",
     },
+    fault_of_function,
 )  # format -> reader
 
 
