@@ -51,7 +51,8 @@ from alignrec.pipeline.runtime.code import versions
 from alignrec.pipeline.runtime.run import Run
 
 KEY_BYTES = 16  # of the truncated sha256; n contents collide with probability n^2 / 2^129
-CACHED_COLUMNS = ("key", "has_image", "has_text", "vector", "read", "there", "unknown", "halved")
+COUNTS = pa.schema([(name, pa.int64()) for name in Reading._fields])  # null without a text
+CACHED_COLUMNS = ("key", "has_image", "has_text", "vector", *COUNTS.names, "halved")
 
 EncodedShards = Iterator[tuple[range, pa.Table]]  # row numbers of a shard, and its rows
 
@@ -85,11 +86,13 @@ class RowCache:
     Only hashes and positions are in memory. It is io/journal.py that resumes a run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, width: int) -> None:
         self._folder = folder
         # a file is named by its SHA-256, so damaged files are skipped
         self._files = [
-            path for path in sorted(folder.glob("*.parquet")) if io.sha256(path) == path.stem
+            path
+            for path in sorted(folder.glob("*.parquet"))
+            if io.sha256(path) == path.stem and _has_rows(path, width)
         ]
         keys = [pq.read_table(path, columns=["key"])["key"] for path in self._files]
         self._first_row = np.cumsum([0, *map(len, keys)])  # of each file
@@ -133,6 +136,37 @@ class RowCache:
             path = Path(folder, "rows")
             pq.write_table(rows, path)
             path.replace(self._folder / f"{io.sha256(path)}.parquet")
+
+
+def _has_rows(path: Path, width: int) -> bool:
+    """Return whether a file has the columns of `RowCache`, vectors of `width`, and no null."""
+    flags = [(name, pa.bool_()) for name in ("has_image", "has_text", "halved")]
+    plain = pa.schema([("key", pa.binary(KEY_BYTES)), *flags])
+    try:
+        schema = pq.read_schema(path)
+        vector = schema.field("vector").type
+        if vector.list_size != width or vector.value_type != pa.float32():
+            return False
+        expected = {field.name: field.type for field in plain}
+        if not {*COUNTS.names}.isdisjoint(schema.names):
+            expected |= {field.name: field.type for field in COUNTS}
+        if {name: schema.field(name).type for name in schema.names} != {
+            **expected,
+            "vector": vector,
+        }:
+            return False
+
+        rows = pq.read_table(path, columns=list(expected))
+    except (pa.ArrowException, KeyError, AttributeError, OSError, UnicodeDecodeError):
+        return False
+
+    if any(rows[name].null_count for name in plain.names):
+        return False
+    without_text = pc.invert(rows["has_text"])
+    for name in expected.keys() & {*COUNTS.names}:
+        if not rows[name].is_null().equals(without_text) or (pc.min(rows[name]).as_py() or 0) < 0:
+            return False
+    return True
 
 
 def hash_content(content: pa.Table) -> pa.Array:
@@ -310,7 +344,7 @@ def _encode_here(
     context: WriteContext,
 ) -> EncodedShards:
     loaded = encoder.load()
-    row_cache = RowCache(encoder.cached_rows) if encoder.cached_rows else None
+    row_cache = RowCache(encoder.cached_rows, loaded.width) if encoder.cached_rows else None
     for shard in shards:
         content = items.read(shard, encoder.facts.reads)
         with encoder.name_errors():

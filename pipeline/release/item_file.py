@@ -6,11 +6,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import pyarrow as pa
+
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.items import compose_text, merge_products
 from alignrec.pipeline.dataset.products import MAX_TEXT_CHARACTERS, clean_product
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object, refuse_repeated
+from alignrec.pipeline.io.json_rows import (
+    column_names,
+    json_lines,
+    json_object,
+    mark_unreadable,
+    refuse_repeated,
+)
 from alignrec.pipeline.io.parquet import read_batches
 from alignrec.pipeline.io.sql import identifier_of
 from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, RejectedRow
@@ -268,7 +276,7 @@ def _as_line(raw: bytes | Cells) -> bytes:
     return as_json(plain).encode()
 
 
-def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
+def _read_parquet(path: Path, columns: Columns) -> Iterator[bytes | Cells]:
     files = io.list_plain(path, "*.parquet") if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no *.parquet in this folder of items")
@@ -288,11 +296,23 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
         refuse_repeated(file, present, names)
         for batch in read_batches(file, names):
             try:
-                yield from batch.to_pylist()
+                yield from _batch_rows(batch)
             except OverflowError as e:  # such as a date after the year 9999
                 raise UserError(
                     f"{file}: {one_line(e, 80)}; name the columns of text by --text"
                 ) from None
+
+
+def _batch_rows(batch: pa.RecordBatch) -> list[bytes | Cells]:
+    """Return the rows of a batch; one that is not UTF-8 as a line that cannot be read."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        if len(batch) == 1:
+            return [mark_unreadable("not UTF-8")]
+
+    half = len(batch) // 2
+    return _batch_rows(batch.slice(0, half)) + _batch_rows(batch.slice(half))
 
 
 class _RowParser:

@@ -11,14 +11,17 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.json_rows import refuse_repeated
 from alignrec.pipeline.io.text import first_line
 from alignrec.pipeline.vectors.identifiers import ITEM_NUMBER_COLUMNS, plain_name, rank_identifier
+
+ROW = "row"  # plain name of a column of rows
 
 
 def read_order(path: Path, asins: Sequence[str]) -> list[str]:
     """Return the identifier of each row; UserError unless one pair of columns fits."""
     columns = _read_columns(path)
-    known_columns = {name: column for name, column in columns.items() if rank_identifier(name) >= 0}
+    known_columns = {name: column for name, column in columns.items() if _is_known(name)}
     name, rows = _find_pair(path, known_columns, asins)
     identifiers = known_columns[name].to_pylist()
 
@@ -57,8 +60,12 @@ def _find_pair(
     return name, rows_of_columns[row_column]
 
 
+def _is_known(column: str) -> bool:
+    return rank_identifier(column) >= 0 or plain_name(column) == ROW
+
+
 def _is_number(column: str) -> bool:
-    return plain_name(column) in ITEM_NUMBER_COLUMNS
+    return plain_name(column) in (*ITEM_NUMBER_COLUMNS, ROW)
 
 
 def read_numbering(path: Path, number: str, names: Sequence[str], count: int) -> list[str]:
@@ -94,7 +101,7 @@ def _read_permutation(column: pa.ChunkedArray) -> np.ndarray | None:
 
 
 def _read_columns(path: Path) -> dict[str, pa.ChunkedArray]:
-    """Return column -> its values as text; the first of columns with equal names."""
+    """Return column -> its values as text; UserError for columns with equal names."""
     try:
         header = first_line(path)
         delimiter = "\t" if "\t" in header else ","
@@ -111,4 +118,5 @@ def _read_columns(path: Path) -> dict[str, pa.ChunkedArray]:
     except (pa.ArrowException, UnicodeDecodeError) as e:
         fault = " ".join(str(e).split())
         raise UserError(f"{path}: not readable as a mapping file: {fault}") from None
+    refuse_repeated(path, names, filter(None, names))
     return {name: table.columns[names.index(name)] for name in names}

@@ -153,6 +153,22 @@ def test_several_images_of_an_item_are_lists_of_paths_or_bytes_or_numbered_files
     assert not np.allclose(vectors("paths")[0], one[0], atol=1e-2)
 
 
+@pytest.mark.parametrize("bad", ["title", "sku"])
+def test_rows_of_parquet_that_are_no_utf_8_are_rejects(bad: str) -> None:
+    columns = {"sku": [b"a", b"b", b"c", b"d"], "title": [b"red", b"red ball", b"blue", b"tree"]}
+    columns[bad][1] += b"\xe9"
+    arrays = []
+    for values in columns.values():
+        data = pa.array(values, pa.binary())
+        arrays.append(pa.Array.from_buffers(pa.string(), len(data), data.buffers()))
+    pq.write_table(pa.table(arrays, names=list(columns)), "t.parquet")
+
+    out = made("t.parquet", "--encoder", "descriptors", "--text", "title", to="out")
+    assert out["sku"].to_pylist() == ["a", "c", "d"]
+    rejects = pq.read_table("out.rejects.parquet").to_pylist()
+    assert [(row["line"], row["reason"]) for row in rejects] == [(2, "not UTF-8")]
+
+
 def test_images_in_a_table_are_not_held_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     size, n = 1 << 20, 96  # with all in memory 96 MiB, with a block and a row group of them some 20
     monkeypatch.setattr(item_file, "BYTES_PER_BLOCK", 4 * size)

@@ -15,6 +15,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.vectors import records
 from alignrec.pipeline.vectors.base import match_file, open_vectors
 from alignrec.pipeline.vectors.formats import list_members, pack_folder
+from alignrec.pipeline.vectors.mapping_files import read_order
 from alignrec.pipeline.vectors.records import RECORD_BYTES, RECORDS_PER_BLOCK
 from tests.vectors import formats
 
@@ -226,3 +227,16 @@ def test_parquet_that_lacks_rows_it_announces_is_refused(tmp_path: Path, monkeyp
 def test_a_tensor_that_is_stored_negated_is_read(tmp_path: Path) -> None:
     torch.save(torch.full((2, 2), 1j).conj().imag, tmp_path / "n.pt")
     assert match_file(tmp_path / "n.pt", ["a", "b"]).rows(0, 2).tolist() == [[-1, -1]] * 2
+
+
+@pytest.mark.parametrize("names", ["asin,row", "row,item", "asin,Row", "row,id"])
+def test_a_mapping_file_may_call_its_rows_row(tmp_path: Path, names: str) -> None:
+    rows = {"b": 0, "c": 1, "a": 2}
+    lines = [f"{row},{asin}" if names.startswith("row") else f"{asin},{row}" for asin, row in rows.items()]
+    path = tmp_path / "map.csv"
+    path.write_text("\n".join([names, *lines]))
+    assert read_order(path, ["a", "b", "c"]) == ["b", "c", "a"]
+
+    path.write_text("\n".join([f"{names},{names}", *(f"{line},{line}" for line in lines)]))
+    with pytest.raises(UserError, match="two columns are called"):
+        read_order(path, ["a", "b", "c"])
