@@ -150,10 +150,8 @@ def _has_rows(path: Path, width: int) -> bool:
         expected = {field.name: field.type for field in plain}
         if not {*COUNTS.names}.isdisjoint(schema.names):
             expected |= {field.name: field.type for field in COUNTS}
-        if {name: schema.field(name).type for name in schema.names} != {
-            **expected,
-            "vector": vector,
-        }:
+        types = {name: schema.field(name).type for name in schema.names}
+        if types != {**expected, "vector": vector}:
             return False
 
         rows = pq.read_table(path, columns=list(expected))
