@@ -6,7 +6,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Lock
 
@@ -40,13 +40,21 @@ def fetch(
     untouched.
     """
     to = Path(os.path.abspath(to))
+    with claim_target(to) as work:
+        _fill_folder(open_store(address), to, work, encoder, progress, key)
+    return to
+
+
+@contextmanager
+def claim_target(to: Path) -> Iterator[Path]:
+    """Yield the locked folder for unfinished downloads of a target; UserError if it is in use."""
     # files go to a hidden folder next to the target, which is renamed once all of them are verified
     work = io.next_to(to, WORK)
     _claim_folder(work)
     try:
         with FileLock(work / "lock", timeout=0):
             try:
-                _fill_folder(open_store(address), to, work, encoder, progress, key)
+                yield work
             finally:
                 # keep unfinished downloads only; the next fetch recreates the folder and its lock
                 if not any(path.is_dir() for path in work.iterdir()):
@@ -54,7 +62,6 @@ def fetch(
     except Timeout:
         remedy = "wait for that one, or name another folder"
         raise UserError(f"{to}: another fetch is filling it; {remedy}") from None
-    return to
 
 
 def _claim_folder(work: Path) -> None:
@@ -89,16 +96,12 @@ def _fill_folder(
     if encoder is not None:
         manifest = _select_part(manifest, work, encoder)
 
-    if to.exists() and not _is_empty(to):
-        present = to / manifests.MANIFEST_FILE
-        expected = (work / manifests.MANIFEST_FILE).read_bytes()
-        if not present.is_file() or present.read_bytes() != expected:
-            raise UserError(f"{to}: holds something else; name another folder, or delete this one")
+    if is_filled(to, manifests.MANIFEST_FILE, (work / manifests.MANIFEST_FILE).read_bytes()):
         verify(to)
     else:
         # named by the manifest's hash, so that a resumed download never mixes two versions
         release = work / io.sha256(work / manifests.MANIFEST_FILE)
-        _download_files(store, manifest.files, release, progress)
+        download_files(store, manifest.files, release, progress)
         for path in work.glob(f"{manifests.MANIFEST_FILE}*"):  # the manifest and its signature
             shutil.copyfile(path, release / path.name)
         verify(release)
@@ -107,8 +110,14 @@ def _fill_folder(
         shutil.rmtree(unfinished)
 
 
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
+def is_filled(to: Path, name: str, listing: bytes) -> bool:
+    """Return whether a target has this listing; UserError if it is neither that nor empty."""
+    if not to.exists() or (to.is_dir() and not any(to.iterdir())):
+        return False
+    present = to / name
+    if not present.is_file() or present.read_bytes() != listing:
+        raise UserError(f"{to}: holds something else; name another folder, or delete this one")
+    return True
 
 
 def _select_part(manifest: Manifest, work: Path, features: str) -> Manifest:
@@ -143,12 +152,23 @@ def _read_manifest(store: Store, work: Path, key: Path | None = None) -> Manifes
         signature.check(work, data, key)
         return manifests.parse(work, manifests.read(work))
     except Absent:
+        if _has_delta(store):
+            advice = "name its older release by --onto"
+            raise UserError(f"{store.address}: a delta and no release; {advice}") from None
         question = "is this the address of a release?"
         raise UserError(
             f"{store.address}: no {manifests.MANIFEST_FILE} there; {question}"
         ) from None
     except UserError as e:
         raise UserError(str(e).replace(str(work), store.address)) from None
+
+
+def _has_delta(store: Store) -> bool:
+    with suppress(UserError):
+        return read_small(store, manifests.DELTA_FILE, manifests.MAX_MANIFEST_BYTES).startswith(
+            b"{"
+        )
+    return False
 
 
 def _copy_signature(store: Store, path: Path) -> None:
@@ -160,7 +180,7 @@ def _copy_signature(store: Store, path: Path) -> None:
             io.write_bytes(path, signed)
 
 
-def _download_files(store: Store, files: list[File], release: Path, progress: Progress) -> None:
+def download_files(store: Store, files: list[File], release: Path, progress: Progress) -> None:
     total = sum(file.bytes for file in files)
     n_bytes = 0
     lock = Lock()

@@ -26,6 +26,7 @@ from alignrec.pipeline.runtime.section import Part, first_fault
 FORMAT: Literal[5] = 5
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = f"{MANIFEST_FILE}.sig"  # only in signed releases
+DELTA_FILE = "delta.json"  # lists the files of a delta, in place of MANIFEST_FILE
 MAX_MANIFEST_BYTES = 64 << 20  # larger manifests are rejected unread
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_PATH_BYTES = 1024  # as file systems limit paths
@@ -385,7 +386,7 @@ def parse(folder: Path, data: bytes) -> Manifest:
     if not DATASET_NAME.fullmatch(manifest.dataset):
         fault = f"{manifest.dataset!r} is no name of a dataset"
         raise UserError(f"{path}: {fault}; do not trust this release")
-    fault = _path_fault([file.path for file in manifest.files])
+    fault = find_path_fault([file.path for file in manifest.files])
     if fault:
         raise UserError(f"{path}: {fault}; do not trust this release")
     try:
@@ -401,7 +402,7 @@ def schema_json() -> str:
     return json.dumps(Manifest.model_json_schema(), indent=1) + "\n"
 
 
-def _path_fault(paths: list[str]) -> str:
+def find_path_fault(paths: list[str]) -> str:
     for path in paths:
         if not _is_inside(path):
             return f"{path!r} is no path inside the release"

@@ -143,10 +143,10 @@ class Archive:
         self.address = str(path)
         self.zip = archives.open_zip(path)
         names = self.zip.namelist()
-        paths = [name for name in names if name.rpartition("/")[2] == manifests.MANIFEST_FILE]
-        self.top = min(paths, key=len, default=manifests.MANIFEST_FILE).removesuffix(
-            manifests.MANIFEST_FILE
-        )
+        listings = (manifests.MANIFEST_FILE, manifests.DELTA_FILE)
+        paths = [name for name in names if name.rpartition("/")[2] in listings]
+        above, separator, _ = min(paths, key=len, default="").rpartition("/")
+        self.top = above + separator
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         label = f"{self.address}: {name}"

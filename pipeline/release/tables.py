@@ -91,7 +91,7 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[RowChe
 
 
 def _rows_fault(path: Path, file: File, checks: Sequence[RowCheck]) -> str:
-    schema = _table_schema(path, file)
+    schema = table_schema(path, file)
     max_text_bytes = max(MAX_TEXT_BYTES, MAX_TEXT_EXPANSION * file.bytes)
     first = 0
     text_bytes = 0
@@ -111,7 +111,7 @@ def _rows_fault(path: Path, file: File, checks: Sequence[RowCheck]) -> str:
     return "" if first == file.rows else CHANGED
 
 
-def _table_schema(path: Path, file: File) -> pa.Schema | None:
+def table_schema(path: Path, file: File) -> pa.Schema | None:
     """Return the schema that the rows must have; ContractError if the columns differ from it."""
     schema_of = manifests.TABLES[str(file.table)].schema
     if schema_of is None:

@@ -1,0 +1,1 @@
+"""A release as an older one and what changed since."""
