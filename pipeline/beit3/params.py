@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from alignrec.pipeline.encoders.params import MOST_CHUNKS
+from alignrec.pipeline.encoders.registry import RELEASED, Encoders, kind_of
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.section import (
     MAX_COUNT,
@@ -192,13 +193,17 @@ class BEiT3Sets(BEiT3Params):
     untrained weights; the weights of `pretrain.init` before training"""
 
 
-def refuse_encoder_names(declared: Iterable[str], listed: Iterable[str]) -> None:
-    """Raise UserError for a set of section `beit3` in section `encoders` or `encode.encoders`."""
-    for name in declared:
-        if name in BEIT3_SETS:
+def refuse_encoder_names(encoders: Encoders, listed: Iterable[str]) -> None:
+    """Raise UserError for a set of section `beit3` in section `encoders` or `encode.encoders`.
+
+    Those of a release may be called like them.
+    """
+    ours = [name for name in BEIT3_SETS if kind_of(encoders, name) != RELEASED]
+    for name in encoders:
+        if name in ours:
             why = "its settings are those of section beit3; give them there"
             raise UserError(f"'encoders.{name}': {why}")
     for name in listed:
-        if name in BEIT3_SETS:
+        if name in ours:
             why = "is encoded by what `pretrain` makes; list it in beit3.sets"
             raise UserError(f"'encode.encoders': '{name}' {why}")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 ENCODER = "encoder"  # folder of a feature set with the files that encode new items
+RELEASED = "released"  # kind of the encoders of a release
 Encoders = Mapping[
     str, Mapping[str, Any]
 ]  # section `encoders`: name -> `kind` and the keys of that kind
@@ -115,7 +116,7 @@ ENCODERS: Registry[Spec] = Registry(
         "sentence-transformers": "alignrec.pipeline.encoders.sentence_transformers:SENTENCE_TRANSFORMERS",
         "open_clip": "alignrec.pipeline.encoders.open_clip:OPEN_CLIP",
         "timm": "alignrec.pipeline.encoders.timm:TIMM",
-        "released": "alignrec.pipeline.release.encoder:RELEASED",
+        RELEASED: "alignrec.pipeline.release.encoder:RELEASED",
     },
     _fault_of,
 )  # kind -> its Spec
@@ -137,7 +138,8 @@ def check_encoders(encoders: Encoders, listed: Sequence[str]) -> None:
         if "kind" not in given and name not in ENCODERS:
             raise UserError(f"'encoders.{name}.kind' is required{nearest(name, ENCODERS)}")
         require_known([kind_of(encoders, name)], ENCODERS, f"encoders.{name}.kind")
-        if name in ENCODERS and kind_of(encoders, name) != name:
+        # a released encoder keeps the name that its vectors have in the release
+        if name in ENCODERS and kind_of(encoders, name) not in (name, RELEASED):
             raise UserError(
                 f"'encoders.{name}.kind': '{name}' is a kind itself; choose another name"
             )

@@ -91,6 +91,13 @@ def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, text: str, says: st
     assert "\n" not in str(e.value)
 
 
+def test_released_encoders_keep_their_names(tmp_path: Path) -> None:
+    released = {name: {"kind": "released", "model": "older", "encoder": name} for name in ("tfidf", "beit3")}
+    text = f"encoders: {released}\nencode: {{encoders: [tfidf, beit3]}}\nbeit3: {{sets: []}}\n"
+    given = load(tmp_path, GOOD + text)
+    assert DeclaredSets(given, "shop").without_controls() == ["tfidf", "beit3", "linear"]
+
+
 def test_imported_feature_sets_count_as_made(tmp_path: Path) -> None:
     source = "{kind: mmrec, interactions: a.inter, features: {theirs: f.npy}}"
     text = (
