@@ -12,8 +12,9 @@ from alignrec.stages.items import ITEMS
 
 def main(run: Run) -> None:
     from alignrec.pipeline.features.combine import write_combinations  # loads SciPy
+    from alignrec.pipeline.release.fitted import read_map
 
-    write_combinations(run)
+    write_combinations(run, read_map)
 
 
 COMBINE = Stage(

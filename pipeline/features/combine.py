@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from alignrec.pipeline.features.folder import (
     resume_set,
 )
 from alignrec.pipeline.features.kinds import CONTROL, IMPORTED, KINDS
-from alignrec.pipeline.features.kinds.base import SetRecipe
+from alignrec.pipeline.features.kinds.base import ReadMap, SetRecipe
 from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.features.params import Combine
 from alignrec.pipeline.io.errors import UserError
@@ -32,8 +33,11 @@ from alignrec.pipeline.vectors.base import READERS, ImportedFile, feature_files
 OF_IMAGES = "records"  # file format whose features are computed only from images
 
 
-def write_combinations(run: Run) -> None:
-    """Write derived, imported and control sets, and delete those that are no longer listed."""
+def write_combinations(run: Run, read_map: ReadMap) -> None:
+    """Write derived, imported and control sets, and delete those that are no longer listed.
+
+    `read_map` reads those maps that are taken from a release.
+    """
     declared = DeclaredSets(run.params, run.dataset)
     files = feature_files(run.layout.sources)
     listed = list_sets(declared, files)
@@ -45,7 +49,7 @@ def write_combinations(run: Run) -> None:
         for name in listed:
             try:
                 recipe = resolve_recipe(run, declared, name, ids, files.get(name))
-                write_combination(run, recipe, bar.update)
+                write_combination(run, replace(recipe, read_map=read_map), bar.update)
             except UserError as e:  # continue with the other sets
                 failed[name] = e
 

@@ -23,7 +23,7 @@ from alignrec.pipeline.release.facts import gather_facts
 from alignrec.pipeline.release.manifest import Input, ItemColumns, Maker, Manifest, describe_file
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.release.read import ITEMS_FILE
-from alignrec.pipeline.release.rotated import ROTATION_FILE
+from alignrec.pipeline.release.rotated import ROTATION, ROTATION_FILE
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.verdict import LINEAR, is_below
 from alignrec.pipeline.runtime import code
@@ -314,9 +314,12 @@ def select_encoders(layout: Layout, names: Sequence[str]) -> dict[str, FeatureSe
 
 
 def _is_releasable(features: FeatureSet) -> bool:
+    facts = features.facts
     # weights that a package ships have no origin and do not count as third-party weights
-    spec = ENCODERS.get(features.facts.network)
-    return features.facts.portable and (spec is None or spec.origin is None)
+    spec = ENCODERS.get(facts.network)
+    is_ours = spec is None or spec.origin is None
+    # maps of a release that are used with its rotation have other bytes than their space says
+    return facts.portable and is_ours and ROTATION not in facts.fingerprint
 
 
 def _with_dependencies(layout: Layout, name: str) -> list[FeatureSet]:

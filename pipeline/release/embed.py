@@ -533,6 +533,7 @@ def _combine(
 ) -> None:
     """Write a combination of sets, by a map that is fitted to the table if its kind has one."""
     from alignrec.pipeline.features.combine import make_set  # loads SciPy
+    from alignrec.pipeline.release.fitted import read_map
 
     folder = layout.out("combine", name)
     if (folder / SET).is_file():
@@ -550,6 +551,7 @@ def _combine(
         shard_rows=settings.shard_rows,
         batch_size=settings.batch_size,
         seed=choice.seed,
+        read_map=read_map,
     )
     make_set(recipe, dict(context.record), context.done)
 

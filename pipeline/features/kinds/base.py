@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from alignrec.pipeline.features.folder import Facts, FeatureSet, feature_rows
 from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.linalg.projections import JoinedMap
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.section import Name, Section
 from alignrec.schemas import MODALITIES
@@ -45,6 +46,19 @@ class Combination(NamedTuple):
     shards: Iterator[pa.Table]  # rows, schema features(F)
 
 
+class ReleasedMap(NamedTuple):
+    """The map of a combined set of a release."""
+
+    facts: Facts
+    fit: JoinedMap
+    folder: Path | None  # has the files of the map; None if it includes a rotation
+    model: Mapping[str, str]  # keys `model` and `revision`: which set of which release
+
+
+# reads the map of a set in a release folder, for parts of the spaces that it was fitted to
+ReadMap = Callable[[Path, str, Sequence[FeatureSet]], ReleasedMap]
+
+
 @dataclass(frozen=True)
 class SetRecipe:
     """What a combined set is made from."""
@@ -61,6 +75,7 @@ class SetRecipe:
     batch_size: int  # of sets without parts
     seed: int
     file: ImportedFile | None = None  # third-party feature file
+    read_map: ReadMap | None = None  # of kinds whose settings can name a release
 
     def shards(self) -> Iterator[tuple[int, pa.Table]]:
         """Yield the position of the first item of each shard, and the ids of its items."""

@@ -4,6 +4,7 @@ items.
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def make_fitted(
         chain.write(folder, fit)
     stored = chain.read(folder, [part.width for part in recipe.parts])
 
-    settings = recipe.settings.model_dump(exclude={"of"}) | dict(chosen or {})
+    settings = recipe.settings.model_dump(exclude={"of", "fitted"}) | dict(chosen or {})
     facts = describe(recipe, settings, recipe.parts)
     facts = facts.model_copy(
         update={
@@ -36,6 +37,29 @@ def make_fitted(
         }
     )
     return Combination(facts, map_shards(stored, recipe.parts))
+
+
+def make_from_release(recipe: SetRecipe, release: Path) -> Combination:
+    """Make a set by the map of the released set of its name, into whose space it comes."""
+    assert recipe.read_map is not None, "who makes the set can read releases"
+    released = recipe.read_map(release, recipe.name, recipe.parts)
+    folder = recipe.folder / ENCODER
+    if released.folder is None:
+        chain.write(folder, released.fit)
+    else:
+        for name in (chain.MAPS, chain.CHAIN_FILE):
+            io.write_bytes(folder / name, (released.folder / name).read_bytes())
+
+    facts = describe(recipe, parts=recipe.parts)
+    facts = facts.model_copy(
+        update={
+            "settings": released.facts.settings,
+            "spans": released.facts.spans,
+            "fingerprint": released.facts.fingerprint,
+            "model": {**facts.model, **released.model},
+        }
+    )
+    return Combination(facts, map_shards(released.fit, recipe.parts))
 
 
 def spanned_parts(recipe: SetRecipe, fit: JoinedMap) -> Sequence[FeatureSet]:

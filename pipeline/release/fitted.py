@@ -1,0 +1,145 @@
+"""What a release fitted, for use in place of a new fit: maps of combined sets, and codebooks.
+
+A release is untrusted: it is verified before anything of it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from alignrec.pipeline import io
+from alignrec.pipeline.encoders import chain
+from alignrec.pipeline.encoders.hub import LOCAL
+from alignrec.pipeline.features.folder import Facts, FeatureSet
+from alignrec.pipeline.features.kinds.base import ReleasedMap
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.linalg.projections import Block, JoinedMap, Whitening
+from alignrec.pipeline.linalg.rotation import rotate
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.encoder import ReleasedEncoders
+from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.release.rotated import ROTATION, read_rotation
+
+NOT_FITTED = "leave `fitted` out, which fits another space"
+
+
+def read_map(folder: Path, name: str, parts: Sequence[FeatureSet]) -> ReleasedMap:
+    """Read the map of a combined set of a release, and check that its parts are those given.
+
+    Where the release rotates the set or a part, the map includes the rotation. UserError if the
+    release is damaged, lacks the set, or fitted its map to other parts or spaces.
+    """
+    manifest = Release(folder).verify().manifest
+    encoders = ReleasedEncoders(folder)
+    facts = encoders.facts(name)
+    _refuse_other_parts(folder, facts, parts)
+
+    turns = [_read_turn(encoders, part) for part in parts]
+    rotation = read_rotation(encoders.folder(name), facts)
+    widths = []
+    for part, turn in zip(parts, turns, strict=True):
+        widths.append(part.width if turn is None else len(turn))
+    fit = chain.read(encoders.folder(name), widths)
+    _refuse_other_widths(folder, fit, parts, widths)
+
+    is_rotated = rotation is not None or any(turn is not None for turn in turns)
+    fit = _turn_parts_back(folder, fit, parts, turns)
+    if rotation is not None:
+        fit = _rotate_last(fit, rotation)
+    return ReleasedMap(
+        facts=facts,
+        fit=fit,
+        folder=None if is_rotated else encoders.folder(name),
+        model={
+            "model": f"{manifest.dataset} {manifest.version}: {name}",
+            "revision": f"{LOCAL}{io.sha256(folder / manifests.MANIFEST_FILE)}",
+        },
+    )
+
+
+def _refuse_other_parts(folder: Path, facts: Facts, parts: Sequence[FeatureSet]) -> None:
+    names = [part.name for part in parts]
+    if facts.parts != names:
+        joined = ", ".join(facts.parts) or "no other sets"
+        fault = f"{facts.encoder} is made of {joined} there, and of {', '.join(names)} here"
+        raise UserError(f"{folder}: {fault}; list those under `of`, or {NOT_FITTED}")
+
+    spaces = facts.fingerprint.get("parts")
+    for part in parts:
+        space = spaces.get(part.name) if isinstance(spaces, dict) else None
+        if not isinstance(space, dict):
+            fault = f"does not say which space of {part.name} its {facts.encoder} was fitted to"
+            raise UserError(f"{folder}: {fault}; {NOT_FITTED}")
+        if difference := io.first_difference(space, part.facts.fingerprint):
+            fault = f"{part.name} is in another space there ({difference})"
+            released = f"kind: released, model: {folder}, encoder: {part.name}"
+            remedy = f"declare it under encoders, {part.name}: {{{released}}}"
+            raise UserError(f"{folder}: {fault}; {remedy}")
+
+
+def _read_turn(encoders: ReleasedEncoders, part: FeatureSet) -> np.ndarray | None:
+    """Return the rotation that the release applies to a part, float32 [G, F], None without one.
+
+    Maps were fitted to parts that were not rotated.
+    """
+    digest = part.facts.fingerprint.get(ROTATION)
+    if digest is None:
+        return None
+    facts = encoders.facts(part.name)
+    if facts.fingerprint.get(ROTATION) != digest:
+        fault = f"{part.name} is rotated otherwise than there"
+        raise UserError(f"{encoders.release}: {fault}; take its encoder of this release, too")
+    return read_rotation(encoders.folder(part.name), facts)
+
+
+def _refuse_other_widths(
+    folder: Path, fit: JoinedMap, parts: Sequence[FeatureSet], widths: Sequence[int]
+) -> None:
+    for number, (part, width) in enumerate(zip(parts, widths, strict=True)):
+        blocks = [block.columns for block in fit.blocks if block.part == number]
+        if blocks and not np.any(blocks, axis=0)[-1]:
+            there = int(np.flatnonzero(np.any(blocks, axis=0))[-1]) + 1
+            fault = f"{part.name} has {there} columns there, and {width} here"
+            raise UserError(f"{folder}: {fault}; {NOT_FITTED}")
+
+
+def _turn_parts_back(
+    folder: Path,
+    fit: JoinedMap,
+    parts: Sequence[FeatureSet],
+    turns: Sequence[np.ndarray | None],
+) -> JoinedMap:
+    """Return the map for rotated parts: it undoes the rotations first."""
+    blocks: list[Block] = []
+    maps: list[Whitening | None] = []
+    for block, fitted in zip(fit.blocks, fit.maps, strict=True):
+        turn = turns[block.part]
+        if turn is not None:
+            if not block.columns.all():
+                fault = f"{parts[block.part].name} is rotated there, and joined by modality"
+                raise UserError(f"{folder}: {fault}; {NOT_FITTED}")
+            fitted = _compose_back(turn, fitted)
+            block = block._replace(columns=np.ones(turn.shape[1], bool))
+        blocks.append(block)
+        maps.append(fitted)
+
+    return replace(fit, blocks=blocks, maps=maps)
+
+
+def _compose_back(turn: np.ndarray, fitted: Whitening | None) -> Whitening:
+    """Return the map of x @ turn that equals `fitted` of x; the rows of turn are orthonormal."""
+    if fitted is None:
+        return Whitening(np.zeros(turn.shape[1], np.float32), np.ascontiguousarray(turn.T))
+    mean = rotate(fitted.mean[None], turn)[0]
+    return Whitening(mean, rotate(np.ascontiguousarray(turn.T), fitted.map))
+
+
+def _rotate_last(fit: JoinedMap, rotation: np.ndarray) -> JoinedMap:
+    """Return the map whose vectors are rotated."""
+    if fit.last is None:
+        return replace(fit, last=Whitening(np.zeros(len(rotation), np.float32), rotation))
+    return replace(fit, last=Whitening(fit.last.mean, rotate(fit.last.map, rotation)))

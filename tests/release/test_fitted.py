@@ -1,0 +1,128 @@
+"""`fitted` and `codebooks`: a catalogue that grows stays in the space of an older release."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from shop import featured, releases, toy
+
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.features.folder import FeatureSet
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release.read import verify
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.params import Parameters
+from tests.release.test_align import TODAY, TOMORROW
+
+WIDTH = 8
+
+
+def settings(older: Path | None = None, align: Path | None = None, **linear: Any) -> Parameters:
+    """Return parameters of a fresh project, or of one in the space of an older release."""
+    encoders = {}
+    if older is not None:
+        linear["fitted"] = str(older)
+        encoders["tfidf"] = {"kind": "released", "model": str(older), "encoder": "tfidf"}
+    return toy.params(
+        encode={"encoders": ["tfidf"], "shard_rows": 50},
+        encoders=encoders,
+        combine={"sets": {"linear": {"width": WIDTH, **linear}}, "controls": []},
+        beit3={"sets": []},
+        publish={"features": ["linear", "tfidf"], "align": str(align) if align else None},
+    )
+
+
+def make(root: Path, items: Sequence[featured.Item], given: Parameters) -> Layout:
+    layout = featured.catalogue(root, list(items))
+    io.write_table(toy.filled(schemas.USERS, user_id=[0], user=["u"]), layout.users, schemas.USERS)
+    io.write_table(schemas.INTERACTIONS.empty_table(), layout.interactions, schemas.INTERACTIONS)
+    featured.stage(layout, given)
+    return layout
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    layout = make(tmp_path_factory.mktemp("today"), TODAY, settings())
+    return releases.published(layout, settings()).release
+
+
+@pytest.fixture(scope="module")
+def aligned(older: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    layout = make(tmp_path_factory.mktemp("tomorrow"), TOMORROW, settings())
+    return releases.published(layout, settings(align=older)).release
+
+
+def vectors(folder: Path) -> dict[str, np.ndarray]:
+    table = io.read_features(folder)
+    return dict(zip(table["asin"].to_pylist(), io.matrix(table["vector"]), strict=True))
+
+
+def largest_difference(folder: Path, older: Path, changed: Sequence[str] = ()) -> float:
+    new, old = vectors(folder), vectors(older)
+    kept = [asin for asin in old if asin in new and asin not in changed]
+    assert len(kept) > 100
+    return max(float(np.abs(new[asin] - old[asin]).max()) for asin in kept)
+
+
+def test_equal_items_keep_their_vectors(older: Path, tmp_path: Path) -> None:
+    given = settings(older)
+    layout = make(tmp_path, TOMORROW, given)
+    for name in ("tfidf", "linear"):
+        assert largest_difference(layout.features(name), older / "features" / name, ["A3"]) < 1e-6
+        fingerprint = FeatureSet.of(layout, name).facts.fingerprint
+        assert fingerprint == io.record(next(older.glob(f"features/{name}/*.parquet")))[io.FINGERPRINT]
+    new = np.array([vectors(layout.features("linear"))[one.asin] for one in TOMORROW[-12:]])
+    assert new.any(axis=1).all()
+    verify(releases.published(layout, given).release)
+
+
+def test_maps_of_a_rotated_release_are_used_with_its_rotations(aligned: Path, tmp_path: Path) -> None:
+    layout = make(tmp_path, [*TOMORROW, TODAY[4]], settings(aligned))
+    assert largest_difference(layout.features("linear"), aligned / "features/linear", ["A3"]) < 1e-5
+    facts = FeatureSet.of(layout, "linear").facts
+    assert "rotation" in facts.fingerprint
+    verify(releases.published(layout, settings(aligned)).release)
+
+
+def test_a_part_that_was_fitted_again_is_refused(older: Path, tmp_path: Path) -> None:
+    given = settings(fitted=str(older))
+    remedy = r"declare it under encoders, tfidf: {kind: released, model: .*, encoder: tfidf}"
+    with pytest.raises(UserError, match=rf"'combine.sets.linear.fitted': .*tfidf is in another space .*{remedy}"):
+        make(tmp_path, TOMORROW, given)
+
+
+@pytest.mark.parametrize(
+    ("linear", "fault"),
+    [
+        ({"width": 5}, "fitted to a width of 8 there; leave `width` out"),
+        ({"of": ["tfidf", "other"]}, "linear is made of tfidf there, and of tfidf, other here"),
+        ({"fitted": "nowhere"}, "is this a release folder"),
+    ],
+)
+def test_other_parts_widths_and_folders_are_refused(
+    older: Path, tmp_path: Path, linear: dict[str, Any], fault: str
+) -> None:
+    given = settings(older)
+    encode, combine = dict(given.section("encode")), dict(given.section("combine"))
+    encoders = given.encoders | {"other": given.encoders["tfidf"]}
+    sets = combine["sets"] | {"linear": combine["sets"]["linear"] | linear}
+    own = {"encode": encode | {"encoders": ["tfidf", "other"]}, "combine": combine | {"sets": sets}}
+    if "of" not in linear:
+        sets["linear"]["of"] = ["tfidf"]
+    with pytest.raises(UserError, match=fault):
+        make(tmp_path, TODAY, toy.params(**own, encoders=encoders, beit3={"sets": []}))
+
+
+def test_a_damaged_release_and_one_without_the_set_are_refused(older: Path, tmp_path: Path) -> None:
+    damaged, without = (shutil.copytree(older, tmp_path / name) for name in ("damaged", "without"))
+    path = damaged / "encoders/linear/maps.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="release is damaged"):
+        make(tmp_path / "a", TODAY, settings(damaged))
+    releases.drop(without, "encoders/linear")
+    with pytest.raises(UserError, match="no encoder 'linear' in this release; it has tfidf"):
+        make(tmp_path / "b", TODAY, settings(without))
