@@ -16,8 +16,10 @@ def check_catalogue(params: Parameters, items: int) -> None:
             "give smaller ones, or lower interactions.item_core"
         )
 
-    codes = params[SemanticIds].for_items(items).codes
-    if params[SemanticIds].features and codes > items:
+    semantic_ids = params[SemanticIds]
+    codes = semantic_ids.for_items(items).codes
+    is_learned = semantic_ids.features and semantic_ids.codebooks is None
+    if is_learned and codes > items:
         raise UserError(
             f"'semantic_ids.codes': {codes:,} is more than the catalogue's {items:,} items; "
             "give fewer"

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.section import Name, Positive, Section, Seed
 
 
@@ -32,10 +33,28 @@ class SemanticIds(Section):
     """codes per item (L)"""
     codes: Annotated[int, Field(ge=2, le=65_536), AfterValidator(_power_of_two)] = 256
     """values per code (K), a power of two; by default at most a quarter of the items"""
+    codebooks: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """folder of a release. Its codebooks code the items, so that equal vectors keep their codes;
+    `levels` and `codes` are those of the release"""
     seed: Seed = 0
 
+    def facts(self) -> dict[str, Any]:
+        facts = super().facts()
+        if self.codebooks is None:  # as earlier versions recorded it
+            del facts["codebooks"]
+        return facts
+
+    def refuse_other_sizes(self, levels: int, codes: int) -> None:
+        """Raise UserError if other sizes than those of the release's codebooks are given."""
+        sizes = {"levels": levels, "codes": codes}
+        for key, size in sizes.items():
+            given = getattr(self, key)
+            if key in self.model_fields_set and given != size:
+                fault = f"{given:,}, and the codebooks of the release have {size:,}"
+                raise UserError(f"'semantic_ids.{key}': {fault}; leave the key out")
+
     def for_items(self, items: int) -> Self:
-        if "codes" in self.model_fields_set:
+        if "codes" in self.model_fields_set or self.codebooks is not None:
             return self
         # by default, every code has several items to learn from
         most = max(2, items // 4)

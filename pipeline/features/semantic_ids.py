@@ -10,12 +10,14 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.features.collisions import number_equal_codes
+from alignrec.pipeline.features.codebooks import ReleasedCodes
+from alignrec.pipeline.features.collisions import number_equal_codes, number_new_items
 from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import unit_rows
@@ -32,6 +34,7 @@ class Coding(NamedTuple):
     codes: np.ndarray  # int32 [n, L]
     suffix: np.ndarray  # int32 [n], numbers items with equal codes from 0, in item order
     cosine: np.ndarray  # float32 [n], cosine of each vector and its reconstruction
+    codebooks: np.ndarray  # float32 [L, K, F]
 
 
 def code_items(
@@ -41,8 +44,7 @@ def code_items(
     max_fit_rows: int = MAX_FIT_ROWS,
     rows_per_block: int = CODING_BLOCK_ROWS,
 ) -> Coding:
-    blocks = io.read_vectors(folder, rows_per_block)
-    directed = np.concatenate([unit_rows(vectors)[1] for vectors in blocks])
+    directed = _directed_items(folder, rows_per_block)
     n = int(directed.sum())
     if n < params.codes:
         excess = f"{params.codes:,} is more than the {n:,} items with content"
@@ -51,32 +53,71 @@ def code_items(
     rng = np.random.default_rng(seed)
     drawn = np.zeros(len(directed), bool)
     drawn[rng.choice(np.flatnonzero(directed), min(n, max_fit_rows), replace=False)] = True
-
-    codes = []
-    cosines = []
     with threadpool_limits(1):  # the order of sums affects the last bits
         sample = np.concatenate(list(_unit_vectors(folder, drawn, rows_per_block)))
         quantizer = learn_codebooks(sample, params, seed)
-        n_bits = quantizer.nbits.at(0)
+
+    coding = _quantize(quantizer, folder, directed, rows_per_block)
+    return coding._replace(suffix=number_equal_codes(coding.codes))
+
+
+def recode_items(
+    folder: Path, ids: pa.Table, released: ReleasedCodes, rows_per_block: int = CODING_BLOCK_ROWS
+) -> Coding:
+    """Code items, schema ITEM_IDS, by the codebooks of a release.
+
+    Items of equal vectors keep their codes, and those of equal codes their suffix.
+    """
+    directed = _directed_items(folder, rows_per_block)
+    quantizer = restore_quantizer(released.codebooks)
+    coding = _quantize(quantizer, folder, directed, rows_per_block)
+
+    older = released.table.filter(pc.equal(released.table["status"], "coded"))
+    levels = len(released.codebooks)
+    older_codes = older["codes"].combine_chunks().flatten().to_numpy().reshape(-1, levels)
+    position = pc.index_in(ids["asin"].filter(pa.array(directed)), older["asin"].combine_chunks())
+    older_row = position.fill_null(-1).to_numpy()
+    older_suffix = older["suffix"].to_numpy()
+    return coding._replace(
+        suffix=number_new_items(coding.codes, older_row, older_codes, older_suffix)
+    )
+
+
+def _directed_items(folder: Path, rows_per_block: int) -> np.ndarray:
+    """Return which items have a direction, bool [I]."""
+    blocks = io.read_vectors(folder, rows_per_block)
+    return np.concatenate([unit_rows(vectors)[1] for vectors in blocks])
+
+
+def _quantize(
+    quantizer: faiss.ResidualQuantizer, folder: Path, directed: np.ndarray, rows_per_block: int
+) -> Coding:
+    """Return a coding without suffixes."""
+    levels = quantizer.M
+    n_bits = quantizer.nbits.at(0)
+    codes = [np.zeros((0, levels), np.int32)]
+    cosines = [np.zeros(0, np.float32)]
+    with threadpool_limits(1):  # the order of sums affects the last bits
         for units in _unit_vectors(folder, directed, rows_per_block):
             packed = quantizer.compute_codes(units)
-            unpacked = faiss.unpack_bitstrings(packed, quantizer.M, n_bits)
+            unpacked = faiss.unpack_bitstrings(packed, levels, n_bits)
             codes.append(unpacked.astype(np.int32))
             reconstructed, _ = unit_rows(quantizer.decode(packed))
             cosines.append(np.einsum("bf,bf->b", units, reconstructed))
 
-    all_codes = np.concatenate(codes)
-    suffix = number_equal_codes(all_codes)
-    return Coding(directed, all_codes, suffix, np.concatenate(cosines))
+    codebooks = faiss.vector_to_array(quantizer.codebooks)
+    return Coding(
+        directed,
+        np.concatenate(codes),
+        np.zeros(0, np.int32),
+        np.concatenate(cosines),
+        codebooks.reshape(levels, 1 << n_bits, quantizer.d),
+    )
 
 
 def learn_codebooks(x: np.ndarray, params: SemanticIds, seed: int) -> faiss.ResidualQuantizer:
     # each level clusters the residuals of the previous one
-    n_bits = params.codes.bit_length() - 1
-    quantizer = faiss.ResidualQuantizer(x.shape[1], params.levels, n_bits)
-    quantizer.max_beam_size = (
-        1  # a wider beam reconstructs no better here, and separates neighbours
-    )
+    quantizer = _greedy_quantizer(x.shape[1], params.levels, params.codes)
     # progressive dimensions halve collisions, but start with a PCA, which needs F vectors
     kind = quantizer.Train_default
     if len(x) >= x.shape[1]:
@@ -86,6 +127,24 @@ def learn_codebooks(x: np.ndarray, params: SemanticIds, seed: int) -> faiss.Resi
     quantizer.cp.seed = seed % 2**31
     quantizer.cp.min_points_per_centroid = 1
     quantizer.train(x)
+    return quantizer
+
+
+def restore_quantizer(codebooks: np.ndarray) -> faiss.ResidualQuantizer:
+    """Return the quantizer of codebooks, float32 [L, K, F]."""
+    levels, codes, width = codebooks.shape
+    quantizer = _greedy_quantizer(width, levels, codes)
+    quantizer.train_type |= quantizer.Skip_codebook_tables
+    faiss.copy_array_to_vector(np.ascontiguousarray(codebooks).reshape(-1), quantizer.codebooks)
+    quantizer.is_trained = True
+    return quantizer
+
+
+def _greedy_quantizer(width: int, levels: int, codes: int) -> faiss.ResidualQuantizer:
+    n_bits = codes.bit_length() - 1
+    quantizer = faiss.ResidualQuantizer(width, levels, n_bits)
+    # a wider beam reconstructs no better here, and separates neighbours
+    quantizer.max_beam_size = 1
     return quantizer
 
 

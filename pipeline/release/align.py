@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors.numpy import load_file
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.features.codebooks import CENTROIDS, write_codebooks
 from alignrec.pipeline.features.folder import MAX_SET_BYTES, Facts
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.rotation import fit_rotation, paired_cosines, rotate
@@ -23,7 +25,7 @@ from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import rotated
 from alignrec.pipeline.release.encoder import ENCODER_FILE, ENCODERS_FOLDER
 from alignrec.pipeline.release.manifest import AlignedVectors, Alignment, ChangedItem
-from alignrec.pipeline.release.read import ITEMS_FILE, Release
+from alignrec.pipeline.release.read import ITEMS_FILE, Release, codebooks_path
 from alignrec.pipeline.release.rotated import ROTATION
 
 FIT_DIGEST = "weights"  # key of a fingerprint if the set is fitted to its catalogue
@@ -64,6 +66,7 @@ def align_release(folder: Path, older: Path) -> Alignment:
             for shard in io.shards(path, "features"):
                 _rotate_table(shard, schemas.features, rotation)
             _rotate_encoder(folder / ENCODERS_FOLDER / name, rotation)
+            _rotate_codebooks(folder / codebooks_path(name), rotation)
 
     return Alignment(
         dataset=release.manifest.dataset,
@@ -197,6 +200,16 @@ def _rotate_encoder(folder: Path, rotation: np.ndarray) -> None:
     facts = facts.model_copy(update={"fingerprint": fingerprint, "spans": []})
     io.write_json(path, facts.model_dump())
     rotated.write_rotation(folder, rotation)
+
+
+def _rotate_codebooks(path: Path, rotation: np.ndarray) -> None:
+    """Let the codebooks of a set, if there are any, give rotated vectors the codes of the set."""
+    if not path.is_file():
+        return
+    codebooks = load_file(path)[CENTROIDS]
+    levels, codes, width = codebooks.shape
+    turned = rotate(codebooks.reshape(-1, width), rotation)
+    write_codebooks(path, turned.reshape(levels, codes, -1))
 
 
 def _align_recommender(

@@ -22,7 +22,7 @@ from alignrec.pipeline.release.encoder import hash_images, text_sha256
 from alignrec.pipeline.release.facts import gather_facts
 from alignrec.pipeline.release.manifest import Input, ItemColumns, Maker, Manifest, describe_file
 from alignrec.pipeline.release.params import Publish
-from alignrec.pipeline.release.read import ITEMS_FILE
+from alignrec.pipeline.release.read import ITEMS_FILE, codebooks_path
 from alignrec.pipeline.release.rotated import ROTATION, ROTATION_FILE
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.verdict import LINEAR, is_below
@@ -210,6 +210,8 @@ def _copy_feature_set(folder: Path, layout: Layout, name: str) -> TableKinds:
     yield from _copy_table(layout.edges(name), edges, "edges")
     codes = folder / "semantic_ids" / name / "codes.parquet"
     yield from _copy_table(layout.codes(name), codes, "semantic_ids")
+    if layout.codebooks(name).exists():
+        _copy_file(layout.codebooks(name), folder / codebooks_path(name))
 
 
 def _write_user_embeddings(target: Path, layout: Layout, publish: Publish) -> TableKinds:

@@ -5,15 +5,18 @@ A release is untrusted: it is verified before anything of it is used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders import chain
 from alignrec.pipeline.encoders.hub import LOCAL
+from alignrec.pipeline.features.codebooks import ReleasedCodes, read_codebooks
 from alignrec.pipeline.features.folder import Facts, FeatureSet
 from alignrec.pipeline.features.kinds.base import ReleasedMap
 from alignrec.pipeline.io.errors import UserError
@@ -21,9 +24,10 @@ from alignrec.pipeline.linalg.projections import Block, JoinedMap, Whitening
 from alignrec.pipeline.linalg.rotation import rotate
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.encoder import ReleasedEncoders
-from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.release.read import Release, codebooks_path
 from alignrec.pipeline.release.rotated import ROTATION, read_rotation
 
+MAX_SUFFIX = 1 << 30  # of a release: further items are numbered after it
 NOT_FITTED = "leave `fitted` out, which fits another space"
 
 
@@ -59,6 +63,45 @@ def read_map(folder: Path, name: str, parts: Sequence[FeatureSet]) -> ReleasedMa
             "revision": f"{LOCAL}{io.sha256(folder / manifests.MANIFEST_FILE)}",
         },
     )
+
+
+def read_codes(folder: Path, feature_sets: Sequence[FeatureSet]) -> dict[str, ReleasedCodes]:
+    """Read the semantic IDs of feature sets in a release, with the codebooks that made them.
+
+    UserError if the release is damaged or lacks them, or if a set is of another space there.
+    """
+    release = Release(folder).verify()
+    return {of.name: _read_codes_of(release, of) for of in feature_sets}
+
+
+def _read_codes_of(release: Release, features: FeatureSet) -> ReleasedCodes:
+    folder = release.folder
+    name = features.name
+    table = release.semantic_ids(name)
+    path = folder / codebooks_path(name)
+    if codebooks_path(name) not in {file.path for file in release.manifest.files}:
+        fault = f"no codebooks of {name}, which earlier versions did not publish"
+        raise UserError(f"{folder}: {fault}; publish it again, or leave `codebooks` out")
+
+    shards = release.manifest.paths_of(folder, "features", name)
+    older = io.common_fingerprint((shard, io.record(shard)) for shard in shards)
+    if difference := _space_difference(older, features.facts.fingerprint):
+        fault = f"{name} is in another space there ({difference})"
+        keep = "keep it by `fitted` or kind released"
+        anew = "leave `codebooks` out, and `publish.align` turns the vectors"
+        raise UserError(f"{folder}: {fault}; {keep}, or {anew}")
+
+    levels = table.schema.field("codes").type.list_size
+    largest = pc.max(table["suffix"]).as_py() or 0
+    if largest > MAX_SUFFIX:
+        raise UserError(f"{folder}: a suffix of {largest:,} in {name}; do not trust it")
+    return ReleasedCodes(read_codebooks(path, levels, features.width), table)
+
+
+def _space_difference(older: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> str:
+    if older.get(ROTATION) != fingerprint.get(ROTATION):
+        return "its rotation"
+    return io.first_difference(older, fingerprint)
 
 
 def _refuse_other_parts(folder: Path, facts: Facts, parts: Sequence[FeatureSet]) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.features.codebooks import CODEBOOKS_FILE, read_codebooks
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.release import encoder, signature, tables
 from alignrec.pipeline.release import manifest as manifests
@@ -166,6 +167,11 @@ def _restore_items(items: pa.Table) -> pa.Table:
     return pa.table({name: restored[name] if name in restored else items[name] for name in names})
 
 
+def codebooks_path(name: str) -> str:
+    """Path of the codebooks of a feature set within a release."""
+    return f"semantic_ids/{name}/{CODEBOOKS_FILE}"
+
+
 def verify(folder: Path, key: Path | None = None) -> list[str]:
     """Verify a release folder, and its signature by `key` if given; return a line per check.
 
@@ -265,7 +271,7 @@ def _file_fault(path: Path, file: File) -> str:
 
 
 def _find_mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield sets of vectors whose files differ in fingerprint, and faults of the probes."""
+    """Yield sets of vectors whose files differ in fingerprint, and faults of codebooks and probes."""
     sets: dict[str, list[Path]] = {}
     for file in manifest.files:
         if file.table in ("features", "item_embeddings", *manifests.USER_VECTORS):
@@ -275,6 +281,7 @@ def _find_mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
     checks: list[Callable[[], object]] = [
         partial(io.require_same_space, paths) for paths in sets.values()
     ]
+    checks += _check_codebooks(folder, manifest)
     if PROBES_FILE in {file.path for file in manifest.files}:
         checks.append(partial(read_probes, folder / PROBES_FILE))
     for check in checks:
@@ -282,3 +289,16 @@ def _find_mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
             check()
         except UserError as e:
             yield str(e).removeprefix(f"{folder}/")
+
+
+def _check_codebooks(folder: Path, manifest: Manifest) -> Iterator[Callable[[], object]]:
+    listed = {file.path for file in manifest.files}
+    for name in manifest.sets_with("semantic_ids"):
+        path = codebooks_path(name)
+        if path not in listed:
+            continue
+        codes = manifest.paths_of(folder, "semantic_ids", name)[0]
+        levels = pq.read_schema(codes).field("codes").type.list_size
+        shards = manifest.paths_of(folder, "features", name)
+        width = io.width(shards[0].parent) if shards else None
+        yield partial(read_codebooks, folder / path, levels, width)

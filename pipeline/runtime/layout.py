@@ -180,6 +180,9 @@ class Layout:
     codes = OneOfFiles(
         "semantic_ids", "{}/codes.parquet", "Table semantic_ids(L) of a feature set."
     )
+    codebooks = OneOfFiles(
+        "semantic_ids", "{}/codebooks.safetensors", "centroids of its codes, float32 [L, K, F]"
+    )
 
     # --- recommender
     model = StageFile("train", "model.safetensors", "parameters of the trained recommender")

@@ -8,7 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from shop import toy
 
+from alignrec import schemas
 from alignrec.pipeline.features import semantic_ids as coder
+from alignrec.pipeline.features.codebooks import ReleasedCodes
+from alignrec.pipeline.features.collisions import number_new_items
 from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.features.semantic_ids import Coding
 from alignrec.pipeline.io.errors import UserError
@@ -71,6 +74,42 @@ def test_equal_inputs_give_equal_bytes_and_a_seed_other_codes(tmp_path: Path) ->
     assert len(coded(tmp_path / "d", groups(), sizes={"max_fit_rows": 100}).codes) == ROWS
 
 
+def test_codebooks_give_the_codes_that_they_gave(tmp_path: Path) -> None:
+    x = groups()
+    x[7], x[9] = 2 * x[3], 0
+    fresh = coded(tmp_path / "fresh", x)
+    asins = [f"A{i}" for i in range(ROWS)]
+    released = ReleasedCodes(fresh.codebooks, coder.as_table(id_table(asins), fresh))
+
+    # the last items come first, and new ones between them have vectors of the others
+    order = np.arange(ROWS)[::-1]
+    grown = np.repeat(x[order], 2, axis=0)
+    names = [name for i in order for name in (f"B{i}", f"A{i}")]
+    toy.write_set(Layout(tmp_path, "shop").features("f"), toy.feature_table(grown))
+    again = coder.recode_items(Layout(tmp_path, "shop").features("f"), id_table(names), released, 64)
+
+    ids = coder.as_table(id_table(names), again).to_pylist()
+    found = {row["asin"]: (row["codes"], row["suffix"]) for row in ids}
+    for row in released.table.to_pylist():
+        assert found[row["asin"]] == (row["codes"], row["suffix"])
+    coded_items = [(*codes, suffix) for codes, suffix in found.values() if codes]
+    assert len(coded_items) == len({*coded_items}) == 2 * (ROWS - 1)
+    np.testing.assert_array_equal(again.codebooks, fresh.codebooks)
+
+
+def id_table(asins: list[str]) -> pa.Table:
+    return toy.filled(schemas.ITEM_IDS, item_id=range(len(asins)), asin=asins)
+
+
+def test_items_keep_their_number_and_new_ones_follow() -> None:
+    older = np.array([[0, 0], [0, 0], [1, 1], [1, 1]])
+    codes = np.array([[0, 0], [0, 0], [0, 0], [1, 1], [2, 2], [2, 2]])
+    # the second item of [0, 0] is gone, and an item of [1, 1] has other codes
+    older_row = np.array([-1, 0, 2, 3, -1, -1])
+    suffix = number_new_items(codes, older_row, older, np.array([0, 1, 0, 1]))
+    assert suffix.tolist() == [2, 0, 3, 1, 0, 1]
+
+
 def test_codes_are_a_power_of_two_and_at_most_the_items(tmp_path: Path) -> None:
     assert [SemanticIds().for_items(n).codes for n in (3, 30, 100, 10**6)] == [2, 4, 16, 256]
     assert SemanticIds(codes=512).for_items(3).codes == 512
@@ -83,7 +122,11 @@ def test_codes_are_a_power_of_two_and_at_most_the_items(tmp_path: Path) -> None:
 def test_neighbours_share_codes_more_often_than_with_random_ones(tmp_path: Path) -> None:
     directed = np.array([True, True, True, True, False])
     coding = Coding(
-        directed, np.array([[0, 0], [0, 0], [1, 0], [1, 1]], np.int32), np.zeros(4, np.int32), np.ones(4, np.float32)
+        directed,
+        np.array([[0, 0], [0, 0], [1, 0], [1, 1]], np.int32),
+        np.zeros(4, np.int32),
+        np.ones(4, np.float32),
+        np.zeros((2, 4096, 2), np.float32),
     )
     pairs = [(0, 0), (0, 1), (1, 2), (2, 3), (3, 4)]
     item, other = (pa.array(column, pa.int32()) for column in zip(*pairs, strict=True))
@@ -101,5 +144,5 @@ def test_the_stage_writes_codes_and_figures_and_nothing_else(tmp_path: Path) -> 
         toy.run("semantic_ids", params, tmp_path)
         found.append(layout.codes("beit3").read_bytes())
         made = sorted(path.name for path in layout.folder("semantic_ids").rglob("*.*"))
-        assert made == ["codes.json", "codes.parquet", "run.json"]
+        assert made == ["codebooks.safetensors", "codes.json", "codes.parquet", "run.json"]
     assert found[0] == found[1]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from shop import featured, releases, toy
 
 from alignrec import schemas
@@ -36,23 +37,34 @@ def settings(older: Path | None = None, align: Path | None = None, **linear: Any
     )
 
 
+def with_codes(given: Parameters, older: Path | None = None, **sizes: int) -> Parameters:
+    own: dict[str, Any] = {"features": ["linear"], **(sizes or {"levels": 2, "codes": 8})}
+    if older is not None:
+        own = {"features": ["linear"], "codebooks": str(older), **sizes}
+    sections = {name: getattr(given, name) for name in ("encode", "combine", "beit3", "publish")}
+    return toy.params(**sections, encoders=given.encoders, semantic_ids=own)
+
+
 def make(root: Path, items: Sequence[featured.Item], given: Parameters) -> Layout:
     layout = featured.catalogue(root, list(items))
     io.write_table(toy.filled(schemas.USERS, user_id=[0], user=["u"]), layout.users, schemas.USERS)
     io.write_table(schemas.INTERACTIONS.empty_table(), layout.interactions, schemas.INTERACTIONS)
     featured.stage(layout, given)
+    if given.section("semantic_ids").features:
+        for stage in ("graph", "semantic_ids"):
+            toy.run(stage, given, root)
     return layout
 
 
 @pytest.fixture(scope="module")
 def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    layout = make(tmp_path_factory.mktemp("today"), TODAY, settings())
+    layout = make(tmp_path_factory.mktemp("today"), TODAY, with_codes(settings()))
     return releases.published(layout, settings()).release
 
 
 @pytest.fixture(scope="module")
 def aligned(older: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    layout = make(tmp_path_factory.mktemp("tomorrow"), TOMORROW, settings())
+    layout = make(tmp_path_factory.mktemp("tomorrow"), TOMORROW, with_codes(settings()))
     return releases.published(layout, settings(align=older)).release
 
 
@@ -126,3 +138,49 @@ def test_a_damaged_release_and_one_without_the_set_are_refused(older: Path, tmp_
     releases.drop(without, "encoders/linear")
     with pytest.raises(UserError, match="no encoder 'linear' in this release; it has tfidf"):
         make(tmp_path / "b", TODAY, settings(without))
+
+
+def codes(path: Path) -> dict[str, tuple[Any, ...]]:
+    return {row["asin"]: (row["codes"], row["suffix"]) for row in io.read_codes(path).to_pylist()}
+
+
+@pytest.mark.parametrize("release", ["older", "aligned"])
+def test_equal_items_keep_their_codes(release: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    base = request.getfixturevalue(release)
+    # a copy of each of the first items collides with it, and comes first
+    copies = [featured.Item(f"C{number}", one.text, None) for number, one in enumerate(TODAY[:9])]
+    given = with_codes(settings(base), base)
+    layout = make(tmp_path, [*copies, *TOMORROW], given)
+    now, before = codes(layout.codes("linear")), codes(base / "semantic_ids/linear/codes.parquet")
+    kept = [asin for asin in before if asin in now and asin != "A3"]
+    assert {asin: now[asin] for asin in kept} == {asin: before[asin] for asin in kept}
+    assert now["C0"][0] == now["A0"][0]
+    assert now["C0"][1] > now["A0"][1]
+    published = releases.published(layout, given).release
+    verify(published)
+    path = "semantic_ids/linear/codebooks.safetensors"
+    assert (published / path).read_bytes() == (base / path).read_bytes()
+
+
+def test_codebooks_of_another_space_or_size_are_refused(older: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'semantic_ids.codebooks': .*linear is in another space there.*publish.align"):
+        make(tmp_path / "a", TOMORROW, with_codes(settings(), older))
+    with pytest.raises(UserError, match=r"'semantic_ids.levels': 3, and the codebooks of the release have 2"):
+        make(tmp_path / "b", TODAY, with_codes(settings(older), older, levels=3))
+
+
+def test_releases_without_codebooks_and_hostile_ones_are_refused(older: Path, tmp_path: Path) -> None:
+    without, hostile = (shutil.copytree(older, tmp_path / name) for name in ("without", "hostile"))
+    path = "semantic_ids/linear/codebooks.safetensors"
+    releases.drop(without, path)
+    with pytest.raises(UserError, match="no codebooks of linear, which earlier versions did not publish"):
+        make(tmp_path / "a", TODAY, with_codes(settings(older), without))
+    for x, fault in (
+        (np.zeros((2, 8, 5), np.float32), r"expected float32 \[2, any, 8\]"),
+        (np.full((2, 8, 8), np.nan, np.float32), "not finite"),
+        (np.zeros((2, 6, 8), np.float32), "no power of two"),
+    ):
+        save_file({"centroids": x}, hostile / path)
+        releases.relist(hostile, path)
+        with pytest.raises(UserError, match=fault):
+            verify(hostile)
