@@ -118,6 +118,9 @@ class Origin:
     pooling: str = ""  # of tokens, where the kind chooses it
     trained_on: str = ""  # as stated in the parameters
     fingerprint: Mapping[str, Any] | None = None  # for a released encoder, that of the released set
+    # facts and files of a released encoder that needs nothing else of its release, which a set
+    # keeps
+    kept: Sequence[Path] = ()
 
     def files(self) -> list[Path]:
         files = []

@@ -1,6 +1,7 @@
 """Write a feature set shard by shard; an interrupted run resumes (n items of a shard)."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.encoders.chunks import Reading
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import (
+    ENCODER,
     ENCODERS,
     Catalogue,
     Encoder,
@@ -214,6 +216,8 @@ def prepare_set(
             catalogue = Catalogue(dataset, items.texts.path, settings.seed)
             spec.fit(catalogue, network.settings, network.folder)
         facts = describe_set(network, settings, items, load())
+        if network.origin and network.origin.kept:
+            facts = keep_released(network.origin.kept, facts, folder / ENCODER)
         io.write_json(folder / SET, facts.model_dump())
 
     facts = Facts.read(folder / SET, MAX_SET_BYTES)
@@ -224,6 +228,30 @@ def prepare_set(
     settings_of_rows.pop("trained_on", None)
     key = Run.key(network.files(), settings_of_rows, list_modules(network))
     return LazyEncoder(facts, load, network, cached_rows / key)
+
+
+def keep_released(kept: Sequence[Path], facts: Facts, folder: Path) -> Facts:
+    """Copy the files of a released encoder, so that the set encodes new items without the release.
+
+    Return the facts of the set with the kind and settings of that encoder.
+    """
+    described, *files = kept
+    for path in files:
+        with io.atomic(folder / path.name) as temporary:
+            shutil.copyfile(path, temporary)
+
+    released = Facts.read(described, MAX_SET_BYTES)
+    return released.model_copy(
+        update={
+            "encoder": facts.encoder,
+            "weights": facts.encoder if released.weights else None,
+            "batch_size": facts.batch_size,
+            "image_size": facts.image_size,
+            "image_quality": facts.image_quality,
+            "fingerprint": facts.fingerprint,
+            "model": facts.model,
+        }
+    )
 
 
 def image_facts(items: ItemContent) -> dict[str, Any]:

@@ -270,11 +270,35 @@ def find_origin(where: str, params: ReleasedParams) -> Origin:
         f"{LOCAL}{io.sha256(Path(params.folder) / manifests.MANIFEST_FILE)}",
         with_version(RELEASE_LIBRARY),
         fingerprint=facts.fingerprint,
+        kept=_list_kept(encoders, facts),
     )
     origin = origin.restrict_to(where, params, facts.reads)
     if len(origin.reads) < len(facts.reads):
-        return replace(origin, fingerprint=None)
+        return replace(origin, fingerprint=None, kept=())
     return origin
+
+
+def _list_kept(encoders: ReleasedEncoders, facts: Facts) -> list[Path]:
+    """Return the facts and files of an encoder, none if it needs parts or a rotation.
+
+    UserError if one of them is not as the manifest lists it.
+    """
+    if facts.parts or not facts.portable or ROTATION in facts.fingerprint:
+        return []
+
+    described = f"{ENCODERS_FOLDER}/{facts.encoder}/{ENCODER_FILE}"
+    weights = f"{ENCODERS_FOLDER}/{facts.weights}/"
+    kept = []
+    for file in encoders.manifest.files:
+        is_below = facts.weights is not None and file.path.startswith(weights)
+        is_weight = is_below and Path(file.path).name != ENCODER_FILE
+        if file.path != described and not is_weight:
+            continue
+        path = encoders.release / file.path
+        if path.is_symlink() or not path.is_file() or io.sha256(path) != file.sha256:
+            raise UserError(f"{path}: not as its manifest lists it; fetch the release again")
+        kept.append(path)
+    return sorted(kept, key=lambda path: path.name != ENCODER_FILE)
 
 
 def _load_released(origin: Origin, params: ReleasedParams) -> Encoder:

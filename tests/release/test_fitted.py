@@ -14,6 +14,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.features.folder import FeatureSet
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
@@ -89,7 +90,17 @@ def test_equal_items_keep_their_vectors(older: Path, tmp_path: Path) -> None:
         assert fingerprint == io.record(next(older.glob(f"features/{name}/*.parquet")))[io.FINGERPRINT]
     new = np.array([vectors(layout.features("linear"))[one.asin] for one in TOMORROW[-12:]])
     assert new.any(axis=1).all()
-    verify(releases.published(layout, given).release)
+
+    # the next release encodes new items as the older one does, and can be grown from, too
+    release = releases.published(layout, given).release
+    verify(release)
+    loaded = ReleasedEncoders(release).load_all(["linear", "tfidf"])
+    for name, encoder in loaded.items():
+        encoded = encode_items(encoder, [one.text for one in TODAY], [None] * len(TODAY))
+        before = vectors(older / "features" / name)
+        np.testing.assert_allclose(encoded, [before[one.asin] for one in TODAY], atol=1e-5)
+    next_layout = make(tmp_path / "next", TODAY, settings(release))
+    assert largest_difference(next_layout.features("linear"), older / "features/linear") < 1e-6
 
 
 def test_maps_of_a_rotated_release_are_used_with_its_rotations(aligned: Path, tmp_path: Path) -> None:
@@ -184,3 +195,12 @@ def test_releases_without_codebooks_and_hostile_ones_are_refused(older: Path, tm
         releases.relist(hostile, path)
         with pytest.raises(UserError, match=fault):
             verify(hostile)
+
+
+def test_a_released_encoder_is_kept_only_as_its_manifest_lists_it(older: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(older, tmp_path / "damaged")
+    path = damaged / "encoders/tfidf/words.json"
+    target = path.rename(tmp_path / "words.json")
+    path.symlink_to(target)
+    with pytest.raises(UserError, match=r"words.json: not as its manifest lists it"):
+        make(tmp_path / "a", TODAY, settings(damaged))
