@@ -10,6 +10,7 @@ import yaml
 
 from alignrec.commands.arguments import parse_columns
 from alignrec.commands.estimate import DEFAULT_PIECES, Size
+from alignrec.commands.spaces import Spaces
 from alignrec.pipeline.dataset.catalogue import CatalogueSize, measure_catalogue
 from alignrec.pipeline.dataset.split_sql import USER_TIME
 from alignrec.pipeline.encoders.params import MULTILINGUAL, Encode
@@ -33,6 +34,7 @@ MANY_ITEMS = 20_000
 QUICK_TRAINING = {"lr": 0.01, "epochs": 100, "patience": 5}
 QUICK_MODELS = ["ease", "l3ae", "alignrec"]
 QUICK_SEEDS = 2
+JUDGED_FIRST = ("beit3", "linear", "tfidf")  # of the feature sets of a release
 SKIPPED_ENCODER = "tfidf"  # of projects without text and images
 TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}  # modality -> encoders
 BY_TIME = (
@@ -203,15 +205,29 @@ def describe_sections(
     return {"datasets": [name], "sources": {name: source}, "interactions": split, "images": images}
 
 
-def as_yaml(data: OwnData, beit3: bool) -> str:
+def as_yaml(data: OwnData, beit3: bool, spaces: Spaces | None = None) -> str:
     """Return a parameter file whose models, cutoffs and length of pre-training suit the size of the
-    catalogue.
+    catalogue, in the spaces of a release if given.
     """
-    sections = data.sections | _feature_sections(data, beit3)
+    if spaces is None:
+        sections = data.sections | _feature_sections(data, beit3)
+        judged = _list_judged(data, beit3)
+    else:
+        sections = data.sections | spaces.sections()
+        for name, given in spaces.shaping.items():
+            sections[name] = given | sections.get(name, {})
+        judged = [*[name for name in JUDGED_FIRST if name in spaces.names()], *data.imported]
+        judged = [*(judged or spaces.names()[:1]), "shuffled"]
+
     sections["benchmark"] = {}
     if data.size.items < MANY_ITEMS:
         sections["train"] = QUICK_TRAINING
-        sections["benchmark"] = _quick_benchmark(data, beit3)
+        if judged:
+            sections["benchmark"] = {
+                "models": QUICK_MODELS,
+                "features": judged,
+                "seeds": QUICK_SEEDS,
+            }
     if data.size.items < DEFAULT_CUTOFFS[-1]:
         ks = [k for k in DEFAULT_CUTOFFS if k <= data.size.items] or [data.size.items]
         sections["benchmark"]["ks"] = ks
@@ -247,10 +263,11 @@ def _feature_sections(data: OwnData, beit3: bool) -> dict[str, Any]:
     return sections
 
 
-def _quick_benchmark(data: OwnData, beit3: bool) -> dict[str, Any]:
+def _list_judged(data: OwnData, beit3: bool) -> list[str]:
+    """Return the feature sets of the benchmark of a small catalogue."""
     modalities = data.modalities
     if not modalities and not data.imported:
-        return {}
+        return []
 
     features = ["linear", *data.imported]
     if modalities and beit3:
@@ -259,7 +276,7 @@ def _quick_benchmark(data: OwnData, beit3: bool) -> dict[str, Any]:
         encoders = list_encoders(modalities)
         features.append("tfidf" if "tfidf" in encoders else encoders[0])
     features.append("shuffled")
-    return {"models": QUICK_MODELS, "features": features, "seeds": QUICK_SEEDS}
+    return features
 
 
 def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str, str]:

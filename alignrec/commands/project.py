@@ -15,8 +15,12 @@ from alignrec.commands.params import read
 from alignrec.commands.repository import find_repository, read_text, run_git
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.params import Encode
+from alignrec.pipeline.encoders.registry import RELEASED
+from alignrec.pipeline.features.params import Combine, SemanticIds
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.release.manifest import MANIFEST_FILE
+from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime import code
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.stage import SOURCE, Stage
@@ -202,6 +206,7 @@ def _describe_stage(stage: Stage, params: Parameters) -> dict[str, Any]:
 
     deps = [OUTPUT_FOLDER.format(earlier.name) for earlier in stage.reads]
     deps += _user_files(stage.name, params)
+    deps += [str(Path(folder) / MANIFEST_FILE) for folder in _older_releases(stage.name, params)]
     arguments = [f"${{item.{key}}}" for key in keys]
 
     entry: dict[str, Any] = {
@@ -259,6 +264,21 @@ def _user_files(stage: str, params: Parameters) -> list[str]:
             paths += map(str, local_files(source.files()))
 
     return list(dict.fromkeys(paths))
+
+
+def _older_releases(stage: str, params: Parameters) -> list[str]:
+    """Return the release folders that a stage reads, whose manifests list all of their files."""
+    encoders = params[Encode].encoders
+    declared = [given for name, given in params.encoders.items() if name in encoders]
+    released = [given["model"] for given in declared if given.get("kind") == RELEASED]
+    fitted = [given["fitted"] for given in params[Combine].sets.values() if "fitted" in given]
+    read_by = {
+        "encode": released,
+        "combine": fitted,
+        "semantic_ids": [params[SemanticIds].codebooks],
+        "publish": [params[Publish].align],
+    }
+    return sorted({folder for folder in read_by.get(stage, []) if folder})
 
 
 def _track_files(folder: Path, paths: list[str]) -> Iterator[str]:
