@@ -27,6 +27,8 @@ class AblationParams(AlignRecParams):
     """content branch; false: ID branch only, without CCA and REG"""
     gate: bool = True
     """content gates ID embeddings; false: projected features are propagated directly"""
+    cca_users: bool = True
+    """CCA also of users, as published; the paper's is of items only"""
     self_neighbour: bool = True
     """items are their own neighbours, as published"""
     symmetric: bool = False
@@ -103,6 +105,11 @@ class AblatedAlignRec(AlignRec):
             "l2": self.params.l2 * self.l2_penalty(user, positive, negative),
             "uia": self.params.uia * uia_loss(user, positive),
         }
+
+    def user_cca(self, content: Tensor, ids: Tensor, users: Distinct) -> Tensor:
+        if not self.params.cca_users:
+            return torch.zeros((), device=content.device)
+        return super().user_cca(content, ids, users)
 
     def regulariser(self, content: Tensor, items: Distinct) -> Tensor:
         compared = nnf.normalize(content) if self.params.reg_cosine else content

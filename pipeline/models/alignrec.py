@@ -154,7 +154,7 @@ class AlignRec(GraphRecommender):
 
         id_positive = rows.positives_of(id_item)
         mm_positive = rows.positives_of(mm_item)
-        cca_user = self.cca(mm_user, id_user, rows.users)
+        cca_user = self.user_cca(mm_user, id_user, rows.users)
         cca_item = self.cca(mm_positive, id_positive, rows.positives)
 
         return {
@@ -168,6 +168,10 @@ class AlignRec(GraphRecommender):
     def cca(self, content: Tensor, ids: Tensor, distinct: Distinct) -> Tensor:
         """Content-ID alignment: InfoNCE, content -> ID, of distinct users or items, [N, D]."""
         return cosine_nce(content, ids, distinct.counts, self.params.temperature, self.bf16)
+
+    def user_cca(self, content: Tensor, ids: Tensor, users: Distinct) -> Tensor:
+        """CCA of users, [N_u, D] each, which the published code adds to that of items."""
+        return self.cca(content, ids, users)
 
     def regulariser(self, content: Tensor, items: Distinct) -> Tensor:
         """REG: similarities of distinct items by content branch, [N, D], against features."""

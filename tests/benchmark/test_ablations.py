@@ -25,6 +25,7 @@ PROFILES = Path(__file__).parents[2] / "profiles"
 CHANGES: dict[str, Any] = {
     "content": False,
     "gate": False,
+    "cca_users": False,
     "self_neighbour": False,
     "symmetric": True,
     "fixed_target": True,
@@ -63,6 +64,20 @@ def test_without_changes_it_is_alignrec() -> None:
     ours, plain = trained(ABLATED), trained(RELEASED)
     assert ours.history == plain.history
     np.testing.assert_array_equal(ours.item, plain.item)
+
+
+def test_cca_is_of_items_only_without_that_of_users() -> None:
+    model = build(cca_users=False)
+    full = build()
+    terms = [network.terms(batch(), *network.tables()) for network in (model, full)]
+    rows = ablations.BatchRows.of(batch())
+    id_user, _, mm_user, _ = full.tables()
+    users = rows.users
+    of_users = full.cca(mm_user[users.rows], id_user[users.rows], users)
+    difference = terms[1]["cca"] - terms[0]["cca"]
+    torch.testing.assert_close(difference, full.params.cca * of_users)
+    for name in ("bpr", "l2", "reg", "uia"):
+        torch.testing.assert_close(terms[0][name], terms[1][name])
 
 
 def test_cold_is_the_only_key_that_leaves_training_as_it_is() -> None:
