@@ -24,13 +24,17 @@ from alignrec.schemas.dataset import (
 from alignrec.schemas.feature_sets import (
     EDGES,
     MODALITIES,
+    SCALE,
+    VECTOR_TYPES,
     features,
     item_embeddings,
     modalities_of,
     numbered_user_embeddings,
     semantic_ids,
+    store_as,
     user_embeddings,
     variant,
+    vector_type,
 )
 from alignrec.schemas.results import (
     MASK,

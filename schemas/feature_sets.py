@@ -5,6 +5,17 @@ import pyarrow as pa
 from alignrec.schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field, schema, vector
 
 MODALITIES = ("image", "text")
+# types in which releases store vectors; readers of this package return float32
+VECTOR_TYPES = {"float32": pa.float32(), "float16": pa.float16(), "int8": pa.int8()}
+MAX_SCALE = 2.0**120  # times 128 is still finite in float32
+# of a row, not of a column: rows do not change with other items, and cosines do not need it
+SCALE = field(
+    "scale",
+    pa.float32(),
+    "the vector is this number times the int8 numbers of its row; largest absolute component / 127",
+    low=0,
+    high=MAX_SCALE,
+)
 
 
 def variant(name: str, modality: str) -> str:
@@ -35,6 +46,35 @@ def features(width: int) -> pa.Schema:
         ),
         field("vector", vector(width), f"float32[{width}], not normalised; finite"),
     )
+
+
+def vector_type(stored: pa.Schema) -> str:
+    """Return the key of VECTOR_TYPES in which a table stores its column `vector`.
+
+    float32 also for what no release stores, which `check` then rejects.
+    """
+    kind = stored.field("vector").type if "vector" in stored.names else None
+    if kind is None or not pa.types.is_fixed_size_list(kind):
+        return "float32"
+    if kind.value_type == pa.float16():
+        return "float16"
+    has_scale = SCALE.name in stored.names and stored.field(SCALE.name).type == SCALE.type
+    return "int8" if kind.value_type == pa.int8() and has_scale else "float32"
+
+
+def store_as(schema: pa.Schema, name: str) -> pa.Schema:
+    """Return a schema with its column `vector` in a type of VECTOR_TYPES; int8 adds SCALE."""
+    if name == "float32" or "vector" not in schema.names:
+        return schema
+    place = schema.get_field_index("vector")
+    column = schema.field(place)
+    width = column.type.list_size
+    element = pa.field("element", VECTOR_TYPES[name], nullable=False)
+    doc = column.metadata[b"doc"].replace(b"float32", name.encode())
+    stored = column.with_type(pa.list_(element, width)).with_metadata({"doc": doc})
+
+    schema = schema.set(place, stored)
+    return schema.append(SCALE) if name == "int8" else schema
 
 
 def item_embeddings(width: int) -> pa.Schema:

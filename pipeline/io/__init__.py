@@ -14,8 +14,8 @@ from alignrec.pipeline.io.writing import (
     write_json, write_npy,
 )  # fmt: skip
 from alignrec.pipeline.io.tables import (
-    FINGERPRINT, PARQUET, PART, column_sizes, common_fingerprint, fingerprint_of, first_difference,
-    map_features, matrix, read_codes, read_features, read_rows, read_slices, read_table,
-    read_tables, read_vectors, record, require_same_space, reraise_faults, rows, shard, shards,
-    vectors, width, write_table, write_tables, Texts,
+    FINGERPRINT, PARQUET, PART, column_sizes, common_fingerprint, decode_vectors, fingerprint_of,
+    first_difference, map_features, matrix, read_codes, read_features, read_rows, read_slices,
+    read_table, read_tables, read_vectors, record, require_same_space, reraise_faults, rows,
+    round_vectors, shard, shards, stored_columns, vectors, width, write_table, write_tables, Texts,
 )  # fmt: skip

@@ -61,14 +61,14 @@ def _metadata(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Read columns of a Parquet file.
+    """Read columns of a Parquet file, vectors as float32 in whatever type they are stored.
 
     Raise UserError if it is unreadable, schemas.ContractError if invalid.
     """
     # pq.read_table would import pyarrow.dataset
     with reraise_faults(path), pq.ParquetFile(path) as file:
-        table = file.read(columns)
-    return schemas.check(table, _select_fields(schema, columns), str(path))
+        table = file.read(stored_columns(file.schema_arrow, columns))
+    return _check_stored(table, _select_fields(schema, columns), path)
 
 
 def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -77,7 +77,7 @@ def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
     with reraise_faults(path), pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
             table = file.read_row_group(number)
-            yield schemas.check(table, schema, str(path), first)
+            yield _check_stored(table, schema, path, first)
             first += len(table)
 
 
@@ -99,15 +99,16 @@ def read_slices(
     }
     first = 0
     with reraise_faults(path), pq.ParquetFile(path, **options) as file:
-        for batch in file.iter_batches(rows, columns=columns):
+        stored = stored_columns(file.schema_arrow, columns)
+        for batch in file.iter_batches(rows, columns=stored):
             table = pa.Table.from_batches([batch])
-            if columns is not None:
-                table = table.select(columns)
-            yield schemas.check(table, expected, str(path), first)
+            if stored is not None:
+                table = table.select(stored)
+            yield _check_stored(table, expected, path, first)
             first += len(table)
 
         if not first and columns is None:
-            schemas.check(file.schema_arrow.empty_table(), expected, str(path))
+            _check_stored(file.schema_arrow.empty_table(), expected, path)
 
 
 def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, rows: int) -> pa.Table:
@@ -117,10 +118,11 @@ def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, row
         ends = np.cumsum(sizes, dtype=np.int64)
         starts = ends - sizes
         groups = np.flatnonzero((starts < start + rows) & (start < ends))
-        table = file.read_row_groups(groups.tolist(), columns).select(columns)
+        stored = stored_columns(file.schema_arrow, columns)
+        table = file.read_row_groups(groups.tolist(), stored).select(stored)
 
     offset = start - starts[groups[0]] if len(groups) else 0
-    return schemas.check(table.slice(offset, rows), _select_fields(schema, columns), str(path))
+    return _check_stored(table.slice(offset, rows), _select_fields(schema, columns), path)
 
 
 class Texts:
@@ -168,6 +170,71 @@ def matrix(column: pa.ChunkedArray) -> np.ndarray:
     width = column.type.list_size
     flat = [np.asarray(c.flatten().to_numpy(zero_copy_only=False)) for c in column.chunks]
     return np.concatenate(flat).reshape(-1, width) if flat else np.empty((0, width), np.float32)
+
+
+def round_vectors(table: pa.Table, name: str) -> pa.Table:
+    """Return a table with its float32 vectors in a type of schemas.VECTOR_TYPES.
+
+    ValueError if a component is too large for it, or a vector so small that it becomes zero.
+    """
+    if name == "float32":
+        return table
+    x = matrix(table["vector"])
+    scale: np.ndarray | None = None
+    if name == "float16":
+        with np.errstate(over="ignore"):
+            rounded = x.astype(np.float16)
+    else:
+        scale = (np.abs(x).max(axis=1, initial=0) / 127).astype(np.float32)
+        divisor = np.where(scale > 0, scale, 1)[:, None]
+        rounded = np.clip(np.rint(x / divisor), -127, 127).astype(np.int8)
+    _refuse_unfit(x, rounded, name)
+
+    flat = pa.array(rounded.reshape(-1))
+    kind = pa.list_(pa.field("element", flat.type, nullable=False), x.shape[1])
+    place = table.column_names.index("vector")
+    table = table.set_column(place, "vector", pa.FixedSizeListArray.from_arrays(flat, type=kind))
+    return table if scale is None else table.append_column(schemas.SCALE, pa.array(scale))
+
+
+def _refuse_unfit(x: np.ndarray, rounded: np.ndarray, name: str) -> None:
+    if not np.isfinite(rounded).all():
+        limit = float(np.finfo(np.float16).max)
+        raise ValueError(
+            f"{name} holds at most {limit:,.0f}, and a component is {np.abs(x).max():.4g}"
+        )
+    if (x.any(axis=1) != rounded.any(axis=1)).any():
+        raise ValueError(f"a vector is so small that it is zero in {name}")
+
+
+def decode_vectors(table: pa.Table) -> pa.Table:
+    """Return a table with column `vector` in float32 and without `scale`, see schemas.store_as."""
+    name = schemas.vector_type(table.schema)
+    if name == "float32":
+        return table
+    decoded = matrix(table["vector"]).astype(np.float32)
+    if name == "int8":
+        decoded *= table[schemas.SCALE.name].to_numpy()[:, None]
+        table = table.drop_columns([schemas.SCALE.name])
+    return table.set_column(table.column_names.index("vector"), "vector", vectors(decoded))
+
+
+def stored_columns(stored: pa.Schema, columns: list[str] | None) -> list[str] | None:
+    """Return the columns to read: those asked for, and what decodes their vectors."""
+    if columns is None or "vector" not in columns or schemas.vector_type(stored) != "int8":
+        return columns
+    return [*columns, schemas.SCALE.name]
+
+
+def _check_stored(table: pa.Table, expected: pa.Schema, path: Path, first: int = 0) -> pa.Table:
+    """Validate a table in the type in which its vectors are stored, and decode them."""
+    if "vector" not in expected.names:
+        return schemas.check(table, expected, str(path), first)
+    name = schemas.vector_type(table.schema)
+    checked = schemas.check(table, schemas.store_as(expected, name), str(path), first)
+    if name == "float32":
+        return checked
+    return schemas.check(decode_vectors(checked), expected, str(path), first)
 
 
 def vectors(array: np.ndarray) -> pa.FixedSizeListArray:

@@ -157,7 +157,7 @@ def _compare_items(
     for name, encoder in loaded.items():
         vectors = _read_vectors(release, name, item_ids)
         encoded = encode_items(encoder, texts, images, further=further)
-        cosines[name] = _compare_vectors(encoded, vectors)
+        cosines[name] = _compare_vectors(_round_like_released(release, name, encoded), vectors)
     return [
         {
             "asin": asin,
@@ -192,12 +192,26 @@ def _read_images(row: item_file.ItemRow, sha256: str, encoder: Loaded, most: int
 
 
 def _read_vectors(release: Path, name: str, item_ids: Sequence[int]) -> np.ndarray:
-    selected = [("item_id", "in", item_ids)]
-    tables = [
-        pq.read_table(path, columns=["vector"], filters=selected, partitioning=None)
-        for path in io.shards(release / "features" / name, "features")
-    ]
-    return io.matrix(pa.concat_tables(tables)["vector"])
+    """Return the vectors of items, in ascending order, float32 [n, F]."""
+    ids = np.array(item_ids)
+    blocks = []
+    first = 0
+    for vectors in io.read_vectors(release / "features" / name, io.PART):
+        start, stop = np.searchsorted(ids, [first, first + len(vectors)])
+        blocks.append(vectors[ids[start:stop] - first])
+        first += len(vectors)
+    return np.concatenate(blocks)
+
+
+def _round_like_released(release: Path, name: str, vectors: np.ndarray) -> np.ndarray:
+    """Return vectors, float32 [n, F], rounded like those of a released set."""
+    (first, *_) = io.shards(release / "features" / name, "features")
+    stored = schemas.vector_type(pq.read_schema(first))
+    try:
+        rounded = io.round_vectors(pa.table({"vector": io.vectors(vectors)}), stored)
+    except ValueError:  # no released vector is like these
+        return vectors
+    return io.matrix(io.decode_vectors(rounded)["vector"])
 
 
 def _compare_vectors(x: np.ndarray, y: np.ndarray) -> np.ndarray:

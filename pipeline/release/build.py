@@ -24,6 +24,7 @@ from alignrec.pipeline.release.manifest import Input, ItemColumns, Maker, Manife
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.release.read import ITEMS_FILE, codebooks_path
 from alignrec.pipeline.release.rotated import ROTATION, ROTATION_FILE
+from alignrec.pipeline.release.rounding import round_release
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.verdict import LINEAR, is_below
 from alignrec.pipeline.runtime import code
@@ -71,6 +72,9 @@ def write_release(
         alignment = align_release(folder, Path(publish.align))
         for name in alignment.sets:
             used_by[folder / encoder.ENCODERS_FOLDER / name / ROTATION_FILE] = [name]
+    rounding = None
+    if publish.vectors != "float32":
+        rounding = round_release(folder, publish.vectors, outputs)
     files = [
         describe_file(folder, path, tables.get(path), used_by.get(path, ()))
         for path in io.files_below(folder)
@@ -86,7 +90,7 @@ def write_release(
     io.write_json(folder / CROISSANT, make_croissant(facts, files))
     files.append(describe_file(folder, folder / CROISSANT))
     index = read_json(folder / INDEX_FACTS, None)
-    card = render_card(outputs, facts, files, encoders, index, alignment)
+    card = render_card(outputs, facts, files, encoders, index, alignment, rounding)
     io.write_bytes(folder / README, card.encode())
     files.append(describe_file(folder, folder / README))
 
@@ -102,6 +106,7 @@ def write_release(
         encoders=dict(facts.networks),
         columns=columns,
         alignment=alignment,
+        rounding=rounding,
         made_by=dict(made_by),
         code=code.fingerprint("alignrec.stages.publish"),
     )

@@ -12,10 +12,19 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.release.facts import CARD_TEMPLATES, ReleaseFacts
-from alignrec.pipeline.release.manifest import TABLES, Alignment, Encoder, File, record_sets
-from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.release.manifest import (
+    TABLES,
+    Alignment,
+    Encoder,
+    File,
+    Rounding,
+    record_sets,
+)
+from alignrec.pipeline.release.params import Publish, VectorType
 from alignrec.pipeline.report import probes, results
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.table import markdown
@@ -60,11 +69,13 @@ def render_card(
     encoders: Iterable[str],
     index: Mapping[str, Any] | None,
     alignment: Alignment | None = None,
+    rounding: Rounding | None = None,
 ) -> str:
     """Render README.md.
 
     `encoders` are the sets whose encoder is released, `index` the facts of the FAISS index,
-    `alignment` what an older release's vectors have to do with these.
+    `alignment` what an older release's vectors have to do with these, `rounding` what a smaller
+    type of vectors costs.
     """
     first = facts.coverage[0]
     released = {name for name, *_ in facts.coverage}
@@ -88,6 +99,7 @@ def render_card(
         index=index,
         alignment=alignment,
         aligned=_alignment_rows(alignment),
+        rounded=_rounding_table(rounding),
         comparisons=outputs.compared,
         recommenders=results.results_table,
         probed=list(probes.read_probes(outputs.probes).values()),
@@ -114,6 +126,27 @@ def _alignment_rows(alignment: Alignment | None) -> list[list[str]]:
         ]
         for name, vectors in aligned.items()
     ]
+
+
+def _rounding_table(rounding: Rounding | None) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of what rounding costs each feature set."""
+    if rounding is None:
+        return [], []
+    figures: dict[str, str] = {}  # probe -> its figure
+    for loss in rounding.sets.values():
+        figures |= {probe: probed.figure for probe, probed in loss.probes.items()}
+    header = ["feature set", "lowest cosine", "neighbours shared"]
+    header += [f"{PROBES[probe].name} {figure}" for probe, figure in figures.items()]
+
+    rows = []
+    for name, loss in rounding.sets.items():
+        shared = "" if loss.overlap is None else f"{loss.overlap:.1%} of {loss.neighbours}"
+        row = [f"`{name}`", f"{loss.cosine:.5f}", shared]
+        for probe in figures:
+            probed = loss.probes.get(probe)
+            row.append(f"{probed.before:.4f} → {probed.after:.4f}" if probed else "")
+        rows.append(row)
+    return header, rows
 
 
 def _file_row(file: File) -> list[str]:
@@ -198,7 +231,9 @@ def make_croissant(facts: ReleaseFacts, files: list[File]) -> Node:
         "prov:wasDerivedFrom": _list_inputs(facts),
         "prov:wasGeneratedBy": _list_activities(facts),
         "distribution": [*map(_file_object, files), *_list_file_sets(tables)],
-        "recordSet": [_record_set(name, table_files) for name, table_files in tables.items()],
+        "recordSet": [
+            _record_set(name, table_files, publish.vectors) for name, table_files in tables.items()
+        ],
     }
 
 
@@ -259,12 +294,14 @@ def _list_file_sets(tables: Mapping[str, list[File]]) -> Iterator[Node]:
             }
 
 
-def _record_set(name: str, files: list[File]) -> Node:
+def _record_set(name: str, files: list[File], stored: VectorType) -> Node:
     source: Node = {"fileObject": {"@id": files[0].path}}
     if len(files) > 1:
         source = {"fileSet": {"@id": f"{name}-files"}}
     schema_of = TABLES[str(files[0].table)].schema
     schema = schema_of(_list_width(files[0])) if schema_of else []
+    if files[0].table == "features":
+        schema = schemas.store_as(schema, stored)
     return {
         "@type": "cr:RecordSet",
         "@id": name,

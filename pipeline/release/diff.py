@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.rotation import fit_rotation, paired_cosines, rotate
@@ -354,6 +355,8 @@ def read_versions(a: Path, b: Path, name: str, common: RowPairs) -> list[Compare
 
 
 def _read_rows(label: str, release: Path, name: str, rows: Sequence[int]) -> ComparedSet:
-    paths = io.shards(release / "features" / name, "features")
-    table = pa.concat_tables([pq.read_table(path, columns=["vector"]) for path in paths])
+    folder = release / "features" / name
+    schema = schemas.features(io.width(folder))
+    paths = io.shards(folder, "features")
+    table = pa.concat_tables([io.read_table(path, schema, ["vector"]) for path in paths])
     return ComparedSet(label, str(release), io.matrix(table["vector"])[[*rows]])

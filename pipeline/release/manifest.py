@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release.params import Version
+from alignrec.pipeline.release.params import VectorType, Version
 from alignrec.pipeline.runtime.section import Part, first_fault
 
 FORMAT: Literal[5] = 5
@@ -246,6 +246,35 @@ class Alignment(Part):
     """the recommender's vectors of items and users; null: none, or not in both"""
 
 
+class ProbedRounding(Part):
+    """A probe's headline figure of a set before and after rounding."""
+
+    figure: str
+    before: float
+    after: float
+
+
+class RoundedSet(Part):
+    """What rounding costs a feature set."""
+
+    cosine: float
+    """lowest cosine of a vector and its rounded form"""
+    neighbours: Count = 0
+    """nearest items that are compared"""
+    overlap: float | None = None
+    """share of these that stay, mean over items; null for fewer than three items"""
+    probes: dict[str, ProbedRounding] = {}
+    """probe -> its figure; empty if the stage `probe` did not run"""
+
+
+class Rounding(Part):
+    """Feature sets in a smaller type than float32."""
+
+    stored: VectorType
+    """type of column `vector`; int8 with column `scale`, by which a row is multiplied"""
+    sets: dict[str, RoundedSet]
+
+
 class Manifest(Part):
     """manifest.json of a release; it lists every other file of the folder."""
 
@@ -267,6 +296,8 @@ class Manifest(Part):
     """columns of the item file; null in releases of earlier versions"""
     alignment: Alignment | None = None
     """null: not aligned with an older release"""
+    rounding: Rounding | None = None
+    """null: vectors are float32"""
     made_by: dict[str, Maker]
     """stage -> maker of its tables"""
     code: Sha256

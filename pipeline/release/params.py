@@ -1,7 +1,7 @@
 """Section `publish` of params.yaml: contents of the release folder."""
 
 import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -10,7 +10,9 @@ from alignrec.pipeline.runtime.source import Shown
 
 Line = Annotated[str, Field(min_length=1, max_length=2000)]
 LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
+VectorType = Literal["float32", "float16", "int8"]
 Version = Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
+FLOAT32 = ("vectors", "float32")
 
 
 class Publish(Section):
@@ -32,6 +34,9 @@ class Publish(Section):
     align: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """folder of an older release. Sets that were fitted again, and the recommender's vectors, are
     rotated onto its vectors, so that both releases can be searched together"""
+    vectors: VectorType = "float32"
+    """number type of released feature sets. float16 halves the files; int8 quarters them, with a
+    scale per row. What is lost on each probe is in the manifest and on the card"""
     language: Annotated[list[LanguageCode], WRAPPED] | None = None
     """ISO 639 codes of the items' texts, such as en; a single one needs no brackets"""
     contact: Line | None = None
@@ -46,3 +51,8 @@ class Publish(Section):
     """day of publication, such as 2026-11-30"""
     cite: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
     """how to cite the release, such as a BibTeX entry; by default one made of the keys above"""
+
+    def facts(self) -> dict[str, Any]:
+        facts = super().facts()
+        # records of float32 are as they were before the key existed
+        return {key: value for key, value in facts.items() if (key, value) != FLOAT32}

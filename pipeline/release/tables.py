@@ -103,7 +103,7 @@ def _rows_fault(path: Path, file: File, checks: Sequence[RowCheck]) -> str:
 
         part = pa.Table.from_batches([batch])
         if schema is not None:
-            part = schemas.check(part, schema, str(path), first)
+            part = io.decode_vectors(schemas.check(part, schema, str(path), first))
         for check in checks:
             if fault := check.check_rows(part, first):
                 return fault
@@ -119,6 +119,7 @@ def table_schema(path: Path, file: File) -> pa.Schema | None:
     stored = pq.read_schema(path)
     lists = [field.type for field in stored if pa.types.is_fixed_size_list(field.type)]
     schema = schema_of(lists[0].list_size if lists else 1)
+    schema = schemas.store_as(schema, schemas.vector_type(stored))
     schemas.check(stored.empty_table(), schema, str(path))
     return schema
 
