@@ -442,16 +442,26 @@ def serve(
         str, typer.Option(help="address to listen at; only this machine reaches the default")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free")] = 8000,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of image files named after items, or of a project's stored images"
+        ),
+    ] = None,
     params: args.ParamsFile = args.PARAMS,
     root: args.Root = args.ROOT,
 ) -> None:
     """serve the page of a release, with a search for the items nearest to a text or image."""
+    if images is not None and not images.is_dir():
+        raise UserError(f"--images {images}: no such folder")
     opened = Release(release).verify()
     settings = args.settings_of(str(release), params)
     # loads torch, which a damaged release need not wait for
     from alignrec.pipeline.release.serve import serve
 
-    images = Layout(root, opened.manifest.dataset).images
+    stored = Layout(root, opened.manifest.dataset).images
+    if images is None and any(stored.glob("images-*.parquet")):
+        images = stored
     preferred = settings[TrainSettings].features
     n_items = settings[Report].gallery_items
     serve(opened, preferred, n_items, images, host, port, say)

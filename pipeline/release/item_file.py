@@ -394,6 +394,11 @@ def _join(texts: Iterable[str]) -> str:
     return " ".join(part if part[-1] in ".!?" else f"{part}." for part in stripped)
 
 
+def find_image(asin: str, folder: Path) -> FoundImage:
+    """Find the image file that is named after an item, inside a folder."""
+    return _find_images(asin, None, folder, 1)[0]
+
+
 def _find_images(asin: str, cell: Any, images: Path | None, most: int) -> list[FoundImage]:
     """Return the images of an item in the order to try, or why there is none."""
     entries = [_unpack_entry(entry) for entry in (cell if isinstance(cell, list) else [cell])]

@@ -4,12 +4,13 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from alignrec.pipeline import io
 from alignrec.pipeline.images.decode import normalise_image
@@ -17,10 +18,13 @@ from alignrec.pipeline.io.errors import UserError, installing, one_line
 from alignrec.pipeline.linalg.nearest import find_nearest
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
+from alignrec.pipeline.release.item_file import find_image
 from alignrec.pipeline.release.loading import Loaded
 from alignrec.pipeline.release.probes import read_probes
 from alignrec.pipeline.release.read import PROBES_FILE, Release, refuse_damaged, unpack_release
 from alignrec.pipeline.report.gallery import (
+    CELL,
+    JPEG_QUALITY,
     category_paths,
     item_titles,
     pick_neighbours,
@@ -221,18 +225,43 @@ class IdleTimeoutProtocol(H11Protocol):
             self.transport.abort()
 
 
+def read_pictures(folder: Path, items: pa.Table, rows: Iterable[int]) -> Iterator[pa.Table]:
+    """Yield `item_id` and `image` of items: stored images of a project, or files named after them.
+
+    UserError if no item has a file.
+    """
+    asins = items["asin"].to_pylist()
+    if any(folder.glob("images-*.parquet")):
+        yield from stored_pictures(folder, items, {asin: row for row, asin in enumerate(asins)})
+        return
+
+    found = 0
+    for row in rows:
+        data = find_image(asins[row], folder).read(MAX_IMAGE_BYTES)
+        decoded = None
+        if data is not None:
+            decoded = normalise_image(data, CELL, JPEG_QUALITY, MAX_PIXELS).image
+        if decoded is not None:
+            found += 1
+            yield pa.table({"item_id": [row], "image": [decoded]})
+    if not found:
+        expected = "expected files named after items, or a project's images-*.parquet"
+        raise UserError(f"--images {folder}: no image of an item shown; {expected}")
+
+
 def render_page(
-    release: Release, features: str, n_items: int, images: Path, encoders: list[str]
+    release: Release, features: str, n_items: int, images: Path | None, encoders: list[str]
 ) -> bytes:
-    """Return the page as HTML: a feature set, and `n_items` items with images of the release."""
+    """Return the page as HTML: a feature set, and `n_items` items with images of a folder."""
     with unpack_release(release, ["items"]) as layout:
         probes = release.folder / PROBES_FILE
         if probes.exists():
             io.write_json(layout.probes, read_probes(probes))
         outputs = Outputs(layout, release.manifest.kind, features)
         near = pick_neighbours(outputs, n_items, 0)
-        row_of = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}
-        pictures = stored_pictures(images, release.items, row_of)
+        pictures: Iterable[pa.Table] = ()
+        if images is not None and near is not None:
+            pictures = read_pictures(images, release.items, sorted(near.shown))
         view = build_view(outputs, near, 0, pictures)
         return render_index(outputs, view, encoders, MAX_CHARACTERS).encode()
 
@@ -259,12 +288,15 @@ def serve(
     release: Release,
     preferred: str,
     n_items: int,
-    images: Path,
+    images: Path | None,
     host: str,
     port: int,
     say: Callable[[str], object],
 ) -> None:
-    """Serve a release until interrupted, with set `preferred`, if present, and `n_items` items."""
+    """Serve a release until interrupted.
+
+    The page has set `preferred`, if present, and `n_items` items with images of a folder.
+    """
     nearest = Nearest(release.refuse_without("items"))
     with _listen(host, port) as listening:
         nearest.load_encoder(preferred if preferred in nearest.encoders else nearest.encoders[0])

@@ -1,5 +1,7 @@
 """`alignrec serve`: queries are answered by the release's encoder or refused; the page in Chromium."""
 
+import json
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ import commands
 import httpx
 import numpy as np
 import pictures
+import pyarrow as pa
 import pytest
 from processes import alignrec
 from shop import releases, toy
@@ -21,6 +24,7 @@ from alignrec.pipeline.release import serve as serving
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.release.serve import MAX_CHARACTERS, MAX_IMAGE_BYTES, Nearest, Refused
+from alignrec.pipeline.runtime.layout import Layout
 
 ANSWERED = toy.ITEMS - 1  # one has neither text nor image, and so no direction
 OURS = {"x-alignrec": "1"}
@@ -98,6 +102,49 @@ def test_the_page_is_the_reports_with_a_box(address: str) -> None:
     assert httpx.get(address).text == page
 
 
+def cells(page: bytes) -> list[int]:
+    """Return the cell of each item's picture on a page, -1 without one."""
+    (data,) = re.findall(rb'"cells": ?(\[[^]]*\])', page)[:1]
+    return json.loads(data)
+
+
+def test_the_page_has_pictures_of_a_folder(encoding: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "A0.png").write_bytes(picture())
+    (folder / "A1.jpg").write_bytes(b"no image")
+    (tmp_path / "secret.jpg").write_bytes(toy.jpeg((1, 2, 3)))
+    (folder / "A2.jpg").symlink_to(tmp_path / "secret.jpg")
+    release = Release(encoding)
+    tables = list(serving.read_pictures(folder, release.items, range(toy.ITEMS)))
+    assert [table["item_id"].to_pylist() for table in tables] == [[0]]
+    page = serving.render_page(release, "beit3", 6, folder, [])
+    assert cells(page) == [0, -1, -1, -1, -1, -1]
+    assert set(cells(serving.render_page(release, "beit3", 6, None, []))) == {-1}
+
+
+def test_the_page_has_stored_images(encoding: Path) -> None:
+    stored = Layout(encoding.parents[2], "shop").images
+    page = serving.render_page(Release(encoding), "beit3", 6, stored, [])
+    assert sum(cell >= 0 for cell in cells(page)) == sum(colour is not None for colour in toy.COLOURS)
+
+
+def test_a_folder_without_pictures_is_refused(encoding: Path, tmp_path: Path) -> None:
+    for folder, fault in ((tmp_path / "absent", "no such folder"), (tmp_path, "no image of an item shown")):
+        result = commands.alignrec("serve", encoding, "--port", "0", "--images", folder)
+        assert result.exit_code == 1
+        assert fault in result.output
+
+
+def test_an_items_name_reads_no_file_outside(encoding: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (tmp_path / "secret.jpg").write_bytes(toy.jpeg((1, 2, 3)))
+    items = pa.table({"asin": ["../secret", str(tmp_path / "secret"), "\0"]})
+    with pytest.raises(UserError, match="no image of an item shown"):
+        list(serving.read_pictures(folder, items, range(3)))
+
+
 def test_a_release_without_encoders_says_so(encoding: Path, tmp_path: Path) -> None:
     without = shutil.copytree(encoding, tmp_path / "without")
     releases.drop(without, "encoders/")
@@ -142,7 +189,7 @@ def test_of_all_addresses_only_those_of_this_machine_are_answered(
             pass
 
     monkeypatch.setattr(serving.uvicorn, "Server", Server)
-    serving.serve(Release(encoding), "beit3", 8, encoding, "0.0.0.0", 0, said.append)
+    serving.serve(Release(encoding), "beit3", 8, None, "0.0.0.0", 0, said.append)
     assert socket.gethostname() in hosts
     assert {"127.0.0.1", "localhost"} <= {*hosts}
     assert "*" not in hosts

@@ -47,7 +47,7 @@ def read_everything(folder: Path) -> None:
         done = encode_items(loaded, ["a red ball", ""], images)
         assert done.shape == (2, loaded.encoder.width)
         assert np.isfinite(done).all()
-    serve.render_page(opened, "beit3", 8, opened.folder, ["beit3"])
+    serve.render_page(opened, "beit3", 8, None, ["beit3"])
     of_release(folder, [])
     of_release(folder, ["beit3"], coded=True)
     diff_releases(release(), folder, changed=2)
