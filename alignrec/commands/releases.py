@@ -315,7 +315,8 @@ def export(
     form: Annotated[
         str,
         typer.Option(
-            "--format", help="mmrec, recbole, cornac, npy or hf; minionerec for semantic IDs"
+            "--format",
+            help="mmrec, recbole, cornac, npy or hf; minionerec for semantic IDs; atlas for a map",
         ),
     ],
     to: Annotated[Path, typer.Option("--to", help="folder to make")],
@@ -325,18 +326,21 @@ def export(
 ) -> None:
     """export a dataset or release in the format of another tool."""
     from alignrec.pipeline.release.export.content import arrange_rows, of_dataset, of_release
-    from alignrec.pipeline.release.export.write import wants_codes, write_export
+    from alignrec.pipeline.release.export.write import wants_codes, wants_map, write_export
 
     coded = wants_codes(form)
+    mapped = wants_map(form)
     if (Path(what) / "manifest.json").exists():
-        content = of_release(Path(what), features or [], coded)
+        content = of_release(Path(what), features or [], coded, mapped)
     else:
         layout = Layout(root, what)
         read_stages = ["interactions", "items", *FEATURE_STAGES]
         if coded:
             read_stages.append("semantic_ids")
+        if mapped:
+            read_stages += ["images", "graph"]
         refuse_altered(layout, [STAGES[stage] for stage in read_stages], "export")
-        content = of_dataset(layout, features or [], coded)
+        content = of_dataset(layout, features or [], coded, mapped)
 
     exported = arrange_rows(content, order)
     with explain_interrupt(f"{to} is not there yet"):

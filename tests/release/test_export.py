@@ -1,11 +1,13 @@
 """Exports keep items, order, split, vectors and codes."""
 
+import base64
 import json
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from commands import alignrec, blocks
+from PIL import Image
 from shop import releases, toy
 from shop.featured import vectors
 
@@ -28,11 +31,12 @@ from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.export import content as contents
 from alignrec.pipeline.release.export.content import ExportContent
-from alignrec.pipeline.release.export.write import EXPORT_WRITERS, wants_codes, write_export
+from alignrec.pipeline.release.export.write import EXPORT_WRITERS, wants_codes, wants_map, write_export
+from alignrec.pipeline.report import gallery
 from alignrec.pipeline.report.similarity import find_neighbours
 from alignrec.pipeline.runtime.layout import Layout
 
-PLAIN = [form for form in EXPORT_WRITERS if not wants_codes(form)]
+PLAIN = [form for form in EXPORT_WRITERS if not wants_codes(form) and not wants_map(form)]
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +222,78 @@ def test_hugging_faces_library_loads_every_table(content: ExportContent, layout:
     assert load("items")["train"]["title"][:] == toy.TITLES
 
 
+# --- embedding-atlas
+
+
+def atlas(layout: Layout, to: Path, order: Path | None = None) -> pa.Table:
+    write_export(contents.arrange_rows(contents.of_dataset(layout, [], mapped=True), order), "atlas", to)
+    return pq.read_table(to / "beit3.parquet")
+
+
+def test_atlas_shows_the_reports_map_neighbours_and_pictures(layout: Layout, tmp_path: Path) -> None:
+    table = atlas(layout, tmp_path / "to")
+    assert {path.name for path in (tmp_path / "to").glob("*.parquet")} == {f"{name}.parquet" for name in toy.SETS}
+    assert table["id"].to_pylist() == toy.ASINS
+    assert table["title"].to_pylist() == [title or "A4" for title in toy.TITLES]
+    assert table["category"][0].as_py() == "toys"
+
+    edges = io.read_table(layout.edges("beit3"), schemas.EDGES)
+    positions = np.reshape(gallery.map_positions(edges, toy.ITEMS, 0), (-1, 2))
+    assert table["x"].to_pylist() == positions[:, 0].tolist()
+    assert table["y"].to_pylist() == (gallery.MAP_HEIGHT - positions[:, 1]).tolist()
+    for item, neighbours in enumerate(table["neighbors"].to_pylist()):
+        of_item = edges.filter(pc.equal(edges["item_id"], item)).sort_by("rank")
+        assert neighbours["ids"] == of_item["neighbour_id"].to_pylist()
+        np.testing.assert_allclose(neighbours["distances"], 1 - of_item["cosine"].to_numpy(), atol=1e-6)
+
+    for colour, picture in zip(toy.COLOURS, table["picture"].to_pylist(), strict=True):
+        kind, _, data = picture.partition(",")
+        if colour is None:  # not stored, but on the web
+            assert picture == "https://pictures.example/A4.jpg"
+            continue
+        assert kind == "data:image/jpeg;base64"
+        image = Image.open(BytesIO(base64.b64decode(data)))
+        np.testing.assert_allclose(image.getpixel((40, 40)), colour, atol=12)
+    assert "interactions" not in (tmp_path / "to/README.md").read_text()
+
+
+def test_atlas_pads_the_neighbours_of_another_order(layout: Layout, tmp_path: Path) -> None:
+    order = mapping(tmp_path / "order.csv", ["A5", "A9", "A0", "A2"])
+    table = atlas(layout, tmp_path / "to", order)
+    assert table["id"].to_pylist() == ["A5", "A9", "A0", "A2"]
+    neighbours = table["neighbors"].to_pylist()
+    lengths = {len(row[key]) for row in neighbours for key in ("ids", "distances")}
+    assert len(lengths) == 1
+    assert set(neighbours[1]["ids"]) == {-1}  # an item that the dataset lacks
+    edges = io.read_table(layout.edges("beit3"), schemas.EDGES)
+    near = edges.filter(pc.equal(edges["item_id"], 5)).sort_by("rank")["neighbour_id"].to_pylist()
+    row_of = {5: 0, 0: 2, 2: 3}
+    assert [row for row in neighbours[0]["ids"] if row >= 0] == [row_of[item] for item in near if item in row_of]
+
+
+def test_atlas_of_a_release_names_pictures_on_the_web(layout: Layout, tmp_path: Path) -> None:
+    result = alignrec("export", layout.release, "--format", "atlas", "--features", "beit3", "--to", tmp_path / "to")
+    assert result.exit_code == 0, result.output
+    table = pq.read_table(tmp_path / "to/beit3.parquet")
+    assert set(map(type, table["picture"].to_pylist())) <= {str, type(None)}
+    assert not any((address or "").startswith("file:") for address in table["picture"].to_pylist())
+    assert table["neighbors"].equals(atlas(layout, tmp_path / "whole")["neighbors"])
+
+
+def test_atlas_has_no_map_of_large_catalogues(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "MAX_MAPPED", 5)
+    with pytest.raises(UserError, match=r"6 items, and a map has at most 5; .* --order"):
+        write_export(contents.of_dataset(layout, [], mapped=True), "atlas", tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
 # --- all of them
+
+
+def test_two_maps_are_the_same_bytes(layout: Layout, tmp_path: Path) -> None:
+    for name in "ab":
+        atlas(layout, tmp_path / name)
+    assert toy.contents(tmp_path / "a") == toy.contents(tmp_path / "b")
 
 
 @pytest.mark.parametrize("form", PLAIN)

@@ -40,6 +40,9 @@ class ExportContent:
     ] = ()  # sentences for the README: which items are left out or in another order
     # feature set -> items whose zero row was replaced by a random one
     filled: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    # feature set -> its graph, schema EDGES; for formats that show a map, and no vectors
+    edges: Mapping[str, pa.Table] = field(default_factory=dict)
+    images: Path | None = None  # folder of images-*.parquet, for the same formats
 
     def matrix(self, name: str) -> np.ndarray:
         return io.matrix(self.features[name]["vector"])
@@ -68,8 +71,13 @@ class ExportContent:
         )
 
 
-def of_dataset(layout: Layout, features: list[str], coded: bool = False) -> ExportContent:
-    """Read all or the named feature sets of a dataset; if `coded`, the one with semantic IDs."""
+def of_dataset(
+    layout: Layout, features: list[str], coded: bool = False, mapped: bool = False
+) -> ExportContent:
+    """Read all or the named feature sets of a dataset; if `coded`, the one with semantic IDs.
+
+    If `mapped`, also their graphs.
+    """
     items = io.read_table(layout.items, schemas.ITEMS)
     available = layout.feature_sets()
     has_codes = [name for name in available if layout.codes(name).exists()]
@@ -81,6 +89,9 @@ def of_dataset(layout: Layout, features: list[str], coded: bool = False) -> Expo
         if not codes["asin"].equals(items["asin"]):
             raise UserError(f"{path}: of other items; run `alignrec semantic_ids {layout.dataset}`")
 
+    edges = {}
+    if mapped:
+        edges = {name: io.read_table(layout.edges(name), schemas.EDGES) for name in names}
     urls = [next(filter(is_web, urls or []), "") for urls in items["image_urls"].to_pylist()]
     return ExportContent(
         name=layout.dataset,
@@ -89,10 +100,14 @@ def of_dataset(layout: Layout, features: list[str], coded: bool = False) -> Expo
         users=io.read_table(layout.users, schemas.USERS),
         interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
         codes=codes,
+        edges=edges,
+        images=layout.images if mapped else None,
     )
 
 
-def of_release(folder: Path, features: list[str], coded: bool = False) -> ExportContent:
+def of_release(
+    folder: Path, features: list[str], coded: bool = False, mapped: bool = False
+) -> ExportContent:
     release = Release(folder).refuse_without("items").verify()
     manifest = release.manifest
     has_codes = manifest.sets_with("semantic_ids") if coded else None
@@ -104,6 +119,7 @@ def of_release(folder: Path, features: list[str], coded: bool = False) -> Export
         users=_read_users(release),
         interactions=release.interactions if "interactions" in release.tables else None,
         codes=release.semantic_ids(names[0]) if coded else None,
+        edges={name: release.edges(name) for name in names} if mapped else {},
     )
 
 
@@ -147,6 +163,8 @@ def arrange_rows(content: ExportContent, order: Path | None) -> ExportContent:
     """
     if order is not None:
         content = _follow_order(content, order)
+    if content.edges:
+        return content
     # other tools divide by a vector's norm, so zero rows would become NaN
     is_zero = {name: (content.matrix(name) == 0).all(axis=1) for name in content.features}
     if content.codes is None:
@@ -250,7 +268,7 @@ def _take_items(
     interactions = content.interactions
     if interactions is not None:
         before = len(interactions)
-        interactions = _renumber_items(interactions, rows, len(content.items))
+        interactions = _renumber_items(interactions, "item_id", rows, len(content.items))
         if lost := before - len(interactions):
             notes = [*notes, f"Interactions left out with their items: {lost:,}."]
     return replace(
@@ -259,6 +277,10 @@ def _take_items(
         features={name: take_rows(table) for name, table in content.features.items()},
         interactions=interactions,
         codes=None if content.codes is None else take_rows(content.codes),
+        edges={
+            name: _renumber_edges(table, rows, len(content.items))
+            for name, table in content.edges.items()
+        },
         notes=[*content.notes, *notes],
     )
 
@@ -278,14 +300,19 @@ def _blank_value(kind: pa.DataType) -> object:
     return False if pa.types.is_boolean(kind) else 0
 
 
-def _renumber_items(interactions: pa.Table, rows: np.ndarray, n_items: int) -> pa.Table:
-    """Number the items of interactions by `rows`, and drop those of other items."""
+def _renumber_edges(edges: pa.Table, rows: np.ndarray, n_items: int) -> pa.Table:
+    for column in ("item_id", "neighbour_id"):
+        edges = _renumber_items(edges, column, rows, n_items)
+    return edges
+
+
+def _renumber_items(table: pa.Table, column: str, rows: np.ndarray, n_items: int) -> pa.Table:
+    """Number the items in a column by `rows`, and drop the table's rows of other items."""
     is_present = rows >= 0
     numbers = np.full(n_items, -1, np.int32)
     numbers[rows[is_present]] = np.flatnonzero(is_present)
-    item_ids = pa.array(numbers[interactions["item_id"].to_numpy()])
-    interactions = _set_column(interactions, "item_id", item_ids)
-    return interactions.filter(pc.greater_equal(item_ids, 0))
+    item_ids = pa.array(numbers[table[column].to_numpy()])
+    return _set_column(table, column, item_ids).filter(pc.greater_equal(item_ids, 0))
 
 
 def write_tsv(path: Path, table: pa.Table, header: list[str] | None, delimiter: str = "\t") -> None:

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release.export.atlas import write_atlas
 from alignrec.pipeline.release.export.content import ExportContent, write_tsv
 from alignrec.pipeline.release.export.cornac import write_cornac
 from alignrec.pipeline.release.export.hf import write_hf
@@ -25,8 +26,10 @@ EXPORT_WRITERS: dict[str, Callable[[ExportContent, Path], tuple[str, list[str]]]
     "npy": write_npy,
     "hf": write_hf,
     "minionerec": write_minionerec,
+    "atlas": write_atlas,
 }
 CODED = {"minionerec"}  # formats that need semantic IDs
+MAPPED = {"atlas"}  # formats that show graphs, and no vectors
 FORMULA = r"^[=+\-@]"  # pattern of names that a spreadsheet evaluates
 
 
@@ -53,6 +56,10 @@ def wants_codes(form: str) -> bool:
     return form in CODED
 
 
+def wants_map(form: str) -> bool:
+    return form in MAPPED
+
+
 def _write_filled(content: ExportContent, path: Path) -> None:
     """List the items whose zero rows were filled, if any."""
     names: list[str] = []
@@ -68,7 +75,9 @@ def _write_filled(content: ExportContent, path: Path) -> None:
 def _describe_export(content: ExportContent, form: str, notes: Sequence[str]) -> str:
     numbered = "" if content.notes else ", numbered as in the dataset's `item_id`"
     lines = [f"# {content.name} for {form}\n", f"{len(content.items):,} items{numbered}."]
-    lines += [*content.notes, *notes, *_describe_interactions(content)]
+    lines += [*content.notes, *notes]
+    if form not in MAPPED:
+        lines += _describe_interactions(content)
 
     formulas = _count_formulas(content)
     if formulas:
