@@ -49,7 +49,7 @@ AMAZON = """# What `dvc repro` builds, and how: Amazon's {category} of {year}. A
 datasets: [{name}]
 sources:
   {name}: {{kind: {kind}, category: {category}}}
-encode: {{encoders: [minilm, cnn, descriptors, tfidf]}}
+encode: {{encoders: [minilm, cnn, descriptors, tfidf], reuse: true}}
 combine: {{sets: {{linear: {{}}}}}}
 """
 

@@ -244,7 +244,7 @@ def _feature_sections(data: OwnData, beit3: bool) -> dict[str, Any]:
     encoders = list_encoders(modalities)
     sections: dict[str, Any] = {
         # DVC needs an encoder to run; a dataset without content skips it
-        "encode": {"encoders": encoders or [SKIPPED_ENCODER]},
+        "encode": {"encoders": encoders or [SKIPPED_ENCODER], "reuse": True},
         "combine": {"sets": {"linear": {}}} if modalities or data.imported else {},
     }
     if not modalities:

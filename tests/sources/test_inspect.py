@@ -14,6 +14,7 @@ from alignrec.commands import new as command
 from alignrec.commands.estimate import read_size
 from alignrec.commands.own_data import Given
 from alignrec.commands.params import load
+from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import device
 from alignrec.pipeline.runtime.layout import Layout
@@ -135,6 +136,14 @@ def test_without_a_gpu_linear_is_what_is_judged_trained_and_released_first() -> 
     assert params.publish.features == ["linear", *params.encode.encoders]
     left_out = "BEiT3 is left out, as there is no GPU; --beit3 pre-trains it, in about "
     assert [line.startswith(left_out) for line in seen].count(True) == 1
+
+
+def test_vectors_are_reused_when_the_catalogue_grows() -> None:
+    new()
+    assert load(PARAMS, "mine").encode.reuse
+    text, _ = command.describe_category("mine", "2014", "Baby")
+    assert yaml.safe_load(text)["encode"]["reuse"] is True
+    assert not Encode().reuse  # files without the key keep their bytes
 
 
 @pytest.mark.parametrize("how", ["a GPU", "--beit3"])
