@@ -15,6 +15,7 @@ from alignrec.commands.params import SECTIONS, Params, load
 from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.features.names import KINDS
 from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.code import ROOT
 from alignrec.pipeline.runtime.section import Section
 from alignrec.pipeline.runtime.yaml_files import EXTENDS, merge
@@ -29,6 +30,12 @@ SPAN = re.compile(r"`([^`]+)`")
 DOTTED = re.compile(r"[a-z]\w*(\.[\w-]+)+")
 PAIR = re.compile(r"[a-z][\w.-]*: .+", re.DOTALL)
 OPTION = re.compile(r"-S ([\w.-]+)=")
+
+
+class Train(TrainSettings, MODELS[RELEASED].Params):  # type: ignore[name-defined,misc]
+    """Section `train`: its own keys, and the model's."""
+
+
 FILES = {"csv", "json", "jsonl", "md", "npy", "parquet", "tsv", "zip"}
 """endings of files that are named like sections"""
 PLUG_INS = {"encoders: {letters: {scale: 2.0}}"}
@@ -66,7 +73,7 @@ def fields_of(classes: list[type[Section]]) -> dict[str, list[FieldInfo]]:
 
 
 def sections() -> dict[str, type[Section]]:
-    return {**SECTIONS, "train": MODELS[RELEASED].Params}  # the section's own class has few of its keys
+    return {**SECTIONS, "train": Train}
 
 
 EVERY = fields_of([*sections().values(), *(kind for kinds in CLASSES.values() for kind in kinds)])

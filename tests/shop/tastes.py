@@ -83,8 +83,11 @@ def write_set(layout: Layout, name: str, vectors: np.ndarray, k: int = 4) -> Non
 TITLES = [f"{'red' if i % 2 == 0 else 'blue'} thing {i}" for i in range(ITEMS)]
 
 
-def write_release(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
-    """Write a release of users and items with random embeddings and the files `features`, by the name of their set."""
+def write_release(folder: Path, layout: Layout, features: dict[str, Path], **publish: Any) -> None:
+    """Write a release of users and items, and of the files `features`, by the name of their set.
+
+    Embeddings are those of the stage train, or random ones if it has not run.
+    """
     shop = replace(layout, root=folder.with_name("work"))
     shutil.copytree(layout.interactions.parent, shop.interactions.parent)
     asin = io.read_table(shop.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
@@ -98,6 +101,12 @@ def write_release(folder: Path, layout: Layout, features: dict[str, Path]) -> No
         vectors = featured.vectors(shop, name)
         io.write_table(neighbours.find_neighbours(vectors, 4), shop.edges(name), schemas.EDGES)
     toy.write_embeddings(shop)
-    publish = Publish(features=[*features], users="names", interactions=False)
+    for trained, path in (
+        (layout.user_embeddings, shop.user_embeddings),
+        (layout.item_embeddings, shop.item_embeddings),
+    ):
+        if trained.is_file():
+            shutil.copy(trained, path)
+    settings = Publish(features=[*features], **{"users": "names", "interactions": False} | publish)
     record = {"stage": "publish", "params": {}, "versions": {}}
-    build.write_release(folder, Outputs(shop, "sample"), publish, record, print)
+    build.write_release(folder, Outputs(shop, "sample"), settings, record, print)
