@@ -23,6 +23,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.images import access, several
 from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise_image
 from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.images.stored import StoredImages
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.sql import open_database
 from alignrec.pipeline.runtime.run import Run
@@ -153,21 +154,12 @@ def _write_shard(
 
     work = run.folder / ".blocks" / path.stem
     run.resume(work, [], inputs, retry_failed)
-    stored = _tables_of_same_items(path, items)
+    stored = StoredImages(path) if io.is_finished(path) else None
     blocks = fetch_blocks(web, items, work, progress, stored)
     shaping = web.params.model_dump(exclude=ACCESS)  # provenance must not contain local paths
     run.write_all(blocks, path, _schema(web), params=shaping)
     io.finish(path, key)
     shutil.rmtree(work)
-
-
-def _tables_of_same_items(path: Path, items: pa.Table) -> Iterable[pa.Table]:
-    """Return the row groups of a shard that an earlier run wrote; none if it is of other items."""
-    if not io.is_finished(path):
-        return ()
-    stored = io.read_table(path, schemas.IMAGES, ["asin"])
-    is_same = stored["asin"].equals(items["asin"])
-    return io.read_tables(path, several.schema_of(path)) if is_same else ()
 
 
 def _schema(web: Fetcher) -> pa.Schema:
@@ -179,26 +171,26 @@ def fetch_blocks(
     items: pa.Table,
     work: Path,
     progress: Progress,
-    stored: Iterable[pa.Table] = (),
+    stored: StoredImages | None = None,
     items_per_block: int = FETCH_BLOCK_ITEMS,
 ) -> Iterator[pa.Table]:
     """Yield tables IMAGES, or IMAGES_WITH_MORE, of a shard.
 
     Finished blocks are saved in `work`, so that a killed run resumes. Images of `stored` are kept
-    if they are from the web and still among the item's addresses.
+    if they are from the web and still among the addresses of their item.
     """
     paths = []
     schema = _schema(web)
-    earlier = iter(stored)
     for start in range(0, len(items), items_per_block):
         block = items.slice(start, items_per_block)
-        old = next(earlier, None)
         path = work / f"{start:08d}.parquet"
         paths.append(path)
         if path.exists():
             progress(len(block))
             continue
-        known = None if old is None else map(_known_outcomes, old.to_pylist())
+        known = None
+        if stored is not None:
+            known = map(_known_outcomes, stored.find(block["asin"].to_pylist()))
         results = web.fetch_items(block["image_urls"].to_pylist(), progress, known)
         io.write_table(image_table(block, results, schema), path, schema)
     # after all blocks are saved, so that a failing shard keeps its progress
@@ -206,9 +198,11 @@ def fetch_blocks(
         yield io.read_table(path, schema)
 
 
-def _known_outcomes(row: dict[str, Any]) -> Known:
+def _known_outcomes(row: dict[str, Any] | None) -> Known:
     """Return the outcomes of an item's addresses that need not be fetched again."""
-    known = {}
+    known: dict[str, Decoded] = {}
+    if row is None:
+        return known
     for fields in (row, *row.get(several.MORE, ())):
         outcome = Decoded(**{name: fields[name] for name in OUTCOME_FIELDS})
         if outcome.status in ("ok", "duplicate") and not is_path(outcome.url):

@@ -502,6 +502,30 @@ def test_each_of_several_images_is_kept_and_only_failed_ones_are_asked_for_again
         assert path.read_bytes() == retried
 
 
+def test_images_of_the_web_are_kept_when_items_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {f"/{i}": body(encoded(colour=(20 * i, 0, 0))) for i in range(10)}
+    monkeypatch.setattr(fetcher.fetch_blocks, "__defaults__", (None, 3))  # items per block
+    with serving(answers) as server:
+
+        def run(numbers: list[int]) -> dict[str, str]:
+            urls = [[f"{server.address}/{number}"] for number in numbers]
+            table = toy.item_table([""] * len(urls), image_urls=urls, asin=[f"A{number}" for number in numbers])
+            files.write_table(table, tmp_path / "items/shop/items.parquet", schemas.ITEMS)
+            toy.ended(Layout(tmp_path, "shop"))
+            with running("images", "shop", toy.params(images={"private_hosts": ["127.0.0.1"]}), tmp_path) as going:
+                stage.main(going)
+            made = files.read_table(tmp_path / "images/shop/images-00000.parquet", schemas.IMAGES).to_pylist()
+            assert [row["asin"] for row in made] == table["asin"].to_pylist()
+            return {row["asin"]: row["sha256"] for row in made}
+
+        shop(tmp_path, server)
+        before = run([1, 2, 3, 4, 5, 6, 7])
+        after = run([0, 1, 2, 4, 8, 7, 5, 6, 9])
+        assert server.asked == {f"/{number}": 1 for number in range(10)}
+    assert after["A5"] == before["A5"]
+    assert len(set(after.values())) == 9, "each item has its own image"
+
+
 # --- memory
 
 
