@@ -18,6 +18,7 @@ from alignrec.pipeline.linalg import device
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.sources import download
+from alignrec.pipeline.sources.amazon import CATEGORIES
 from alignrec.stages.order import STAGES
 
 GEMM = 1e11
@@ -73,6 +74,21 @@ def test_a_published_split_is_counted_as_the_stage_imports_it(tmp_path: Path) ->
     counted = estimate.read_size(*params(tmp_path, {"mine": source}))
     assert (counted.users, counted.items, counted.interactions) == (12, 11, 121)
     assert str(counted).endswith("counted in its files")
+
+
+def test_sizes_of_amazons_categories_are_known_before_a_download(tmp_path: Path) -> None:
+    games = {"games": {"kind": "amazon2023", "category": "Video_Games"}}
+    assert estimate.read_size(*params(tmp_path, games)).items == 25_612
+    small = {"small": {"kind": "amazon2023", "category": "All_Beauty"}}
+    found = estimate.read_size(*params(tmp_path, small))
+    assert (found.users, found.interactions) == (280, 2_400)
+    assert found.origin == "estimated from 701,500 published reviews"
+    known = [category for category in CATEGORIES["2023"].values() if category.core]
+    assert len(known) == 3
+    for category in known:
+        guess = category._replace(core=None).estimate_core()
+        for count, published in zip(guess, category.core, strict=True):
+            assert published / 1.5 < count < published * 1.5
 
 
 # --- estimates

@@ -39,7 +39,7 @@ from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.source import Source
-from alignrec.pipeline.sources.amazon import PUBLISHED_SIZES
+from alignrec.pipeline.sources.amazon import find_category
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.sample import SampleSource
 from alignrec.pipeline.vectors.formats import FEATURE
@@ -116,13 +116,27 @@ def read_size(params: Parameters, layout: Layout) -> Size:
     if isinstance(source, SampleSource):
         return estimate_sample_size(source, pieces)
 
-    category = getattr(source, "category", None) or ""
-    published = PUBLISHED_SIZES.get((source.kind, category))
+    published = read_published_size(source.kind, getattr(source, "category", None) or "", pieces)
     if published:
-        return Size(*published, pieces, "as published")
+        return published
 
     left = measure_catalogue(source, find_local_files(source, layout.dataset))
     return Size(left.users, left.items, left.interactions, pieces, "counted in its files")
+
+
+def read_published_size(kind: str, category: str, pieces: int) -> Size | None:
+    """Return the size of a category's 5-core, as published or estimated; None if unknown."""
+    counts = find_category(kind, category)
+    core = counts.estimate_core()
+    if core is None:
+        return None
+    if counts.core:
+        return Size(*core, pieces, "as published")
+
+    published = counts.reviews or core.interactions
+    of_core = "" if counts.reviews else " of the 5-core"
+    origin = f"estimated from {published:,} published reviews{of_core}"
+    return Size(*core, pieces, origin)
 
 
 def count_pieces(params: Parameters, layout: Layout) -> int:

@@ -21,7 +21,7 @@ from alignrec.commands.arguments import PARAMS, ROOT
 from alignrec.commands.params import Params, check, parse, read
 from alignrec.commands.plan import format_duration
 from alignrec.commands.repository import MAX_FILE_BYTES, find_repository
-from alignrec.commands.terminal import say
+from alignrec.commands.terminal import say, show
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.features.names import DeclaredSets
@@ -36,7 +36,7 @@ from alignrec.pipeline.runtime.yaml_files import (
     read_base,
     read_yaml,
 )
-from alignrec.pipeline.sources.amazon import CATEGORIES, KIND, PUBLISHED_SIZES
+from alignrec.pipeline.sources.amazon import CATEGORIES, by_size
 
 if TYPE_CHECKING:
     from alignrec.commands.estimate import Size
@@ -44,14 +44,7 @@ if TYPE_CHECKING:
 
 PROFILES = Path(__file__).parents[1] / "profiles"
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-WITHOUT_BEIT3 = "beit3: {sets: []}\n"
-AMAZON = """# What `dvc repro` builds, and how: Amazon's {category} of {year}. Absent keys have their defaults.
-datasets: [{name}]
-sources:
-  {name}: {{kind: {kind}, category: {category}}}
-encode: {{encoders: [minilm, cnn, descriptors, tfidf], reuse: true}}
-combine: {{sets: {{linear: {{}}}}}}
-"""
+MIN_SUGGESTED = 2_000  # interactions of the smallest category that is suggested
 
 
 def new(
@@ -167,18 +160,48 @@ def describe_files(
 def describe_category(
     name: str, year: str, category: str | None, beit3: bool = False
 ) -> tuple[str, list[str]]:
+    """Return a parameter file for an Amazon category, and messages about it."""
     require_known([year], CATEGORIES, "--amazon")
-    published = CATEGORIES[year]
     if category is None:
-        raise UserError(f"--amazon {year}: give --category too, one of {', '.join(published)}")
-    require_known([category], published, "--category")
-    kind = KIND.format(year)
-    size = PUBLISHED_SIZES.get((kind, category))
-    text = AMAZON.format(name=name, kind=kind, category=category, year=year)
-    seen = [f"{category} of {year}: {size or 'of a size that is known once it is downloaded'}"]
+        show_categories(year)
+        raise UserError(f"--amazon {year}: give --category too, such as {suggest_category(year)}")
+    require_known([category], CATEGORIES[year], "--category")
+
+    from alignrec.commands import own_data  # loads DuckDB
+
+    data = own_data.read_category(name, year, category)
+    with_beit3 = own_data.as_yaml(data, beit3=True)
     if beit3 or has_gpu():
-        return text, seen
-    return text + WITHOUT_BEIT3, [*seen, cost_of_beit3(name, text)]
+        return with_beit3, data.seen
+
+    left_out = cost_of_beit3(name, with_beit3)
+    return own_data.as_yaml(data, beit3=False), [*data.seen, left_out]
+
+
+def show_categories(year: str) -> None:
+    """Print a table of the categories of a year, smallest first."""
+    from alignrec.pipeline.report.table import Table
+    from alignrec.pipeline.report.terminal import TerminalTable
+
+    rows = []
+    for name, category in by_size(year):
+        core = category.estimate_core()
+        mark = "" if category.core else "~"
+        of_core = [f"{mark}{count:,}" for count in core] if core else ["unknown"] * 3
+        reviews = "" if category.reviews is None else f"{category.reviews:,}"
+        rows.append([name, *of_core, reviews])
+
+    head = ["category", "users", "items", "interactions", "of reviews"]
+    heading = f"Amazon {year}: 5-core of each category (~ estimated)"
+    show(TerminalTable(Table(heading, "", head, rows, texts=1), unbroken=[0]))
+
+
+def suggest_category(year: str) -> str:
+    for name, category in by_size(year):
+        core = category.estimate_core()
+        if core and core.interactions >= MIN_SUGGESTED:
+            return name
+    return next(iter(CATEGORIES[year]))
 
 
 def has_gpu() -> bool:

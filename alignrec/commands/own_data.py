@@ -9,7 +9,7 @@ import duckdb
 import yaml
 
 from alignrec.commands.arguments import parse_columns
-from alignrec.commands.estimate import DEFAULT_PIECES, Size
+from alignrec.commands.estimate import DEFAULT_PIECES, Size, read_published_size
 from alignrec.commands.spaces import Spaces
 from alignrec.pipeline.dataset.catalogue import CatalogueSize, measure_catalogue
 from alignrec.pipeline.dataset.split_sql import USER_TIME
@@ -19,6 +19,7 @@ from alignrec.pipeline.io.json_rows import column_names
 from alignrec.pipeline.io.text import refuse_blank
 from alignrec.pipeline.runtime.section import require_known
 from alignrec.pipeline.sources import download, inspect
+from alignrec.pipeline.sources.amazon import KIND
 from alignrec.pipeline.sources.inspect import ImageLocation, InspectedTable
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 from alignrec.pipeline.web.download import local_path
@@ -115,6 +116,17 @@ def read_tables(given: Given) -> OwnData:
 
     sections = describe_sections(given.name, source, split, pictures)
     return OwnData(sections, estimated_size(left, modalities), modalities, seen)
+
+
+def read_category(name: str, year: str, category: str) -> OwnData:
+    """Describe an Amazon category from its published counts, before its files are downloaded."""
+    kind = KIND.format(year)
+    size = read_published_size(kind, category, DEFAULT_PIECES)
+    counts = str(size) if size else "of a size that is known once it is downloaded"
+    sections = describe_sections(name, {"kind": kind, "category": category}, {}, None)
+    unknown = Size(0, MANY_ITEMS, 0, DEFAULT_PIECES, "")
+    seen = [f"{category} of {year}: {counts}"]
+    return OwnData(sections, size or unknown, ["text", "image"], seen)
 
 
 def has_positions(source: TabularSource, path: Path) -> bool:

@@ -12,10 +12,12 @@ from commands import alignrec
 from shop import toy
 from webserver import Server, body, first, hang, ranged, serving, status
 
-from alignrec.commands import new
+from alignrec.commands import new, own_data
 from alignrec.commands.params import Params, load
 from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.amazon import MIRRORS, Amazon2023, AmazonSource
 from alignrec.pipeline.sources.base import Download
@@ -234,7 +236,7 @@ def test_the_subset_is_a_key_of_the_source() -> None:
     [
         (["new", "x", "--amazon", "2015"], "'--amazon': no '2015'"),
         (["new", "x", "--amazon", "2014", "--category", "Babi"], "no 'Babi'; did you mean 'Baby'?"),
-        (["new", "x", "--amazon", "2014"], "give --category too, one of Amazon_Instant_Video"),
+        (["new", "x", "--amazon", "2014"], "give --category too, such as Musical_Instruments"),
         (["new", "x"], "--interactions"),
     ],
 )
@@ -258,3 +260,14 @@ def test_new_writes_a_project_for_a_category(tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "dvc.yaml").is_file()
     assert (params.beit3.sets, params.train.features) == ([], "linear")
     assert "--beit3 pre-trains it, in about " in said.output
+    assert params[TrainSettings].resolved().epochs == own_data.QUICK_TRAINING["epochs"]
+    assert params[Benchmark].models == own_data.QUICK_MODELS
+
+
+def test_without_a_category_new_lists_them_by_size(tmp_path: Path) -> None:
+    said = alignrec("new", "x", "--amazon", "2023", cwd=tmp_path)
+    assert said.exit_code
+    listed = [line.split()[0] for line in said.output.splitlines() if line.strip()]
+    assert listed.index("Subscription_Boxes") < listed.index("All_Beauty") < listed.index("Books")
+    assert "94,762" in said.output  # users of Video_Games
+    assert "~2,400" in said.output  # interactions of All_Beauty
