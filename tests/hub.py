@@ -106,6 +106,8 @@ class Hub(Server):
         if name == "revision":
             sha = repository.sha() if revision == "main" else revision
             about = {"id": repository.name.partition("/")[2], "sha": sha, "siblings": []}
+            if "blobs=true" in request.path.lower():
+                about["siblings"] = [{"rfilename": p, "size": len(data)} for p, data in files.items()]
             return request.reply_json(200, about)
         return self._tree(request, files, folder)
 

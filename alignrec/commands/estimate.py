@@ -6,8 +6,8 @@ Constants were measured on `sample` and Baby, on two cores.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from alignrec import schemas
+from alignrec.commands.networks import find_size, list_models, read_tokens
 from alignrec.commands.params import has_content
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, BEiT3Config
@@ -210,6 +211,8 @@ class Plan:
     size: Size
     gemm: float  # float32 matrix product rate of this machine, FLOP/s
     downloads: float = 0.0  # bytes of the raw files whose size servers report
+    # key of params.yaml -> parameters of the third-party model that it names, if the Hub knows them
+    on_hub: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def sets(self) -> list[str]:
@@ -345,13 +348,39 @@ def estimate_pretrain(plan: Plan) -> Estimate:
 
 
 def estimate_encode(plan: Plan) -> Estimate:
+    models = {model.key: model for model in list_models(plan.params)}
+    images = plan.params[Images].most
+    operations = 0.0
+    weight_bytes = 0.0
+    networks = 0
+    unknown = []
+    for name, kind in zip(plan.params[Encode].encoders, plan.encoder_kinds, strict=True):
+        if kind in WITHOUT_NETWORK:
+            continue
+        networks += 1
+        key = f"encoders.{name}.model"
+        size = find_size(models[key], plan.on_hub.get(key)) if key in models else None
+        if size is not None:
+            tokens = read_tokens(models[key], plan.size.pieces)
+            operations += size.operations(tokens, images)
+            weight_bytes = max(weight_bytes, FLOAT_BYTES * size.stored)
+            continue
+        if kind not in ("minilm", "cnn"):
+            unknown.append(name)
+        if kind != "cnn":
+            operations += FLOPS_PER_PIECE * plan.size.pieces
+        if kind != "minilm":
+            operations += FLOPS_PER_IMAGE * images
+
     encoders = len(plan.encoder_kinds)
-    networks = sum(kind not in WITHOUT_NETWORK for kind in plan.encoder_kinds)
+    basis = f"{networks} networks"
+    if unknown:
+        basis += f", size unknown: {', '.join(unknown)}"
     return Estimate(
-        seconds=encoders * START_SECONDS + networks * plan.frozen_seconds / 2,
-        memory=TORCH_BYTES + FROZEN_BYTES,
+        seconds=encoders * START_SECONDS + plan.size.items * operations / (GEMM_SHARE * plan.gemm),
+        memory=TORCH_BYTES + FROZEN_BYTES + weight_bytes,
         disk=plan.vector_bytes * encoders,
-        basis=f"{networks} networks",
+        basis=basis,
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.filesize import decimal
 
+from alignrec.commands import networks
 from alignrec.commands.arguments import PARAMS, ROOT, OneOrAll, ParamsFile, Root
 from alignrec.commands.params import load, read
 from alignrec.commands.terminal import say, show
@@ -54,11 +55,14 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     addresses = list_addresses(params, layout.dataset)
     if not ask:
         addresses = {key: mirrors for key, mirrors in addresses.items() if local_path(mirrors[0])}
-    asking = f"asking for {len(addresses)} files, at most {download.WAIT_SECONDS:g} s"
+    models = len(list(networks.list_models(params)))
+    of_models = f" and {models} models" if models else ""
+    asking = f"asking for {len(addresses)} files{of_models}, at most {download.WAIT_SECONDS:g} s"
     say(f"{layout.dataset}: {asking}; timing a matrix product", err=True)
 
     # load torch while waiting for servers
     wait_for_answers = download.ask_for_files(addresses)
+    wait_for_models = networks.ask_for_models(params) if ask else list
     from alignrec.commands import estimate
     from alignrec.pipeline.linalg.device import gemm_rate
 
@@ -69,15 +73,16 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
         check_catalogue(params, size.items)
     except UserError as e:
         faults.append(str(e))
-    answers = wait_for_answers()
-    absent = [answer for answer in answers if answer.fault]
-    faults[:0] = [f"{a.key}: {a.fault}; give a path of this machine: {a.key}: PATH" for a in absent]
+    answers = [*wait_for_answers(), *wait_for_models()]
+    faults[:0] = list_faults(answers)
 
     say(f"{layout.dataset}: {size}" if size else layout.dataset)
     if size:
         raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
         gemm = gemm_rate("float32")
-        show_estimates(layout, estimate.Plan(params, layout.dataset, size, gemm, raw))
+        on_hub = {answer.key: answer.parameters for answer in answers if answer.parameters}
+        plan = estimate.Plan(params, layout.dataset, size, gemm, raw, on_hub)
+        show_estimates(layout, plan)
     if answers:
         show_files(answers)
     for fault in dict.fromkeys(faults):
@@ -99,6 +104,21 @@ def list_addresses(params: Parameters, dataset: str) -> dict[str, list[str]]:
             addresses[f"pretrain.{key}"] = [split_pin(address)[0]]
 
     return addresses
+
+
+def list_faults(answers: list[Answer]) -> list[str]:
+    """Return a message for each reason why files were not found, with the paths to give."""
+    keys_by_fault: dict[str, list[str]] = {}
+    for answer in answers:
+        if answer.fault:
+            keys_by_fault.setdefault(answer.fault, []).append(answer.key)
+
+    faults = []
+    for fault, keys in keys_by_fault.items():
+        paths = ", ".join(f"{key}: PATH" for key in keys)
+        some = "a path" if len(keys) == 1 else "paths"
+        faults.append(f"{fault}; give {some} of this machine: {paths}")
+    return faults
 
 
 def show_files(answers: list[Answer]) -> None:

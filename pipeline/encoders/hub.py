@@ -8,18 +8,25 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.runtime.section import Section
+from alignrec.pipeline.web.retries import Absent
 
 Modality = Literal["image", "text"]
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name on the Hub
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 WEIGHTS = "*.safetensors"
+WANTED = {  # kind of encoder -> its weights
+    "huggingface": "model*.safetensors",
+    "sentence-transformers": WEIGHTS,
+    "open_clip": "open_clip_model.safetensors",
+    "timm": "model.safetensors",
+}
 MAX_NOTE = 500  # characters
 LOCAL = "sha256:"  # prefix of a local folder's revision
 # configurations, tokenizers and templates to download with the weights, without copies in other
@@ -102,6 +109,16 @@ class Adjustable(Pretrained):
 
     def processing_options(self) -> dict[str, Any]:
         return self.options.processing if self.options else {}
+
+
+AnyPretrained = TypeVar("AnyPretrained", bound=Pretrained)
+
+
+def with_owner(kind: str, params: AnyPretrained) -> AnyPretrained:
+    """Complete a name that kind `timm` may abbreviate."""
+    if kind != "timm" or params.folder is not None or "/" in params.model:
+        return params
+    return params.model_copy(update={"model": f"timm/{params.model}"})
 
 
 @dataclass(frozen=True)
@@ -200,21 +217,78 @@ def read_model_json(where: str, path: Path) -> dict[str, Any]:
 
 
 def _fetch_snapshot(where: str, params: Pretrained, wanted: Sequence[str]) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    model, revision = params.model, params.revision
-    if not REPOSITORY.fullmatch(model) or Path(model).exists():
-        raise UserError(
-            f"'{where}.model': no folder '{model}'; give a folder, or owner/name on the Hugging "
-            "Face Hub"
-        )
-    wanted = [*ALWAYS, *wanted]
-    try:
+    refuse_misnamed(where, params)
+    with _explain_failures(where, params, "fetching"):
         return Path(
             snapshot_download(
-                model, revision=revision, allow_patterns=wanted, ignore_patterns=NEVER
+                params.model,
+                revision=params.revision,
+                allow_patterns=[*ALWAYS, *wanted],
+                ignore_patterns=NEVER,
             )
         )
+
+
+def refuse_misnamed(where: str, params: Pretrained) -> None:
+    """Raise Absent if `model` is neither a folder nor a name on the Hub."""
+    model = params.model
+    if params.folder is None and (not REPOSITORY.fullmatch(model) or Path(model).exists()):
+        remedy = "give a folder, or owner/name on the Hugging Face Hub"
+        raise Absent(f"'{where}.model': no folder '{model}'; {remedy}")
+
+
+def find_cached(params: Pretrained) -> Path | None:
+    """Return the folder of a model that is on this machine with its weights, if any."""
+    folder = params.folder
+    if folder is None:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        try:
+            found = snapshot_download(params.model, revision=params.revision, local_files_only=True)
+        except (OSError, ValueError, HfHubHTTPError, HFValidationError):
+            return None
+        folder = Path(found)
+    return folder if any(folder.rglob(WEIGHTS)) else None
+
+
+def ask_hub(
+    where: str, params: Pretrained, wanted: Sequence[str], timeout: float
+) -> tuple[int, int | None]:
+    """Return the bytes of a model's files and its number of parameters, if the Hub knows that.
+
+    Raises Absent if the Hub has no such model or revision, UserError if it does not answer.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects
+
+    refuse_misnamed(where, params)
+    with _explain_failures(where, params, "asking for"):
+        listed = HfApi().model_info(
+            params.model, revision=params.revision, files_metadata=True, timeout=timeout
+        )
+    needed = filter_repo_objects(
+        listed.siblings or [],
+        allow_patterns=[*ALWAYS, *wanted],
+        ignore_patterns=NEVER,
+        key=lambda file: file.rfilename,
+    )
+    parameters = listed.safetensors.total if listed.safetensors else None
+    return sum(file.size or 0 for file in needed), parameters
+
+
+@contextmanager
+def _explain_failures(where: str, params: Pretrained, doing: str) -> Iterator[None]:
+    """Turn exceptions of the Hub's client into a UserError, Absent if asking again is no use."""
+    from huggingface_hub import errors
+
+    model = params.model
+    kind: type[UserError] = Absent
+    try:
+        yield
+        return
     except errors.GatedRepoError:
         reason = "accept its terms on its page, then set HF_TOKEN"
     except errors.RepositoryNotFoundError:
@@ -222,14 +296,16 @@ def _fetch_snapshot(where: str, params: Pretrained, wanted: Sequence[str]) -> Pa
             "neither a folder nor a model on the Hub that you may read; check the name and HF_TOKEN"
         )
     except errors.RevisionNotFoundError:
-        raise UserError(
-            f"'{where}.revision': {model} has no revision '{revision}'; see its history"
+        raise Absent(
+            f"'{where}.revision': {model} has no revision '{params.revision}'; see its history"
         ) from None
     except errors.LocalEntryNotFoundError:
+        kind = UserError
         reason = "no folder, not complete in the cache, and the Hub cannot be reached; check its name or the network"
     except Exception as e:  # errors of the Hub's client, the network or the disk
-        reason = f"fetching it ended with {type(e).__name__}; run again to continue"
-    raise UserError(f"'{where}.model': {model}: {reason}") from None
+        kind = UserError
+        reason = f"{doing} it ended with {type(e).__name__}; run again to continue"
+    raise kind(f"'{where}.model': {model}: {reason}") from None
 
 
 def _check_weights(where: str, found: Origin) -> None:

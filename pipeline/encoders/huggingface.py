@@ -138,7 +138,7 @@ def find_model(where: str, params: HuggingFaceParams) -> hub.Origin:
         where,
         params,
         TRANSFORMERS_LIBRARY,
-        ["model*.safetensors", *["*.py"] * params.trust_remote_code],
+        [hub.WANTED["huggingface"], *["*.py"] * params.trust_remote_code],
     )
     if (source.folder / MODULES).is_file():
         raise UserError(

@@ -71,7 +71,7 @@ class OpenClip(towers.Towers):
 
 
 def find_model(where: str, params: OpenClipParams) -> hub.Origin:
-    source = hub.find_model(where, params, OPEN_CLIP_LIBRARY, ["open_clip_model.safetensors"])
+    source = hub.find_model(where, params, OPEN_CLIP_LIBRARY, [hub.WANTED["open_clip"]])
     if not (source.folder / CONFIG).is_file():
         raise UserError(
             f"'{where}.model': {params.model} has no {CONFIG}; open_clip did not save it"

@@ -235,7 +235,7 @@ def find_model(where: str, params: SentenceTransformersParams) -> hub.Origin:
         where,
         params,
         SENTENCE_TRANSFORMERS_LIBRARY,
-        [hub.WEIGHTS, *["*.py"] * params.trust_remote_code],
+        [hub.WANTED["sentence-transformers"], *["*.py"] * params.trust_remote_code],
     )
     source = source.restrict_to(where, params, _read_modalities(where, params, source))
     return replace(

@@ -136,9 +136,8 @@ def _refuse_untrained(network: Any, name: str) -> None:
 
 
 def find_model(where: str, params: hub.Adjustable) -> hub.Origin:
-    if params.folder is None and "/" not in params.model:
-        params = params.model_copy(update={"model": f"timm/{params.model}"})
-    return hub.find_model(where, params, TIMM_LIBRARY, ["model.safetensors"]).restrict_to(
+    params = hub.with_owner("timm", params)
+    return hub.find_model(where, params, TIMM_LIBRARY, [hub.WANTED["timm"]]).restrict_to(
         where, params, ("image",)
     )
 

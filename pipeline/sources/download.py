@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
@@ -267,7 +268,9 @@ class Answer(NamedTuple):
     key: str  # parameter key of the file
     address: str  # the address that answered, or the first
     size: int | None = None  # bytes; None if unknown
-    fault: str = ""  # error if no address has the file
+    fault: str = ""  # why no address has the file, without the addresses
+    absent: bool = False  # whether asking again is no use
+    parameters: float | None = None  # of a network, if the server knows
 
 
 def ask_for_files(addresses: Addresses, wait: float = WAIT_SECONDS) -> Callable[[], list[Answer]]:
@@ -275,13 +278,32 @@ def ask_for_files(addresses: Addresses, wait: float = WAIT_SECONDS) -> Callable[
 
     The returned function waits for the answers.
     """
+    questions = []
+    for key, mirrors in addresses.items():
+        questions.append(Question(key, mirrors[0], partial(_ask_mirrors, key, mirrors, wait)))
+    return ask_in_background(questions, wait)
+
+
+class Question(NamedTuple):
+    """What to ask of one file."""
+
+    key: str
+    address: str
+    ask: Callable[[], Answer]
+
+
+def ask_in_background(questions: Iterable[Question], wait: float) -> Callable[[], list[Answer]]:
+    """Ask all questions at once, and return a function that waits for the answers, at most `wait`
+    seconds.
+    """
+    questions = list(questions)
     answers: dict[str, Answer] = {}
 
-    def ask(key: str, mirrors: Sequence[str]) -> None:
-        answers[key] = _ask_mirrors(key, mirrors, wait)
+    def ask(question: Question) -> None:
+        answers[question.key] = question.ask()
 
     # daemons do not delay exit
-    threads = [Thread(target=ask, args=pair, daemon=True) for pair in addresses.items()]
+    threads = [Thread(target=ask, args=[question], daemon=True) for question in questions]
     deadline = time.monotonic() + wait
     for thread in threads:
         thread.start()
@@ -291,8 +313,8 @@ def ask_for_files(addresses: Addresses, wait: float = WAIT_SECONDS) -> Callable[
             thread.join(max(0.0, deadline - time.monotonic()))
 
         complete = []
-        for key, mirrors in addresses.items():
-            silent = Answer(key, mirrors[0], None, f"{mirrors[0]}: no answer within {wait:g} s")
+        for key, address, _ in questions:
+            silent = Answer(key, address, None, f"no answer within {wait:g} s")
             complete.append(answers.get(key, silent))
         return complete
 
@@ -306,7 +328,7 @@ def _ask_mirrors(key: str, mirrors: Sequence[str], wait: float) -> Answer:
             # half of the time remains for resolving names
             return Answer(key, address, _find_size(address, wait / 2 / len(mirrors)))
         except UserError as e:
-            faults.append(one_line(e))
+            faults.append(one_line(e).removeprefix(f"{address}: "))
     return Answer(key, mirrors[0], None, "; ".join(dict.fromkeys(faults)))
 
 
