@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignrec.pipeline.encoders.params import MOST_CHUNKS
+from alignrec.pipeline.encoders.params import MAX_UNKNOWN, MOST_CHUNKS
 from alignrec.pipeline.linalg.device import move_to
 from alignrec.pipeline.runtime.section import Positive, Section
 
@@ -49,8 +49,11 @@ class Reading(NamedTuple):
             "read": float(((self.read - self.unknown) / all_tokens).sum()),
             "cut": int((self.read < self.there).sum()),
         }
-        unknown = float((self.unknown / all_tokens).sum())
-        return facts | {"unknown": unknown} if unknown else facts
+        unknown = self.unknown / all_tokens
+        if unknown.any():
+            facts["unknown"] = float(unknown.sum())
+            facts["unread"] = int((unknown > MAX_UNKNOWN).sum())
+        return facts
 
 
 class Word(NamedTuple):

@@ -8,6 +8,8 @@ from alignrec.pipeline.runtime.section import Name, Positive, Section, Seed, Thr
 
 MAX_BATCH = 1 << 20
 MOST_CHUNKS = 32  # chunks read per text
+# fraction of unknown tokens above which a text counts as unread: its vector is mostly noise
+MAX_UNKNOWN = 0.25
 MULTILINGUAL = (  # an encoder of texts in 50 languages
     "encoders: {multilingual: {kind: sentence-transformers, "
     "model: sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2}}"

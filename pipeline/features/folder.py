@@ -19,7 +19,7 @@ from pydantic import Field
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encoders.params import MULTILINGUAL
+from alignrec.pipeline.encoders.params import MAX_UNKNOWN, MULTILINGUAL
 from alignrec.pipeline.encoders.registry import ENCODER
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import Block
@@ -36,8 +36,7 @@ READ = "text"  # key in the metadata of a Parquet file under which it has `Readi
 # kinds whose vectors may all be zero: whitening turns equal vectors into zeros
 MAY_BE_ZERO = ("control", "masked", "mapped", "whitened")
 WARN_ABOVE_ZEROS = 0.5  # fraction of zero vectors
-# fraction of unknown tokens above which texts count as unread: vectors of the rest are mostly noise
-MAX_UNKNOWN = 0.25
+MIN_UNREAD = 0.05  # fraction of unread texts from which the stage warns
 # tolerance for equal vectors, relative to the largest number: batch sizes change the last bits
 EQUAL_WITHIN = 1e-5
 COUNTING_BLOCK_ROWS = 4096
@@ -216,6 +215,7 @@ class Shares(NamedTuple):
     read: float  # mean fraction of a text's tokens that was encoded and is in the vocabulary
     cut: float  # fraction of truncated texts
     unknown: float  # mean fraction of a text's tokens outside the vocabulary
+    unread: float  # fraction of texts with more than MAX_UNKNOWN of their tokens outside it
 
 
 def text_shares(files: Iterable[Path]) -> Shares | None:
@@ -243,6 +243,8 @@ def judge_quality(
     warnings = []
     if shares := text_shares(shards):
         note |= {"text_read": round(shares.read, 4), "text_cut": round(shares.cut, 4)}
+        if shares.unread:
+            note["text_unread"] = round(shares.unread, 4)
         warnings += [f"{name}: {problem}" for problem in describe_reading(shares)]
 
     items, zero, equal = count_vectors(_vectors_with_content(shards))
@@ -275,10 +277,10 @@ def describe_reading(shares: Shares) -> list[str]:
     if shares.cut:
         average = f"reads {shares.read:.0%} of a text on average"
         problems.append(f"{average}; {shares.cut:.0%} of texts are cut")
-    if shares.unknown > MAX_UNKNOWN:
+    if shares.unread >= MIN_UNREAD:
         problems.append(
-            f"cannot read {shares.unknown:.0%} of a text on average; add an encoder of its "
-            f"language, such as `{MULTILINGUAL}`, and list it in encode.encoders"
+            f"cannot read {shares.unread:.0%} of texts; add an encoder of their language, such as "
+            f"`{MULTILINGUAL}`, and list it in encode.encoders"
         )
     return problems
 

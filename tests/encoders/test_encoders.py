@@ -22,7 +22,7 @@ from alignrec.pipeline.beit3 import tokenizer
 from alignrec.pipeline.beit3.config import BEiT3Config
 from alignrec.pipeline.beit3.encoders import BEiT3Items
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.encoders.chunks import MAX_WORD_CHARACTERS, Splitter, SplitText, split_between_words
+from alignrec.pipeline.encoders.chunks import MAX_WORD_CHARACTERS, Reading, Splitter, SplitText, split_between_words
 from alignrec.pipeline.encoders.registry import Encoder, find_network
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
@@ -327,7 +327,9 @@ def test_what_comes_after_the_last_chunk_is_not_read_and_counted() -> None:
     assert reading.facts() == {"items": 2, "read": 1.8, "cut": 1}
     reading = Letters(2, 2).reading(["Aa bb cc dd ee", "Aa"])
     assert reading
-    assert reading.facts() == {"items": 2, "read": 0.6, "cut": 1, "unknown": 1.2}
+    assert reading.facts() == {"items": 2, "read": 0.6, "cut": 1, "unknown": 1.2, "unread": 1}
+    few = Reading(np.array([8, 8]), np.array([8, 8]), np.array([2, 3]))
+    assert few.facts() == {"items": 2, "read": 1.375, "cut": 0, "unknown": 0.625, "unread": 1}
 
 
 def test_a_text_is_split_once_for_its_count_and_its_batch() -> None:

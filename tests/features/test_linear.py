@@ -161,6 +161,20 @@ def test_texts_in_a_language_that_a_network_cannot_read_are_left_out_and_said(tm
     assert [block.part for block in fit.blocks] == [1]
 
 
+def test_unread_texts_are_counted_by_item(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    titles = ["红色保温杯电饭煲", "red shoes for running", "a warm cup", "rice cooker", "", "blue shoes"]
+    rewrite(layout.items, "text", lambda _: titles)
+    stage(layout, params("minilm", sets={"linear": {"width": 3}}))
+    notes = io.read_json(layout.run_record("encode", "minilm"))["notes"]
+    assert notes["minilm"]["text_read"] > 0.8  # the mean over texts hides that one cannot be read
+    assert notes["minilm"]["text_unread"] == 0.2
+    (warning,) = notes["warnings"]
+    assert "minilm: cannot read 20% of texts" in warning
+    warnings = io.read_json(layout.run_record("combine"))["notes"].get("warnings", [])
+    assert warnings == []  # `linear` keeps the encoder, which reads most texts
+
+
 def test_without_an_encoder_at_hand_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no encoder to build on"):
         stage(toy.outputs(tmp_path), params(sets={"linear": {}}))
