@@ -1,7 +1,7 @@
 """Stage report: HTML and Markdown reports of all results."""
 
 from alignrec.pipeline import io
-from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.probe.registry import PROBES
@@ -36,6 +36,7 @@ EVIDENCE = (
 
 def main(run: Run) -> None:
     from alignrec.pipeline.report import figures, page  # load Pillow
+    from alignrec.pipeline.report.advice import advise
     from alignrec.pipeline.report.gallery import pick_neighbours
     from alignrec.pipeline.report.outputs import Outputs
 
@@ -56,6 +57,8 @@ def main(run: Run) -> None:
     io.write_bytes(run.layout.report / "index.html", html)
     io.write_bytes(run.layout.report / "report.md", page.render_markdown(outputs).encode())
     figures.write_figures(outputs, RELEASED)
+    if advice := advise(outputs):
+        print(printable(" ".join(advice)), flush=True)
 
     run.rows_in = len(outputs.items) if outputs.items is not None else 0
     run.rows_out = len(near.items) if near else 0

@@ -36,7 +36,8 @@ def summary(
     root: args.Root = args.ROOT,
 ) -> None:
     """summarise the last runs: time, results, report and release."""
-    from alignrec.pipeline.report import terminal, verdict
+    from alignrec.pipeline.report import terminal
+    from alignrec.pipeline.report.advice import advise
     from alignrec.pipeline.report.outputs import Outputs
 
     settings = read(params)
@@ -58,11 +59,8 @@ def summary(
         # the verdict judges the feature set of the released recommender
         released = records.get("train", {}).get("params", {}).get("features", "")
         outputs = Outputs(layout, settings.source(name).kind, released)
-        headline = verdict.verdict_headline(
-            name, outputs.kind, released, outputs.probes, outputs.tests
-        )
-        if headline:
-            say(headline)
+        if advice := advise(outputs):
+            say(" ".join(advice))
         say_path("results", layout.results)
         say_path("report", layout.report / "index.html")
         say_path("release", layout.release)
@@ -109,6 +107,7 @@ def compare(
         raise typer.BadParameter("name a feature set or a file", param_hint="SETS")
     from alignrec.pipeline.report import compare as command
     from alignrec.pipeline.report import terminal, verdict
+    from alignrec.pipeline.report.advice import advise_comparison
 
     settings = args.settings_of(dataset, params)
     with args.open_layout(dataset, root, "interactions") as layout:
@@ -118,17 +117,16 @@ def compare(
             refuse_altered(layout, (STAGES[stage] for stage in read_stages), "compare")
         result = command.compare(layout, settings, sets, folder, order)
 
-    for name, source in result["sources"].items():
-        say(f"{name}: {source}")
-    for list_tables in (verdict.judged_tables, verdict.shape_tables, verdict.pair_verdicts):
-        for table in list_tables(result):
-            show(terminal.TerminalTable(table))
+    if advice := advise_comparison(result):
+        say(" ".join(advice))
     for remark in verdict.list_remarks(result):
         say(remark)
+    for name, source in result["sources"].items():
+        say(f"{name}: {source}")
+    for list_tables in (verdict.pair_verdicts, verdict.judged_tables, verdict.shape_tables):
+        for table in list_tables(result):
+            show(terminal.TerminalTable(table))
     say(f"page: {folder / 'index.html'}")
-    headline = verdict.headline_sentence(result)
-    if headline:
-        say(headline)
 
 
 def _show_recipe(

@@ -26,8 +26,9 @@ from alignrec.pipeline.release.manifest import (
 )
 from alignrec.pipeline.release.params import Publish, VectorType
 from alignrec.pipeline.report import probes, results
+from alignrec.pipeline.report.advice import advise
 from alignrec.pipeline.report.outputs import Outputs, read_json
-from alignrec.pipeline.report.table import markdown
+from alignrec.pipeline.report.table import escape_markdown, markdown
 
 SIZE_CATEGORIES = {  # items below -> category on the Hub
     1_000: "n<1K",
@@ -87,6 +88,7 @@ def render_card(
         *results.mask_tables(outputs.study),
         *results.lead_tables(outputs.study),
     ]
+    advice = escape_markdown(" ".join(advise(outputs)))
     return CARD_TEMPLATES.get_template("card.md").render(
         facts=facts,
         header=_metadata_block(facts, first[0], files),
@@ -103,6 +105,7 @@ def render_card(
         comparisons=outputs.compared,
         recommenders=results.results_table,
         probed=list(probes.read_probes(outputs.probes).values()),
+        advice=advice,
         headline=probes.headline_table(outputs.probes),
         processed=probes.describe_processing(processed) if processed else "",
         studied=studied,

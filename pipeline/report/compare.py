@@ -14,6 +14,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.probe.params import ProbeParams
 from alignrec.pipeline.probe.registry import Data
 from alignrec.pipeline.report import feature_set, sections, verdict
+from alignrec.pipeline.report.advice import advise_comparison
 from alignrec.pipeline.report.feature_set import ComparedSet
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.page import compared_page
@@ -110,7 +111,7 @@ def _render_page(
         pairs=pairs,
         items=_read_items(outputs, asins).take(rows),
         images=_renumber_items(outputs.images("image"), rows, len(asins)),
-        headline=verdict.headline_sentence(comparison),
+        advice=advise_comparison(comparison),
         verdict=verdict.pair_verdicts(comparison),
     )
 

@@ -97,6 +97,25 @@ class Outputs:
         }
 
     @cached_property
+    def reading(self) -> dict[str, dict[str, Any]]:
+        """Feature set of `encode` -> what its encoder read of the texts, if it counts that.
+
+        Raises UserError if a record was edited.
+        """
+        notes = {}
+        for path in sorted(self.layout.out("encode").glob(f"*/{io.RECORD}")):
+            name = path.parent.name
+            note = quoted_record(self.layout, "encode", name).get("notes", {}).get(name, {})
+            if "text_read" in note:
+                notes[name] = note
+        return notes
+
+    @property
+    def unread(self) -> dict[str, float]:
+        """Feature set -> fraction of texts that its encoder cannot read."""
+        return {name: note.get("text_unread", 0.0) for name, note in self.reading.items()}
+
+    @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
         """Run stages in order -> their run.json; UserError if one was edited."""
         ran = [stage for stage in self.stages if self.layout.run_record(stage).exists()]

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline.report import gallery, sections, verdict
+from alignrec.pipeline.report.advice import advise
 from alignrec.pipeline.report.gallery import Neighbours
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.sections import PageSection
@@ -172,7 +173,7 @@ def compared_page(
     *,
     kind: str = "",
     title: str = "",
-    headline: str = "",
+    advice: Sequence[str] = (),
     verdict: Sequence[Table] = (),
     pairs: Sequence[Fields] = (),
     items: pa.Table | None = None,
@@ -201,7 +202,7 @@ def compared_page(
         parts=parts,
         kind=kind,
         title=title or dataset,
-        headline=headline,
+        advice=advice,
         verdict=verdict,
         data=data,
         pairs=pairs,
@@ -211,7 +212,10 @@ def compared_page(
 
 def render_markdown(outputs: Outputs) -> str:
     content = _page_content(outputs)
-    blocks = [f"# {content['dataset']}: alignrec report", escape_markdown(content["headline"])]
+    blocks = [
+        f"# {content['dataset']}: alignrec report",
+        escape_markdown(" ".join(content["advice"])),
+    ]
     if content["facts"]:
         names, values = zip(*content["facts"], strict=True)
         blocks.append(markdown(names, [values]))
@@ -228,14 +232,13 @@ def render_markdown(outputs: Outputs) -> str:
 
 def _page_content(outputs: Outputs) -> dict[str, Any]:
     dataset = outputs.layout.dataset
-    evidence = (outputs.released, outputs.probes, outputs.tests)
     counts = outputs.records.get("interactions", {}).get("notes", {})
     return {
         "dataset": dataset,
         "kind": outputs.kind,
         "facts": [(name, f"{counts[name]:,}") for name in COUNTS if name in counts],
-        "headline": verdict.verdict_headline(dataset, outputs.kind, *evidence),
-        "verdict": verdict.verdict_tables(*evidence),
+        "advice": advise(outputs),
+        "verdict": verdict.verdict_tables(outputs.released, outputs.probes, outputs.tests),
         "judged": sections.judged_sections(outputs),
         "recorded": sections.recorded_sections(outputs),
         "diagram": _read_text("diagram.svg"),

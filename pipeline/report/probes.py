@@ -284,6 +284,19 @@ def _shares_of_modalities(by_set: BySet) -> dict[str, float]:
     return shares
 
 
+def ceiling_shares(figures: Fields | None, name: str) -> tuple[str, list[float]]:
+    """Return the upper bound and a set's share of the way to it in each probe; empty without one."""
+    for floor, ceiling in ((CHANCE, PLANTED), (SHUFFLED, LEAKED)):
+        shares = []
+        for probed in read_probes(figures).values():
+            by_set = _shares_between(probed.headline(RAW), floor, ceiling)
+            if name in by_set:
+                shares.append(by_set[name])
+        if shares:
+            return ceiling, shares
+    return "", []
+
+
 def _share_tables(
     heading: str, note: str, names: list[str], columns: Mapping[str, BySet]
 ) -> list[Table]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from alignrec import schemas
+from alignrec.pipeline.encoders.params import MAX_UNKNOWN
 from alignrec.pipeline.evaluation.evidence import MAIN, Comparison, seeds_of
 from alignrec.pipeline.evaluation.statistics import LEVEL
 from alignrec.pipeline.features.kinds import CONTROLS
@@ -397,9 +398,23 @@ def data_section(outputs: Outputs) -> PageSection:
         head = ["stage", "reason", "rows"]
         note = "As counted by each stage."
         tables.append(Table("Dropped or incomplete rows", note, head, dropped, texts=2))
+    if outputs.reading:
+        tables.append(_texts_table(outputs.reading))
     if outputs.image_facts is not None:
         tables.append(_images_table(outputs.image_facts))
     return PageSection("data", "Data", "Data quality", tables=tables)
+
+
+def _texts_table(reading: Mapping[str, Fields]) -> Table:
+    keys = ("text_read", "text_cut", "text_unread")
+    rows = [
+        [name, *(f"{note.get(key, 0.0):.1%}" for key in keys)] for name, note in reading.items()
+    ]
+    note = (
+        "Read: mean share of a text's tokens. Unread: texts of which more than "
+        f"{MAX_UNKNOWN:.0%} of the tokens are outside the encoder's vocabulary."
+    )
+    return Table("Texts", note, ["feature set", "read", "texts cut", "texts unread"], rows)
 
 
 def _images_table(images: pa.Table) -> Table:

@@ -1,4 +1,4 @@
-"""Verdicts as sentences and tables, on the released features and on the sets of a comparison.
+"""Verdicts as tables, on the released features and on the sets of a comparison.
 
 Sets are compared at several places: in each probe and, if released, under recommenders.
 """
@@ -28,8 +28,8 @@ from alignrec.pipeline.report.table import (
     measure_name,
     p_value,
 )
+from alignrec.schemas import MODALITIES, variant
 
-MIN_USERS = 1000  # below, only large differences are significant
 # suffixes of an encoder's controls: the network before pre-training
 NOT_TRAINED = ("-untrained", "-official")
 LINEAR = "linear"  # baseline without training, which leads a release if the trained set is worse
@@ -48,6 +48,7 @@ class ReleasedOutcomes:
 
     rivals: dict[str, Places]  # other set -> its places
     controls: dict[str, Places]
+    modalities: dict[str, Places]  # modality -> places of the set against itself without it
     # of AlignRec on the set against other models on it or on ids only, under one protocol
     models: list[str]
     tests: list[dict[str, Any]]  # of the recommender on all feature sets
@@ -65,6 +66,12 @@ def compare_released(
 
     rivals: dict[str, Places] = {}
     controls: dict[str, Places] = {}
+    modalities: dict[str, Places] = {}
+    for modality in MODALITIES:
+        masked = variant(released, modality)
+        if masked in outcomes:
+            modalities[modality] = outcomes[masked]
+
     for name, places in outcomes.items():
         is_own_form = name.startswith(f"{released.removesuffix('-raw')}-")
         if name in CONTROLS or (is_own_form and name.endswith(NOT_TRAINED)):
@@ -77,6 +84,7 @@ def compare_released(
     return ReleasedOutcomes(
         rivals=rivals,
         controls=controls,
+        modalities=modalities,
         models=_outcomes_of_models(released, recommender_tests),
         tests=recommender_tests,
         users=max(users, default=0),
@@ -169,31 +177,6 @@ def outcome_table(
     return Table("Verdict", note, head, rows, texts=len(head), marks=marks)
 
 
-def verdict_headline(
-    dataset: str, kind: str, released: str, probes: Fields | None, tests: pa.Table | None
-) -> str:
-    outcomes = compare_released(released, probes, tests)
-    where = f"{dataset} (synthetic users)" if kind == "sample" else dataset
-    unbeaten = [
-        name for name, places in outcomes.controls.items() if "better" not in places.values()
-    ]
-    sentences = [verdict_sentence(where, released, outcomes.rivals, outcomes.models, unbeaten)]
-
-    if is_worse(outcomes.rivals.get(LINEAR, {})):
-        sentences.append(
-            f"It is significantly worse than {LINEAR}: release {LINEAR} (train.features)."
-        )
-    is_level = {*_list_outcomes(outcomes.rivals)} == {"undecided"}
-    if is_level and 0 < outcomes.users < MIN_USERS:
-        advice = ""
-        if LINEAR in outcomes.rivals:
-            advice = f": release {LINEAR} (train.features), which needs no training"
-        sentences.append(
-            f"{outcomes.users:,} users are too few to tell feature sets apart{advice}."
-        )
-    return " ".join(filter(None, sentences))
-
-
 def is_below(released: str, rival: str, probes: Fields | None, tests: pa.Table | None) -> bool:
     """Return whether a feature set is worse than another."""
     return is_worse(compare_released(released, probes, tests).rivals.get(rival, {}))
@@ -204,59 +187,12 @@ def is_worse(places: Places) -> bool:
     return "worse" in places.values() and "better" not in places.values()
 
 
-def verdict_sentence(
-    where: str,
-    features: str,
-    rivals: Mapping[str, Places],
-    models: Sequence[str] = (),
-    unbeaten: Sequence[str] = (),
-) -> str:
-    """Say how often a set, and AlignRec on it (`models`), are better and worse, if compared."""
-    clauses = []
-    outcomes = _list_outcomes(rivals)
-    if outcomes:
-        plural = "s" if len(rivals) > 1 else ""
-        counts = _count_outcomes(outcomes)
-        clauses.append(
-            f"{features} is {counts} comparisons with {len(rivals)} other feature set{plural}"
-        )
-    if unbeaten:
-        clauses.append(f"no test puts it above the control {', '.join(unbeaten)}")
-    if models:
-        counts = _count_outcomes(models)
-        clauses.append(f"AlignRec on {features} is {counts} comparisons with other models")
-    return f"On {where}, {'; '.join(clauses)}." if clauses else ""
-
-
-def _list_outcomes(rivals: Mapping[str, Places]) -> list[str]:
-    outcomes: list[str] = []
-    for places in rivals.values():
-        outcomes += places.values()
-    return outcomes
-
-
-def _count_outcomes(outcomes: Sequence[str]) -> str:
-    better = outcomes.count("better")
-    level = outcomes.count("undecided")
-    worse = outcomes.count("worse")
-    return f"better in {better}, level in {level} and worse in {worse} of {len(outcomes)}"
-
-
-def headline_sentence(comparison: Fields) -> str:
-    first = next(iter(comparison["sets"]), "")
-    rivals = {}
-    for (a, b), places in _outcomes_by_pair(comparison).items():
-        if a == first:
-            rivals[b] = places
-    return verdict_sentence(comparison.get("dataset", ""), first, rivals)
-
-
 def pair_verdicts(comparison: Fields) -> list[Table]:
-    pairs = list(_outcomes_by_pair(comparison).items())
+    pairs = list(outcomes_by_pair(comparison).items())
     return [outcome_table(RULE, ["a", "against b"], pairs)] if pairs else []
 
 
-def _outcomes_by_pair(comparison: Fields) -> dict[tuple[str, str], dict[str, str]]:
+def outcomes_by_pair(comparison: Fields) -> dict[tuple[str, str], dict[str, str]]:
     verdicts = group_values(((row["a"], row["b"]), row) for row in comparison["verdicts"])
     pairs = [(pair["a"], pair["b"]) for pair in comparison["pairs"]]
     return {pair: probe_outcomes(verdicts.get(pair, [])) for pair in pairs}

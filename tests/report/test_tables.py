@@ -14,7 +14,7 @@ from shop import toy
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import Figure, list_ablations, list_comparisons
-from alignrec.pipeline.report import figures, gallery, page, probes, results, terminal, verdict
+from alignrec.pipeline.report import advice, figures, gallery, page, probes, results, terminal, verdict
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import format_figure
 
@@ -263,29 +263,87 @@ def test_a_set_is_better_where_the_tests_say_so_and_not_elsewhere() -> None:
     }
     (table,) = verdict.verdict_tables("beit3", evidence, tests)
     assert "test Recall@20 of 2,970 users over 3 seeds, mmrec." in table.note
-    assert verdict.verdict_headline("shop", "tabular", "beit3", evidence, tests) == (
-        "On shop, beit3 is better in 2, level in 2 and worse in 2 of 6 comparisons with 2 other feature sets; "
-        "AlignRec on beit3 is better in 1, level in 0 and worse in 0 of 1 comparisons with other models."
+
+
+def said(*evidence: Any, kind: str = "tabular", **more: Any) -> str:
+    return " ".join(advice.advise_release("shop", kind, "beit3", *evidence, **more))
+
+
+def test_the_first_sentence_says_what_to_use() -> None:
+    tests = paired(
+        ("alignrec", "minilm-cnn", 0.001, 1.0), ("alignrec", "tfidf", 0.01, 0.01), ("bpr", "none", 0.05, 0.01)
+    )
+    better = by_probe(minilm_cnn="better better", tfidf="undecided undecided")
+    assert said(better, tests) == (
+        "Use beit3 on shop: better than the other 2 feature sets in 3 of 6 comparisons, never significantly worse. "
+        "AlignRec on beit3 is better than other models in 1 of 1 comparison, never significantly worse."
+    )
+    mixed = by_probe(tfidf="better worse", random="better better", cnn="undecided undecided")
+    assert said(mixed, None, kind="sample") == (
+        "Use beit3 on shop (synthetic users): better than the other 2 feature sets in 1 of 4 comparisons, worse in 1. "
+        "beit3 is above the control random in 2 of 2 comparisons."
+    )
+    level = by_probe(tfidf="undecided undecided")
+    assert said(level, None) == "Use any set on shop: none of 2 comparisons tells beit3 from tfidf."
+    assert said(None, None) == ""
+
+
+@pytest.mark.parametrize(
+    ("linear", "tfidf", "expected"),
+    [
+        ("worse undecided", "worse worse",
+         "Use tfidf (train.features) on shop, not beit3: it is significantly better in 2 of 2 comparisons. "
+         "beit3 is better than the other 2 feature sets in 0 of 4 comparisons, worse in 3."),
+        ("worse worse", "worse worse",
+         "Use linear (train.features) on shop, not beit3: it is significantly better in 2 of 2 comparisons."),
+        ("worse better", "worse better", "Use beit3 on shop: "),
+        ("undecided undecided", "better better",
+         "Use linear (train.features) on shop: it needs no training, and beit3 is significantly better in none of 2 "
+         "comparisons with it."),
+    ],
+)  # fmt: skip
+def test_the_set_that_beats_the_released_one_or_needs_no_training_is_to_be_used(
+    linear: str, tfidf: str, expected: str
+) -> None:
+    assert said(by_probe(linear=linear, tfidf=tfidf), None).startswith(expected)
+
+
+def test_a_set_that_no_test_puts_above_a_control_is_not_to_be_used() -> None:
+    evidence = by_probe(tfidf="better better", shuffled="undecided undecided", random="better undecided")
+    assert said(evidence, None).startswith(
+        "Do not use beit3 on shop yet: no comparison puts it above the control shuffled. "
+        "beit3 is above the controls shuffled, random in 1 of 4 comparisons."
     )
 
 
-def test_linear_is_advised_where_the_trained_set_is_significantly_worse() -> None:
-    advice = "It is significantly worse than linear: release linear (train.features)."
-    for outcomes, advised in {"worse undecided": True, "undecided undecided": False, "worse better": False}.items():
-        said = verdict.verdict_headline(
-            "shop", "tabular", "beit3", by_probe(linear=outcomes, tfidf="worse worse"), None
-        )
-        assert said.endswith(advice) == advised
-
-
-def test_too_few_users_are_said_with_what_to_use() -> None:
-    advice = "are too few to tell feature sets apart: release linear (train.features), which needs no training."
-    for outcomes, users, advised in (
+def test_too_few_users_are_said() -> None:
+    for outcomes, users, expected in (
         ("undecided undecided", 300, True), ("undecided undecided", 3000, False), ("better undecided", 300, False)
     ):  # fmt: skip
         evidence = by_probe(linear=outcomes) | {"zero_shot": {"users": users}}
-        said = verdict.verdict_headline("shop", "tabular", "beit3", evidence, None)
-        assert said.endswith(f"300 users {advice}") == advised
+        assert ("300 users are too few to tell feature sets apart." in said(evidence, None)) == expected
+
+
+def test_what_images_and_texts_add_comes_from_the_masked_sets() -> None:
+    evidence = by_probe(beit3_image_masked="undecided worse", beit3_text_masked="better undecided")
+    expected = "In beit3, images add nothing measurable; texts add in 1 of 2 comparisons."
+    assert said(evidence, None) == expected
+
+
+def test_the_share_of_the_way_to_the_ceiling_is_of_the_set_to_use() -> None:
+    figures = {"shuffled": 0.1, "leaked": 0.5, "beit3": 0.2, "linear": 0.3, "chance": 0.1}
+    entry = {"users": 5000} | {name: {"hit@20": value} for name, value in figures.items()}
+    evidence = by_probe(linear="undecided undecided") | {"zero_shot": entry, "item_cf": entry}
+    assert said(evidence, None).endswith("linear reaches 50% of the ceiling leaked.")
+    planted = {"chance": {"hit@20": 0.0}, "planted": {"hit@20": 0.4}}
+    both = evidence | {"zero_shot": entry | {"planted": {"hit@20": 0.5}}, "item_cf": entry | planted}
+    assert said(both, None).endswith("linear reaches 50% to 75% of the ceiling planted, depending on the probe.")
+
+
+def test_unread_texts_are_said_with_what_to_do() -> None:
+    remedy = "12% of texts cannot be read by minilm: add an encoder of their language to encode.encoders."
+    assert said(None, None, unread={"minilm": 0.12, "tfidf": 0.0}) == remedy
+    assert said(None, None, unread={"minilm": 0.04}) == ""
 
 
 def test_controls_stand_below_and_other_forms_of_the_set_nowhere() -> None:
@@ -314,7 +372,7 @@ PROBED = [
 
 def compared(**more: Any) -> dict[str, Any]:
     sets = {"dataset": "shop", "sets": {"ours": {}, "theirs": {}}, "pairs": [{"a": "ours", "b": "theirs"}]}
-    return sets | {"verdicts": PROBED, "paired": [], "probes": {}} | more
+    return sets | {"verdicts": PROBED, "paired": [], "probes": {}, "processed": {}} | more
 
 
 def pair(found: dict[str, Any]) -> dict[str, str]:
@@ -327,12 +385,30 @@ def pair(found: dict[str, Any]) -> dict[str, str]:
 def test_compared_sets_are_judged_by_probe() -> None:
     found = compared()
     assert pair(found) == {"zero-shot": "better", "Item-CF": "level", "content neighbours": "worse"}
-    assert verdict.headline_sentence(found).endswith("of 3 comparisons with 1 other feature set.")
+    assert advice.advise_comparison(found) == [
+        "Use ours or theirs on shop: ours is better than theirs in 1 of 3 comparisons, worse in 1; "
+        "theirs is better than ours in 1 of 3 comparisons, worse in 1."
+    ]
+
+
+def test_of_compared_sets_the_one_with_the_most_wins_is_to_be_used() -> None:
+    wins = [row for row in PROBED if row["probe"] != "zero_shot"]
+    figures = {name: {"hit@20": value} for name, value in {"theirs": 0.3, "ours": 0.2, "shuffled": 0.01}.items()}
+    doubt = {"features": "ours", "neighbours": 10, "overlap": 0.03, "chance": 0.03}
+    found = compared(verdicts=wins, probes={"zero_shot": figures}, processed={}, order=[doubt])
+    assert advice.advise_comparison(found) == [
+        "Use theirs on shop: better than ours in 1 of 2 comparisons, never significantly worse.",
+        "The zero-shot hit@20 of theirs is 0.300, that of the control shuffled 0.010.",
+        "First check the order of rows in ours: it looks wrong.",
+    ]
+    level = [row for row in PROBED if row["probe"] == "item_cf"]
+    (sentence,) = advice.advise_comparison(compared(verdicts=level))
+    assert sentence == "Use ours or theirs on shop: none of 1 comparison tells them apart."
 
 
 def test_there_is_no_verdict_without_a_second_set_and_rows_out_of_order_are_remarked() -> None:
     alone = {"pairs": [], "verdicts": [], "sets": {"ours": {}}}
-    assert (verdict.pair_verdicts(alone), verdict.headline_sentence(alone)) == ([], "")
+    assert (verdict.pair_verdicts(alone), advice.advise_comparison(alone)) == ([], [])
     doubt = {"features": "theirs", "neighbours": 10, "overlap": 0.034, "chance": 0.0334}
     (remark,) = verdict.list_remarks(compared(order=[doubt], processed={}))
     assert remark.startswith("theirs: the order of its rows looks wrong")

@@ -1,0 +1,249 @@
+"""Which feature set to use, and why, in the first sentences of a report; derived from the tests."""
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from alignrec.pipeline.features.folder import MIN_UNREAD
+from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.probes import RAW, SHUFFLED, ceiling_shares, read_probes
+from alignrec.pipeline.report.table import Fields
+from alignrec.pipeline.report.verdict import (
+    LINEAR,
+    Places,
+    ReleasedOutcomes,
+    compare_released,
+    is_worse,
+    outcomes_by_pair,
+    probe_figures,
+)
+
+MIN_USERS = 1000  # below, only large differences are significant
+TRAINED = "beit3"  # prefix of the sets that are trained here, which `linear` is advised against
+OPPOSITE = {"better": "worse", "worse": "better", "undecided": "undecided"}
+
+
+def advise(outputs: Outputs) -> list[str]:
+    """Return sentences on the released feature set of a dataset, as `advise_release`."""
+    evidence = (outputs.released, outputs.probes, outputs.tests)
+    return advise_release(outputs.layout.dataset, outputs.kind, *evidence, outputs.unread)
+
+
+def advise_release(
+    dataset: str,
+    kind: str,
+    released: str,
+    probes: Fields | None,
+    tests: pa.Table | None,
+    unread: Mapping[str, float] | None = None,
+) -> list[str]:
+    """Return sentences on the released feature set; the first says what to use.
+
+    `unread` has the fraction of texts that an encoder cannot read, by feature set. Empty without
+    evidence.
+    """
+    outcomes = compare_released(released, probes, tests)
+    chosen = choose_set(released, outcomes)
+    where = f"{dataset} (synthetic users)" if kind == "sample" else dataset
+
+    sentences = [_say_what_to_use(where, chosen, released, outcomes)]
+    if _has_few_users(outcomes):
+        sentences.append(f"{outcomes.users:,} users are too few to tell feature sets apart.")
+    if chosen != released:
+        sentences.append(_describe_rivals(released, outcomes.rivals))
+    sentences += [
+        _describe_controls(released, outcomes.controls),
+        _describe_ceiling(chosen, probes),
+        _describe_modalities(released, outcomes.modalities),
+        _describe_models(released, outcomes.models),
+        describe_unread(unread or {}),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def choose_set(released: str, outcomes: ReleasedOutcomes) -> str:
+    """Return the released set, or one that beats it, or `linear` if training gains nothing."""
+    winners = {name: places for name, places in outcomes.rivals.items() if is_worse(places)}
+    if winners:
+        return max(winners, key=lambda name: (_count(winners[name], "worse"), name == LINEAR))
+
+    places = outcomes.rivals.get(LINEAR, {})
+    if released.startswith(TRAINED) and {*places.values()} == {"undecided"}:
+        return LINEAR
+    return released
+
+
+def _say_what_to_use(where: str, chosen: str, released: str, outcomes: ReleasedOutcomes) -> str:
+    if chosen != released:
+        places = outcomes.rivals[chosen]
+        if is_worse(places):
+            better = (
+                f"significantly better in {_count(places, 'worse')} of {_comparisons(len(places))}"
+            )
+            return f"Use {chosen} (train.features) on {where}, not {released}: it is {better}."
+        lead = f"{released} is significantly better in none of {_comparisons(len(places))} with it"
+        return f"Use {chosen} (train.features) on {where}: it needs no training, and {lead}."
+
+    unbeaten = _list_unbeaten(outcomes.controls)
+    if unbeaten:
+        controls = _name_controls(unbeaten)
+        return f"Do not use {released} on {where} yet: no comparison puts it above {controls}."
+    if not outcomes.rivals:
+        return f"Use {released} on {where}: it is above the controls." if outcomes.controls else ""
+
+    words = _list_outcomes(outcomes.rivals)
+    if {*words} == {"undecided"}:
+        others = _name_others(outcomes.rivals)
+        return f"Use any set on {where}: none of {_comparisons(len(words))} tells {released} from {others}."
+    return f"Use {released} on {where}: {_describe_outcomes(words, _name_others(outcomes.rivals))}."
+
+
+def _has_few_users(outcomes: ReleasedOutcomes) -> bool:
+    is_level = {*_list_outcomes(outcomes.rivals)} == {"undecided"}
+    return is_level and 0 < outcomes.users < MIN_USERS
+
+
+def _describe_rivals(released: str, rivals: Mapping[str, Places]) -> str:
+    words = _list_outcomes(rivals)
+    return f"{released} is {_describe_outcomes(words, _name_others(rivals))}."
+
+
+def _describe_controls(released: str, controls: Mapping[str, Places]) -> str:
+    if not controls:
+        return ""
+    words = _list_outcomes(controls)
+    better = words.count("better")
+    return (
+        f"{released} is above {_name_controls(controls)} in {better} of {_comparisons(len(words))}."
+    )
+
+
+def _list_unbeaten(controls: Mapping[str, Places]) -> list[str]:
+    return [name for name, places in controls.items() if "better" not in places.values()]
+
+
+def _describe_ceiling(chosen: str, probes: Fields | None) -> str:
+    ceiling, shares = ceiling_shares(probes, chosen)
+    if not shares:
+        return ""
+
+    low = f"{min(shares):.0%}"
+    high = f"{max(shares):.0%}"
+    if low == high:
+        return f"{chosen} reaches {low} of the ceiling {ceiling}."
+    return f"{chosen} reaches {low} to {high} of the ceiling {ceiling}, depending on the probe."
+
+
+def _describe_modalities(released: str, modalities: Mapping[str, Places]) -> str:
+    """Say what images and texts add, by comparing the set with itself without them."""
+    clauses = []
+    for modality, places in modalities.items():
+        better = _count(places, "better")
+        gains = (
+            f"add in {better} of {_comparisons(len(places))}"
+            if better
+            else "add nothing measurable"
+        )
+        clauses.append(f"{modality}s {gains}")
+    return f"In {released}, {'; '.join(clauses)}." if clauses else ""
+
+
+def _describe_models(released: str, words: Sequence[str]) -> str:
+    if not words:
+        return ""
+    return f"AlignRec on {released} is {_describe_outcomes(words, 'other models')}."
+
+
+def describe_unread(unread: Mapping[str, float]) -> str:
+    clauses = [
+        f"{share:.0%} of texts cannot be read by {name}"
+        for name, share in unread.items()
+        if share >= MIN_UNREAD
+    ]
+    if not clauses:
+        return ""
+    return f"{'; '.join(clauses)}: add an encoder of their language to encode.encoders."
+
+
+def advise_comparison(comparison: Fields) -> list[str]:
+    """Return sentences on the compared sets; the first says which to use. Empty for one set."""
+    names = list(comparison["sets"])
+    outcomes: dict[str, list[str]] = {name: [] for name in names}
+    for (a, b), places in outcomes_by_pair(comparison).items():
+        for word in places.values():
+            outcomes[a].append(word)
+            outcomes[b].append(OPPOSITE[word])
+    if not any(outcomes.values()):
+        return []
+
+    leads = {name: words.count("better") - words.count("worse") for name, words in outcomes.items()}
+    best = [name for name in names if leads[name] == max(leads.values())]
+    sentences = [_say_which_is_best(comparison, best, outcomes)]
+    sentences.append(_describe_control(comparison, best[0]))
+    doubtful = [doubt["features"] for doubt in comparison.get("order", [])]
+    if doubtful:
+        sentences.append(f"First check the order of rows in {', '.join(doubtful)}: it looks wrong.")
+    return [sentence for sentence in sentences if sentence]
+
+
+def _say_which_is_best(
+    comparison: Fields, best: Sequence[str], outcomes: Mapping[str, Sequence[str]]
+) -> str:
+    where = comparison.get("dataset", "")
+    words = [word for name in best for word in outcomes[name]]
+    if {*words} == {"undecided"}:
+        tested = sum(len(places) for places in outcomes_by_pair(comparison).values())
+        return (
+            f"Use {' or '.join(best)} on {where}: none of {_comparisons(tested)} tells them apart."
+        )
+
+    clauses = []
+    for name in best:
+        rivals = [other for other in outcomes if other != name]
+        clauses.append(_describe_outcomes(outcomes[name], _name_others(rivals)))
+    if len(best) > 1:
+        clauses = [f"{name} is {clause}" for name, clause in zip(best, clauses, strict=True)]
+    return f"Use {' or '.join(best)} on {where}: {'; '.join(clauses)}."
+
+
+def _describe_control(comparison: Fields, name: str) -> str:
+    for probed in read_probes(probe_figures(comparison)).values():
+        figures = probed.headline(RAW)
+        if {name, SHUFFLED} <= figures.keys():
+            measure = f"{probed.probe.name} {probed.probe.figure}"
+            values = f"{figures[name]:.3f}, that of the control {SHUFFLED} {figures[SHUFFLED]:.3f}"
+            return f"The {measure} of {name} is {values}."
+    return ""
+
+
+def _describe_outcomes(words: Sequence[str], others: str) -> str:
+    """Return such as: better than tfidf in 2 of 5 comparisons, never significantly worse."""
+    worse = words.count("worse")
+    rest = f"worse in {worse}" if worse else "never significantly worse"
+    return f"better than {others} in {words.count('better')} of {_comparisons(len(words))}, {rest}"
+
+
+def _name_others(names: Sequence[str] | Mapping[str, Places]) -> str:
+    if len(names) == 1:
+        return next(iter(names))
+    return f"the other {len(names)} feature sets"
+
+
+def _name_controls(names: Sequence[str] | Mapping[str, Places]) -> str:
+    plural = "s" if len(names) > 1 else ""
+    return f"the control{plural} {', '.join(names)}"
+
+
+def _comparisons(count: int) -> str:
+    return "1 comparison" if count == 1 else f"{count} comparisons"
+
+
+def _count(places: Places, word: str) -> int:
+    return list(places.values()).count(word)
+
+
+def _list_outcomes(rivals: Mapping[str, Places]) -> list[str]:
+    outcomes: list[str] = []
+    for places in rivals.values():
+        outcomes += places.values()
+    return outcomes
