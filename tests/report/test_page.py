@@ -20,6 +20,8 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import HEADLINE, list_comparisons
 from alignrec.pipeline.report import gallery, terminal
+from alignrec.pipeline.report.advice import advise
+from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import format_figure, markdown
 from alignrec.pipeline.runtime.layout import Layout
 from benchmarks import _figures
@@ -150,6 +152,26 @@ def test_report_card_summary_and_readme_have_the_same_figures(layout: Layout, te
     lines = text.split("### Without one part, or with one modality\n")[1].split("\n#")[0].splitlines()
     cells = [cell.strip() for cell in [line for line in lines if line.startswith("| ")][2].strip("| ").split(" | ")]
     assert any(cells[0] in line and cells[2] in line for line in summary)
+
+
+def test_the_advice_is_on_the_page_in_the_terminal_and_on_the_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = toy.outputs(tmp_path)
+    notes = {"minilm": {"text_read": 0.9, "text_cut": 0.0, "text_unread": 0.25}}
+    toy.write_record(layout, toy.run_record("encode") | {"notes": notes}, "minilm")
+    page = reported(layout)
+    sentences = advise(Outputs(layout, "tabular", "beit3"))
+    assert sentences[0].startswith("AlignRec on beit3 is better than other models in 1 of 1 comparison")
+    assert sentences[-1].startswith("25% of texts cannot be read by minilm: add an encoder")
+    assert f'<p class="headline">{sentences[0]}</p>' in page
+    assert f'<p class="reasons">{" ".join(sentences[1:])}</p>' in page
+    advice = " ".join(sentences)
+    assert advice in (layout.report / "report.md").read_text()
+    assert "| minilm | 90.0% | 0.0% | 25.0% |" in (layout.report / "report.md").read_text()
+    assert advice in capsys.readouterr().out
+    toy.run("publish", toy.PARAMS, layout.root)
+    assert advice in (layout.release / "README.md").read_text()
 
 
 def test_an_image_that_cannot_be_decoded_is_left_out() -> None:
