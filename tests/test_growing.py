@@ -22,6 +22,7 @@ from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
+from tests.realdata import growth
 from tests.release.test_align import NEW, TODAY
 
 OLDER = Path("older")
@@ -107,3 +108,13 @@ def test_releases_that_cannot_be_grown_from_are_refused(tmp_path: Path) -> None:
     releases.drop(without, "encoders/")
     with pytest.raises(UserError, match="carries no encoder"):
         command.describe_files(given, older=without)
+
+
+def test_the_table_of_the_docs_compares_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "GROWTH", (50,))
+    found = {way: figures for _, way, figures in growth.compare(growth.TOY, tmp_path)}
+    assert found["fixed"].cosine > 0.999
+    assert found["fresh"].cosine < 0.5 < found["aligned"].cosine
+    # a rotation changes no neighbour
+    assert found["aligned"].warm == pytest.approx(found["fresh"].warm, abs=1e-3)
+    assert found["fixed"].warm != found["fresh"].warm
