@@ -4,7 +4,6 @@ Croissant: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html and
 croissant-rai-spec.html.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -302,7 +301,7 @@ def _record_set(name: str, files: list[File], stored: VectorType) -> Node:
     if len(files) > 1:
         source = {"fileSet": {"@id": f"{name}-files"}}
     schema_of = TABLES[str(files[0].table)].schema
-    schema = schema_of(_list_width(files[0])) if schema_of else []
+    schema = schema_of(files[0].width) if schema_of else []
     if files[0].table == "features":
         schema = schemas.store_as(schema, stored)
     return {
@@ -312,14 +311,6 @@ def _record_set(name: str, files: list[File], stored: VectorType) -> Node:
         "description": f"{sum(file.rows or 0 for file in files)} rows",
         "field": [_describe_field(name, field, source) for field in schema],
     }
-
-
-def _list_width(file: File) -> int:
-    """Return the width of the first fixed-size list; 1 without one."""
-    for column in file.columns or []:
-        if match := re.fullmatch(r"fixed_size_list<.*>\[(\d+)\]", column.type):
-            return int(match[1])
-    return 1
 
 
 def _describe_field(record_set: str, field: pa.Field, source: Node) -> Node:

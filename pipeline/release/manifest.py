@@ -141,6 +141,14 @@ class File(Part):
         """Path of the table; that of a feature set is a folder, as it can have several files."""
         return self.path.rpartition("/")[0] if self.table == "features" else self.path
 
+    @property
+    def width(self) -> int:
+        """Width of the first fixed-size list; 1 without one."""
+        for column in self.columns or []:
+            if match := re.fullmatch(r"fixed_size_list<.*>\[(\d{1,9})\]", column.type):
+                return int(match[1])
+        return 1
+
 
 class Counts(Part):
     """Size of the dataset that the release describes."""
