@@ -10,11 +10,13 @@ APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # pip compiles nothing: Python does at the first import, which has to last
 
-.PHONY: help repro recover init hook test test-processors browser bench realdata libraries rehearsal fuzz kill figures vendor docs clean
+.PHONY: help repro recover init hook test test-processors browser bench realdata libraries rehearsal fuzz kill \
+	differential figures vendor docs clean
 
 ITEMS ?= 300
 MINUTES ?= 60
 KILLS ?= 100
+SEEDS ?= 1000
 # one setting per run: the instructions of other processors, and numbers of threads
 PROCESSORS ?= ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41 ONEDNN_MAX_CPU_ISA=AVX2 \
 	MKL_CBWR=AVX2 OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 OMP_NUM_THREADS=2
@@ -83,6 +85,9 @@ fuzz: .venv/installed-test ## the parsers on inputs that nobody means well; see 
 
 kill: .venv/installed-test ## kill -9 at random moments of the pipeline on a toy shop; see docs/robustness.md
 	python -m tests.hostile.kill --kills $(KILLS)
+
+differential: .venv/installed-test ## random small shops through the pipeline and through plain pandas and NumPy; see docs/robustness.md
+	python -m tests.hostile.differential --seeds $(SEEDS)
 
 figures: .venv/installed-test ## the tables and the picture of README.md and docs/, from the outputs that are there
 	python -m benchmarks._figures README.md docs/*.md

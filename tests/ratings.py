@@ -66,12 +66,25 @@ def number(text: str) -> int:
     return int.from_bytes(hashlib.md5(text.encode()).digest()[8:], "little")
 
 
+def name_key(name: str, seed: int) -> int:
+    return number(f"{seed},{name}")
+
+
+def row_keys(rows: pd.DataFrame, seed: int) -> list[int]:
+    """Return numbers whose order is the random one; a missing time is no part of them."""
+    keys = []
+    for row in rows.itertuples():
+        parts = [name_key(row.user, seed), name_key(row.item, seed)]
+        if not pd.isna(row.timestamp):
+            parts.append(row.timestamp)
+        keys.append(number(",".join(map(str, parts))))
+    return keys
+
+
 def reference_split(rows: pd.DataFrame, protocol: str, seed: int) -> list[int]:
     """Split filtered, numbered rows per user; -1 for rows of users without train rows."""
-    of = lambda name: number(f"{seed},{name}")  # noqa: E731
-    key = [number(f"{of(r.user)},{of(r.item)},{r.timestamp}") for r in rows.itertuples()]
-    rows = rows.assign(key=key, pos=range(len(rows)), split=TEST)
-    times = np.sort(rows["timestamp"].to_numpy())
+    rows = rows.assign(key=row_keys(rows, seed), pos=range(len(rows)), split=TEST)
+    times = rows["timestamp"].sort_values().to_numpy()
     for _, own in rows.groupby("user"):
         n = len(own)
         out = 2 if n < 10 else int(0.2 * n)
