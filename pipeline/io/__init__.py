@@ -5,13 +5,12 @@ from alignrec.pipeline.io.files import (
     COST, JOURNAL, KEY, RECORD, digest, files_below, list_plain, made_by, next_to, open_plain,
     present, read_json, read_plain, require_plain, sha256, sha256s,
 )  # fmt: skip
-from alignrec.pipeline.io.folders import refuse_links, remove, unlink_special
+from alignrec.pipeline.io.folders import refuse_links, remove, rename_folder, unlink_special
 from alignrec.pipeline.io.journal import (
     drop_unlisted, finish, is_finished, list_missing, open_journal,
 )  # fmt: skip
 from alignrec.pipeline.io.writing import (
-    atomic, keep_only, link, memory_map, rename_folder, require_space, scratch, write_bytes,
-    write_json, write_npy,
+    atomic, keep_only, link, memory_map, require_space, scratch, write_bytes, write_json, write_npy,
 )  # fmt: skip
 from alignrec.pipeline.io.tables import (
     FINGERPRINT, PARQUET, PART, column_sizes, common_fingerprint, decode_vectors, fingerprint_of,

@@ -1,5 +1,6 @@
-"""Delete files and folders of unfinished work, and never what a link in them leads to."""
+"""Rename and delete files and folders of unfinished work, and never what a link in them leads to."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,25 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     else:
         shutil.rmtree(path, onerror=_raise_unless_gone)
+
+
+def rename_file(path: Path, to: Path) -> None:
+    """Rename a file onto another; OSError if the disk has not done what it says."""
+    path.replace(to)
+    require_renamed(path, to)
+
+
+def rename_folder(folder: Path, to: Path) -> None:
+    """Rename a folder to a path that is absent or an empty folder."""
+    if to.exists():
+        to.rmdir()  # Windows renames to absent paths only
+    folder.rename(to)
+    require_renamed(folder, to)
+
+
+def require_renamed(path: Path, to: Path) -> None:
+    if os.path.lexists(path):
+        raise OSError(errno.EIO, "still has its old name after it was renamed", str(to))
 
 
 def _raise_unless_gone(

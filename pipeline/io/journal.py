@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from alignrec.pipeline.io.files import COST, JOURNAL, KEY, RECORD, sha256, sha256s
-from alignrec.pipeline.io.folders import remove, unlink_special
+from alignrec.pipeline.io.folders import remove, rename_file, unlink_special
 
 UNLISTED = {KEY, JOURNAL, RECORD, COST}  # files that journals skip
 GROWING = {
@@ -48,7 +48,7 @@ def open_journal(folder: Path, key: str) -> None:
     # last, as a folder without a key is emptied
     temporary = key_file.with_name(f"{KEY}.{secrets.token_hex(4)}.tmp")
     temporary.write_text(key)
-    temporary.replace(key_file)
+    rename_file(temporary, key_file)
 
 
 def list_file(path: Path, content: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from alignrec.pipeline.io.folders import remove
+from alignrec.pipeline.io.folders import remove, rename_file
 from alignrec.pipeline.io.journal import list_file
 
 
@@ -32,7 +32,7 @@ def atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         list_file(path, temporary)
-        temporary.replace(path)
+        rename_file(temporary, path)
     except BaseException as e:
         temporary.unlink(missing_ok=True)
         # Arrow omits the path, and safetensors raises no OSError
@@ -103,13 +103,6 @@ def link(path: Path, to: Path) -> None:
         os.link(path, to)
     except OSError:
         shutil.copyfile(path, to)
-
-
-def rename_folder(folder: Path, to: Path) -> None:
-    """Rename a folder to a path that is absent or an empty folder."""
-    if to.exists():
-        to.rmdir()  # Windows renames to absent paths only
-    folder.rename(to)
 
 
 def keep_only(folder: Path, files: Iterable[Path]) -> None:

@@ -251,8 +251,8 @@ def _deliver_out(run: Run) -> None:
     # stage runs again
     run.out.parent.mkdir(parents=True, exist_ok=True)
     if run.out.exists():
-        run.out.rename(old)
-    new.rename(run.out)
+        io.rename_folder(run.out, old)
+    io.rename_folder(new, run.out)
     io.remove(old)
 
 
