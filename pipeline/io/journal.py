@@ -19,6 +19,7 @@ A folder below may have a journal of its own, independent of the one above.
 import os
 import secrets
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -108,6 +109,21 @@ def drop_unlisted(folder: Path) -> list[Path]:
 def list_missing(folder: Path) -> list[Path]:
     """Return the files that the journal has and the folder lacks."""
     return [path for path in _read_journal(folder) if not path.is_file()]
+
+
+def find_altered(paths: Iterable[Path]) -> Path | None:
+    """Return the first file whose hash is not the one that a journal above has of it."""
+    journals: dict[Path, dict[Path, set[str]]] = {}
+    for path in paths:
+        folder = _folder_above(path)
+        if folder is None:
+            continue
+        if folder not in journals:
+            journals[folder] = _read_journal(folder)
+        entries = journals[folder].get(path)
+        if entries and not any(entry.startswith(sha256(path)) for entry in entries):
+            return path
+    return None
 
 
 def _drop_empty_folders(folder: Path) -> None:

@@ -212,6 +212,10 @@ def recorded(run: Run) -> Iterator[None]:
         print(f"{run.label}: all that it makes is there, and is kept", flush=True)
         return
 
+    altered = io.find_altered(io.files_below(run.folder))
+    if altered is not None:
+        raise UserError(f"{altered} changed after it was written; run again, which makes it again")
+
     # time and memory differ between equal runs, so they are not part of the record, which DVC
     # hashes
     seconds = time.perf_counter() - started

@@ -93,6 +93,8 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
             run.folder.mkdir()
         with recorded(run):
             stage.main(run)
+            if not process.rank():
+                refuse_changed(run, stage)
 
 
 def _perform_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
@@ -128,6 +130,18 @@ def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None
             raise UserError(
                 f"{fault}, and {reader} reads it; run `alignrec {command}`, which makes it again"
             )
+
+
+def refuse_changed(run: Run, stage: Stage) -> None:
+    """Raise UserError, and drop what was made, if an input changed while the stage ran.
+
+    Files whose size and times are as before are not hashed again.
+    """
+    try:
+        refuse_altered(run.layout, stage.reads, stage.name)
+    except UserError:
+        io.remove(run.folder)
+        raise
 
 
 def _find_other(folder: Path, stage: Stage, layout: Layout) -> str | None:
