@@ -206,7 +206,7 @@ def _describe_stage(stage: Stage, params: Parameters) -> dict[str, Any]:
 
     deps = [OUTPUT_FOLDER.format(earlier.name) for earlier in stage.reads]
     deps += _user_files(stage.name, params)
-    deps += [str(Path(folder) / MANIFEST_FILE) for folder in _older_releases(stage.name, params)]
+    deps += _older_manifests(stage.name, params)
     arguments = [f"${{item.{key}}}" for key in keys]
 
     entry: dict[str, Any] = {
@@ -266,19 +266,20 @@ def _user_files(stage: str, params: Parameters) -> list[str]:
     return list(dict.fromkeys(paths))
 
 
-def _older_releases(stage: str, params: Parameters) -> list[str]:
-    """Return the release folders that a stage reads, whose manifests list all of their files."""
+def _older_manifests(stage: str, params: Parameters) -> list[str]:
+    """Return the manifests of the releases that a stage reads; they list all other files."""
     encoders = params[Encode].encoders
     declared = [given for name, given in params.encoders.items() if name in encoders]
-    released = [given["model"] for given in declared if given.get("kind") == RELEASED]
-    fitted = [given["fitted"] for given in params[Combine].sets.values() if "fitted" in given]
+    released = [given.get("model") for given in declared if given.get("kind") == RELEASED]
     read_by = {
         "encode": released,
-        "combine": fitted,
+        "combine": [given.get("fitted") for given in params[Combine].sets.values()],
         "semantic_ids": [params[SemanticIds].codebooks],
         "publish": [params[Publish].align],
     }
-    return sorted({folder for folder in read_by.get(stage, []) if folder})
+    # not validated yet
+    folders = {folder for folder in read_by.get(stage, []) if isinstance(folder, str)}
+    return [str(Path(folder).expanduser() / MANIFEST_FILE) for folder in sorted(folders)]
 
 
 def _track_files(folder: Path, paths: list[str]) -> Iterator[str]:
