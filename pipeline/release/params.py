@@ -35,8 +35,8 @@ class Publish(Section):
     """folder of an older release. Sets that were fitted again, and the recommender's vectors, are
     rotated onto its vectors, so that both releases can be searched together"""
     vectors: VectorType = "float32"
-    """number type of released feature sets. float16 halves the files; int8 quarters them, with a
-    scale per row. What is lost on each probe is in the manifest and on the card"""
+    """number type of released feature sets. float16 halves their bytes, int8 quarters them,
+    with a scale per row. What is lost on each probe is in the manifest and on the card"""
     language: Annotated[list[LanguageCode], WRAPPED] | None = None
     """ISO 639 codes of the items' texts, such as en; a single one needs no brackets"""
     contact: Line | None = None
