@@ -48,7 +48,7 @@ def render_changes(a: Path, b: Path, diff: Difference, images: Path, kind: str) 
     return compared_page(
         "diff",
         dataset,
-        f"{summarise_diff(diff)}. {describe_verdict(diff)}.",
+        " ".join(_sentence(text) for text in (summarise_diff(diff), describe_verdict(diff))),
         [PageSection("what", "What changed", "What changed", tables=tables)],
         kind=kind,
         title=_title(diff),
@@ -57,6 +57,10 @@ def render_changes(a: Path, b: Path, diff: Difference, images: Path, kind: str) 
         images=stored_pictures(images, items, row_of),
         imageless=f"No images: {images.name} has none here, and releases hold addresses only.",
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _title(diff: Difference) -> str:

@@ -174,7 +174,13 @@ def _entry_table(heading: str, note: str, entries: list[LeaderboardEntry]) -> Ta
         cells = [entry.cells.get(key, "") for key in HEADLINE]
         rows.append([entry.model, entry.features, entry.source, str(entry.seeds or ""), *cells])
     head = ["model", "features", "release or source", "seeds", *FIGURES]
-    return Table.of(heading, note, head, rows, texts=3, best=range(4, len(head)))
+    filled = [column for column in range(len(head)) if any(row[column] for row in rows)]
+    rows = [[row[column] for column in filled] for row in rows]
+    head = [head[column] for column in filled]
+
+    texts = sum(column < 3 for column in filled)
+    best = [at for at, name in enumerate(head) if name in FIGURES]
+    return Table.of(heading, note, head, rows, texts=texts, best=best)
 
 
 def _describe_size(dataset: str) -> str:

@@ -1,12 +1,14 @@
-"""The page in a real browser: no errors or requests, and search and map work on any screen."""
+"""The pages in a real browser: no errors or requests, and search and map work on any screen."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from shop import toy
+from commands import alignrec
+from shop import featured, toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
@@ -99,3 +101,43 @@ def test_a_phone_cuts_no_image_no_mark_and_no_figure(visit: Any, width: int) -> 
         placed = visit.locator(part).evaluate_all(edges)
         assert placed, part
         assert all(left >= 0 and right <= width for left, right in placed), part
+
+
+@pytest.fixture(scope="module")
+def pages(layout: Layout, plain: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pages of the commands that compare, and the report."""
+    folder = tmp_path_factory.mktemp("pages")
+    newer = Layout(shutil.copytree(plain.parents[2], folder / "newer"), "shop")
+    toy.write_features(newer, "beit3", featured.vectors(newer, "beit3")[::-1])
+    toy.run("publish", toy.PARAMS, newer.root)
+    compared = folder / "compare"
+    alignrec("compare", plain, "beit3", "minilm-cnn", "--to", compared)
+    alignrec("diff", plain, newer.release, "--page", folder / "diff.html", "--root", newer.root)
+    alignrec("leaderboard", plain, "--to", folder / "leaderboard.html")
+    report = layout.report / "index.html"
+    pages = {"report": report, "compare": compared / "index.html"}
+    return pages | {name: folder / f"{name}.html" for name in ("diff", "leaderboard")}
+
+
+@pytest.mark.parametrize("name", ["report", "compare", "diff", "leaderboard"])
+def test_every_page_fits_four_widths_in_light_and_dark(tab: Any, pages: dict[str, Path], name: str) -> None:
+    said = list[str]()
+    tab.on("console", lambda message: said.append(message.text))
+    broken = """rows => rows.filter(row => {
+        const heads = [...row.children], style = getComputedStyle(heads[0]);
+        const words = Math.max(...heads.map(head => head.textContent.split(" ").length));
+        const height = heads[0].clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
+        return height > (words + 0.5) * parseFloat(style.lineHeight);
+    }).map(row => row.textContent)"""
+    papers = set()
+    for width in (360, 768, 1280, 1920):
+        tab.set_viewport_size({"width": width, "height": 900})
+        for scheme in ("light", "dark"):
+            tab.emulate_media(color_scheme=scheme)
+            tab.goto(pages[name].as_uri())
+            tab.locator("details").evaluate_all("nodes => nodes.forEach(n => n.open = true)")
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            assert tab.locator(".table thead tr").evaluate_all(broken) == []  # no word of a head is cut
+            papers.add(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(papers) == 2
+    assert said == []
