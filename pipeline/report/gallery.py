@@ -34,8 +34,12 @@ NEIGHBOURS_SHOWN = 6  # of an item
 MAX_SEARCHABLE = 3_000  # items of catalogues shown with all images
 MAX_MAPPED = 100_000  # items of catalogues shown with a map
 MIN_CATEGORY_ITEMS = 10
+ITEMS_PER_CATEGORY = 50  # items of a small catalogue, per item that a category needs at least
 MAX_CATEGORY_SHARE = 0.95  # of one category, above which its level is skipped
 MAX_CLASSES = 8  # most frequent categories that get their own colour
+MIN_COVERED = 0.5  # fraction of the items that a level should colour
+SEPARATORS = (" > ", "|", "/")  # between the levels of a category that is one text
+MIN_SEPARATED = 0.5  # fraction of categories with a separator, from which all are split at it
 MAX_COLUMNS = 3  # feature sets side by side
 # the map: a layout by UMAP's forces (McInnes et al. 2018, a = b = 1) on the item graph
 MAP_WIDTH = 10_000
@@ -157,7 +161,7 @@ def pick_neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | N
     """
     if outputs.items is None or not outputs.graphs:
         return None
-    taxonomy = outputs.items["categories"].to_pylist()
+    taxonomy = split_categories(outputs.items["categories"].to_pylist())
     n_items = len(taxonomy)
     is_mapped = n_items <= MAX_MAPPED
     is_searchable = n_items <= MAX_SEARCHABLE
@@ -196,24 +200,40 @@ def _list_sets(outputs: Outputs) -> list[str]:
 def colour_classes(paths: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
     """Return the MAX_CLASSES most frequent categories, and each item's index among them, or -1.
 
-    Categories are taken from the first level of the paths that has several.
+    Categories are those of the first level with several that covers most items, or of the level
+    that covers the most.
     """
     table = pa.array(paths, pa.list_(pa.string()))
     lengths = pc.list_value_length(table).to_numpy()
-    colour = np.full(len(paths), -1)
+    least = max(2, min(MIN_CATEGORY_ITEMS, len(paths) // ITEMS_PER_CATEGORY))
+    best_classes: list[str] = []
+    best_colour = np.full(len(paths), -1)
     for level in range(int(lengths.max(initial=0))):
         rows = np.flatnonzero(lengths > level)
         categories = pc.list_element(table.take(pa.array(rows)), level)
-        values, counts = pc.value_counts(categories).flatten()
-        count_of = dict(zip(values.to_pylist(), counts.to_pylist(), strict=True))
+        classes = _frequent_categories(categories, least)
+        if not classes:
+            continue
 
-        frequent = sorted(name for name, n in count_of.items() if n >= MIN_CATEGORY_ITEMS)
-        if len(frequent) > 1 and max(count_of.values()) < MAX_CATEGORY_SHARE * len(rows):
-            classes = sorted(frequent, key=lambda name: -count_of[name])[:MAX_CLASSES]
-            index = pc.index_in(categories, pa.array(classes))
-            colour[rows] = pc.fill_null(index, -1).to_numpy()
-            return classes, colour.tolist()
-    return [], colour.tolist()
+        colour = np.full(len(paths), -1)
+        index = pc.index_in(categories, pa.array(classes))
+        colour[rows] = pc.fill_null(index, -1).to_numpy()
+        if (colour >= 0).sum() > (best_colour >= 0).sum():
+            best_classes = classes
+            best_colour = colour
+        if (best_colour >= 0).mean() >= MIN_COVERED:
+            break
+    return best_classes, best_colour.tolist()
+
+
+def _frequent_categories(categories: pa.Array, least: int) -> list[str]:
+    """Return the most frequent categories; empty if one has nearly all items."""
+    values, counts = pc.value_counts(categories).flatten()
+    count_of = dict(zip(values.to_pylist(), counts.to_pylist(), strict=True))
+    frequent = sorted(name for name, n in count_of.items() if n >= least)
+    if len(frequent) < 2 or max(count_of.values()) >= MAX_CATEGORY_SHARE * len(categories):
+        return []
+    return sorted(frequent, key=lambda name: -count_of[name])[:MAX_CLASSES]
 
 
 def choose_columns(names: Sequence[str], released: str) -> list[str]:
@@ -265,7 +285,25 @@ def item_titles(items: pa.Table) -> list[str]:
 
 
 def category_paths(items: pa.Table) -> list[str]:
-    return [" › ".join(path) for path in items["categories"].to_pylist()]
+    return [" › ".join(path) for path in split_categories(items["categories"].to_pylist())]
+
+
+def split_categories(paths: Sequence[list[str]]) -> list[list[str]]:
+    """Split categories of one level, such as `Home > Kitchen`, at a separator that most have."""
+    names = [path[0] for path in paths if path]
+    if any(len(path) > 1 for path in paths):
+        return [*paths]
+
+    for separator in SEPARATORS:
+        separated = sum(separator in name for name in names)
+        if separated and separated >= MIN_SEPARATED * len(names):
+            return [_split_category(path[0], separator) if path else [] for path in paths]
+    return [*paths]
+
+
+def _split_category(name: str, separator: str) -> list[str]:
+    levels = [level.strip() for level in name.split(separator)]
+    return [level for level in levels if level]
 
 
 def map_positions(edges: pa.Table, n_items: int, seed: int) -> list[int]:

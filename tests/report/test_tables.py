@@ -174,10 +174,29 @@ def test_a_model_that_draws_nothing_has_no_deviation() -> None:
 
 
 def test_colours_are_of_the_first_level_of_categories_that_tells_items_apart() -> None:
-    paths = [["shop", "a"]] * 10 + [["shop", "b", "deep"]] * 12 + [["shop", "rare"]] * 3 + [[]]
-    assert gallery.colour_classes(paths) == (["b", "a"], [1] * 10 + [0] * 12 + [-1] * 4)
+    paths = [["shop", "a"]] * 10 + [["shop", "b", "deep"]] * 12 + [["shop", "rare"]] + [[]]
+    assert gallery.colour_classes(paths) == (["b", "a"], [1] * 10 + [0] * 12 + [-1] * 2)
     assert gallery.colour_classes([["shop"]] * 50) == ([], [-1] * 50)
     assert gallery.colour_classes([]) == ([], [])
+
+
+def test_colours_are_of_a_level_that_covers_most_items_also_in_a_small_shop() -> None:
+    rare = [[f"brand {n // 2}", "shoes" if n % 3 else "hats"] for n in range(60)]  # two items a brand
+    classes, colour = gallery.colour_classes(rare)
+    assert (classes, min(colour)) == (["shoes", "hats"], 0)
+    small = [["a"]] * 3 + [["b"]] * 2 + [["c"]]
+    assert gallery.colour_classes(small) == (["a", "b"], [0, 0, 0, 1, 1, -1])
+
+
+@pytest.mark.parametrize("separator", [" > ", "|", "/"])
+def test_a_category_of_one_text_is_split_at_its_separator(separator: str) -> None:
+    paths = [[f"Home{separator}Kitchen{separator}Pans"], [f"Toys{separator}Cars"], ["Garden"], []]
+    assert gallery.split_categories(paths) == [["Home", "Kitchen", "Pans"], ["Toys", "Cars"], ["Garden"], []]
+
+
+def test_categories_with_levels_or_without_a_common_separator_stay() -> None:
+    for paths in ([["TV/Video", "Cables"], ["Sport/Play"]], [["TV/Video"], ["Toys"], ["Hats"]], [[], []], []):
+        assert gallery.split_categories(paths) == paths
 
 
 # --- in a terminal
