@@ -201,6 +201,8 @@ def _metadata_block(facts: ReleaseFacts, first: str, files: list[File]) -> str:
     block: Node = {"pretty_name": f"alignrec features: {facts.dataset}", **facts.licence_header}
     if facts.publish.language:
         block["language"] = facts.publish.language
+    block["task_categories"] = ["feature-extraction"]
+    # the Hub's `library_name` is of models; a dataset names its library by a tag
     block["tags"] = ["recommendation", "multimodal", "feature-extraction", "alignrec"]
     block["size_categories"] = [size]
     block["configs"] = configs

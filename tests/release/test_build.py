@@ -124,6 +124,8 @@ def test_the_card_has_the_hubs_block_figures_and_credits(plain: Path) -> None:
     card = (plain / "README.md").read_text()
     block = yaml.safe_load(card.split("---\n")[1])
     assert block["license"] == "cc-by-sa-4.0"
+    assert "alignrec" in block["tags"]
+    assert "library_name" not in block, "a key of models"
     assert block["size_categories"] == ["n<1K"]
     assert {"config_name": "features-beit3", "default": True, "data_files": [
         {"split": "train", "path": ["features/beit3/features-00000.parquet"]}]} in block["configs"]  # fmt: skip

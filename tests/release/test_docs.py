@@ -122,7 +122,7 @@ def nearest(x: np.ndarray, item: int) -> list[tuple[str, float]]:
 
 def test_the_cards_python_runs(release: Path, x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    needs = [("datasets",), ("pyarrow", "numpy"), ("pandas", "pyarrow")]
+    needs = [("alignrec",), ("datasets",), ("pyarrow", "numpy"), ("pandas", "pyarrow")]
     for code, packages in zip(card_blocks(release, "python"), needs, strict=True):
         vectors, ids = executed(Script(code, packages), release, "x", "[int(i) for i in ids]")
         assert np.array_equal(vectors, x)
