@@ -212,7 +212,9 @@ def diff(
 
 
 def leaderboard(
-    releases: Annotated[list[Path] | None, typer.Argument(help="release folders")] = None,
+    releases: Annotated[
+        list[Path] | None, typer.Argument(help="release folders, and contributed runs (.json)")
+    ] = None,
     to: Annotated[Path, typer.Option("--to", help="page to write")] = Path("leaderboard.html"),
 ) -> None:
     """write a page with the benchmarks of releases, next to published figures."""

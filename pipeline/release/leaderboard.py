@@ -1,17 +1,18 @@
 """`alignrec leaderboard`: benchmarks of several releases and published figures on one page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import HEADLINE, Figure, RunFigures
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release.contributed import ContributedRun, ResultRow, read_run
 from alignrec.pipeline.release.manifest import Manifest
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.report.page import compared_page
@@ -23,27 +24,6 @@ PUBLISHED = Path(__file__).with_name("published.json")
 MAX_RESULTS_BYTES = 64 << 20  # of results.json
 MEASURED = "Test figures at the best valid epoch, mean ± sd where there are several seeds."
 FIGURES = [measure_name(*key) for key in HEADLINE]
-Name = Annotated[str, Field(max_length=120)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class ResultRow(BaseModel):
-    """The fields of a row of results.json that the leaderboard reads."""
-
-    model: Name
-    features: Name
-    ablation: Name
-    protocol: Name
-    fingerprint: Name
-    split: Name
-    selected_by: Name
-    metric: Name
-    k: int
-    mean: Finite
-    sd: Finite | None
-    values: list[Finite]
-
-
 ROWS = TypeAdapter(list[ResultRow])
 
 
@@ -51,7 +31,7 @@ ROWS = TypeAdapter(list[ResultRow])
 class LeaderboardEntry(RunFigures):
     """A run of a release, or a published figure."""
 
-    source: str  # dataset and version of a release, or a citation
+    source: str  # dataset and version of a release, who ran it and where, or a citation
 
 
 # dataset, protocol, fingerprint; only entries of one group are comparable
@@ -59,25 +39,37 @@ Group = tuple[str, str, str]
 Groups = dict[Group, list[LeaderboardEntry]]
 
 
-def read_entries(folder: Path) -> Groups:
-    """Return a release's test figures at the best validation epoch.
+def read_entries(path: Path) -> Groups:
+    """Return the test figures at the best validation epoch of a release, or of a contributed run, a
+    JSON file.
 
-    Raises UserError if it has no benchmark.
+    Raises UserError if a release has no benchmark.
     """
-    manifest = Release(folder).manifest
-    source = f"{manifest.dataset} {manifest.version}"
+    if path.suffix == ".json":
+        return group_run(read_run(path))
+    manifest = Release(path).manifest
+    rows = read_results(path, manifest)
+    return _group_rows(manifest.dataset, rows, f"{manifest.dataset} {manifest.version}")
+
+
+def group_run(run: ContributedRun) -> Groups:
+    return _group_rows(run.dataset, run.results, f"{run.by}, {run.date}: {run.source}")
+
+
+def _group_rows(dataset: str, rows: Iterable[ResultRow], source: str) -> Groups:
     groups: dict[Group, dict[tuple[str, str], LeaderboardEntry]] = {}
-    for row in _read_results(folder, manifest):
-        if (row.split, row.selected_by, row.ablation) != ("test", "valid", ""):
+    for row in rows:
+        if not row.is_compared:
             continue
-        entries = groups.setdefault((manifest.dataset, row.protocol, row.fingerprint), {})
+        entries = groups.setdefault((dataset, row.protocol, row.fingerprint), {})
         entry = LeaderboardEntry(row.model, row.features, "", {}, source)
         entry = entries.setdefault((row.model, row.features), entry)
         entry.cells[row.metric, row.k] = Figure(row.mean, row.sd, tuple(row.values))
     return {group: list(entries.values()) for group, entries in groups.items()}
 
 
-def _read_results(folder: Path, manifest: Manifest) -> list[ResultRow]:
+def read_results(folder: Path, manifest: Manifest) -> list[ResultRow]:
+    """Return the rows of a release's results.json; UserError if it has none or they are damaged."""
     path = folder / RESULTS
     hashes = {file.path: file.sha256 for file in manifest.files}
     if RESULTS not in hashes or not path.is_file():
@@ -136,7 +128,7 @@ def render_leaderboard(releases: Sequence[Groups]) -> str:
     sections += map(_published_section, sorted(datasets.difference(joined.values())))
 
     plural = "" if len(releases) == 1 else "s"
-    lead = f"{len(releases)} release{plural} and published figures."
+    lead = f"{len(releases)} benchmark{plural} and published figures."
     lead += " Only rows of one table are comparable."
     return compared_page("leaderboard", "leaderboard", lead, sections, title="Leaderboard")
 
