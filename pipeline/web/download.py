@@ -67,6 +67,9 @@ def fetch_file(
         raise UserError(f"{address}: {fault}")
     with io.atomic(target) as temporary:
         part.replace(temporary)
+    if io.sha256(target) != sha256:
+        target.unlink()
+        raise UserError(f"{target}: changed while it was written; run again, or check the disk")
     return sha256
 
 
