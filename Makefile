@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # pip compiles nothing: Python does at the first import, which has to last
 
 .PHONY: help repro recover init hook test test-processors browser bench realdata libraries rehearsal fuzz kill \
-	differential figures vendor docs clean
+	differential faults figures vendor docs clean
 
 ITEMS ?= 300
 MINUTES ?= 60
@@ -88,6 +88,9 @@ kill: .venv/installed-test ## kill -9 at random moments of the pipeline on a toy
 
 differential: .venv/installed-test ## random small shops through the pipeline and through plain pandas and NumPy; see docs/robustness.md
 	python -m tests.hostile.differential --seeds $(SEEDS)
+
+faults: .venv/installed-test ## a disk that fails, at every call of a toy run; an hour; see docs/robustness.md
+	python -m tests.hostile.disk
 
 figures: .venv/installed-test ## the tables and the picture of README.md and docs/, from the outputs that are there
 	python -m benchmarks._figures README.md docs/*.md
