@@ -6,7 +6,8 @@ B texts, n chunks, W width.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -25,7 +26,8 @@ WORDS = re.compile(r"\s*\S+\s*")
 # up to which a text is tokenised whole: some tokenizers take hours on one endless word
 LETTERS_PER_TOKEN = 64
 MAX_WORD_CHARACTERS = 256  # longer words are split
-TEXTS_PER_COUNT = 256  # texts whose words are counted together
+TEXTS_PER_COUNT = 256  # texts that are tokenised together
+MAX_REMEMBERED_WORDS = 200_000  # of which a split keeps the counts
 
 
 class Chunked(Section):
@@ -56,12 +58,12 @@ class Reading(NamedTuple):
         return facts
 
 
-class Word(NamedTuple):
-    """A word of a text, or a piece of a long one."""
+class Tokenized(NamedTuple):
+    """A text and its n tokens."""
 
     text: str
-    tokens: int
-    unknown: int  # tokens that stand for characters outside the vocabulary
+    starts: np.ndarray  # int64 [n], position of each token's first character, ascending
+    is_unknown: np.ndarray  # bool [n], whether it stands for characters outside the vocabulary
 
 
 class SplitText(NamedTuple):
@@ -150,59 +152,141 @@ def split_between_words(
     """
     split: dict[str, SplitText] = {}
     short = [text for text in texts if len(text) <= LETTERS_PER_TOKEN * room]
-    counts = count(short) if short else []
-    for text, (tokens, unknown) in zip(short, counts, strict=True):
-        if tokens <= room:
-            split[text] = SplitText([text], [tokens], tokens, unknown)
+    for batch in batch_texts(short):
+        for text, (tokens, unknown) in zip(batch, count(batch), strict=True):
+            if tokens <= room:
+                split[text] = SplitText([text], [tokens], tokens, unknown)
 
     long = [text for text in texts if text not in split]
-    for start in range(0, len(long), TEXTS_PER_COUNT):
-        batch = long[start : start + TEXTS_PER_COUNT]
-        words_of = _split_words(batch, count, room)
-        for text, words in zip(batch, words_of, strict=True):
-            split[text] = _pack_words(words, room, most)
+    known: dict[str, tuple[int, int]] = {}
+    for batch in batch_texts(long):
+        if len(known) > MAX_REMEMBERED_WORDS:
+            known.clear()
+        words_of = _count_words(batch, count, room, known)
+        n_words = [words.shape[1] for words in words_of]
+        parts = _pack_words(batch, np.hstack(words_of), n_words, room, most)
+        split |= zip(batch, parts, strict=True)
     return [split[text] for text in texts]
 
 
-def _pack_words(words: list[Word], room: int, most: int) -> SplitText:
-    parts: list[list[Word]] = [[]]
-    tokens = [0]
-    for word in words:  # a loop, because parts depend on earlier ones
-        if parts[-1] and tokens[-1] + word.tokens > room:
-            parts.append([])
-            tokens.append(0)
-        parts[-1].append(word)
-        tokens[-1] += word.tokens
-
-    texts = []
-    unknown = 0
-    for part in parts[:most]:
-        texts.append("".join(word.text for word in part))
-        unknown += sum(word.unknown for word in part)
-    return SplitText(texts, tokens[:most], sum(tokens), unknown)
+def batch_texts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield texts that are tokenised together: tokens of all texts would fill memory."""
+    for start in range(0, len(texts), TEXTS_PER_COUNT):
+        yield list(texts[start : start + TEXTS_PER_COUNT])
 
 
-def _split_words(texts: list[str], count: Count, room: int) -> list[list[Word]]:
+def split_tokenized(
+    texts: Sequence[Tokenized], count: Count, room: int, most: int
+) -> list[SplitText]:
+    """Split texts like `split_between_words`, where words alone have the same tokens."""
+    words_of = [WORDS.findall(tokenized.text) for tokenized in texts]
+    words = list(chain.from_iterable(words_of))
+    counts = _count_tokens_of(words, texts)
+    lengths, tokens, _ = counts
+
+    overlong = np.flatnonzero((lengths > MAX_WORD_CHARACTERS) | ((tokens > room) & (lengths > 1)))
+    known = {words[i]: (int(counts[1, i]), int(counts[2, i])) for i in overlong}
+    pieces = dict(zip(known, _count_words([*known], count, room, known.copy()), strict=True))
+    columns = []
+    start = 0
+    n_pieces = np.ones(len(words), np.int64)
+    for i in overlong.tolist():
+        columns += [counts[:, start:i], pieces[words[i]]]
+        n_pieces[i] = columns[-1].shape[1]
+        start = i + 1
+    columns.append(counts[:, start:])
+
+    ends = np.cumsum([len(words) for words in words_of])
+    n_words = np.diff(np.cumsum(n_pieces)[ends - 1], prepend=0).tolist()
+    return _pack_words([text for text, *_ in texts], np.hstack(columns), n_words, room, most)
+
+
+def _count_tokens_of(words: list[str], texts: Sequence[Tokenized]) -> np.ndarray:
+    """Return the characters, tokens and unknown tokens of the words of texts, int64 [3, w]."""
+    starts = []
+    begin = 0
+    for tokenized in texts:
+        starts.append(tokenized.starts + begin)
+        begin += len(tokenized.text)
+    lengths = np.fromiter(map(len, words), np.int64, len(words))
+    tokens = np.searchsorted(np.concatenate(starts), np.cumsum(lengths))  # up to each word's end
+
+    is_unknown = np.concatenate([tokenized.is_unknown for tokenized in texts])
+    unknown = np.concatenate([[0], np.cumsum(is_unknown)])[tokens]
+    return np.stack([lengths, np.diff(tokens, prepend=0), np.diff(unknown, prepend=0)])
+
+
+def _pack_words(
+    texts: Sequence[str], words: np.ndarray, n_words: Sequence[int], room: int, most: int
+) -> list[SplitText]:
+    """Put as many words as fit into each part of each text.
+
+    Args:
+        texts: B texts.
+        words: Characters, tokens and unknown tokens of their words in order, int64 [3, w].
+        n_words: Words of each text.
+        room: Tokens per part at most, unless it is one word.
+        most: Parts per text at most.
+    """
+    before = np.concatenate([np.zeros((3, 1), np.int64), np.cumsum(words, axis=1)], axis=1)
+    characters, tokens, unknown = before.tolist()  # before each word, and after the last
+
+    split = []
+    first = 0
+    for text, n in zip(texts, n_words, strict=True):
+        end = first + n
+        begin = characters[first]
+        parts = []
+        n_tokens = []
+        word = first
+        while word < end and len(parts) < most:
+            fits = bisect_right(tokens, tokens[word] + room, word, end + 1) - 1
+            next_word = max(word + 1, fits)
+            parts.append(text[characters[word] - begin : characters[next_word] - begin])
+            n_tokens.append(tokens[next_word] - tokens[word])
+            word = next_word
+        n_unknown = unknown[word] - unknown[first]
+        split.append(SplitText(parts, n_tokens, tokens[end] - tokens[first], n_unknown))
+        first = end
+    return split
+
+
+def _count_words(
+    texts: list[str], count: Count, room: int, known: dict[str, tuple[int, int]]
+) -> list[np.ndarray]:
+    """Split texts into words.
+
+    Args:
+        texts: Nonempty texts.
+        count: Counts tokens.
+        room: Tokens beyond which words are split further.
+        known: Counts of words; those of new ones are added.
+
+    Returns:
+        For each text, the words' characters, tokens, and unknown tokens, int64 [3, w].
+    """
     words_of = [_cut_words(text) for text in texts]
-    distinct = list(dict.fromkeys(chain.from_iterable(words_of)))
-    counts = dict(zip(distinct, count(distinct), strict=True))
-
-    # halve words until each fits or is a single character
     while True:
-        long = [word for word, (n, _) in counts.items() if n > room and len(word) > 1]
-        if not long:
-            break
+        distinct = dict.fromkeys(chain.from_iterable(words_of))
+        new = [word for word in distinct if word not in known]
+        if new:
+            known.update(zip(new, count(new), strict=True))
+
+        # halve words until each fits or is a single character
         halves = {}
-        for word in long:
-            del counts[word]
-            middle = len(word) // 2
-            halves[word] = (word[:middle], word[middle:])
-        pieces = dict.fromkeys(chain.from_iterable(halves.values()))
-        new = [piece for piece in pieces if piece not in counts]
-        counts |= dict(zip(new, count(new) if new else [], strict=True))
+        for word in distinct:
+            if known[word][0] > room and len(word) > 1:
+                middle = len(word) // 2
+                halves[word] = (word[:middle], word[middle:])
+        if not halves:
+            break
         words_of = [_replace_words(words, halves) for words in words_of]
 
-    return [[Word(word, *counts[word]) for word in words] for words in words_of]
+    counts = []
+    for words in words_of:
+        columns = [(len(word), *known[word]) for word in words]
+        counts.append(np.array(columns, np.int64).reshape(-1, 3).T)
+    return counts
 
 
 def _cut_words(text: str) -> list[str]:

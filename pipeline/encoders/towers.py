@@ -3,23 +3,32 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from operator import itemgetter
 from threading import Lock
 from typing import Annotated, Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from pydantic import Field
 from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor
 
 from alignrec.pipeline.encoders.chunks import (
+    LETTERS_PER_TOKEN,
     Chunked,
     Chunks,
     Reading,
     Splitter,
     SplitText,
+    Tokenized,
+    batch_texts,
     split_between_words,
+    split_tokenized,
 )
 from alignrec.pipeline.encoders.hub import Adjustable
 from alignrec.pipeline.encoders.params import MOST_CHUNKS
@@ -36,6 +45,9 @@ MAX_INPUT_SIDE_PIXELS = 512
 MAX_ASPECT = 16
 MIN_SIDE = 8  # pixels of the shorter side: processors mistake 1 or 3 pixels for channels
 ENDLESS = 1_000_000  # tokens; a tokenizer's larger limit means that its limit is unknown
+# whitespace at which BERT splits no words
+UNSPLIT = re.compile(r"[\x0b\x0c\x1c-\x1f\x85]")
+FIRST = itemgetter(0)
 GREY, WORD = Image.new("RGB", (64, 64), "grey"), "a"
 
 
@@ -150,23 +162,18 @@ class Towers(Splitter):
         """Count the tokens of each text, untruncated, and the unknown ones; called if `room` is
         known.
         """
-        plain = [self.break_controls(text) for text in texts]
         unknown = unknown_id(self.tokenizer)
-        backend = self.tokenizer
-        if not isinstance(backend, Tokenizer):
-            backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        return [(len(ids), count_id(ids, unknown)) for ids in self.tokenize(texts)]
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Return the ids of each text, untruncated and without special tokens."""
+        plain = [self.break_controls(text) for text in texts]
+        backend = fast_tokenizer(self.tokenizer)
         if backend is None:
             rows = self.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
-        # transformers' objects for each text take as long again; it sets both options at its next
-        # call
-        else:
-            backend.no_truncation()
-            backend.no_padding()
-            rows = [
-                encoding.ids
-                for encoding in backend.encode_batch_fast(plain, add_special_tokens=False)
-            ]
-        return [(len(ids), ids.count(unknown)) for ids in rows]
+            return list(rows)
+        encodings = backend.encode_batch_fast(plain, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def send(self, inputs: Any) -> Any:
         device = pick_device()
@@ -175,7 +182,42 @@ class Towers(Splitter):
     def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
         if self.room is None:  # texts stay whole, and their tokens are not counted
             return [SplitText([text], [0], 0, 0) for text in texts]
-        return split_between_words(texts, self.count_tokens, self.room, self.most)
+
+        split: dict[str, SplitText] = {}
+        if backend := word_tokenizer(self.tokenizer):
+            split = self._split_tokenized(texts, backend, self.room)
+        rest = [text for text in texts if text not in split]
+        others = split_between_words(rest, self.count_tokens, self.room, self.most)
+        split |= zip(rest, others, strict=True)
+        return [split[text] for text in texts]
+
+    def _split_tokenized(
+        self, texts: Sequence[str], backend: Tokenizer, room: int
+    ) -> dict[str, SplitText]:
+        """Split the texts whose words are tokenised alike alone and in the text."""
+        plain = []
+        for text in texts:
+            is_short = len(text) <= LETTERS_PER_TOKEN * room
+            if is_short and not UNSPLIT.search(text) and self.break_controls(text) == text:
+                plain.append(text)
+
+        split: dict[str, SplitText] = {}
+        unknown = unknown_id(self.tokenizer)
+        for batch in batch_texts(plain):
+            encodings = backend.encode_batch(batch, add_special_tokens=False)
+            long = []
+            for text, encoding in zip(batch, encodings, strict=True):
+                ids = encoding.ids
+                if len(ids) <= room:
+                    split[text] = SplitText([text], [len(ids)], len(ids), count_id(ids, unknown))
+                else:
+                    starts = np.fromiter(map(FIRST, encoding.offsets), np.int64, len(ids))
+                    is_unknown = np.fromiter(ids, np.int64, len(ids)) == unknown
+                    long.append(Tokenized(text, starts, is_unknown))
+            if long:
+                parts = split_tokenized(long, self.count_tokens, room, self.most)
+                split |= zip([text for text, *_ in long], parts, strict=True)
+        return split
 
 
 def open_images(images: Iterable[bytes]) -> list[Image.Image]:
@@ -220,6 +262,42 @@ def longest_input(tokenizer: Any, config: Any) -> int:
     if "roberta" in str(text.model_type) or text.model_type == "mpnet":
         positions -= int(text.pad_token_id) + 1  # positions start after the padding id
     return min(positions, int(tokenizer.model_max_length), ENDLESS)
+
+
+def fast_tokenizer(tokenizer: Any) -> Tokenizer | None:
+    """Return the tokenizer of `tokenizers` behind one of transformers, None if it has none.
+
+    It truncates and pads nothing until the next call of the other, which sets both.
+    """
+    # transformers' objects for each text take as long again as tokenising it
+    backend = tokenizer
+    if not isinstance(tokenizer, Tokenizer):
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    return backend
+
+
+def word_tokenizer(tokenizer: Any) -> Tokenizer | None:
+    """Return a `fast_tokenizer` if, as BERT's, it reads words alike alone and in a text.
+
+    This holds for texts without UNSPLIT.
+    """
+    backend = fast_tokenizer(tokenizer)
+    if backend is None:
+        return None
+
+    is_bert = isinstance(backend.pre_tokenizer, BertPreTokenizer)
+    is_bert &= isinstance(backend.normalizer, BertNormalizer | None)
+    is_bert &= isinstance(backend.model, WordPiece)
+    added = backend.get_added_tokens_decoder().values()
+    has_spaces = any(re.search(r"\s", token.content) for token in added)
+    return backend if is_bert and not has_spaces else None
+
+
+def count_id(ids: list[int], number: int | None) -> int:
+    return 0 if number is None else ids.count(number)
 
 
 def unknown_id(tokenizer: Any) -> int | None:

@@ -1,10 +1,12 @@
 """Feature sets are in item order, for items with any modality, whatever the batches and interruptions."""
 
+import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import networks
 import numpy as np
 import pytest
 import torch
@@ -367,3 +369,36 @@ def test_a_long_word_that_is_half_of_another_is_split_too() -> None:
     (split,) = split_between_words([text], letters, 10, 99)
     assert "".join(split.parts) == text
     assert max(split.tokens) <= 10
+
+
+def test_texts_split_by_their_tokens_equal_texts_split_by_counts_of_words(tmp_path: Path) -> None:
+    model = str(networks.sentences(tmp_path))
+    settings = {"kind": "sentence-transformers", "model": model, "chunks": 3}
+    encoder: Any = find_network({"net": settings}, "net", tmp_path).load()
+    rng = random.Random(0)
+    words = [
+        "the",
+        "a\u0301",
+        "\u0301b",
+        "電影",
+        "[SEP]",
+        "x[MASK]y",
+        "İ",
+        "don't",
+        "\x0b",
+        "p\x1cq",
+        "\u3000",
+        "🙂",
+        "한",
+    ]
+    texts = []
+    for n in (1, 3, 9, 30, 100) * 20:
+        random_words = ["".join(rng.choices("abcdefgh", k=rng.randint(1, 40))) for _ in range(n)]
+        texts.append(" ".join(rng.choice([word, rng.choice(words)]) for word in random_words))
+    texts += [c * n for c in "a電é" for n in (255, 257, 1000)]
+
+    by_tokens = encoder.split_texts(texts)
+    by_words = split_between_words(texts, encoder.count_tokens, encoder.room, encoder.most)
+    assert by_tokens == by_words
+    assert max(len(split.parts) for split in by_tokens) == 3
+    assert any(split.unknown for split in by_tokens)
