@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,8 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
         if not stage.resumes:
             io.remove(run.folder)
             run.folder.mkdir()
-        with recorded(run):
+        with recorded(run), unchanged_inputs(run, stage):
             stage.main(run)
-            if not process.rank():
-                refuse_changed(run, stage)
 
 
 def _perform_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
@@ -132,11 +131,24 @@ def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None
             )
 
 
-def refuse_changed(run: Run, stage: Stage) -> None:
-    """Raise UserError, and drop what was made, if an input changed while the stage ran.
+@contextmanager
+def unchanged_inputs(run: Run, stage: Stage) -> Iterator[None]:
+    """Raise UserError, and drop what was made, if an input changes while the stage runs.
 
-    Files whose size and times are as before are not hashed again.
+    It replaces the error to which the change may have led. Files whose size and times are as before
+    are not hashed again.
     """
+    try:
+        yield
+    except Exception:
+        _refuse_changed(run, stage)
+        raise
+    _refuse_changed(run, stage)
+
+
+def _refuse_changed(run: Run, stage: Stage) -> None:
+    if process.rank():
+        return
     try:
         refuse_altered(run.layout, stage.reads, stage.name)
     except UserError:

@@ -227,10 +227,15 @@ def test_an_input_that_changes_while_it_is_read_ends_the_run_and_what_was_made_o
         given.write_bytes(b"8.0")
         main(run)
 
-    with pytest.raises(UserError, match=r"items/shop/made is not as it was made.* run `alignrec items shop`"):
-        perform(Run("graph", "shop", params, tmp_path), graph(altered, first, resumes=True), nothing)
-    assert not (tmp_path / "graph/shop").exists()
-    perform(Run("items", "shop", params, tmp_path), first, nothing)
+    def misled(run: Run) -> None:
+        altered(run)
+        raise ValueError("no Parquet file")
+
+    for wrong in (altered, misled):
+        with pytest.raises(UserError, match=r"items/shop/made is not as it was made.* run `alignrec items shop`"):
+            perform(Run("graph", "shop", params, tmp_path), graph(wrong, first, resumes=True), nothing)
+        assert not (tmp_path / "graph/shop").exists()
+        perform(Run("items", "shop", params, tmp_path), first, nothing)
     perform(Run("graph", "shop", params, tmp_path), graph(main, first, resumes=True), nothing)
     assert (tmp_path / "graph/shop/copy").read_bytes() == b"7"
 
