@@ -222,7 +222,10 @@ def test_a_model_that_is_not_there_counts_by_its_name(tmp_path: Path, hub: Hub) 
     assert large.seconds == pytest.approx(2 * small.seconds, rel=0.05)
     assert large.memory > 0.6e9 * 4
     assert large.basis == "1 networks"
-    assert planned_for("someone/all-mpnet-base-v2").basis == "1 networks, size unknown: mine"
+    patches16, patches32 = (planned_for(f"someone/siglip2-base-patch{side}") for side in (16, 32))
+    assert patches16.basis == "1 networks"
+    assert patches16.seconds > 2.5 * patches32.seconds
+    assert planned_for("BAAI/bge-m3").basis == "1 networks, size unknown: mine"
     assert not hub.fetched
 
 
@@ -250,6 +253,21 @@ def test_a_run_begins_with_the_names_of_models(tmp_path: Path, hub: Hub) -> None
     assert said.exit_code
     assert "'encoders.mine.model': someone/tiyn: neither a folder nor a model" in said.output
     assert not (tmp_path / "outputs" / "download" / "shop" / "run.json").exists()
+
+
+def test_regenerate_baby_states_what_is_planned() -> None:
+    asked = load(Path("profiles/baby.yaml"), "baby")
+    layout = Layout(Path("nowhere"), "baby")
+    size = estimate.read_size(asked, layout)
+    stages = estimate.estimate_stages(estimate.Plan(asked, "baby", size, 0.35e12))
+    total = estimate.add_up(stages.values())
+    page = Path("docs/regenerate-baby.md").read_text()
+    for name in ("pretrain", "encode", "beit3", "train", "probe", "benchmark", "study"):
+        cost = stages[name]
+        cells = [plan.format_duration(cost.seconds), plan.format_bytes(cost.memory), plan.format_bytes(cost.disk)]
+        assert f"| {' | '.join([name, *cells, cost.basis])} |" in page
+    cells = [plan.format_duration(total.seconds), plan.format_bytes(total.memory), plan.format_bytes(total.disk)]
+    assert f"| {' | '.join(['all', *cells])} | |" in page
 
 
 # --- the command

@@ -6,7 +6,7 @@ Constants were measured on `sample` and Baby, on two cores.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -343,7 +343,8 @@ def estimate_pretrain(plan: Plan) -> Estimate:
 
     # two checkpoints while one replaces the other
     copies = 2 if pretrain.init else 1
-    disk = FLOAT_BYTES * shape.weights * copies + 2 * 4 * FLOAT_BYTES * trained
+    checkpoint = 3 * FLOAT_BYTES * trained  # weights and two moments
+    disk = FLOAT_BYTES * shape.weights * copies + 2 * checkpoint
     return Estimate(seconds, memory, disk, f"{pretrain.steps:,} steps of {pretrain.batch_size}")
 
 
@@ -548,3 +549,13 @@ def estimate_stages(plan: Plan) -> dict[str, Estimate]:
             stages[name] = cost._replace(seconds=cost.seconds + START_SECONDS)
 
     return stages
+
+
+def add_up(stages: Iterable[Estimate]) -> Estimate:
+    """Return the cost of stages that run one after another."""
+    costs = list(stages)
+    return Estimate(
+        seconds=sum(cost.seconds for cost in costs),
+        memory=max(cost.memory for cost in costs),
+        disk=sum(cost.disk for cost in costs),
+    )

@@ -21,10 +21,26 @@ from alignrec.pipeline.web.retries import Absent
 # a size in the name of a model, such as 0.6B or 300m
 SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])([0-9]+(?:\.[0-9]+)?)([bm])(?![A-Za-z0-9])", re.I)
 UNITS = {"b": 1e9, "m": 1e6}
+# sizes of a tower in words, such as siglip2-base or CLIP-ViT-B-32, and parameters without embeddings
+SHAPE_IN_NAME = re.compile(
+    r"(?:^|[-_])(?:(tiny|small|base|large|so400m)|vit[-_]?([blh]))(?![a-z0-9])", re.I
+)
+TOWERS = {
+    "tiny": 5.5e6,
+    "small": 22e6,
+    "base": 86e6,
+    "b": 86e6,
+    "large": 304e6,
+    "l": 304e6,
+    "so400m": 400e6,
+    "h": 632e6,
+}
+PATCH_IN_NAME = re.compile(r"(?:patch|vit[-_][blh][-_])([1-9][0-9]?)(?![0-9])", re.I)
 IN_IMAGE_TOWER = re.compile(r"(^|[._])(vision|visual|image)")  # names of tensors
 EMBEDDING = re.compile(r"embed|wte")  # of tokens: a look-up without products
 TWO_TOWERS = re.compile(r"clip|siglip|blip|-vl", re.I)  # names of models
-PATCHES = 197  # of an image of 224 pixels in patches of 16, and CLS
+INPUT_SIDE = 224  # pixels of an image
+PATCHES = 197  # of an image in patches of 16, and CLS
 TEXT_TOKENS = 512  # per pass, where the kind has no key for it
 
 
@@ -100,18 +116,25 @@ def find_size(model: Model, on_hub: float | None = None) -> NetworkSize | None:
     if folder is not None:
         return _read_size(model, folder)
 
-    total = on_hub or _size_in_name(model.params.model)
-    if total is None:
+    name = model.params.model.rpartition("/")[2]
+    has_images = model.kind in ("timm", "open_clip") or bool(TWO_TOWERS.search(name))
+    has_texts = model.kind != "timm"
+    total = on_hub or _size_in_name(name)
+    if total is not None:
+        per_tower = total / (has_images + has_texts)
+    elif found := SHAPE_IN_NAME.search(name):
+        per_tower = TOWERS[(found[1] or found[2]).lower()]
+        total = per_tower * (has_images + has_texts)
+    else:
         return None
-    if model.kind == "timm":
-        return NetworkSize(total, 0, stored=total)
-    if TWO_TOWERS.search(model.params.model) or model.kind == "open_clip":
-        return NetworkSize(total / 2, total / 2, stored=total)
-    return NetworkSize(0, total, stored=total)
+
+    patch = PATCH_IN_NAME.search(name)
+    patches = (INPUT_SIDE // int(patch[1])) ** 2 + 1 if patch else PATCHES
+    return NetworkSize(per_tower * has_images, per_tower * has_texts, patches, total)
 
 
-def _size_in_name(model: str) -> float | None:
-    found = SIZE_IN_NAME.search(model.rpartition("/")[2])
+def _size_in_name(name: str) -> float | None:
+    found = SIZE_IN_NAME.search(name)
     return float(found[1]) * UNITS[found[2].lower()] if found else None
 
 

@@ -134,11 +134,7 @@ def show_estimates(layout: Layout, plan: Plan) -> None:
     from alignrec.commands import estimate
 
     stages = estimate.estimate_stages(plan)
-    total = estimate.Estimate(
-        seconds=sum(stage.seconds for stage in stages.values()),
-        memory=max(stage.memory for stage in stages.values()),
-        disk=sum(stage.disk for stage in stages.values()),
-    )
+    total = estimate.add_up(stages.values())
     rows = []
     for name, cost in [*stages.items(), ("all", total)]:
         memory, disk = format_bytes(cost.memory), format_bytes(cost.disk)
