@@ -27,6 +27,7 @@ from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.sources import download
 from alignrec.pipeline.sources.amazon import CATEGORIES
 from alignrec.stages.order import STAGES
+from benchmarks import _plan
 
 GEMM = 1e11
 TABULAR = {"kind": "tabular", "interactions": "ratings.csv"}
@@ -306,3 +307,16 @@ def test_without_a_network_it_names_the_paths_to_give(tmp_path: Path, monkeypatc
     assert run("baby", "--no-ask")[0] == 0
     code, said = run("shpo")
     assert (code, said.count("\n"), "shpo" in said) == (1, 1, True)
+
+
+def test_a_run_is_compared_with_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, layout = params(tmp_path, SAMPLE, encode={"encoders": ["minilm", "tfidf"]}, beit3={"sets": []})
+    for stage, encoder in (("items", ""), ("encode", "minilm"), ("encode", "tfidf")):
+        cost = {"seconds": 30.0, "peak_memory_mib": 100, "own_memory_mib": 90, "measured": {}}
+        io.write_json(layout.cost(stage, encoder), cost)
+    rows = _plan.compare(given, layout, estimate.Machine(GEMM))
+    assert [row.stage for row in rows] == ["items", "encode", "all"]
+    start = estimate.START_SECONDS
+    assert [row.took for row in rows] == [30 + start, 2 * (30 + start), 3 * (30 + start)]
+    assert rows[1].ratio == pytest.approx(encode_cost((given, layout)).seconds / 66, abs=0.06)
+    assert rows[0].line().startswith("| shop | items | 3 s | 33 s | 0.10 | 500.0 MB | 104.9 MB |")
