@@ -25,6 +25,7 @@ from alignrec.pipeline.sources import download
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.download import Answer
 from alignrec.pipeline.web.download import local_path
+from alignrec.pipeline.web.hosts import with_mirrors
 
 if TYPE_CHECKING:
     from alignrec.commands.estimate import Plan
@@ -96,7 +97,7 @@ def list_addresses(params: Parameters, dataset: str) -> dict[str, list[str]]:
     source, pretrain = params.source(dataset), params[Pretrain]
     addresses = {}
     if isinstance(source, Downloaded):
-        for role, mirrors in source.files().items():
+        for role, mirrors in with_mirrors(source.files()).items():
             addresses[download.key_names(dataset, [role])] = mirrors
     for key in ("init", "tokenizer", "vqkd"):
         address = getattr(pretrain, key)

@@ -39,6 +39,15 @@ ITEM = re.compile(r"\{(?:item|asin)\}")
 QUOTED = re.compile(r"https?://|file:", re.IGNORECASE)  # addresses in which names are quoted
 
 
+# Amazon's addresses with a step of rendering, which expire: .../images/W/WEBP_402378-T1/images/I/...
+RENDERED = re.compile(r"/images/W/[^/]+(?=/images/I/)")
+
+
+def without_rendering(url: str) -> str:
+    """Return the address of a photo itself, where Amazon's address has a step of rendering."""
+    return RENDERED.sub("", url, count=1)
+
+
 class Fetched(NamedTuple):
     """Bytes of one address, or a status of schemas.IMAGE_STATUSES with a reason."""
 

@@ -104,7 +104,7 @@ class Fetcher(ExitStack):
 
         params = self.params
         is_local = is_path(url)
-        fetched = self.files.read(url, params.max_bytes) if is_local else self._web.get(url)
+        fetched = self.files.read(url, params.max_bytes) if is_local else self._request(url)
         if fetched.data is None:
             return Decoded(fetched.status, fetched.reason)
 
@@ -117,6 +117,14 @@ class Fetcher(ExitStack):
         if decoded.sha256 in self._placeholders:
             return Decoded("placeholder", "one of images.placeholders", sha256=decoded.sha256)
         return decoded
+
+    def _request(self, url: str) -> access.Fetched:
+        fetched = self._web.get(url)
+        plain = access.without_rendering(url)
+        if fetched.data is not None or plain == url:
+            return fetched
+        again = self._web.get(plain)
+        return fetched if again.data is None else again
 
 
 def write_shards(run: Run, retry_failed: bool) -> list[Path]:

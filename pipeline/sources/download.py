@@ -27,6 +27,7 @@ from alignrec.pipeline.vectors.formats import (
     pack_folder,
 )
 from alignrec.pipeline.web.download import Progress, fetch_file, local_path
+from alignrec.pipeline.web.hosts import with_mirrors
 
 # to wait for all answers: without a network, resolving names would take a minute
 WAIT_SECONDS = 4.0
@@ -58,7 +59,7 @@ def _generate_files(run: Run, source: Generated) -> list[SourceRow]:
 def _download_source(run: Run, source: Downloaded) -> list[SourceRow]:
     raw = run.layout.raw
     earlier = _read_earlier(run)
-    addresses = source.files()
+    addresses = with_mirrors(source.files())
     code = SOURCES.source_files(source.kind)
     run.resume(raw, code, source.model_dump(), local_hashes(addresses))
     _copy_cached(addresses)

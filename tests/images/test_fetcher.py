@@ -266,6 +266,15 @@ def test_candidates_are_tried_in_order_and_the_first_failure_counts() -> None:
     assert (*ending(none), none.url) == ("missing", "no address in the metadata", "")
 
 
+def test_a_photo_is_fetched_without_an_expired_step_of_rendering() -> None:
+    path = "/images/W/WEBP_402378-T1/images/I/41a._SL9_.jpg"
+    with serving({"/images/I/41a._SL9_.jpg": body(JPEG), path: status(404)}) as server:
+        lost = server.address + path.replace("41a", "51b")
+        found, absent = fetch([[server.address + path], [lost]])
+    assert (found.status, found.url) == ("ok", server.address + path)
+    assert (*ending(absent), absent.url) == ("http_error", "404", lost)
+
+
 def test_amazons_no_image_files_are_not_even_requested() -> None:
     url = "https://images-na.ssl-images-amazon.com/images/G/01/x-site/icons/no-img-sm._CB1275522461_.gif"
     assert fetch([[url]])[0].status == "placeholder"

@@ -28,6 +28,7 @@ from alignrec.pipeline.sources.download import (
     local_hashes,
 )
 from alignrec.pipeline.web.download import Progress, fetch_file
+from alignrec.pipeline.web.hosts import list_mirrors
 
 ONCE = Download(timeout=2.0, retries=0)
 DATA = gzip.compress(random.Random(0).randbytes(300_000), mtime=0)
@@ -216,6 +217,20 @@ def test_every_category_has_several_addresses_and_both_subsets(version: str) -> 
         assert all(len(mirrors) >= 2 for mirrors in found.values())
         assert all("{" not in address and "Software" in address for mirrors in found.values() for address in mirrors)
     assert not set(five["reviews"]) & set(every["reviews"])
+
+
+def test_a_file_that_moved_is_looked_for_where_its_folder_is_too() -> None:
+    features = "image_features/categoryFiles/image_features_Baby.b"
+    snap, *others = list_mirrors([f"https://snap.stanford.edu/data/amazon/productGraph/{features}"])
+    assert snap.startswith("https://snap.stanford.edu/")
+    assert f"https://mcauleylab.ucsd.edu/public_datasets/data/amazon/{features}" in others
+    moved = list_mirrors(["http://deepyeti.ucsd.edu/jianmo/amazon/metaFiles2/meta_Software.json.gz"])
+    assert "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2/metaFiles2/meta_Software.json.gz" in moved
+    assert list_mirrors(["data/a.csv", "https://a.invalid/a.csv"]) == ["data/a.csv", "https://a.invalid/a.csv"]
+    source = AmazonSource.model_validate({"kind": "amazon2014", "category": "Baby"})
+    reviews = list_mirrors(source.files()["reviews"])
+    assert reviews[:2] == source.files()["reviews"]
+    assert len(set(reviews)) == len(reviews) == 3
 
 
 def test_the_subset_is_a_key_of_the_source() -> None:
