@@ -1,5 +1,8 @@
 """`alignrec plan`: sizes, estimates from shapes, previous runs, and addresses that respond or do not."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -21,7 +24,6 @@ from alignrec.commands import estimate, plan
 from alignrec.commands import networks as encoder_models
 from alignrec.commands.params import load
 from alignrec.pipeline import io
-from alignrec.pipeline.linalg import device
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.sources import download
@@ -282,7 +284,7 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_the_command_shows_a_row_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     params(tmp_path, SAMPLE)
-    monkeypatch.setattr(device, "gemm_rate", lambda precision: GEMM)
+    monkeypatch.setattr(estimate, "measure_machine", lambda: estimate.Machine(GEMM))
     code, said = run()
     assert code == 0, said
     rows = [line.split()[0] for line in said.splitlines() if line.strip()]
@@ -294,11 +296,32 @@ def test_the_command_shows_a_row_a_stage(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "outputs").exists()
 
 
+def test_a_busy_machine_is_said_to_be_busy() -> None:
+    script = "import time; print(flush=True)\nend = time.monotonic() + 30\nwhile time.monotonic() < end: pass"
+    busy = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        for _ in range(2 * (os.cpu_count() or 1))
+    ]
+    try:
+        for process in busy:
+            assert process.stdout is not None
+            process.stdout.readline()
+        machine = estimate.measure_machine()
+    finally:
+        for process in busy:
+            process.kill()
+            process.communicate()
+    said = str(machine)
+    assert machine.gemm > 1e9
+    assert said.startswith("the machine is busy: ")
+    assert said.endswith(" TFLOP/s, as if it were idle")
+
+
 def test_without_a_network_it_names_the_paths_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     away = {"reviews": "http://a.invalid/reviews.json.gz", "metadata": "http://a.invalid/meta.json.gz"}
     params(tmp_path, {"baby": BABY["baby"] | away})
-    monkeypatch.setattr(device, "gemm_rate", lambda precision: GEMM)
+    monkeypatch.setattr(estimate, "measure_machine", lambda: estimate.Machine(GEMM))
     code, said = run("baby")
     assert code == 1
     for key in ("reviews", "metadata"):

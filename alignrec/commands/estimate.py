@@ -6,6 +6,7 @@ Constants were measured on `sample` and Baby, on two cores.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,12 +32,14 @@ from alignrec.pipeline.features.names import DeclaredSets, maskable_sets
 from alignrec.pipeline.features.params import Graph, SemanticIds
 from alignrec.pipeline.images.params import RATE, Images
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.linalg.device import gemm_rate
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.ease import Closed
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.probe.questions import sample_size
 from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.runtime import process
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.source import Source
@@ -46,6 +49,7 @@ from alignrec.pipeline.sources.sample import SampleSource
 from alignrec.pipeline.vectors.formats import FEATURE
 from alignrec.pipeline.web.download import local_path
 
+BUSY_SECONDS = 0.5  # of short products, some of which are undisturbed
 START_SECONDS = 3.0  # of a stage
 PROCESS_BYTES = 5e8  # memory of a stage without torch
 TORCH_BYTES = 7e8  # memory of a stage with torch
@@ -191,6 +195,26 @@ def find_local_files(source: Source, dataset: str) -> dict[str, Path]:
         io.require_plain(path)
 
     return paths
+
+
+class Machine(NamedTuple):
+    """Speed of this machine."""
+
+    gemm: float  # float32 matrix product rate if it is idle, FLOP/s
+    idle: float = 1.0  # fraction of CPU time that other processes leave now
+
+    def __str__(self) -> str:
+        rate = f"computed for {self.gemm / 1e12:.2f} TFLOP/s"
+        if self.idle >= process.MIN_IDLE_SHARE:
+            return f"{rate}, measured now"
+        cores = os.cpu_count() or 1
+        free = f"{self.idle * cores:.1f} of {cores} cores are free"
+        return f"the machine is busy: {free}; {rate}, as if it were idle"
+
+
+def measure_machine() -> Machine:
+    idle = process.measure_idle_share()
+    return Machine(gemm_rate("float32", BUSY_SECONDS, short=True), idle)
 
 
 class Estimate(NamedTuple):

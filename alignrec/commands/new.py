@@ -215,7 +215,6 @@ def cost_of_beit3(name: str, text: str, size: Size | None = None) -> str:
     file with it.
     """
     from alignrec.commands import estimate
-    from alignrec.pipeline.linalg.device import gemm_rate
 
     message = "BEiT3 is left out, as there is no GPU; --beit3 pre-trains it"
     params = validate(Params, yaml.safe_load(text))
@@ -224,7 +223,7 @@ def cost_of_beit3(name: str, text: str, size: Size | None = None) -> str:
     except UserError:  # the category has no published size
         return message
 
-    plan = estimate.Plan(params, name, size, gemm_rate("float32"))
+    plan = estimate.Plan(params, name, size, estimate.measure_machine().gemm)
     seconds = 0.0
     for estimate_stage in (estimate.estimate_pretrain, estimate.estimate_beit3):
         seconds += estimate_stage(plan).seconds + estimate.START_SECONDS

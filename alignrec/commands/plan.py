@@ -65,7 +65,6 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     wait_for_answers = download.ask_for_files(addresses)
     wait_for_models = networks.ask_for_models(params) if ask else list
     from alignrec.commands import estimate
-    from alignrec.pipeline.linalg.device import gemm_rate
 
     size = None
     faults = []
@@ -80,10 +79,11 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     say(f"{layout.dataset}: {size}" if size else layout.dataset)
     if size:
         raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
-        gemm = gemm_rate("float32")
+        machine = estimate.measure_machine()
         on_hub = {answer.key: answer.parameters for answer in answers if answer.parameters}
-        plan = estimate.Plan(params, layout.dataset, size, gemm, raw, on_hub)
+        plan = estimate.Plan(params, layout.dataset, size, machine.gemm, raw, on_hub)
         show_estimates(layout, plan)
+        say(str(machine))
     if answers:
         show_files(answers)
     for fault in dict.fromkeys(faults):
@@ -146,7 +146,6 @@ def show_estimates(layout: Layout, plan: Plan) -> None:
     warn_of_disk(layout.root, total.disk)
     for name, cost in stages.items():
         warn_of_memory(name, cost.memory)
-    say(f"computed for {plan.gemm / 1e12:.2f} TFLOP/s, measured now")
     say(
         "assumed: an image of 18 kB per item, training best at its 40th epoch; "
         "DVC copies what it cannot link"

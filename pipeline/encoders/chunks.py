@@ -236,8 +236,8 @@ def _pack_words(
     for text, n in zip(texts, n_words, strict=True):
         end = first + n
         begin = characters[first]
-        parts = []
-        n_tokens = []
+        parts: list[str] = []
+        n_tokens: list[int] = []
         word = first
         while word < end and len(parts) < most:
             fits = bisect_right(tokens, tokens[word] + room, word, end + 1) - 1

@@ -142,10 +142,17 @@ def spin_if_idle() -> None:
     # takes twice as long
     if _is_policy_given or not CPU_TIMES.exists():
         return
+    if measure_idle_share() >= MIN_IDLE_SHARE:
+        os.environ[SPINS] = SPIN_COUNT
+
+
+def measure_idle_share() -> float:
+    """Return the idle fraction of CPU time now; 1 where the system does not say."""
+    if not CPU_TIMES.exists():
+        return 1.0
     before = CPU_TIMES.read_text()
     time.sleep(SECONDS_OF_LOAD)
-    if idle_share(before, CPU_TIMES.read_text()) >= MIN_IDLE_SHARE:
-        os.environ[SPINS] = SPIN_COUNT
+    return idle_share(before, CPU_TIMES.read_text())
 
 
 def idle_share(before: str, after: str) -> float:
