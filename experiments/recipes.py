@@ -15,8 +15,9 @@ import torch
 from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.linalg.projections import random_vectors
-from alignrec.pipeline.models.alignrec import FAST, AlignRec, AlignRecParams
+from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Batch, Inputs
+from alignrec.pipeline.models.params import FAST
 from alignrec.pipeline.models.training.inputs import Sampler
 from alignrec.pipeline.models.training.loop import fit
 from benchmarks import _plain_alignrec

@@ -192,10 +192,12 @@ def check(params: Parameters, path: Path, dataset: str = "") -> None:
         for name in [dataset] if dataset else params.datasets:
             check_settings(for_dataset(params, name), name)
 
+        # what loads torch comes last
+        params[TrainSettings].resolved()
+        for encoder in dict.fromkeys([*params.encoders, *params[Encode].encoders]):
+            settings_of(params.encoders, encoder)
         _check_models(params)
         _check_spaces(params)
-        for encoder in dict.fromkeys([*params[Encode].encoders, *params.encoders]):
-            settings_of(params.encoders, encoder)
         _check_sweeps(params)
     except UserError as e:
         raise UserError(f"{path}: {e}") from None

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignrec.pipeline.encoders.params import MAX_UNKNOWN, MOST_CHUNKS
+from alignrec.pipeline.encoders.params import MAX_UNKNOWN
 from alignrec.pipeline.linalg.device import move_to
-from alignrec.pipeline.runtime.section import Positive, Section
 
 # texts -> tokens of each, without truncation and special tokens, and how many are unknown
 Count = Callable[[list[str]], list[tuple[int, int]]]
@@ -28,13 +27,6 @@ LETTERS_PER_TOKEN = 64
 MAX_WORD_CHARACTERS = 256  # longer words are split
 TEXTS_PER_COUNT = 256  # texts that are tokenised together
 MAX_REMEMBERED_WORDS = 200_000  # of which a split keeps the counts
-
-
-class Chunked(Section):
-    """Settings shared by kinds that read long texts in chunks."""
-
-    chunks: Positive = MOST_CHUNKS
-    """maximum chunks per text, cut between words; their vectors are averaged, weighted by tokens"""
 
 
 class Reading(NamedTuple):

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignrec.pipeline.encoders.registry import NoSettings, Spec
+from alignrec.pipeline.encoders.registry import Spec
+from alignrec.pipeline.encoders.settings import NoSettings
 from alignrec.pipeline.images.decode import decode_squares
 from alignrec.pipeline.linalg.projections import unit_rows
 

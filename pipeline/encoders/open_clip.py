@@ -7,19 +7,14 @@ from PIL import Image
 from torch import Tensor
 
 from alignrec.pipeline.encoders import hub, towers
-from alignrec.pipeline.encoders.chunks import Chunked
 from alignrec.pipeline.encoders.registry import Spec
+from alignrec.pipeline.encoders.settings import OpenClipParams
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.device import pick_device
 
 OPEN_CLIP_LIBRARY = "open_clip_torch"
 CONFIG = "open_clip_config.json"
 CONTROL_TOKENS = {"<start_of_text>", "<end_of_text>"}
-
-
-class OpenClipParams(hub.Adjustable, Chunked):
-    join: towers.Join = "mean"
-    """combination of the vectors of image and text, each of length 1"""
 
 
 class OpenClip(towers.Towers):

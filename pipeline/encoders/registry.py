@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from alignrec.pipeline.encoders.hub import Origin, reraise_as_user_error
 from alignrec.pipeline.encoders.params import Encode
+from alignrec.pipeline.encoders.settings import SETTINGS
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.registry import Registry
 from alignrec.pipeline.runtime.section import Section, nearest, require_known, validate
@@ -88,10 +89,6 @@ class Spec:
     fit: Callable[[Catalogue, Any, Path], None] | None = None
 
 
-class NoSettings(Section):
-    """Settings of kinds without any."""
-
-
 def _fault_of(part: object) -> str:
     if not isinstance(part, Spec):
         return "no Spec"
@@ -129,7 +126,10 @@ def kind_of(encoders: Encoders, name: str) -> str:
 def settings_of(encoders: Encoders, name: str) -> Section:
     """Return validated settings; raises UserError for an invalid key or value."""
     given = {key: value for key, value in encoders.get(name, {}).items() if key != "kind"}
-    return validate(ENCODERS[kind_of(encoders, name)].params, given, f"encoders.{name}")
+    kind = kind_of(encoders, name)
+    # an error must not take the seconds of loading torch, as looking up a Spec does
+    settings = SETTINGS[kind] if kind in SETTINGS else ENCODERS[kind].params
+    return validate(settings, given, f"encoders.{name}")
 
 
 def check_encoders(encoders: Encoders, listed: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
@@ -13,38 +13,18 @@ from torch import Tensor
 
 from alignrec.pipeline.encoders import hub, towers
 from alignrec.pipeline.encoders.registry import Spec
+from alignrec.pipeline.encoders.settings import AUTO, Join, SentenceTransformersParams
 from alignrec.pipeline.io.errors import UserError, installing
 from alignrec.pipeline.linalg.device import pick_device, pin_memory
 
 SENTENCE_TRANSFORMERS_LIBRARY = "sentence-transformers"
 BOTH = ("image", "text")
-AUTO = "auto"
 DOCUMENT = "document"  # task of `encode_document`
 DOCUMENT_PROMPTS = (DOCUMENT, "passage", "corpus")  # names of prompts, first choice first
 STORED_PROMPTS = "config_sentence_transformers.json"
 CONFIG, MODULES = "config.json", "modules.json"
 CONFIGS = {CONFIG, "router_config.json", "sentence_bert_config.json"}  # that may name tasks
 TASK_IN_TEMPLATE = re.compile(r"\{[%{][^}]*\btask\b")
-
-
-class SentenceTransformersOptions(hub.Options):
-    backend: Literal["torch", "onnx", "openvino"] = "torch"
-    """library that runs the network; onnx and openvino need their packages"""
-
-
-class SentenceTransformersParams(towers.OfHub):
-    join: Literal["auto", "fused", "mean", "concat"] = "auto"
-    """combination of image and text: in one pass (fused), or mean or concatenation of their
-    vectors, each of length 1.
-    auto: fused if the network can, otherwise mean"""
-    prompt: str = AUTO
-    """instruction before every text. auto: of the model's own prompts document, passage or corpus,
-    otherwise its default one; empty: none"""
-    task: str | None = None
-    """task that is named to the model's modules, such as a Router; by default document where they
-    have a use for it; empty: none"""
-    options: SentenceTransformersOptions | None = None
-    """arguments that are passed to the library"""
 
 
 class SentenceTransformers(towers.Towers):
@@ -81,7 +61,7 @@ class SentenceTransformers(towers.Towers):
             if not self._fused:
                 room = self._room_for_text(length)
 
-        join: towers.Join = "concat" if params.join == "concat" else "mean"
+        join: Join = "concat" if params.join == "concat" else "mean"
         super().__init__(source.reads, join, params.dim, room, params.chunks)
 
     def _room_for_text(self, length: float | None) -> int | None:

@@ -16,9 +16,9 @@ from torch import Tensor
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.chunks import Reading
 from alignrec.pipeline.encoders.registry import Catalogue, NothingToFit, Spec
+from alignrec.pipeline.encoders.settings import TfidfParams
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.linalg.projections import right_vectors
-from alignrec.pipeline.runtime.section import Section, Width
 from alignrec.pipeline.runtime.seeds import seed_for
 
 WORDS, COMPONENTS = (
@@ -37,11 +37,6 @@ RUN = re.compile(f"([{UNSPACED}]+|[\uac00-\ud7a3]{{9,}})|[^\\W{UNSPACED}]{{2,}}"
 MIN_DF = 2  # minimum number of texts that contain a term
 MAX_TERMS, MAX_FITTED = 50_000, 20_000  # terms, and texts to fit the SVD on; both bound memory
 LARGEST = 1 << 26  # maximum bytes of words.json in a release
-
-
-class TfidfParams(Section):
-    width: Width = 512
-    """maximum number of components, further limited by the number of terms and texts"""
 
 
 class Tfidf:

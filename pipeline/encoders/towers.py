@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import itemgetter
 from threading import Lock
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import Field
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from alignrec.pipeline.encoders.chunks import (
     LETTERS_PER_TOKEN,
-    Chunked,
     Chunks,
     Reading,
     Splitter,
@@ -30,14 +28,12 @@ from alignrec.pipeline.encoders.chunks import (
     split_between_words,
     split_tokenized,
 )
-from alignrec.pipeline.encoders.hub import Adjustable
 from alignrec.pipeline.encoders.params import MOST_CHUNKS
+from alignrec.pipeline.encoders.settings import Join
 from alignrec.pipeline.images.decode import decode_rgb
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.device import move_to, pick_device, pin_memory
-from alignrec.pipeline.runtime.section import MAX_COUNT, Width
 
-Join = Literal["mean", "concat"]
 # largest input size of networks; larger JPEGs are decoded at reduced size
 MAX_INPUT_SIDE_PIXELS = 512
 # aspect ratio beyond which an image is cropped to its middle: scaled by its shorter side, an image
@@ -49,18 +45,6 @@ ENDLESS = 1_000_000  # tokens; a tokenizer's larger limit means that its limit i
 UNSPLIT = re.compile(r"[\x0b\x0c\x1c-\x1f\x85]")
 FIRST = itemgetter(0)
 GREY, WORD = Image.new("RGB", (64, 64), "grey"), "a"
-
-
-class OfHub(Adjustable, Chunked):
-    """Settings of kinds that load a repository of the Hub, or a folder laid out like one."""
-
-    max_tokens: Annotated[int, Field(ge=3, le=MAX_COUNT)] = 512
-    """tokens per pass, at most the network's own limit; chats and passes over both text and image
-    are cut there"""
-    dim: Width | None = None
-    """leading columns of each vector to keep, for networks trained with Matryoshka losses"""
-    trust_remote_code: bool = False
-    """whether to run Python code that the model ships, with all your permissions"""
 
 
 class Prepared(NamedTuple):

@@ -4,11 +4,10 @@ Ablations and the paper's readings of single steps are in pipeline/benchmark/abl
 """
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as nnf
-from pydantic import model_validator
 from torch import Tensor, nn
 
 from alignrec.pipeline.linalg.device import gemm, is_bf16_fast, matrix_product
@@ -26,55 +25,10 @@ from alignrec.pipeline.models.base import (
 )
 from alignrec.pipeline.models.infonce import Distinct, cosine_nce, distinct_items
 from alignrec.pipeline.models.lightgcn import propagate
-from alignrec.pipeline.models.params import (
-    DEFAULT_FEATURE_SET,
-    Accumulating,
-    ItemGraph,
-    Regularised,
-)
-from alignrec.pipeline.runtime.section import Name, Rate, Weight
+from alignrec.pipeline.models.params import AlignRecParams
 
-# defaults under `recipe: fast`, from the search in docs/accuracy.md
-FAST = {
-    "mode": "frozen",
-    "precision": "bf16",
-    "dim": 128,
-    "layers": 4,
-    "lr": 1.5e-3,
-    "epochs": 30,
-    "patience": 5,
-}
 # strips of REG's symmetric product; 7/12 of it is computed, in blocks large enough to be fast
 REG_STRIPS = 6
-
-
-class AlignRecParams(Regularised, Accumulating, ItemGraph):
-    """Parameters of AlignRec (method.md sections 3 and 4), section `train` of params.yaml."""
-
-    recipe: Literal["published", "fast"] = "published"
-    """defaults of the other keys: as published, or FAST: wider and deeper, with fewer epochs"""
-    features: Name = DEFAULT_FEATURE_SET
-    """feature set that the released recommender is trained on"""
-    mode: Literal["compat", "frozen"] = "compat"
-    """compat: features are trained, and REG's target with them, as in the published code; frozen:
-    neither, as in the paper"""
-    cca: Weight = 0.01
-    """weight of content-ID alignment"""
-    reg: Weight = 0.1
-    """weight of the similarity regulariser"""
-    uia: Weight = 0.1
-    """weight of user-item alignment"""
-    temperature: Rate = 0.2
-    """temperature of CCA's InfoNCE"""
-    precision: Literal["exact", "bf16"] = "exact"
-    """bf16: largest products in bfloat16, which rounds differently; exact where oneDNN has no
-    bfloat16, as on CPUs without AVX512"""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in(cls, given: Any) -> Any:
-        is_fast = isinstance(given, dict) and given.get("recipe") == "fast"
-        return FAST | given if is_fast else given
 
 
 class AlignRec(GraphRecommender):

@@ -1,11 +1,14 @@
-"""Training parameters shared by recommenders; those of a single model are in its own file."""
+"""Training parameters shared by recommenders, and those of AlignRec, which are section `train` of
+params.yaml and are checked before torch is loaded. Those of other models are in their own files.
+"""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alignrec.pipeline.runtime.section import (
     Layers,
+    Name,
     Positive,
     Rate,
     Section,
@@ -16,6 +19,16 @@ from alignrec.pipeline.runtime.section import (
     Width,
 )
 
+# defaults under `recipe: fast`, from the search in docs/accuracy.md
+FAST = {
+    "mode": "frozen",
+    "precision": "bf16",
+    "dim": 128,
+    "layers": 4,
+    "lr": 1.5e-3,
+    "epochs": 30,
+    "patience": 5,
+}
 DEFAULT_FEATURE_SET = "beit3"  # default feature set of the released recommender
 Decay = Annotated[float, Field(gt=0, le=1)]
 
@@ -80,3 +93,32 @@ class ItemGraph(Train):
 
     layers: Layers = 2  # LightGCN layers over the user-item graph
     item_layers: Layers = 1  # propagations over the item graph; 0: none
+
+
+class AlignRecParams(Regularised, Accumulating, ItemGraph):
+    """Parameters of AlignRec (method.md sections 3 and 4), section `train` of params.yaml."""
+
+    recipe: Literal["published", "fast"] = "published"
+    """defaults of the other keys: as published, or FAST: wider and deeper, with fewer epochs"""
+    features: Name = DEFAULT_FEATURE_SET
+    """feature set that the released recommender is trained on"""
+    mode: Literal["compat", "frozen"] = "compat"
+    """compat: features are trained, and REG's target with them, as in the published code; frozen:
+    neither, as in the paper"""
+    cca: Weight = 0.01
+    """weight of content-ID alignment"""
+    reg: Weight = 0.1
+    """weight of the similarity regulariser"""
+    uia: Weight = 0.1
+    """weight of user-item alignment"""
+    temperature: Rate = 0.2
+    """temperature of CCA's InfoNCE"""
+    precision: Literal["exact", "bf16"] = "exact"
+    """bf16: largest products in bfloat16, which rounds differently; exact where oneDNN has no
+    bfloat16, as on CPUs without AVX512"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        is_fast = isinstance(given, dict) and given.get("recipe") == "fast"
+        return FAST | given if is_fast else given

@@ -1,5 +1,6 @@
 """Parameters are closed and typed, and errors name the key."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 import toyproject
 
 from alignrec.commands import params
+from alignrec.pipeline.encoders.registry import ENCODERS
+from alignrec.pipeline.encoders.settings import SETTINGS
 from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.io.errors import UserError
 
@@ -133,3 +136,30 @@ for how, without in ((read, {{"torch"}}), (load, {{"transformers", "sentence_tra
     assert not without & sys.modules.keys(), how
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("train: {lrr: 1}", "unknown key 'train.lrr'"),
+        ("images: {sise: 1}", "unknown key 'images.sise'"),
+        ("encoders: {a: {kind: timm, model: x, dim: 3}}", "unknown key 'encoders.a.dim'"),
+        ("encoders: {a: {kind: huggingface, model: x, precision: bf16}}", "'encoders.a.precision'"),
+        ("encoders: {a: {kind: sentence-transformers, model: x, join: sum}}", "'encoders.a.join'"),
+        ("encoders: {a: {kind: open_clip}}", "'encoders.a.model'"),
+        ("encoders: {cnn: {stage: 8}}", "'encoders.cnn.stage'"),
+    ],
+)
+def test_errors_come_before_torch_is_loaded(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "params.yaml").write_text(f"{GOOD}{text}\n")
+    script = "import sys; sys.modules['torch'] = None; from alignrec.commands import params; import pathlib; "
+    script += "params.load(pathlib.Path('params.yaml'))"
+    command = [sys.executable, "-c", script]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert says in done.stderr.splitlines()[-1]
+
+
+def test_settings_that_are_checked_early_are_those_of_the_encoders() -> None:
+    assert {kind: ENCODERS[kind].params for kind in SETTINGS} == SETTINGS

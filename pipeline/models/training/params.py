@@ -1,18 +1,17 @@
 """Section `train` of params.yaml: settings of the released recommender."""
 
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from alignrec.pipeline.models import MODELS, RELEASED
-from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET, Train
+from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET, AlignRecParams, Train
 from alignrec.pipeline.runtime.section import Name, Section, validate
 
 
 class TrainSettings(Section):
     """Keys of AlignRec as given in params.yaml.
 
-    All keys are in pipeline/models/alignrec.py, which imports torch.
+    All keys are those of AlignRecParams.
     """
 
     speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
@@ -38,4 +37,4 @@ class TrainSettings(Section):
 
     def resolved(self) -> Train:
         """Return AlignRec's settings with defaults; UserError for an invalid key or value."""
-        return cast(Train, validate(MODELS[RELEASED].Params, self.given(), "train"))
+        return validate(AlignRecParams, self.given(), "train")
