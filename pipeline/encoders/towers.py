@@ -62,7 +62,7 @@ class Towers(Splitter):
     """
 
     image_inputs: Callable[[list[Image.Image]], Any]  # B images -> inputs on the CPU
-    text_inputs: Callable[[list[str]], Any]  # B texts -> inputs on the CPU
+    text_inputs: Callable[[list[Any]], Any]  # B parts of texts -> inputs on the CPU
     image_vectors: Callable[[Any], Tensor]  # inputs on the device -> float32 [B, F]
     text_vectors: Callable[[Any], Tensor]
     tokenizer: Any = None  # a tokenizer of transformers, or of tokenizers
@@ -86,7 +86,9 @@ class Towers(Splitter):
             if "image" in self.reads:
                 widths["image"] = self.image_vectors(self.send(self.image_inputs([GREY]))).shape[1]
             if "text" in self.reads:
-                widths["text"] = self.text_vectors(self.send(self.text_inputs([WORD]))).shape[1]
+                (split,) = self.split_texts([WORD])
+                inputs = self.send(self.text_inputs(split.parts))
+                widths["text"] = self.text_vectors(inputs).shape[1]
         if dim is not None and dim > (narrowest := min(widths.values())):
             raise UserError(
                 f"dim {dim} is more than the {narrowest} numbers of its vectors; give at most that"
