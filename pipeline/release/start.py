@@ -22,20 +22,24 @@ def read_start(folder: Path, width: int) -> Start:
     """
     release = Release(folder).refuse_without("items", "embeddings").verify()
     items = release.embeddings("items")
-    found = items["vector"].type.list_size
-    if found != width:
-        fault = f"{folder} has vectors of {found} numbers, and train.dim is {width}"
-        raise UserError(f"'{KEY}': {fault}; give 'train.dim: {found}', or leave {KEY} out")
-
+    _refuse_other_width(items, folder, width)
     users = None
     if "user_embeddings" in release.tables:  # others have no names
         users = release.embeddings("users").select(["user", "vector"])
+        _refuse_other_width(users, folder, width)
     return Start(
         manifest=io.sha256(folder / manifests.MANIFEST_FILE),
         items=items.select(["asin", "vector"]),
         users=users,
         pairs=_read_pairs(release),
     )
+
+
+def _refuse_other_width(table: pa.Table, folder: Path, width: int) -> None:
+    found = table["vector"].type.list_size
+    if found != width:
+        fault = f"{folder} has vectors of {found} numbers, and train.dim is {width}"
+        raise UserError(f"'{KEY}': {fault}; give 'train.dim: {found}', or leave {KEY} out")
 
 
 def _read_pairs(release: Release) -> pa.Table | None:
