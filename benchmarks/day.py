@@ -1,7 +1,7 @@
 """A day in a shop of 3,000 products: 50 new ones, 20 with another text, 10 gone; `dvc repro` before and after.
 
-Training starts from the first release. It takes about half an hour on two idle cores, and 2 GB in FOLDER, where the
-first run is kept if the second is interrupted.
+Training starts from the first release. It takes 200 MB in FOLDER, where the first run is kept if the second is
+interrupted.
 """
 
 from __future__ import annotations
