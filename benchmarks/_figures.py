@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from alignrec import schemas
 from alignrec.pipeline import io
@@ -40,6 +41,12 @@ from alignrec.pipeline.runtime.layout import Layout
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 SHOWN = ("zero_shot", "item_cf", "content_knn")  # probes in tables of probes
+PROBE_CAPTIONS = {
+    "cold_items": "*cold items*: products that nobody has bought yet, ranked for each user",
+    "zero_shot": "*zero shot*: a user's last item, from the earlier ones",
+    "item_cf": "*item cf*: the product most often bought with another",
+    "content_knn": "*content knn*: a user's test items, from the train items",
+}
 COLUMNS = (MAIN, HEADLINE[-1])  # metrics in tables of results
 RUNS = Path(__file__).parents[1] / "results"  # that others contributed
 PROTOCOLS = {
@@ -152,7 +159,25 @@ def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
             for name in names
         ],
     )
-    yield from ("", f"Raw, then processed. {probed.describe_processing(figures['processed'])}")
+    yield from ("", _probes_caption(found, names, figures["processed"]))
+
+
+def _probes_caption(found: Iterable[str], names: Sequence[str], processed: dict[str, Any]) -> str:
+    sentences = [
+        "How often vectors alone rank what users chose among the first 20 items; 1 is always."
+    ]
+    asked = [PROBE_CAPTIONS[key] for key in found if key in PROBE_CAPTIONS]
+    sentences.append(f"{'; '.join(asked)}.")
+    if "shuffled" in names:
+        sentences.append("`shuffled`, a control, gives each item the vector of another.")
+    if "chosen_by" in processed:
+        form = (
+            f"centred and reduced to {processed['width']} numbers, where that helps on validation"
+        )
+        sentences.append(f"First figure: vectors as they are; second: {form}.")
+    else:
+        sentences.append(f"Raw, then processed. {probed.describe_processing(processed)}")
+    return " ".join(sentences)
 
 
 def ceiling(layout: Layout, only: Sequence[str]) -> Iterator[str]:

@@ -154,6 +154,19 @@ def test_report_card_summary_and_readme_have_the_same_figures(layout: Layout, te
     assert any(cells[0] in line and cells[2] in line for line in summary)
 
 
+def test_the_caption_of_the_readme_explains_its_columns(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "shop")
+    figures = {name: {"hit@20": value} for name, value in {"linear": 0.3, "shuffled": 0.1, "chance": 0.1}.items()}
+    processed = {"width": 8, "chosen_by": "valid", "forms": {}, "zero_shot": {"users": 9} | figures}
+    io.write_json(layout.probes, {"zero_shot": {"users": 9} | figures, "processed": processed})
+    table, blank, caption = _figures.probes(layout, ["zero_shot", "linear", "shuffled"])
+    assert table.splitlines()[2:] == ["| linear | .300, .300 |", "| shuffled | .100, .100 |"]
+    assert blank == ""
+    assert "*zero shot*: a user's last item, from the earlier ones. `shuffled`, a control," in caption
+    assert "*cold items*" not in caption
+    assert caption.endswith("reduced to 8 numbers, where that helps on validation.")
+
+
 def test_the_advice_is_on_the_page_in_the_terminal_and_on_the_card(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
