@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from alignrec.pipeline.features.folder import MIN_UNREAD
+from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.probes import RAW, SHUFFLED, ceiling_shares, read_probes
 from alignrec.pipeline.report.table import Fields
@@ -56,7 +57,7 @@ def advise_release(
         _describe_ceiling(chosen, probes),
         _describe_modalities(released, outcomes.modalities),
         _describe_models(released, outcomes.models),
-        describe_unread(unread or {}),
+        _describe_unread(unread or {}),
     ]
     return [sentence for sentence in sentences if sentence]
 
@@ -77,10 +78,9 @@ def _say_what_to_use(where: str, chosen: str, released: str, outcomes: ReleasedO
     if chosen != released:
         places = outcomes.rivals[chosen]
         if is_worse(places):
-            better = (
-                f"significantly better in {_count(places, 'worse')} of {_comparisons(len(places))}"
-            )
-            return f"Use {chosen} (train.features) on {where}, not {released}: it is {better}."
+            counts = f"{_count(places, 'worse')} of {_comparisons(len(places))}"
+            verdict = f"it is significantly better in {counts}"
+            return f"Use {chosen} (train.features) on {where}, not {released}: {verdict}."
         lead = f"{released} is significantly better in none of {_comparisons(len(places))} with it"
         return f"Use {chosen} (train.features) on {where}: it needs no training, and {lead}."
 
@@ -92,10 +92,11 @@ def _say_what_to_use(where: str, chosen: str, released: str, outcomes: ReleasedO
         return f"Use {released} on {where}: it is above the controls." if outcomes.controls else ""
 
     words = _list_outcomes(outcomes.rivals)
+    others = _name_others(outcomes.rivals)
     if {*words} == {"undecided"}:
-        others = _name_others(outcomes.rivals)
-        return f"Use any set on {where}: none of {_comparisons(len(words))} tells {released} from {others}."
-    return f"Use {released} on {where}: {_describe_outcomes(words, _name_others(outcomes.rivals))}."
+        level = f"none of {_comparisons(len(words))} tells it from {others}"
+        return f"Use {released}, or any other set, on {where}: {level}."
+    return f"Use {released} on {where}: {_describe_outcomes(words, others)}."
 
 
 def _has_few_users(outcomes: ReleasedOutcomes) -> bool:
@@ -112,14 +113,17 @@ def _describe_controls(released: str, controls: Mapping[str, Places]) -> str:
     if not controls:
         return ""
     words = _list_outcomes(controls)
-    better = words.count("better")
-    return (
-        f"{released} is above {_name_controls(controls)} in {better} of {_comparisons(len(words))}."
-    )
+    counts = f"{words.count('better')} of {_comparisons(len(words))}"
+    return f"{released} is above {_name_controls(controls)} in {counts}."
 
 
 def _list_unbeaten(controls: Mapping[str, Places]) -> list[str]:
-    return [name for name, places in controls.items() if "better" not in places.values()]
+    """Return controls without content; a network before pre-training may be as good."""
+    return [
+        name
+        for name, places in controls.items()
+        if name in CONTROLS and "better" not in places.values()
+    ]
 
 
 def _describe_ceiling(chosen: str, probes: Fields | None) -> str:
@@ -139,11 +143,9 @@ def _describe_modalities(released: str, modalities: Mapping[str, Places]) -> str
     clauses = []
     for modality, places in modalities.items():
         better = _count(places, "better")
-        gains = (
-            f"add in {better} of {_comparisons(len(places))}"
-            if better
-            else "add nothing measurable"
-        )
+        gains = f"add in {better} of {_comparisons(len(places))}"
+        if not better:
+            gains = "add nothing measurable"
         clauses.append(f"{modality}s {gains}")
     return f"In {released}, {'; '.join(clauses)}." if clauses else ""
 
@@ -154,7 +156,7 @@ def _describe_models(released: str, words: Sequence[str]) -> str:
     return f"AlignRec on {released} is {_describe_outcomes(words, 'other models')}."
 
 
-def describe_unread(unread: Mapping[str, float]) -> str:
+def _describe_unread(unread: Mapping[str, float]) -> str:
     clauses = [
         f"{share:.0%} of texts cannot be read by {name}"
         for name, share in unread.items()

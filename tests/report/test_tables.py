@@ -303,7 +303,7 @@ def test_the_first_sentence_says_what_to_use() -> None:
         "beit3 is above the control random in 2 of 2 comparisons."
     )
     level = by_probe(tfidf="undecided undecided")
-    assert said(level, None) == "Use any set on shop: none of 2 comparisons tells beit3 from tfidf."
+    assert said(level, None) == "Use beit3, or any other set, on shop: none of 2 comparisons tells it from tfidf."
     assert said(None, None) == ""
 
 
@@ -328,6 +328,8 @@ def test_the_set_that_beats_the_released_one_or_needs_no_training_is_to_be_used(
 
 
 def test_a_set_that_no_test_puts_above_a_control_is_not_to_be_used() -> None:
+    before = by_probe(tfidf="better better", beit3_untrained="undecided undecided")
+    assert said(before, None).startswith("Use beit3 on shop: better than tfidf in 2 of 2 comparisons")
     evidence = by_probe(tfidf="better better", shuffled="undecided undecided", random="better undecided")
     assert said(evidence, None).startswith(
         "Do not use beit3 on shop yet: no comparison puts it above the control shuffled. "
