@@ -15,6 +15,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import torch
 
@@ -241,11 +242,14 @@ def count_duplicates(images: Iterable[pa.Table], shared_above: int) -> dict[str,
     batches = (batch for table in images for batch in table.cast(schema).to_batches())
     with open_database() as db:
         db.register("fetched", pa.RecordBatchReader.from_batches(schema, batches))
-        db.execute(
-            "CREATE TABLE images AS "
-            "SELECT sha256, count(*) AS items, min(url) AS url, min(phash) AS phash "
-            "FROM fetched WHERE sha256 <> '' GROUP BY sha256"
-        )
+        try:
+            db.execute(
+                "CREATE TABLE images AS "
+                "SELECT sha256, count(*) AS items, min(url) AS url, min(phash) AS phash "
+                "FROM fetched WHERE sha256 <> '' GROUP BY sha256"
+            )
+        except duckdb.InvalidInputException as e:  # an error of `images`, in words of DuckDB
+            raise UserError(f"images cannot be read back: {one_line(e, 300)}") from None
         (equal, similar), *_ = db.execute(
             "SELECT coalesce(sum(items), 0)::BIGINT - count(*), "
             "count(phash) - count(DISTINCT phash) FROM images"

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.runtime.progress import meter
+from alignrec.pipeline.runtime.record import intact_record
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.sources.base import SOURCES, Download, Downloaded, Generated
 from alignrec.pipeline.vectors.formats import (
@@ -77,11 +78,17 @@ def _download_source(run: Run, source: Downloaded) -> list[SourceRow]:
 
 
 def _read_earlier(run: Run) -> list[dict[str, Any]]:
-    """Return the rows of `sources.json` of an earlier download."""
-    for path in (run.layout.sources, run.out / run.layout.sources.name):
-        if path.exists():
-            return io.read_json(path)
-    return []
+    """Return the rows of `sources.json` of an earlier download, unless it was altered since."""
+    if run.layout.sources.exists():
+        return io.read_json(run.layout.sources)
+
+    finished = run.out / run.layout.sources.name
+    record = intact_record(run.out)
+    if record is None or not finished.is_file():
+        return []
+    if record["files"].get(finished.name) != io.sha256(finished):
+        return []
+    return io.read_json(finished)
 
 
 def _copy_cached(addresses: Addresses) -> None:

@@ -6,6 +6,7 @@ import io
 import struct
 import time
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -365,6 +366,16 @@ def test_duplicate_images_are_counted_and_those_of_many_items_named() -> None:
     )
     shared = [{"sha256": made.sha256, "items": 3, "url": "http://e/0"}]
     assert actual == {"duplicates": 3, "near_duplicates": 1, "shared": shared}
+
+
+def test_images_that_cannot_be_read_back_are_one_line() -> None:
+    def unreadable() -> Iterator[pa.Table]:
+        raise UserError("images-00000.parquet: Input/output error")
+        yield
+
+    with pytest.raises(UserError, match=r"images-00000\.parquet: Input/output error") as raised:
+        fetcher.count_duplicates(unreadable(), shared_above=2)
+    assert "\n" not in str(raised.value)
 
 
 # --- the stage

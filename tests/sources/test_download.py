@@ -148,6 +148,19 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
     ]
 
 
+def test_a_damaged_list_of_files_is_made_again(tmp_path: Path) -> None:
+    for name in ("r.csv", "i.csv"):
+        (tmp_path / name).write_text("user,item\n")
+    source = {"kind": "tabular", "interactions": str(tmp_path / "r.csv"), "items": str(tmp_path / "i.csv")}
+    params = toy.params(sources={"shop": source})
+    listed = toy.run("download", params, tmp_path).out / "sources.json"
+    before = listed.read_bytes()
+    with listed.open("rb+") as file:  # which is also the file of the work folder
+        file.write(b"7")
+    toy.run("download", params, tmp_path)
+    assert listed.read_bytes() == before
+
+
 def test_what_is_expected_comes_from_the_parameters_then_from_the_first_download() -> None:
     seen = [{"role": r, "url": f"http://e/{r}", "sha256": "first"} for r in "abc"]
     addresses = {"a": ["http://e/a"], "b": ["http://me:x@e/b"], "c": ["http://other/c"], "d": ["local.gz"]}
