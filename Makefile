@@ -81,16 +81,16 @@ rehearsal: .venv/installed-test ## profiles/baby.yaml on files of the published 
 	python -m benchmarks._rehearsal --items $(ITEMS)
 
 fuzz: .venv/installed-test ## the parsers on inputs that nobody means well; see docs/robustness.md
-	python -m tests.hostile.fuzz --minutes $(MINUTES)
+	python -m tests.hostile.fuzz --minutes $(MINUTES) --record
 
 kill: .venv/installed-test ## kill -9 at random moments of the pipeline on a toy shop; see docs/robustness.md
-	python -m tests.hostile.kill --kills $(KILLS)
+	python -m tests.hostile.kill --kills $(KILLS) --record
 
 differential: .venv/installed-test ## random small shops through the pipeline and through plain pandas and NumPy; see docs/robustness.md
-	python -m tests.hostile.differential --seeds $(SEEDS)
+	python -m tests.hostile.differential --seeds $(SEEDS) --record
 
 faults: .venv/installed-test ## a disk that fails, at every call of a toy run; an hour; see docs/robustness.md
-	python -m tests.hostile.disk
+	python -m tests.hostile.disk --record
 
 figures: .venv/installed-test ## the tables and the picture of README.md and docs/, from the outputs that are there
 	python -m benchmarks._figures README.md docs/*.md
