@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ REVIEWS, METADATA, IMAGE_FEATURES = (
     "meta_Baby.json.gz",
     "image_features_Baby.b",
 )
+PICTURE = re.compile(r"""(['"]imUrl['"]: ['"])""")  # before the path of a picture
 WIDTH = 4096  # of Amazon's image features
 SHOPPERS = 400  # minimum at which a few hundred stickers have five buyers each
 
@@ -36,6 +39,15 @@ def write(raw: Path, items: int) -> list[dict[str, Any]]:
                 product["asin"].encode() + rng.random(WIDTH, np.float32).astype("<f4").tobytes()
             )
     return products
+
+
+def give_addresses(metadata: Path, server: str) -> None:
+    """Turn the paths of pictures in the metadata into addresses of a server, as Amazon's are."""
+    with gzip.open(metadata, "rt", encoding="utf-8") as file:
+        lines = file.readlines()
+    with gzip.open(metadata, "wt", encoding="utf-8") as file:
+        for line in lines:
+            file.write(PICTURE.sub(rf"\g<1>{server}/", line))
 
 
 def text(product: dict[str, Any]) -> str:

@@ -1,4 +1,8 @@
-"""Run profiles/baby.yaml end to end on small synthetic files: `make rehearsal` or `python -m benchmarks._rehearsal`."""
+"""Run profiles/baby.yaml end to end on small synthetic files: `make rehearsal` or `python -m benchmarks._rehearsal`.
+
+With `--new`, it runs what `alignrec new baby --amazon 2014 --category Baby` writes, with files and
+pictures from a local server.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import yaml
@@ -51,16 +58,23 @@ def main(arguments: list[str]) -> None:
         "--size", choices=[*BEIT3_CONFIGS], default="base", help="of BEiT3 and of the files"
     )
     parser.add_argument("--folder", type=Path, help="kept and resumed; by default a temporary one")
+    parser.add_argument("--new", action="store_true", help="`new --amazon` in place of the profile")
     options = parser.parse_args(arguments)
     if options.items < FEWEST:
         sys.exit(f"rehearsal: --items {options.items} is too few; give at least {FEWEST}")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="rehearsal-"))
     try:
-        figures = rehearse(folder, options.size, options.items)
+        run = (
+            partial(rehearse_new, folder)
+            if options.new
+            else partial(rehearse, folder, options.size)
+        )
+        figures = run(options.items)
     finally:
         if options.folder is None:
             shutil.rmtree(folder)
-    io.write_json(path := RESULTS / "rehearsal.json", figures)
+    name = "rehearsal-new" if options.new else "rehearsal"
+    io.write_json(path := RESULTS / f"{name}.json", figures)
     print("\n".join([*lines(figures), f"-> {path}"]))
 
 
@@ -77,6 +91,41 @@ def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
         io.write_json(mark, options)
     elif json.loads(mark.read_text()) != options:
         sys.exit(f"rehearsal: {folder} has a rehearsal with other options; give another --folder")
+    return options | run_all(folder)
+
+
+def rehearse_new(folder: Path, items: int) -> dict[str, Any]:
+    """Build what `new --amazon` writes from files and pictures of a server; return its figures."""
+    raw = folder / "raw"
+    _raw2014.write(raw, items)
+    handler = partial(_Quiet, directory=str(raw))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        _raw2014.give_addresses(raw / _raw2014.METADATA, address)
+        _run("git", "init", "-q", folder=folder)
+        category = ["--amazon", "2014", "--category", "Baby"]
+        _run("alignrec", "new", DATASET, *category, folder=folder)
+        path = folder / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        files = {"reviews": _raw2014.REVIEWS, "metadata": _raw2014.METADATA}
+        addresses = {role: f"{address}/{name}" for role, name in files.items()}
+        params["sources"][DATASET] |= addresses
+        params["images"] = {"private_hosts": ["127.0.0.1"]}
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+        _run("alignrec", "plan", folder=folder)
+        figures = run_all(folder)
+        server.shutdown()
+    return {"size": "none", "items": items} | figures
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def run_all(folder: Path) -> dict[str, Any]:
+    """Build and verify the release, and return the machine and what each stage took."""
     layout = Layout(folder / "outputs", DATASET)
     _run("dvc", "repro", folder=folder)
     _run("alignrec", "verify", str(Layout(Path("outputs"), DATASET).release), folder=folder)
@@ -84,7 +133,7 @@ def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
     costs = {
         path.parent.relative_to(layout.root / WORK).as_posix(): io.read_json(path) for path in paths
     }
-    return options | {"machine": machine_facts(), "stages": costs}
+    return {"machine": machine_facts(), "stages": costs}
 
 
 def lay_out(folder: Path) -> None:
@@ -138,7 +187,7 @@ def _run(*command: str, folder: Path) -> None:
     here = str(Path(sys.executable).parent)
     environment = os.environ | {
         "PATH": f"{here}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": ".",
+        "PYTHONPATH": os.pathsep.join([".", os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
     if subprocess.run(command, cwd=folder, env=environment).returncode:
         sys.exit(
@@ -152,7 +201,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
         table.append((stage, short(record["seconds"]), f"{record['peak_memory_mib']:,}"))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
-        f"BEiT3-{figures['size']}, {figures['items']} stickers, from dvc repro to a verified release.",
+        f"BEiT3: {figures['size']}, {figures['items']} stickers, from dvc repro to a verified release.",
         f"{figures['machine']['cpu']}, {figures['machine']['cores']} cores.",
         *(
             "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))

@@ -238,8 +238,8 @@ def test_the_hub_is_asked_for_models(tmp_path: Path, hub: Hub) -> None:
 
     def asked(model: str) -> download.Answer:
         given, _ = with_encoder(tmp_path, kind="huggingface", model=model)
-        (answer,) = encoder_models.ask_for_models(given)()
-        return answer
+        (question,) = encoder_models.list_questions(given)
+        return question.ask()
 
     listed = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     assert asked("someone/tiny").size == sum((tiny / name).stat().st_size for name in listed)

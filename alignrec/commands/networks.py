@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -80,14 +80,13 @@ def list_models(params: Parameters) -> Iterator[Model]:
         yield Model(f"encoders.{name}.model", kind, hub.with_owner(kind, settings))
 
 
-def ask_for_models(params: Parameters, wait: float = WAIT_SECONDS) -> Callable[[], list[Answer]]:
-    """Ask the Hub in the background for the models that are not on this machine."""
+def list_questions(params: Parameters, wait: float = WAIT_SECONDS) -> list[Question]:
+    """Return what to ask the Hub: the models that are not on this machine."""
     absent = [model for model in list_models(params) if hub.find_cached(model.params) is None]
     # half of the time remains for resolving names
-    questions = [
+    return [
         Question(model.key, model.params.model, partial(_ask, model, wait / 2)) for model in absent
     ]
-    return ask_in_background(questions, wait)
 
 
 def _ask(model: Model, wait: float) -> Answer:
@@ -103,7 +102,7 @@ def _ask(model: Model, wait: float) -> Answer:
 
 def refuse_absent_models(params: Parameters) -> None:
     """Raise UserError if the Hub says that it has no such model; an unreachable one is no error."""
-    for answer in ask_for_models(params)():
+    for answer in ask_in_background(list_questions(params), WAIT_SECONDS)():
         if answer.absent:
             raise UserError(f"'{answer.key}': {answer.address}: {answer.fault}")
 

@@ -56,14 +56,14 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     addresses = list_addresses(params, layout.dataset)
     if not ask:
         addresses = {key: mirrors for key, mirrors in addresses.items() if local_path(mirrors[0])}
-    models = len(list(networks.list_models(params)))
-    of_models = f" and {models} models" if models else ""
+    questions = networks.list_questions(params) if ask else []
+    of_models = f" and {len(questions)} models" if questions else ""
     asking = f"asking for {len(addresses)} files{of_models}, at most {download.WAIT_SECONDS:g} s"
     say(f"{layout.dataset}: {asking}; timing a matrix product", err=True)
 
     # load torch while waiting for servers
     wait_for_answers = download.ask_for_files(addresses)
-    wait_for_models = networks.ask_for_models(params) if ask else list
+    wait_for_models = download.ask_in_background(questions, download.WAIT_SECONDS)
     from alignrec.commands import estimate
 
     size = None
