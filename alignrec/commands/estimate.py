@@ -372,38 +372,56 @@ def estimate_pretrain(plan: Plan) -> Estimate:
     return Estimate(seconds, memory, disk, f"{pretrain.steps:,} steps of {pretrain.batch_size}")
 
 
-def estimate_encode(plan: Plan) -> Estimate:
+class NetworkCost(NamedTuple):
+    """Cost of an encoder that is a network."""
+
+    operations: float  # per item
+    weight_bytes: float = 0.0  # of a third-party model
+    is_known: bool = True  # False: counted as MiniLM and the CNN
+
+
+def estimate_networks(plan: Plan) -> dict[str, NetworkCost]:
+    """Return the cost of each encoder that is a network, by name."""
     models = {model.key: model for model in list_models(plan.params)}
-    images = plan.params[Images].most
-    operations = 0.0
-    weight_bytes = 0.0
-    networks = 0
-    unknown = []
+    pieces = plan.size.pieces
+    image = FLOPS_PER_IMAGE * plan.params[Images].most
+    text = FLOPS_PER_PIECE * pieces
+    built_in = {
+        "minilm": NetworkCost(text),
+        "cnn": NetworkCost(image),
+        "minilm-cnn": NetworkCost(image + text),
+    }
+
+    costs = {}
     for name, kind in zip(plan.params[Encode].encoders, plan.encoder_kinds, strict=True):
         if kind in WITHOUT_NETWORK:
             continue
-        networks += 1
+        costs[name] = built_in.get(kind, NetworkCost(image + text, is_known=False))
+
         key = f"encoders.{name}.model"
         size = find_size(models[key], plan.on_hub.get(key)) if key in models else None
         if size is not None:
-            tokens = read_tokens(models[key], plan.size.pieces)
-            operations += size.operations(tokens, images)
-            weight_bytes = max(weight_bytes, FLOAT_BYTES * size.stored)
-            continue
-        if kind not in ("minilm", "cnn"):
-            unknown.append(name)
-        if kind != "cnn":
-            operations += FLOPS_PER_PIECE * plan.size.pieces
-        if kind != "minilm":
-            operations += FLOPS_PER_IMAGE * images
+            read = read_tokens(models[key], pieces)
+            operations = size.operations(read, plan.params[Images].most)
+            costs[name] = NetworkCost(operations, FLOAT_BYTES * size.stored)
 
-    encoders = len(plan.encoder_kinds)
-    basis = f"{networks} networks"
+    return costs
+
+
+def estimate_encode(plan: Plan) -> Estimate:
+    networks = estimate_networks(plan)
+    operations = sum(cost.operations for cost in networks.values())
+    largest = max((cost.weight_bytes for cost in networks.values()), default=0.0)
+
+    basis = f"{len(networks)} networks"
+    unknown = [name for name, cost in networks.items() if not cost.is_known]
     if unknown:
         basis += f", size unknown: {', '.join(unknown)}"
+
+    encoders = len(plan.encoder_kinds)
     return Estimate(
         seconds=encoders * START_SECONDS + plan.size.items * operations / (GEMM_SHARE * plan.gemm),
-        memory=TORCH_BYTES + FROZEN_BYTES + weight_bytes,
+        memory=TORCH_BYTES + FROZEN_BYTES + largest,
         disk=plan.vector_bytes * encoders,
         basis=basis,
     )

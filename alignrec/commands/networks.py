@@ -108,7 +108,7 @@ def refuse_absent_models(params: Parameters) -> None:
 
 
 def find_size(model: Model, on_hub: float | None = None) -> NetworkSize | None:
-    """Return the size of a model by its weights, else by the parameters that the Hub names, else by
+    """Return the size of a model by its weights, else by the parameters that the Hub lists, else by
     its name; None if it is unknown.
     """
     folder = hub.find_cached(model.params)
@@ -118,17 +118,18 @@ def find_size(model: Model, on_hub: float | None = None) -> NetworkSize | None:
     name = model.params.model.rpartition("/")[2]
     has_images = model.kind in ("timm", "open_clip") or bool(TWO_TOWERS.search(name))
     has_texts = model.kind != "timm"
+    towers = has_images + has_texts
+
     total = on_hub or _size_in_name(name)
-    if total is not None:
-        per_tower = total / (has_images + has_texts)
-    elif found := SHAPE_IN_NAME.search(name):
-        per_tower = TOWERS[(found[1] or found[2]).lower()]
-        total = per_tower * (has_images + has_texts)
-    else:
-        return None
+    if total is None:
+        shape = SHAPE_IN_NAME.search(name)
+        if shape is None:
+            return None
+        total = towers * TOWERS[(shape[1] or shape[2]).lower()]
 
     patch = PATCH_IN_NAME.search(name)
     patches = (INPUT_SIDE // int(patch[1])) ** 2 + 1 if patch else PATCHES
+    per_tower = total / towers
     return NetworkSize(per_tower * has_images, per_tower * has_texts, patches, total)
 
 
