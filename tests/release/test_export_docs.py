@@ -13,7 +13,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.runtime.code import ROOT
 
 COLD = {script.library: script for script in scripts((ROOT / "docs/cold-items.md").read_text())}
-(CORNAC,) = scripts((ROOT / "docs/exports.md").read_text())
+UNISREC, CORNAC = scripts((ROOT / "docs/exports.md").read_text())
 NEW = 6  # items that no user has
 USER = 7
 USERS = 20  # of Cornac's
@@ -76,7 +76,21 @@ def test_cornac_reads_an_export_and_codes(release: Path, tmp_path: Path) -> None
     assert (rows, users) == (items, USERS)
 
 
+@pytest.mark.slow
+def test_unisrec_learns_from_an_export(release: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    options = ("--format", "npy", "--features", "linear", "--to", folder)
+    assert alignrec("export", release, *options).exit_code == 0
+    lines = (folder / "interactions.csv").read_text().splitlines(keepends=True)
+    few = [line for line in lines[1:] if int(line.partition(",")[0]) < USERS]
+    (folder / "interactions.csv").write_text("".join([lines[0], *few]))
+    fitted, shape = executed(UNISREC, folder, "model.is_fitted", "tuple(table.shape)")
+    x = np.load(folder / "linear.npy")
+    assert fitted
+    assert shape == (len(x) + 1, x.shape[1])
+
+
 def test_each_block_has_a_test() -> None:
     assert [*COLD] == ["alignrec", "numpy", "lenskit", "rectools", "implicit"]
-    assert CORNAC.library == "cornac"
+    assert (UNISREC.library, CORNAC.library) == ("rectools", "cornac")
     assert f"{LIBRARIES}=" in (ROOT / "Makefile").read_text()
