@@ -75,7 +75,8 @@ IMAGE_SIZES = ("hi_res", "large", "thumb")  # fields of an image of 2023, best f
 
 
 # the 5-core of a category whose counts are not published, from Video_Games, Musical_Instruments
-# and Industrial_and_Scientific of 2023, where its share grows with reviews per user
+# and Industrial_and_Scientific of 2023, and the 253 users of All_Beauty: its share of the reviews
+# grows with reviews per user
 CORE_SHARE = 0.17  # of all reviews, where users have CORE_REVIEWS_PER_USER
 CORE_REVIEWS_PER_USER = 1.65
 CORE_GROWTH = 2.2  # exponent of the reviews per user beyond the first
@@ -129,7 +130,7 @@ class Category(NamedTuple):
         if self.users is None or self.reviews is None:
             return CORE_SHARE
         repeated = (self.reviews / self.users - 1) / (CORE_REVIEWS_PER_USER - 1)
-        return min(MAX_CORE_SHARE, CORE_SHARE * repeated**CORE_GROWTH)
+        return min(MAX_CORE_SHARE, CORE_SHARE * max(0.0, repeated) ** CORE_GROWTH)
 
 
 def round_estimate(count: float) -> int:
