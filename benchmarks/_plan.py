@@ -53,11 +53,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("datasets", nargs="*", help="by default all of the parameters")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--root", type=Path, default=Path("outputs"))
+    parser.add_argument(
+        "--counted", action="store_true", help="plan for the size that the run has counted"
+    )
     options = parser.parse_args(arguments)
     machine = estimate.measure_machine()
     rows: list[Row] = []
     for dataset in options.datasets or read(options.params).datasets:
-        rows += compare(load(options.params, dataset), Layout(options.root, dataset), machine)
+        layout = Layout(options.root, dataset)
+        sized = layout if options.counted else Layout(BEFORE, dataset)
+        rows += compare(load(options.params, dataset), layout, machine, sized)
     if not rows:
         sys.exit(f"plan: no cost.json in {options.root}; run `dvc repro` first")
 
@@ -73,9 +78,11 @@ def main(arguments: list[str]) -> None:
     print(f"{len(wrong)} of {sum(row.is_judged for row in rows)} not within a factor of {FACTOR}")
 
 
-def compare(params: Parameters, layout: Layout, machine: estimate.Machine) -> list[Row]:
-    """Return a row per stage that has run here, and one of their sums."""
-    size = estimate.read_size(params, Layout(BEFORE, layout.dataset))
+def compare(
+    params: Parameters, layout: Layout, machine: estimate.Machine, sized: Layout
+) -> list[Row]:
+    """Return a row per stage that has run here, and one of their sums; `sized` has the counts."""
+    size = estimate.read_size(params, sized)
     plan = estimate.Plan(params, layout.dataset, size, machine.gemm)
     rows = []
     for stage, cost in estimate.estimate_stages(plan).items():

@@ -337,7 +337,7 @@ def test_a_run_is_compared_with_its_plan(tmp_path: Path, monkeypatch: pytest.Mon
     for stage, encoder in (("items", ""), ("encode", "minilm"), ("encode", "tfidf")):
         cost = {"seconds": 30.0, "peak_memory_mib": 100, "own_memory_mib": 90, "measured": {}}
         io.write_json(layout.cost(stage, encoder), cost)
-    rows = _plan.compare(given, layout, estimate.Machine(GEMM))
+    rows = _plan.compare(given, layout, estimate.Machine(GEMM), layout)
     assert [row.stage for row in rows] == ["items", "encode", "all"]
     start = estimate.START_SECONDS
     assert [row.took for row in rows] == [30 + start, 2 * (30 + start), 3 * (30 + start)]
