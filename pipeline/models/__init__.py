@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from alignrec.pipeline.runtime.registry import Registry, fault_of_class
 
 if TYPE_CHECKING:
     from alignrec.pipeline.models.base import Recommender
-
-
-def _fault_of(part: object) -> str:
-    from alignrec.pipeline.models.base import Recommender  # loads torch
-
-    return fault_of_class(part, Recommender, settings="Params")
-
 
 MODELS: Registry[type[Recommender]] = Registry(
     "models",
@@ -41,7 +35,7 @@ MODELS: Registry[type[Recommender]] = Registry(
         "alignrec": "alignrec.pipeline.models.alignrec:AlignRec",
         "alignrec-ablation": "alignrec.pipeline.benchmark.ablations:AblatedAlignRec",
     },
-    _fault_of,
+    partial(fault_of_class, base="alignrec.pipeline.models.base:Recommender", settings="Params"),
 )  # name -> recommender, fastest first
 RELEASED = "alignrec"  # recommender used for releases
 ABLATED = "alignrec-ablation"  # recommender that trains the rows of `benchmark.ablations`

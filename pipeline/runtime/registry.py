@@ -90,11 +90,14 @@ def _import_part(path: str) -> object:
     return getattr(importlib.import_module(module), attribute)
 
 
-def fault_of_class(part: object, base: type, settings: str = "") -> str:
+def fault_of_class(part: object, base: type | str, settings: str = "") -> str:
     """Return why a part is no concrete subclass of `base`; "" if it is.
 
+    `base`: a class, or its path `module:Class` if it must not be imported earlier.
     `settings`: attribute that must be a class of settings, as it is in `base`.
     """
+    if isinstance(base, str):
+        base = cast(type, _import_part(base))
     if not isinstance(part, type) or not issubclass(part, base):
         return f"no subclass of {base.__name__}"
     if lacking := sorted(getattr(part, "__abstractmethods__", ())):

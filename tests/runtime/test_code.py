@@ -28,7 +28,7 @@ def test_little_depends_on_what_does_not_shape_it() -> None:
     assert "pipeline/benchmark/slices.py" in used
     assert "pipeline/benchmark/results.py" not in used
     encoders = {path for path in names("alignrec.stages.pretrain") if path.startswith("pipeline/encoders/")}
-    assert encoders <= {f"pipeline/encoders/{name}.py" for name in ("chunks", "hub", "params", "registry")}
+    assert encoders <= {f"pipeline/encoders/{name}.py" for name in ("chunks", "hub", "params", "registry", "settings")}
     assert not {
         path for stage in STAGES for path in names(f"alignrec.stages.{stage}") if path.startswith("pipeline/web/")
     }
