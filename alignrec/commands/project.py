@@ -15,7 +15,7 @@ from alignrec.commands.params import read
 from alignrec.commands.repository import find_repository, read_text, run_git
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.params import Encode
-from alignrec.pipeline.encoders.registry import RELEASED
+from alignrec.pipeline.encoders.registry import RELEASED_KIND
 from alignrec.pipeline.features.params import Combine, SemanticIds
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, one_line
@@ -270,7 +270,7 @@ def _older_manifests(stage: str, params: Parameters) -> list[str]:
     """Return the manifests of the releases that a stage reads; they list all other files."""
     encoders = params[Encode].encoders
     declared = [given for name, given in params.encoders.items() if name in encoders]
-    released = [given.get("model") for given in declared if given.get("kind") == RELEASED]
+    released = [given.get("model") for given in declared if given.get("kind") == RELEASED_KIND]
     read_by = {
         "encode": released,
         "combine": [given.get("fitted") for given in params[Combine].sets.values()],

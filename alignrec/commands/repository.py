@@ -47,8 +47,7 @@ def find_repository(folder: Path) -> str:
 
 def _refuse_unreadable(repository: str) -> None:
     """Raise UserError unless DVC reads a repository, which may be another user's."""
-    import dvc  # noqa: F401  (it brings pygit2)
-    import pygit2
+    import pygit2  # slow, and only `new` needs it
 
     try:
         pygit2.Repository(repository)

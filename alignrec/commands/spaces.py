@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from alignrec.commands.arguments import ROOT
 from alignrec.pipeline.dataset.params import Items
-from alignrec.pipeline.encoders.registry import ENCODERS, RELEASED
+from alignrec.pipeline.encoders.registry import ENCODERS, RELEASED_KIND
 from alignrec.pipeline.features.folder import Facts
 from alignrec.pipeline.features.kinds import LINEAR
 from alignrec.pipeline.images.params import Images
@@ -98,7 +98,7 @@ def _declare_encoder(folder: Path, facts: Facts) -> dict[str, Any]:
     """Return what section `encoders` declares, nothing for a kind with its default settings."""
     is_fitted = facts.weights is not None or facts.parts
     if is_fitted or facts.network not in ENCODERS:
-        return {"kind": RELEASED, "model": str(folder), "encoder": facts.encoder}
+        return {"kind": RELEASED_KIND, "model": str(folder), "encoder": facts.encoder}
 
     defaults = ENCODERS[facts.network].params().model_dump(mode="json")
     declared = {key: value for key, value in facts.settings.items() if defaults.get(key) != value}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from alignrec.pipeline.encoders.params import MOST_CHUNKS
-from alignrec.pipeline.encoders.registry import RELEASED, Encoders, kind_of
+from alignrec.pipeline.encoders.registry import RELEASED_KIND, Encoders, kind_of
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.section import (
     MAX_COUNT,
@@ -198,7 +198,7 @@ def refuse_encoder_names(encoders: Encoders, listed: Iterable[str]) -> None:
 
     Those of a release may be called like them.
     """
-    ours = [name for name in BEIT3_SETS if kind_of(encoders, name) != RELEASED]
+    ours = [name for name in BEIT3_SETS if kind_of(encoders, name) != RELEASED_KIND]
     for name in encoders:
         if name in ours:
             why = "its settings are those of section beit3; give them there"

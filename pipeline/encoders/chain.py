@@ -27,7 +27,7 @@ MAPS = "maps.safetensors"  # mean and map of each mapped block, and `last`, PCA 
 CHAIN_FILE = "chain.json"  # columns and weight of each block
 MAX_BLOCKS = 64
 MAX_CHAIN_BYTES = 1 << 16  # of chain.json
-MAX_WIDTH = 1 << 20  # columns of a part
+MAX_PART_WIDTH = 1 << 20  # columns of a part
 
 
 class ChainBlock(Part):
@@ -35,7 +35,7 @@ class ChainBlock(Part):
 
     part: int = Field(ge=0, lt=MAX_BLOCKS)
     first: int = Field(ge=0)
-    last: int = Field(ge=1, le=MAX_WIDTH)
+    last: int = Field(ge=1, le=MAX_PART_WIDTH)
     weight: float = Field(ge=0)
     unit: bool = True  # whether to scale its vectors to length 1
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 ENCODER = "encoder"  # folder of a feature set with the files that encode new items
-RELEASED = "released"  # kind of the encoders of a release
+RELEASED_KIND = "released"  # kind of the encoders of a release
 Encoders = Mapping[
     str, Mapping[str, Any]
 ]  # section `encoders`: name -> `kind` and the keys of that kind
@@ -113,7 +113,7 @@ ENCODERS: Registry[Spec] = Registry(
         "sentence-transformers": "alignrec.pipeline.encoders.sentence_transformers:SENTENCE_TRANSFORMERS",
         "open_clip": "alignrec.pipeline.encoders.open_clip:OPEN_CLIP",
         "timm": "alignrec.pipeline.encoders.timm:TIMM",
-        RELEASED: "alignrec.pipeline.release.encoder:RELEASED",
+        RELEASED_KIND: "alignrec.pipeline.release.encoder:RELEASED",
     },
     _fault_of,
 )  # kind -> its Spec
@@ -139,7 +139,7 @@ def check_encoders(encoders: Encoders, listed: Sequence[str]) -> None:
             raise UserError(f"'encoders.{name}.kind' is required{nearest(name, ENCODERS)}")
         require_known([kind_of(encoders, name)], ENCODERS, f"encoders.{name}.kind")
         # a released encoder keeps the name that its vectors have in the release
-        if name in ENCODERS and kind_of(encoders, name) not in (name, RELEASED):
+        if name in ENCODERS and kind_of(encoders, name) not in (name, RELEASED_KIND):
             raise UserError(
                 f"'encoders.{name}.kind': '{name}' is a kind itself; choose another name"
             )

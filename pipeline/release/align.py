@@ -33,7 +33,7 @@ FIT_DIGEST = "weights"  # key of a fingerprint if the set is fitted to its catal
 KEPT = ("kind", "reads", "parts")
 MAX_CHANGED_ITEMS = 10
 PAIRS_PER_BLOCK = 8192
-KEY = "publish.align"
+ALIGN_KEY = "publish.align"
 
 SchemaOfWidth = Callable[[int], pa.Schema]
 
@@ -111,7 +111,7 @@ def _was_refitted(name: str, shards: Sequence[Path], older_shards: Sequence[Path
     older_encoder = _without_fits(older_fingerprint)
     if difference := io.first_difference(older_encoder, encoder):
         fault = f"{name} is of another encoder there ({difference})"
-        raise UserError(f"'{KEY}': {fault}; give it another name, or align an older release")
+        raise UserError(f"'{ALIGN_KEY}': {fault}; give it another name, or align an older release")
     return fingerprint != older_fingerprint
 
 
@@ -135,7 +135,7 @@ def _fit(
     if fitted_to < max(width, older_width):
         fault = f"{fitted_to:,} items have the same text and image in both releases"
         needed = f"fewer than the {max(width, older_width):,} columns of {name}"
-        raise UserError(f"'{KEY}': {fault}, {needed}; publish without it")
+        raise UserError(f"'{ALIGN_KEY}': {fault}, {needed}; publish without it")
 
     def pairs(of: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(of), PAIRS_PER_BLOCK):

@@ -182,7 +182,9 @@ def _gap_rows(part: str, states: States) -> list[list[str]]:
 
 
 def _coverage_row(features: FeatureSet, release: Path) -> list[Any]:
-    """Return name, width in the release and shares: items with image, with text, tokens encoded, cut texts."""
+    """Return name, width in the release, and shares: items with image and with text, tokens that
+    were encoded, cut texts.
+    """
     columns = ["has_image", "has_text"]
     tables = [pq.read_table(path, columns=columns, partitioning=None) for path in features.shards]
     flags = pa.concat_tables(tables)

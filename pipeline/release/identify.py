@@ -17,14 +17,21 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.release.attest import MIN_COSINE, open_dataset
 from alignrec.pipeline.release.item_file import ItemRow
-from alignrec.pipeline.release.variants import BOTH, IMAGE, TEXT, Content, Part, encode_variants
+from alignrec.pipeline.release.variants import (
+    BOTH,
+    IMAGE,
+    TEXT,
+    Content,
+    EncodedPart,
+    encode_variants,
+)
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
 
 SAMPLED_ITEMS = 50
 DRAWN_ITEMS = 4 * SAMPLED_ITEMS  # of which the shortest texts are taken, as long ones may be cut
-MIN_ITEMS = 3
+MIN_SAMPLED_ITEMS = 3
 MIN_WIDTH = 2  # with one column, every cosine is 1 or -1
 MIN_SHARE = 0.9  # of the items, which agree if a recipe does
 # largest distance of equal vectors, as a share of the mean distance between different items: in a
@@ -36,7 +43,7 @@ SHOWN_RECIPES = 12
 UNIT, RAW = "length 1", "unscaled"  # parts before they are joined
 
 
-class Candidate(NamedTuple):
+class RecipeCandidate(NamedTuple):
     """A way to make vectors of n items."""
 
     content: str
@@ -48,10 +55,10 @@ class Candidate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class JudgedRecipe:
     """A candidate, and how near it is to the vectors in question."""
 
-    made: Candidate
+    made: RecipeCandidate
     cosines: np.ndarray  # float64 [n]
     agrees: np.ndarray  # bool [n]
     lengths: str  # of the vectors in question
@@ -79,7 +86,7 @@ class Recipe:
 
 def find_recipe(
     vectors: np.ndarray, has_row: np.ndarray | None, encoders: Encoders, name: str, layout: Layout
-) -> list[Recipe]:
+) -> list[JudgedRecipe]:
     """Return the recipes of encoder `name` whose width fits, nearest first.
 
     `vectors` are float32 [I, F], of the items where `has_row`, bool [I], is set; None: all.
@@ -119,13 +126,13 @@ def sample_content(
     }
     whole = set.intersection(*(has[modality] for modality in reads))
     used = list(reads)
-    if len(whole) < MIN_ITEMS:
+    if len(whole) < MIN_SAMPLED_ITEMS:
         used = [max(reads, key=lambda modality: len(has[modality]))]
         whole = has[used[0]]
-    if len(whole) < MIN_ITEMS:
+    if len(whole) < MIN_SAMPLED_ITEMS:
         raise UserError(
             f"{len(whole)} items of {layout.dataset} with a vector have {' or '.join(reads)}, at "
-            f"least {MIN_ITEMS} are needed"
+            f"least {MIN_SAMPLED_ITEMS} are needed"
         )
 
     shortest = sorted(whole, key=lambda item: (len(rows[item].text), item))[:SAMPLED_ITEMS]
@@ -139,14 +146,16 @@ def read_first_image(row: ItemRow) -> bytes | None:
     return row.images[0].read(Images().max_bytes) if row.images else None
 
 
-def list_candidates(parts: Sequence[Part], width: int) -> Iterator[Candidate]:
+def list_candidates(parts: Sequence[EncodedPart], width: int) -> Iterator[RecipeCandidate]:
     """Yield the vectors of `width` columns that `parts` make alone or in pairs, likeliest first."""
     for part in parts:
         total = part.vectors.shape[1]
         if total >= width:
             reads = "image and text in one pass" if part.reads == BOTH else part.reads
             columns = describe_columns(width, total)
-            yield Candidate(reads, part.pooling, part.prompt, "", columns, part.vectors[:, :width])
+            yield RecipeCandidate(
+                reads, part.pooling, part.prompt, "", columns, part.vectors[:, :width]
+            )
 
     images = [part for part in parts if part.reads == IMAGE]
     texts = [part for part in parts if part.reads == TEXT]
@@ -155,7 +164,7 @@ def list_candidates(parts: Sequence[Part], width: int) -> Iterator[Candidate]:
             yield from join_parts(image, text, width)
 
 
-def join_parts(image: Part, text: Part, width: int) -> Iterator[Candidate]:
+def join_parts(image: EncodedPart, text: EncodedPart, width: int) -> Iterator[RecipeCandidate]:
     pooling = image.pooling
     if text.pooling != image.pooling:
         pooling = f"{image.pooling} of image, {text.pooling} of text"
@@ -169,7 +178,9 @@ def join_parts(image: Part, text: Part, width: int) -> Iterator[Candidate]:
             vectors = np.hstack([scaled[name] for name in order])
             total = image.vectors.shape[1] + text.vectors.shape[1]
             columns = describe_columns(width, total)
-            yield Candidate(" + ".join(order), pooling, text.prompt, scaling, columns, vectors)
+            yield RecipeCandidate(
+                " + ".join(order), pooling, text.prompt, scaling, columns, vectors
+            )
 
     total = image.vectors.shape[1]
     if text.vectors.shape[1] != total or total < width:
@@ -180,10 +191,12 @@ def join_parts(image: Part, text: Part, width: int) -> Iterator[Candidate]:
             pair = [unit_rows(vectors)[0] for vectors in pair]
         columns = describe_columns(width, total)
         content = "mean of image and text"
-        yield Candidate(content, pooling, text.prompt, scaling, columns, (pair[0] + pair[1]) / 2)
+        yield RecipeCandidate(
+            content, pooling, text.prompt, scaling, columns, (pair[0] + pair[1]) / 2
+        )
 
 
-def cut_parts(image: Part, text: Part, width: int) -> list[np.ndarray]:
+def cut_parts(image: EncodedPart, text: EncodedPart, width: int) -> list[np.ndarray]:
     """Return image and text with all or equally many columns, `width` in sum; empty if they have
     fewer.
     """
@@ -200,9 +213,9 @@ def describe_columns(width: int, total: int) -> str:
     return f"all {total:,}" if width == total else f"the first {width:,} of {total:,}"
 
 
-def rank_recipes(theirs: np.ndarray, candidates: Iterator[Candidate]) -> list[Recipe]:
+def rank_recipes(theirs: np.ndarray, candidates: Iterator[RecipeCandidate]) -> list[JudgedRecipe]:
     """Return candidates that differ from one another, nearest first; theirs are [n, F]."""
-    recipes: list[Recipe] = []
+    recipes: list[JudgedRecipe] = []
     for made in candidates:
         recipe = measure_recipe(theirs, made)
         if not any(
@@ -213,13 +226,13 @@ def rank_recipes(theirs: np.ndarray, candidates: Iterator[Candidate]) -> list[Re
     return sorted(recipes, key=lambda recipe: recipe.rank, reverse=True)
 
 
-def measure_recipe(theirs: np.ndarray, made: Candidate) -> Recipe:
+def measure_recipe(theirs: np.ndarray, made: RecipeCandidate) -> JudgedRecipe:
     cosines = unit_rows(theirs)[0].astype(np.float64) @ unit_rows(made.vectors)[0].T
     n = len(cosines)
     own = np.diagonal(cosines).copy()
     mean_distance = 1 - (cosines.sum() - own.sum()) / (n * (n - 1))
     agrees = (own >= MIN_COSINE) & (1 - own <= MAX_DISTANCE * mean_distance)
-    return Recipe(made, own, agrees, describe_lengths(theirs, made.vectors))
+    return JudgedRecipe(made, own, agrees, describe_lengths(theirs, made.vectors))
 
 
 def describe_lengths(theirs: np.ndarray, made: np.ndarray) -> str:
@@ -232,7 +245,7 @@ def describe_lengths(theirs: np.ndarray, made: np.ndarray) -> str:
     return "of other lengths"
 
 
-def describe_verdict(theirs: str, name: str, recipes: Sequence[Recipe]) -> str:
+def describe_verdict(theirs: str, name: str, recipes: Sequence[JudgedRecipe]) -> str:
     if not recipes:
         return f"{theirs}: no recipe of {name} makes vectors of that width"
     best = recipes[0]
@@ -243,7 +256,7 @@ def describe_verdict(theirs: str, name: str, recipes: Sequence[Recipe]) -> str:
     )
 
 
-def recipe_table(recipes: Sequence[Recipe]) -> Table:
+def recipe_table(recipes: Sequence[JudgedRecipe]) -> Table:
     rows = []
     for recipe in recipes[:SHOWN_RECIPES]:
         made = recipe.made

@@ -22,8 +22,8 @@ from alignrec.pipeline.report.probes import CHANCE
 from alignrec.pipeline.report.similarity import NEIGHBOURS, find_neighbours, overlap
 from alignrec.pipeline.runtime.seeds import seed_for
 
-KEY = "publish.vectors"
-DIGITS = 6  # decimal places
+VECTORS_KEY = "publish.vectors"
+LOSS_DIGITS = 6  # decimal places
 MIN_COMPARED_ITEMS = 3
 
 
@@ -52,7 +52,7 @@ def _round_table(path: Path, stored: VectorType, name: str) -> None:
     try:
         io.write_tables(rounded, path, schemas.store_as(schema, stored), record)
     except ValueError as e:
-        raise UserError(f"'{KEY}': {name}: {e}; choose another type") from None
+        raise UserError(f"'{VECTORS_KEY}': {name}: {e}; choose another type") from None
 
 
 def _measure_loss(before: np.ndarray, after: np.ndarray) -> RoundedSet:
@@ -64,14 +64,14 @@ def _measure_loss(before: np.ndarray, after: np.ndarray) -> RoundedSet:
         cosines = paired_cosines(before[rows], after[rows])
         lowest = min(lowest, float(cosines.min(initial=1)))
 
-    loss = RoundedSet(cosine=round(lowest, DIGITS))
+    loss = RoundedSet(cosine=round(lowest, LOSS_DIGITS))
     if items < MIN_COMPARED_ITEMS:
         return loss
     searched = sample_ids(np.arange(items), items, seed_for("rounding", "neighbours"))
     k = min(NEIGHBOURS, items - 1)
     nearest = [find_neighbours(vectors, k, searched) for vectors in (before, after)]
     shared = float(overlap(*nearest).mean())
-    return loss.model_copy(update={"neighbours": k, "overlap": round(shared, DIGITS)})
+    return loss.model_copy(update={"neighbours": k, "overlap": round(shared, LOSS_DIGITS)})
 
 
 def _probe_rounded(

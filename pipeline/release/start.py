@@ -12,7 +12,7 @@ from alignrec.pipeline.models.training.start import Start
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.read import Release
 
-KEY = "train.start"
+START_KEY = "train.start"
 
 
 def read_start(folder: Path, width: int) -> Start:
@@ -39,7 +39,9 @@ def _refuse_other_width(table: pa.Table, folder: Path, width: int) -> None:
     found = table["vector"].type.list_size
     if found != width:
         fault = f"{folder} has vectors of {found} numbers, and train.dim is {width}"
-        raise UserError(f"'{KEY}': {fault}; give 'train.dim: {found}', or leave {KEY} out")
+        raise UserError(
+            f"'{START_KEY}': {fault}; give 'train.dim: {found}', or leave {START_KEY} out"
+        )
 
 
 def _read_pairs(release: Release) -> pa.Table | None:

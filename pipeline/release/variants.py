@@ -19,7 +19,7 @@ from alignrec.pipeline.encoders.towers import Towers, open_images
 
 BATCH_SIZE = 16
 STORED_PROMPTS = "config_sentence_transformers.json"
-OWN = "its own"  # pooling of an encoder as it is
+OWN_POOLING = "its own"  # pooling of an encoder as it is
 TEXT, IMAGE, BOTH = "text", "image", "both"
 
 
@@ -36,7 +36,7 @@ class Content:
             yield Content(self.texts and self.texts[rows], self.images and self.images[rows])
 
 
-class Part(NamedTuple):
+class EncodedPart(NamedTuple):
     """Vectors of the items' texts, of their images, or of both in one pass."""
 
     reads: str  # TEXT, IMAGE or BOTH
@@ -72,9 +72,11 @@ class TokenOutput(NamedTuple):
         return pooled
 
 
-def encode_variants(encoders: Encoders, name: str, folder: Path, content: Content) -> list[Part]:
+def encode_variants(
+    encoders: Encoders, name: str, folder: Path, content: Content
+) -> list[EncodedPart]:
     """Encode items with every prompt and pooling; raises UserError like `find_network`."""
-    parts: list[Part] = []
+    parts: list[EncodedPart] = []
     for prompt, variant in list_prompts(encoders, name, folder):
         network = find_network(variant, name, folder)
         encoder = network.load()
@@ -126,19 +128,20 @@ def reads_both_at_once(encoder: Encoder, content: Content) -> bool:
     return not encoder.prepare(first.images, first.texts).text
 
 
-def encode_part(encoder: Encoder, reads: str, prompt: str, content: Content) -> list[Part]:
+def encode_part(encoder: Encoder, reads: str, prompt: str, content: Content) -> list[EncodedPart]:
     """Encode one or both modalities of all items with every pooling, the encoder's own last."""
     vectors: dict[str, list[np.ndarray]] = {}
     for batch in content.batches():
         with keep_tokens(encoder) as outputs, torch.inference_mode():
             own = encode_batch(encoder, reads, batch)
         pooled = outputs[0].pool() if len(outputs) == 1 else {}
-        for pooling, rows in (pooled | {OWN: own}).items():
+        for pooling, rows in (pooled | {OWN_POOLING: own}).items():
             vectors.setdefault(pooling, []).append(rows.float().cpu().numpy())
 
     given = "" if reads == IMAGE else prompt
     return [
-        Part(reads, pooling, given, np.concatenate(blocks)) for pooling, blocks in vectors.items()
+        EncodedPart(reads, pooling, given, np.concatenate(blocks))
+        for pooling, blocks in vectors.items()
     ]
 
 

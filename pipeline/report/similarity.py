@@ -17,7 +17,7 @@ from alignrec.pipeline.runtime import engine
 from alignrec.pipeline.runtime.seeds import seed_for
 
 NEIGHBOURS = 10
-SHOWN = 6  # neighbours on a page, per item
+SHOWN_NEIGHBOURS = 6  # neighbours on a page, per item
 DEVIATIONS = 4.0  # overlap up to this many standard deviations above chance counts as chance
 MIN_ITEMS = 100  # below, unrelated sets share too many neighbours by chance to be told apart
 DIGITS = 6  # decimal places
@@ -44,13 +44,13 @@ def find_neighbours(
 def changed_items(
     a: ComparedSet, b: ComparedSet, items: Sequence[tuple[int, float]]
 ) -> dict[str, Any]:
-    """Return items and overlaps, with the SHOWN nearest others of each item, best first, in both
+    """Return items and overlaps, with the SHOWN_NEIGHBOURS nearest others of each item, best first, in both
     sets.
     """
     near, at = [], [item for item, _ in items]
     for vectors in (a.vectors, b.vectors):
         unit = unit_rows(vectors)[0]
-        best = find_nearest(unit[at], unit, SHOWN, np.array(at, np.int64))
+        best = find_nearest(unit[at], unit, SHOWN_NEIGHBOURS, np.array(at, np.int64))
         near.append(dict(zip(at, best.tolist(), strict=True)))
     return {"a": a.name, "b": b.name, "items": items, "near_a": near[0], "near_b": near[1]}
 

@@ -502,7 +502,7 @@ def test_runs_come_back(tmp_path: Path) -> None:
 
 
 def test_edges_are_ranked_across_row_groups() -> None:
-    ranks = rebuild.Ranks()
+    ranks = rebuild.EdgeRanks()
     found = []
     for items in ([0, 0], [0], [], [0, 1], [1, 2, 3], [4]):
         edges = toy.filled(schemas.EDGES, item_id=items, cosine=[0.0] * len(items))

@@ -16,7 +16,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import identify
-from alignrec.pipeline.release.identify import Recipe
+from alignrec.pipeline.release.identify import JudgedRecipe
 from alignrec.pipeline.runtime.layout import Layout
 
 PROMPTS = {"document": "title ", "query": "find "}
@@ -98,12 +98,14 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9)
 
 
-def find(vectors: np.ndarray, layout: Layout, model: Path, kind: str = "huggingface", **more: object) -> list[Recipe]:
+def find(
+    vectors: np.ndarray, layout: Layout, model: Path, kind: str = "huggingface", **more: object
+) -> list[JudgedRecipe]:
     encoders = {"mine": {"kind": kind, "model": str(model), **more}}
     return identify.find_recipe(vectors.astype(np.float32), None, encoders, "mine", layout)
 
 
-def found(recipes: list[Recipe]) -> str:
+def found(recipes: list[JudgedRecipe]) -> str:
     """Return the one recipe that agrees."""
     assert [recipe.is_found for recipe in recipes[:2]] in ([True], [True, False]), [r.describe() for r in recipes]
     return recipes[0].describe()
@@ -153,8 +155,8 @@ def test_of_a_narrow_cone_a_wrong_recipe_does_not_agree(bert: Path, layout: Layo
     assert identify.measure_recipe(right[HAS_CONTENT] + 30, candidate(right[HAS_CONTENT] + 30)).agrees.all()
 
 
-def candidate(vectors: np.ndarray) -> identify.Candidate:
-    return identify.Candidate("text", "cls", "", "", "", vectors)
+def candidate(vectors: np.ndarray) -> identify.RecipeCandidate:
+    return identify.RecipeCandidate("text", "cls", "", "", "", vectors)
 
 
 # --- images with texts

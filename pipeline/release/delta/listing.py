@@ -22,7 +22,7 @@ from alignrec.pipeline.web.retries import Absent
 
 FORMAT: Literal[1] = 1
 NAME = manifests.DELTA_FILE
-ROWS = "rows"  # folder of the new and changed rows of rebuilt tables
+ROWS_FOLDER = "rows"  # folder of the new and changed rows of rebuilt tables
 RUNS = "runs"  # folder of their order: runs of older and of new rows
 WHOLE = "whole"  # folder of files to copy
 REMOVED = "removed.parquet"

@@ -20,7 +20,7 @@ from alignrec.pipeline.release.delta.listing import (
     IDENTIFIERS,
     NAME,
     REMOVED,
-    ROWS,
+    ROWS_FOLDER,
     RUNS,
     WHOLE,
     Changes,
@@ -141,7 +141,7 @@ class DeltaWriter:
             self._new_item_rows = int((matched < 0).sum())
         origins = match.keep_increasing(matched)
 
-        rows = self.folder / ROWS / file.path
+        rows = self.folder / ROWS_FOLDER / file.path
         runs = self.folder / RUNS / file.path
         match.write_added(rows, path, table, origins)
         match.write_runs(runs, origins)
@@ -160,7 +160,7 @@ class DeltaWriter:
         self, file: File, table: TableFile, older: Sequence[Path], origins: np.ndarray
     ) -> bool:
         """Return whether the file is rebuilt byte for byte."""
-        rows = self.folder / ROWS / file.path
+        rows = self.folder / ROWS_FOLDER / file.path
         try:
             rebuild.rebuild_table(self.tried, table, older, rows, origins, self.numbers)
         except schemas.ContractError:  # rows of equal hash that differ

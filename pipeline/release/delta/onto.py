@@ -20,7 +20,7 @@ from alignrec.pipeline.release.delta.listing import (
     IDENTIFIERS,
     NAME,
     REMOVED,
-    ROWS,
+    ROWS_FOLDER,
     RUNS,
     WHOLE,
     Delta,
@@ -179,7 +179,7 @@ class Rebuilder:
 
     def _rebuild_table(self, file: File, numbers: Numbers) -> None:
         older = list_older(self.older.manifest, file)
-        rows = self.folder / ROWS / file.path
+        rows = self.folder / ROWS_FOLDER / file.path
         first = first_row(self.manifest, file)
         with reraise_faults(rows):
             schema = table_schema(rows, file)

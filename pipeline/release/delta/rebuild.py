@@ -124,7 +124,7 @@ def _read_groups(
     start = int(kept_rows[0]) if len(kept_rows) else 0
     kept = RowReader(older, file.schema, start)
     new = RowReader([added], file.schema)
-    ranks = Ranks()
+    ranks = EdgeRanks()
     n_written = 0
     n_added = 0
     for n_rows in file.groups:
@@ -188,7 +188,7 @@ class RowReader:
         return part
 
 
-class Ranks:
+class EdgeRanks:
     """Numbers the edges of each item, across row groups."""
 
     def __init__(self) -> None:
