@@ -40,6 +40,7 @@ def main(run: Run) -> None:
     with run.progress(total=len(items.ids), unit="item") as bar:
         with run.lock_of_part():
             modules = encode.list_modules(network)
+            encode.require_same_precision(run, network, inputs, params)
             resume_set(run, run.folder, inputs, facts, network.name, modules=modules)
             try:
                 encoder = encode.prepare_set(

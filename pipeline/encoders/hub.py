@@ -87,8 +87,9 @@ class Pretrained(Section):
     """commit, tag or branch on the Hub; only a commit fixes the weights"""
     modalities: Annotated[list[Modality], Field(min_length=1, max_length=2)] | None = None
     """modalities to encode; by default all that the model supports"""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """precision of matrix products; features are always float32"""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """precision of matrix products; features are always float32. auto: bfloat16 where the processor
+    is fast at it, otherwise float32"""
     trained_on: Annotated[str, Field(min_length=1, max_length=MAX_NOTE)] | None = None
     """data that the model was trained on, or `unknown`: a note for the card"""
 
@@ -96,6 +97,12 @@ class Pretrained(Section):
     def folder(self) -> Path | None:
         path = Path(self.model).expanduser()
         return path if path.is_dir() else None
+
+    def resolve_auto(self) -> str:
+        """Return the precision that `auto` means on this processor."""
+        from alignrec.pipeline.linalg import device  # loads torch
+
+        return "bfloat16" if device.is_bf16_fast(device.pick_device()) else "float32"
 
 
 class Adjustable(Pretrained):
@@ -134,10 +141,14 @@ class Origin:
     task: str = ""  # task that is named to the model's modules; empty: none
     pooling: str = ""  # of tokens, where the kind chooses it
     trained_on: str = ""  # as stated in the parameters
+    precision: str = ""  # that `auto` means on this processor; empty: as in the parameters
     fingerprint: Mapping[str, Any] | None = None  # for a released encoder, that of the released set
     # facts and files of a released encoder that needs nothing else of its release, which a set
     # keeps
     kept: Sequence[Path] = ()
+
+    def precision_of(self, params: Pretrained) -> str:
+        return self.precision or params.precision
 
     def files(self) -> list[Path]:
         files = []
@@ -181,7 +192,8 @@ def find_model(
             total.update(f"{path.relative_to(found.folder).as_posix()} {content}\n".encode())
         found = replace(found, revision=f"{LOCAL}{total.hexdigest()}")
     _check_weights(f"'{where}.model': {params.model}", found)
-    return replace(found, trained_on=params.trained_on or "")
+    precision = params.resolve_auto() if params.precision == "auto" else ""
+    return replace(found, trained_on=params.trained_on or "", precision=precision)
 
 
 def with_version(package: str) -> str:

@@ -197,7 +197,8 @@ def _load_network(
 ) -> tuple[Any, set[str]]:
     from transformers import AutoModel
 
-    options = options | {"use_safetensors": True, "dtype": getattr(torch, params.precision)}
+    dtype = getattr(torch, source.precision_of(params))
+    options = options | {"use_safetensors": True, "dtype": dtype}
     options |= params.model_options()
     network, info = AutoModel.from_pretrained(source.folder, output_loading_info=True, **options)
     missing = set(info["missing_keys"]) | {str(name) for name in info["mismatched_keys"]}

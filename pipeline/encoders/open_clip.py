@@ -24,7 +24,7 @@ class OpenClip(towers.Towers):
         import open_clip  # takes seconds
 
         name = f"local-dir:{source.folder}"
-        self._device, self._half = pick_device(), params.precision == "bfloat16"
+        self._device, self._half = pick_device(), source.precision_of(params) == "bfloat16"
         options = params.model_options() | params.processing_options()
         network, _, look = open_clip.create_model_and_transforms(
             name, device=self._device, **options

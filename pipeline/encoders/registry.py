@@ -195,6 +195,7 @@ class Network:
             "task": source.task,
             "pooling": source.pooling,
             "trained_on": source.trained_on,
+            "precision": source.precision,
         }
         return facts | {key: value for key, value in further.items() if value}
 
@@ -211,7 +212,7 @@ def find_network(encoders: Encoders, name: str, folder: Path) -> Network:
 
 def settings_facts(network: Network, encode: Encode) -> dict[str, Any]:
     """Return the settings that a set's rows depend on, without paths."""
-    return {
+    facts = {
         "batch_size": encode.batch_size,
         "shard_rows": encode.shard_rows,
         "seed": encode.seed,
@@ -219,3 +220,7 @@ def settings_facts(network: Network, encode: Encode) -> dict[str, Any]:
         **network.settings.model_dump(mode="json"),
         **network.model_facts(),
     }
+    if network.origin and network.origin.precision:
+        # its set.json differs from that of a set for which the parameters name the precision
+        facts["precision"] = f"auto: {network.origin.precision}"
+    return facts

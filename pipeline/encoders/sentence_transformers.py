@@ -161,7 +161,8 @@ class SentenceTransformers(towers.Towers):
 def _load_model(source: hub.Origin, params: SentenceTransformersParams) -> Any:
     library = _import_library()
     towers.silence_transformers()
-    dtype = getattr(torch, params.precision)
+    precision = source.precision_of(params)
+    dtype = getattr(torch, precision)
     arguments: dict[str, Any] = {"device": str(pick_device()), "local_files_only": True}
     if _is_model2vec(source):
         if params.options is not None:
@@ -172,7 +173,7 @@ def _load_model(source: hub.Origin, params: SentenceTransformersParams) -> Any:
         backend = params.options.backend if params.options else "torch"
         loading = {"dtype": dtype, "use_safetensors": True}
         if backend != "torch":
-            if params.precision != "float32":
+            if precision != "float32":
                 raise UserError(f"backend {backend} has its own precision; leave precision out")
             loading = {}
         model = library.SentenceTransformer(

@@ -67,6 +67,11 @@ class SentenceTransformersParams(OfHub):
     options: SentenceTransformersOptions | None = None
     """arguments that are passed to the library"""
 
+    def resolve_auto(self) -> str:
+        if self.options and self.options.backend != "torch":
+            return "float32"  # other libraries have their own precision
+        return super().resolve_auto()
+
 
 class OpenClipParams(Adjustable, Chunked):
     join: Join = "mean"

@@ -94,7 +94,7 @@ class Timm(Towers):
     def __init__(self, source: hub.Origin, params: hub.Adjustable) -> None:
         import timm  # takes a second
 
-        self._dtype = getattr(torch, params.precision)
+        self._dtype = getattr(torch, source.precision_of(params))
         name = f"local-dir:{source.folder}"
         options = params.model_options()
         network: Any = timm.create_model(name, pretrained=True, num_classes=0, **options)

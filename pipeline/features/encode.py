@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
 from itertools import repeat
@@ -47,7 +47,7 @@ from alignrec.pipeline.features.folder import (
 )
 from alignrec.pipeline.images import several
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.io.errors import printable
+from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.runtime import cluster
 from alignrec.pipeline.runtime.code import versions
 from alignrec.pipeline.runtime.run import Run
@@ -200,6 +200,28 @@ def list_modules(network: Network) -> list[str]:
     return ["alignrec.pipeline.features.encode", ENCODERS.module(network.kind)]
 
 
+def require_same_precision(
+    run: Run, network: Network, inputs: Sequence[Path], settings: Encode
+) -> None:
+    """Raise UserError if `auto` meant another precision where other parts of the set are made."""
+    key_file = run.folder / io.KEY
+    if not run.part or network.origin is None or not key_file.is_file():
+        return
+
+    taken = network.origin.precision
+    if not taken:
+        return
+
+    other = "float32" if taken == "bfloat16" else "bfloat16"
+    there = replace(network, origin=replace(network.origin, precision=other))
+    facts = (settings_facts(there, settings), network.name)
+    if key_file.read_bytes() == run.key(inputs, facts, list_modules(network)).encode():
+        raise UserError(
+            f"'encoders.{network.name}.precision': auto is {taken} on this processor, and {other} "
+            "on that of other parts; set one precision for all parts"
+        )
+
+
 def prepare_set(
     network: Network,
     items: ItemContent,
@@ -289,7 +311,7 @@ def describe_set(network: Network, settings: Encode, items: ItemContent, encoder
         return facts.model_copy(update={"fingerprint": fingerprint})
 
     # a pooling that is not the default is in the settings
-    outside = ("library", "pooling", "trained_on")
+    outside = ("library", "pooling", "precision", "trained_on")
     space = {key: value for key, value in model.items() if key not in outside}
     if spec.fit:
         space["weights"] = io.digest(network.files())
@@ -329,7 +351,7 @@ def write_features(
 def report_quality(facts: Facts, folder: Path, warn: Callable[[str], object]) -> dict[str, Any]:
     """Warn about the vectors of a set; return facts for run.json. UserError if all are zero.
 
-    Also prints what was done to the texts of a third-party model.
+    Also prints what was chosen for a third-party model.
     """
     if described := describe_model(facts):
         print(printable(f"{facts.encoder}: {described}"), flush=True)

@@ -263,8 +263,8 @@ def judge_quality(
 
 
 def describe_model(facts: Facts) -> str:
-    """Return what was done to texts before and after a third-party model; empty if nothing."""
-    named = [("pooling", facts.model.get("pooling")), ("task", facts.model.get("task"))]
+    """Return what was chosen for a third-party model: precision, pooling, task and prompt."""
+    named = [(name, facts.model.get(name)) for name in ("precision", "pooling", "task")]
     parts = [f"{name} {value}" for name, value in named if value]
     if prompt := facts.model.get("prompt"):
         parts.append(f"prompt {prompt!r}")

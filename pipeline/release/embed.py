@@ -55,7 +55,7 @@ from alignrec.pipeline.release.encoder import (
     image_sha256,
     text_sha256,
 )
-from alignrec.pipeline.release.loading import Project, load_encoder, refuse_absent
+from alignrec.pipeline.release.loading import Project, facts_here, load_encoder, refuse_absent
 from alignrec.pipeline.release.recipe import Recipe, project_recipe, release_recipe
 from alignrec.pipeline.runtime import engine, progress
 from alignrec.pipeline.runtime.code import versions
@@ -297,7 +297,7 @@ def _describe(
 ) -> dict[str, Any]:
     """Provenance of the output, for its metadata."""
     if choice.project:
-        origin = choice.project.facts(choice.name).model_dump()
+        origin = facts_here(choice.project, choice.name).model_dump()
     else:
         facts = {network.name: settings_facts(network, choice.encode) for network in networks}
         origin = {"encoders": facts, "sets": choice.sets}
@@ -510,7 +510,7 @@ def _list_encoders(
 ) -> Iterator[tuple[Path, LazyEncoder]]:
     """Yield the folder and encoder of each set to encode."""
     if choice.project:
-        facts = choice.project.facts(choice.name)
+        facts = facts_here(choice.project, choice.name)
         load = partial(_load_stored, choice.project, choice.name)
         rows = choice.cache and choice.cache / Run.key([], facts.model_dump(), [__name__])
         yield layout.out("encode", choice.name), LazyEncoder(facts, load, cached_rows=rows)

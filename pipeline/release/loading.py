@@ -7,17 +7,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
 from alignrec.pipeline.beit3.params import BEIT3_SETS, RAW_SETS, BEiT3Params
 from alignrec.pipeline.encoders import chain
+from alignrec.pipeline.encoders.hub import Pretrained
 from alignrec.pipeline.encoders.registry import ENCODERS, Encoder
 from alignrec.pipeline.features.folder import ENCODER, Facts, FeatureSet
 from alignrec.pipeline.io.errors import UserError, installing, one_line
 from alignrec.pipeline.runtime.layout import EncoderFiles, Layout
-from alignrec.pipeline.runtime.section import Section, first_fault
+from alignrec.pipeline.runtime.section import Section, first_fault, validate
 
 MAX_DEPTH = 8  # maximum levels of nested parts
 DEFAULT_CHUNKS = {"chunks": 1}  # for old releases, which truncated texts and lack this key
@@ -52,6 +53,24 @@ class Loaded(NamedTuple):
 
     facts: Facts
     encoder: Encoder
+
+
+def facts_here(shelf: Shelf, name: str) -> Facts:
+    """Return the facts of a set, with the precisions that `auto` means on this processor."""
+    facts = shelf.facts(name)
+    return facts.model_copy(update={"model": _model_here(shelf, name, facts.model)})
+
+
+def _model_here(shelf: Shelf, name: str, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    model = dict(recorded)
+    if "precision" in model:
+        facts = shelf.facts(name)
+        settings = validate(ENCODERS[facts.network].params, facts.settings, f"encoders.{name}")
+        if isinstance(settings, Pretrained):
+            model["precision"] = settings.resolve_auto()
+    if "parts" in model:
+        model["parts"] = [_model_here(shelf, part["name"], part) for part in model["parts"]]
+    return model
 
 
 def load_encoder(shelf: Shelf, name: str) -> Loaded:

@@ -251,6 +251,8 @@ def test_a_backend_that_is_not_installed_is_said(folder: Folder) -> None:
     half = {"options": {"backend": "onnx"}, "precision": "bfloat16"}
     with pytest.raises(UserError, match="backend onnx has its own precision"):
         load(folder("sentences"), "sentence-transformers", **half)
+    with pytest.raises(UserError, match="ONNX backend requires installing Optimum"):
+        load(folder("sentences"), "sentence-transformers", **half | {"precision": "auto"})
 
 
 def test_how_attention_is_computed_changes_vectors_only_by_rounding(folder: Folder) -> None:

@@ -21,6 +21,7 @@ from alignrec.pipeline.encoders.registry import Encoder, find_network
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.images.decode import decode_rgb
 from alignrec.pipeline.io.errors import UserError, installing
+from alignrec.pipeline.linalg import device
 
 BOTH = ("image", "text")
 NETWORKS: dict[str, tuple[str, tuple[str, ...], int]] = {
@@ -93,6 +94,37 @@ def test_bfloat16_gives_about_the_same(folder: Folder, name: str) -> None:
     there = exact.abs().amax(1) > 0
     assert float(torch.cosine_similarity(exact, rough)[there].min()) > 0.99
     assert (exact != rough).any()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_auto_is_bfloat16_where_the_processor_is_fast_at_it(
+    folder: Folder, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "multimodal" and "ATEN_CPU_CAPABILITY" in os.environ:
+        pytest.skip("see above")
+
+    encoders = {"mine": {"kind": NETWORKS[name][0], "model": str(folder(name)), "precision": "auto"}}
+    vectors = {}
+    for precision in ("float32", "bfloat16"):
+        monkeypatch.setattr(device, "is_bf16_fast", lambda _, fast=precision == "bfloat16": fast)
+        network = find_network(encoders, "mine", Path("nowhere"))
+        assert network.model_facts()["precision"] == precision
+        vectors[precision] = run(network.load(), TEXTS, PICTURES).vectors
+        wanted = run(loaded(folder, name, precision=precision), TEXTS, PICTURES).vectors
+        assert (vectors[precision] == wanted).all()
+
+    exact, rough = (torch.from_numpy(made) for made in vectors.values())
+    there = exact.abs().amax(1) > 0
+    assert float(torch.cosine_similarity(exact, rough)[there].min()) > 0.99
+    assert (exact != rough).any()
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_auto_is_float32_with_another_backend(folder: Folder, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    monkeypatch.setattr(device, "is_bf16_fast", lambda _: True)
+    given = {"kind": "sentence-transformers", "model": str(folder("sentences")), "precision": "auto"}
+    network = find_network({"mine": given | {"options": {"backend": backend}}}, "mine", Path("nowhere"))
+    assert network.model_facts()["precision"] == "float32"
 
 
 ODD = {

@@ -25,12 +25,16 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.registry import find_network
 from alignrec.pipeline.features import batching
-from alignrec.pipeline.features.folder import FeatureSet
+from alignrec.pipeline.features.folder import Facts, FeatureSet
 from alignrec.pipeline.images.decode import Decoded
 from alignrec.pipeline.images.several import schema_of
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.linalg import device
+from alignrec.pipeline.release.loading import Project, facts_here, load_encoder
 from alignrec.pipeline.runtime import cluster
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.run import Run
+from alignrec.stages.order import STAGES
 
 
 @contextmanager
@@ -210,6 +214,114 @@ def test_the_stage_says_what_it_did_to_texts(layout: Layout, models: Path, capsy
     assert "text: pooling mean, prompt 'item: '\n" in capsys.readouterr().out
 
 
+# --- precision that the processor decides
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, is_fast: bool) -> None:
+    """Answer whether the processor is fast at bfloat16."""
+    monkeypatch.setattr(device, "is_bf16_fast", lambda _: is_fast)
+
+
+def auto(models: Path) -> dict[str, Any]:
+    return {"kind": "huggingface", "model": str(models / "bert"), "precision": "auto"}
+
+
+def test_auto_is_recorded_as_what_it_was_and_leaves_the_space_as_it_is(
+    layout: Layout, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def made(**given: Any) -> tuple[np.ndarray, Facts]:
+        featured.stage(layout, params(models, "text", text=auto(models) | given))
+        return featured.vectors(layout, "text"), FeatureSet.of(layout, "text").facts
+
+    exact, usual = made(precision="float32")
+    assert "precision" not in usual.model
+    for precision in ("float32", "bfloat16"):
+        answer(monkeypatch, precision == "bfloat16")
+        vectors, facts = made()
+        assert f"text: precision {precision}, pooling mean\n" in capsys.readouterr().out
+        assert (facts.settings["precision"], facts.model["precision"]) == ("auto", precision)
+        assert facts.fingerprint == usual.fingerprint
+        assert (vectors == exact).all() == (precision == "float32")
+        shard = FeatureSet.of(layout, "text").shards[0]
+        assert json.loads(pq.read_schema(shard).metadata[b"alignrec"])["encoder"]["precision"] == precision
+
+
+def test_a_run_that_another_processor_resumes_starts_again(
+    layout: Layout, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = params(models, "text", text=auto(models))
+    answer(monkeypatch, False)
+    expected = featured.stage(layout, given)
+    for folder in ("encode", ".work"):
+        shutil.rmtree(layout.root / folder)
+
+    answer(monkeypatch, True)
+    assert killed(layout, given, 3)
+    answer(monkeypatch, False)
+    assert featured.stage(layout, given) == expected
+
+
+def test_parts_in_two_precisions_are_refused(layout: Layout, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = params(models, "text", text=auto(models))
+
+    def encode(part: int) -> None:
+        run = Run("encode", layout.dataset, given, layout.root, "text", part=(part, 3))
+        run.folder.mkdir(parents=True, exist_ok=True)
+        STAGES["encode"].main(run)
+
+    answer(monkeypatch, True)
+    encode(1)
+    answer(monkeypatch, False)
+    said = (
+        "'encoders.text.precision': auto is float32 on this processor, and bfloat16 on that of other parts; "
+        "set one precision for all parts"
+    )
+    with pytest.raises(UserError) as e:
+        encode(2)
+    assert str(e.value) == said
+    answer(monkeypatch, True)
+    encode(2)
+    encode(3)
+    parts = featured.stage(layout, given)
+
+    for folder in ("encode", ".work"):
+        shutil.rmtree(layout.root / folder)
+    assert featured.stage(layout, given) == parts
+
+
+def test_a_stored_encoder_takes_the_precision_of_its_own_processor(
+    layout: Layout, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = toy.params(
+        encode={"encoders": ["text", "minilm"]},
+        encoders={"text": auto(models)},
+        beit3={"sets": []},
+        combine={"sets": {"both": {"kind": "concat", "of": ["text", "minilm"]}}, "controls": []},
+    )
+    answer(monkeypatch, True)
+    featured.stage(layout, given)
+    stored = featured.vectors(layout, "text")
+
+    answer(monkeypatch, False)
+    project = Project(layout)
+    assert facts_here(project, "text").model["precision"] == "float32"
+    text, minilm = facts_here(project, "both").model["parts"]
+    assert (text["name"], text["precision"]) == ("text", "float32")
+    assert "precision" not in minilm
+    assert facts_here(project, "minilm") == project.facts("minilm")
+
+    texts = [text for text in TEXTS if text]
+    encoder = load_encoder(project, "text").encoder
+    vectors = batching.encode_items(encoder, texts, [None] * len(texts), 2).vectors
+    featured.stage(layout, params(models, "text", text=auto(models)))
+    here = featured.vectors(layout, "text")
+    present = here.any(axis=1)
+    np.testing.assert_allclose(vectors, here[present], atol=1e-6)
+    lengths = np.linalg.norm(stored[present], axis=1) * np.linalg.norm(vectors, axis=1)
+    cosines = (stored[present] * vectors).sum(axis=1) / lengths
+    assert 0.99 < cosines.min() < 1
+
+
 # --- elsewhere
 
 
@@ -300,13 +412,19 @@ def test_what_is_new_alone_is_encoded(shop: Layout, model: Path, encoded: list[i
     equals_a_fresh_run(shop, items, reusing(model, reuse=False))
 
 
-@pytest.mark.parametrize("what", ["network", "setting", "version"])
-def test_rows_of_another_network_setting_or_version_are_not_reused(
+@pytest.mark.parametrize("what", ["network", "setting", "version", "processor"])
+def test_rows_of_another_network_setting_version_or_processor_are_not_reused(
     shop: Layout, model: Path, what: str, encoded: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = reusing(networks.clip(tmp_path / "clip") if what == "network" else model)
     if what == "setting":
         given = reusing(model, join="concat")
+    if what == "processor":
+        given = reusing(model, precision="auto")
+        answer(monkeypatch, False)
+        featured.stage(shop, given)
+        encoded.clear()
+        answer(monkeypatch, True)
     if what == "version":
         monkeypatch.setattr("alignrec.pipeline.runtime.run.versions", lambda: {"torch": "3"})
     featured.stage(catalogue(shop.root, MORE), given)
