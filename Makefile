@@ -75,7 +75,7 @@ realdata: .venv/installed-test ## the real data sets of ../shared/data, and thei
 	python -m tests.realdata
 
 libraries: .venv/installed-test ## the blocks of docs/ for other libraries, each installed into an environment of its own
-	ALIGNREC_LIBRARIES=$(CURDIR)/outputs/libraries pytest -n 0 tests/export/test_docs.py tests/release/test_docs.py
+	ALIGNREC_LIBRARIES=$(CURDIR)/outputs/libraries pytest -n 0 tests/release/test_export_docs.py tests/release/test_docs.py
 
 rehearsal: .venv/installed-test ## profiles/baby.yaml on files of the published layouts, with what it takes
 	python -m benchmarks._rehearsal --items $(ITEMS)

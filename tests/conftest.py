@@ -27,7 +27,7 @@ settings.register_profile(
 settings.load_profile("shared machine")
 
 LONGEST = (
-    *("test_pipeline.py", "test_experiments.py", "test_contract.py", "test_mini.py", "test_loop.py", "test_fuzz.py"),
+    *("test_pipeline.py", "test_experiments.py", "test_contract.py", "test_mini.py", "test_fuzz.py"),
     *("test_installed.py", "test_kinds.py", "test_memory.py", "test_edits.py", "test_project.py", "test_docs.py"),
     *("test_light.py", "test_parallel.py", "test_newcomer.py", "test_network.py", "test_distillation.py"),
 )
