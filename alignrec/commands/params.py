@@ -52,11 +52,23 @@ Params: type[Parameters] = create_model(
 )  # type: ignore[call-overload]
 
 
+# in place of the keys of a file without any
+NO_DATASET = {"datasets": ["items"], "sources": {"items": {"kind": "sample"}}}
+
+
 def read(path: Path, dataset: str = "") -> Parameters:
     """Read a parameter file, completed for `dataset` if given; settings of models and encoders are
     left to `check`.
     """
     return parse(read_extended(path), path, dataset)
+
+
+def read_encoders(path: Path) -> Parameters:
+    """Read a parameter file, which may declare encoders only: new items belong to no dataset."""
+    raw = read_extended(path)
+    if isinstance(raw, dict) and raw.keys().isdisjoint(NO_DATASET):
+        raw = NO_DATASET | raw
+    return parse(raw, path)
 
 
 def parse(raw: Any, path: Path, dataset: str = "") -> Parameters:

@@ -7,7 +7,7 @@ import typer
 
 from alignrec import schemas
 from alignrec.commands import arguments as args
-from alignrec.commands.params import read
+from alignrec.commands.params import read, read_encoders
 from alignrec.commands.terminal import explain_interrupt, say, show
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
@@ -402,7 +402,7 @@ def embed(
 
     named = args.parse_columns(column or [], OF_ITEMS)
     if release is None:
-        settings = read(params) if params.exists() else None
+        settings = read_encoders(params) if params.exists() else None
         choice = choose_encoder(settings, encoder, root, engine)
         if choice.project:
             made = (STAGES[stage] for stage in FEATURE_STAGES)

@@ -421,3 +421,13 @@ def test_a_mistake_is_one_line_and_leaves_all_as_it_was(release: Path, items: Pa
     assert (code, output.startswith("error: ")) == (1, True)
     assert fault in " ".join(output.split())
     assert toy.contents(Path()) == before
+
+
+def test_a_file_of_parameters_may_declare_encoders_only(items: Path) -> None:
+    Path("encoders.yaml").write_text("encoders: {small: {kind: descriptors}}\n")
+    out = made(items, "--params", "encoders.yaml", "--encoder", "small", "--images", "images", to="out")
+    assert out.num_rows == len(items.read_text().splitlines())
+    Path("encoders.yaml").write_text("datasets: [mine]\n")
+    code, output = embed(items, "--params", "encoders.yaml", "--encoder", "small", "--to", "other")
+    assert code == 1
+    assert "'sources' is required" in output
