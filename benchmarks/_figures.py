@@ -42,7 +42,7 @@ from alignrec.pipeline.runtime.layout import Layout
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 SHOWN = ("zero_shot", "item_cf", "content_knn")  # probes in tables of probes
 PROBE_CAPTIONS = {
-    "cold_items": "*cold items*: products that nobody has bought yet, ranked for each user",
+    "cold_items": "*cold items*: products without a purchase yet, ranked for each user",
     "zero_shot": "*zero shot*: a user's last item, from the earlier ones",
     "item_cf": "*item cf*: the product most often bought with another",
     "content_knn": "*content knn*: a user's test items, from the train items",

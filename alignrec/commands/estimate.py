@@ -49,7 +49,7 @@ from alignrec.pipeline.sources.sample import SampleSource
 from alignrec.pipeline.vectors.formats import FEATURE
 from alignrec.pipeline.web.download import local_path
 
-BUSY_SECONDS = 0.5  # of short products, some of which are undisturbed
+BUSY_SECONDS = 0.5  # of short products, so that some are undisturbed
 START_SECONDS = 3.0  # of a stage
 PROCESS_BYTES = 5e8  # memory of a stage without torch
 TORCH_BYTES = 7e8  # memory of a stage with torch

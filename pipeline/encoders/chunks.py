@@ -26,7 +26,7 @@ WORDS = re.compile(r"\s*\S+\s*")
 LETTERS_PER_TOKEN = 64
 MAX_WORD_CHARACTERS = 256  # longer words are split
 TEXTS_PER_COUNT = 256  # texts that are tokenised together
-MAX_REMEMBERED_WORDS = 200_000  # of which a split keeps the counts
+MAX_REMEMBERED_WORDS = 200_000  # whose counts a split keeps
 
 
 class Reading(NamedTuple):

@@ -1,4 +1,4 @@
-"""Align a release with an older one: rotate what was fitted anew onto the older vectors.
+"""Align a release with an older one: rotate refitted vectors onto the older ones.
 
 PCA and pre-training choose other axes at each fit, so a refitted set has nearly the same cosines
 between items and quite other vectors. An orthogonal map undoes that and changes no dot product.

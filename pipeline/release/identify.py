@@ -30,7 +30,7 @@ from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
 
 SAMPLED_ITEMS = 50
-DRAWN_ITEMS = 4 * SAMPLED_ITEMS  # of which the shortest texts are taken, as long ones may be cut
+DRAWN_ITEMS = 4 * SAMPLED_ITEMS  # the shortest of them are used, as long texts may be cut
 MIN_SAMPLED_ITEMS = 3
 MIN_WIDTH = 2  # with one column, every cosine is 1 or -1
 MIN_SHARE = 0.9  # of the items, which agree if a recipe does

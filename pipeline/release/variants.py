@@ -19,7 +19,7 @@ from alignrec.pipeline.encoders.towers import Towers, open_images
 
 BATCH_SIZE = 16
 STORED_PROMPTS = "config_sentence_transformers.json"
-OWN_POOLING = "its own"  # pooling of an encoder as it is
+OWN_POOLING = "its own"  # the encoder's usual pooling
 TEXT, IMAGE, BOTH = "text", "image", "both"
 
 

@@ -94,7 +94,7 @@ def fault_of_class(part: object, base: type | str, settings: str = "") -> str:
     """Return why a part is no concrete subclass of `base`; "" if it is.
 
     `base`: a class, or its path `module:Class` if it must not be imported earlier.
-    `settings`: attribute that must be a class of settings, as it is in `base`.
+    `settings`: attribute that must be a subclass of the same attribute of `base`.
     """
     if isinstance(base, str):
         base = cast(type, _import_part(base))
