@@ -24,7 +24,7 @@ from alignrec.pipeline.features.folder import (
 from alignrec.pipeline.features.kinds import CONTROL, IMPORTED, KINDS
 from alignrec.pipeline.features.kinds.base import ReadMap, SetRecipe
 from alignrec.pipeline.features.names import DeclaredSets
-from alignrec.pipeline.features.params import Combine
+from alignrec.pipeline.features.params import Combine, without_paths
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.code import versions
 from alignrec.pipeline.runtime.run import Run
@@ -83,7 +83,7 @@ def resolve_recipe(
     return SetRecipe(
         name=name,
         kind=kind,
-        definition=definition,
+        definition=without_paths(definition),
         settings=settings,
         parts=[FeatureSet.of(run.layout, part) for part in present_parts(run, declared, name)],
         layout=run.layout,

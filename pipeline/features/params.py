@@ -1,11 +1,15 @@
 """Sections `combine`, `semantic_ids` and `graph` of params.yaml."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.releases import name_release
 from alignrec.pipeline.runtime.section import Name, Positive, Section, Seed
+
+FITTED = "fitted"  # key of a set in `combine.sets` that names the folder of a release
 
 
 class Combine(Section):
@@ -16,6 +20,18 @@ class Combine(Section):
     controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
     """feature sets that a useful one must beat; shuffled permutes the rows of the first set"""
     seed: Seed = 0
+
+    def facts(self) -> dict[str, Any]:
+        sets = {name: without_paths(given) for name, given in self.sets.items()}
+        return super().facts() | {"sets": sets}
+
+
+def without_paths(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a set as declared, with the name of the release that its maps come from."""
+    fitted = definition.get(FITTED)
+    if not isinstance(fitted, str):
+        return dict(definition)
+    return {**definition, FITTED: name_release(fitted)}
 
 
 def _power_of_two(codes: int) -> int:
@@ -42,6 +58,8 @@ class SemanticIds(Section):
         facts = super().facts()
         if self.codebooks is None:  # as earlier versions recorded it
             del facts["codebooks"]
+        else:
+            facts["codebooks"] = name_release(self.codebooks)
         return facts
 
     def refuse_other_sizes(self, levels: int, codes: int) -> None:

@@ -69,7 +69,7 @@ def write_release(
     _write_evidence(folder, outputs)
     alignment = None
     if publish.align is not None:
-        alignment = align_release(folder, Path(publish.align))
+        alignment = align_release(folder, Path(publish.align).expanduser())
         for name in alignment.sets:
             used_by[folder / encoder.ENCODERS_FOLDER / name / ROTATION_FILE] = [name]
     rounding = None

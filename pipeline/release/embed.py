@@ -41,7 +41,7 @@ from alignrec.pipeline.features.encode import (
 from alignrec.pipeline.features.folder import SET, FeatureSet
 from alignrec.pipeline.features.kinds import KINDS
 from alignrec.pipeline.features.kinds.base import SetRecipe
-from alignrec.pipeline.features.params import Combine
+from alignrec.pipeline.features.params import Combine, without_paths
 from alignrec.pipeline.images import fetcher, several
 from alignrec.pipeline.images.decode import Decoded, normalise_image
 from alignrec.pipeline.images.params import Images
@@ -542,7 +542,7 @@ def _combine(
     recipe = SetRecipe(
         name=name,
         kind=KINDS[str(definition["kind"])],
-        definition=definition,
+        definition=without_paths(definition),
         settings=names.settings_of(choice.sets, name),
         parts=[FeatureSet.of(layout, part) for part in choice.parts[name]],
         layout=layout,

@@ -21,13 +21,14 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.params import VectorType, Version
+from alignrec.pipeline.runtime import releases
 from alignrec.pipeline.runtime.section import Part, first_fault
 
 FORMAT: Literal[5] = 5
-MANIFEST_FILE = "manifest.json"
+MANIFEST_FILE = releases.MANIFEST_FILE
 SIGNATURE_FILE = f"{MANIFEST_FILE}.sig"  # only in signed releases
 DELTA_FILE = "delta.json"  # lists the files of a delta, in place of MANIFEST_FILE
-MAX_MANIFEST_BYTES = 64 << 20  # larger manifests are rejected unread
+MAX_MANIFEST_BYTES = releases.MAX_MANIFEST_BYTES
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_PATH_BYTES = 1024  # as file systems limit paths
 MAX_NAME_BYTES = 255  # of a component of a path

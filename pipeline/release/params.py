@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from alignrec.pipeline.runtime.releases import name_release
 from alignrec.pipeline.runtime.section import WRAPPED, Name, Section
 from alignrec.pipeline.runtime.source import Shown
 
@@ -54,5 +55,7 @@ class Publish(Section):
 
     def facts(self) -> dict[str, Any]:
         facts = super().facts()
+        if self.align is not None:
+            facts["align"] = name_release(self.align)
         # records of float32 are as they were before the key existed
         return {key: value for key, value in facts.items() if (key, value) != FLOAT32}

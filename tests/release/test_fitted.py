@@ -1,5 +1,6 @@
 """`fitted` and `codebooks`: a catalogue that grows stays in the space of an older release."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,6 +110,36 @@ def test_maps_of_a_rotated_release_are_used_with_its_rotations(aligned: Path, tm
     facts = FeatureSet.of(layout, "linear").facts
     assert "rotation" in facts.fingerprint
     verify(releases.published(layout, settings(aligned)).release)
+
+
+def test_a_release_names_older_ones_without_their_folders(older: Path, tmp_path: Path) -> None:
+    releases_made = []
+    for name in ("here", "a/longer/way"):
+        base = shutil.copytree(older, tmp_path / name / f"older-{len(name)}")
+        given = with_codes(settings(base, align=base), base)
+        layout = make(tmp_path / name / "outputs", TOMORROW, given)
+        releases_made.append(toy.contents(releases.published(layout, given).release))
+    assert releases_made[0] == releases_made[1]
+
+    manifest = json.loads(releases_made[0]["manifest.json"])
+    digest = io.sha256(older / "manifest.json")
+    title = f"shop 0.1.0, sha256:{digest}"
+    params = {stage: maker["params"] for stage, maker in manifest["made_by"].items()}
+    assert params["combine"]["settings"]["fitted"] == title
+    assert params["semantic_ids"]["codebooks"] == title
+    assert params["publish"]["align"] == title
+
+
+def test_a_moved_release_changes_nothing_and_another_one_does(older: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(older, tmp_path / "moved")
+    layout = make(tmp_path / "outputs", TOMORROW, settings(older))
+    made = {path: path.stat().st_mtime_ns for path in layout.features("linear").rglob("*.parquet")}
+    toy.run("combine", settings(moved), layout.root)
+    assert made == {path: path.stat().st_mtime_ns for path in made}
+
+    releases.edit(moved, lambda content: content.update(version="0.1.1"))
+    toy.run("combine", settings(moved), layout.root)
+    assert made != {path: path.stat().st_mtime_ns for path in made}
 
 
 def test_a_part_that_was_fitted_again_is_refused(older: Path, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from alignrec.pipeline.linalg.projections import (
     whiten_rows,
 )
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.releases import MANIFEST_FILE
 from alignrec.pipeline.runtime.section import Name, Width
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def list_files(recipe: SetRecipe) -> list[Path]:
     if recipe.settings.fitted is None:
         return interactions_if_any(recipe)
     # lists all other files of the release, with their hashes
-    manifest = Path(recipe.settings.fitted).expanduser() / "manifest.json"
+    manifest = Path(recipe.settings.fitted).expanduser() / MANIFEST_FILE
     return [manifest] if manifest.is_file() else []
 
 
