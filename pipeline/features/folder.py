@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from alignrec.pipeline.runtime.run import Run
 
 SET = "set.json"
+RELEASED = "released"  # folder of a set like the set's own, see `FeatureSet.released`
 MAX_SET_BYTES = 1 << 16  # of set.json
 MAX_ENTRIES = 64  # parts, settings and packages of a set
 READ = "text"  # key in the metadata of a Parquet file under which it has `Reading.facts`
@@ -175,6 +176,15 @@ class FeatureSet:
     @cached_property
     def width(self) -> int:
         return io.width(self.folder)
+
+    @property
+    def released(self) -> FeatureSet:
+        """The set with the encoder that a release holds, which differs where one is aligned.
+
+        There the parts and maps are those before the rotation, which comes last.
+        """
+        stored = FeatureSet(self.name, self.folder / RELEASED)
+        return stored if (stored.folder / SET).is_file() else self
 
     @property
     def spans(self) -> list[Span]:

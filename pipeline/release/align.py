@@ -63,9 +63,9 @@ def align_release(folder: Path, older: Path) -> Alignment:
         if older_shards and _was_refitted(name, io.shards(path, "features"), older_shards):
             pair = io.map_features(path), io.map_features(older_shards[0].parent)
             rotation, aligned[name] = _fit(name, *pair, common)
+            digest = _rotate_encoder(folder / ENCODERS_FOLDER / name, rotation)
             for shard in io.shards(path, "features"):
-                _rotate_table(shard, schemas.features, rotation)
-            _rotate_encoder(folder / ENCODERS_FOLDER / name, rotation)
+                _rotate_table(shard, schemas.features, rotation, digest)
             _rotate_codebooks(folder / codebooks_path(name), rotation)
 
     return Alignment(
@@ -162,11 +162,13 @@ def _fit(
     return rotation, achieved
 
 
-def _rotate_table(path: Path, schema_of: SchemaOfWidth, rotation: np.ndarray) -> None:
-    """Rewrite a table with its column `vector` rotated, and the rotation in its fingerprint."""
+def _rotate_table(path: Path, schema_of: SchemaOfWidth, rotation: np.ndarray, digest: str) -> None:
+    """Rewrite a table with its column `vector` rotated.
+
+    `digest` of the encoder's rotation goes into its fingerprint.
+    """
     record = io.record(path)
     if record:  # imported files have none
-        digest = rotated.digest_rotation(rotation)
         record[io.FINGERPRINT] = io.fingerprint_of(record) | {ROTATION: digest}
 
     def rotate_parts() -> Iterator[pa.Table]:
@@ -190,16 +192,25 @@ def _map_vectors(path: Path, schema_of: SchemaOfWidth) -> np.ndarray:
     return io.memory_map(io.matrix(part["vector"]) for part in parts)
 
 
-def _rotate_encoder(folder: Path, rotation: np.ndarray) -> None:
-    """Let a released encoder, if there is one, rotate its vectors too."""
+def _rotate_encoder(folder: Path, rotation: np.ndarray) -> str:
+    """Let a released encoder, if there is one, rotate its vectors too; return the digest.
+
+    An encoder from an aligned release rotates already: its rotation is followed by this one.
+    """
     path = folder / ENCODER_FILE
     if not path.is_file():
-        return
+        return rotated.digest_rotation(rotation)
+
     facts = Facts.read(path, MAX_SET_BYTES)
-    fingerprint = facts.fingerprint | {ROTATION: rotated.digest_rotation(rotation)}
+    earlier = rotated.read_rotation(folder, facts)
+    if earlier is not None:
+        rotation = rotate(earlier, rotation)
+    digest = rotated.digest_rotation(rotation)
+    fingerprint = facts.fingerprint | {ROTATION: digest}
     facts = facts.model_copy(update={"fingerprint": fingerprint, "spans": []})
     io.write_json(path, facts.model_dump())
     rotated.write_rotation(folder, rotation)
+    return digest
 
 
 def _rotate_codebooks(path: Path, rotation: np.ndarray) -> None:
@@ -223,12 +234,13 @@ def _align_recommender(
         _map_vectors(path, schemas.item_embeddings) for path in (items, older)
     )
     rotation, achieved = _fit("the recommender's vectors", vectors, older_vectors, common)
+    digest = rotated.digest_rotation(rotation)
 
     users = folder / "embeddings" / "users.parquet"
-    _rotate_table(items, schemas.item_embeddings, rotation)
+    _rotate_table(items, schemas.item_embeddings, rotation, digest)
     if users.is_file():
         is_named = "user" in pq.read_schema(users).names
         schema_of = schemas.user_embeddings if is_named else schemas.numbered_user_embeddings
-        _rotate_table(users, schema_of, rotation)
+        _rotate_table(users, schema_of, rotation, digest)
     rotated.rotate_index(folder / "embeddings", rotation)
     return achieved

@@ -71,7 +71,9 @@ def write_release(
     if publish.align is not None:
         alignment = align_release(folder, Path(publish.align).expanduser())
         for name in alignment.sets:
-            used_by[folder / encoder.ENCODERS_FOLDER / name / ROTATION_FILE] = [name]
+            home = folder / encoder.ENCODERS_FOLDER / name
+            if (home / ROTATION_FILE).is_file():  # whoever needs the facts needs it, too
+                used_by[home / ROTATION_FILE] = used_by[home / encoder.ENCODER_FILE]
     rounding = None
     if publish.vectors != "float32":
         rounding = round_release(folder, publish.vectors, outputs)
@@ -316,17 +318,18 @@ def select_encoders(layout: Layout, names: Sequence[str]) -> dict[str, FeatureSe
     for name in names:
         needed = _with_dependencies(layout, name)
         if all(map(_is_releasable, needed)):
-            released |= {features.name: features for features in needed}
+            released |= {features.name: features.released for features in needed}
     return released
 
 
 def _is_releasable(features: FeatureSet) -> bool:
+    features = features.released
     facts = features.facts
     # weights that a package ships have no origin and do not count as third-party weights
     spec = ENCODERS.get(facts.network)
     is_ours = spec is None or spec.origin is None
-    # maps of a release that are used with its rotation have other bytes than their space says
-    return facts.portable and is_ours and ROTATION not in facts.fingerprint
+    is_complete = ROTATION not in facts.fingerprint or (features.encoder / ROTATION_FILE).is_file()
+    return facts.portable and is_ours and is_complete
 
 
 def _with_dependencies(layout: Layout, name: str) -> list[FeatureSet]:

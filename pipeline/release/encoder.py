@@ -279,20 +279,24 @@ def find_origin(where: str, params: ReleasedParams) -> Origin:
 
 
 def _list_kept(encoders: ReleasedEncoders, facts: Facts) -> list[Path]:
-    """Return the facts and files of an encoder, none if it needs parts or a rotation.
+    """Return the facts and files of an encoder, with its rotation; none if it needs parts.
 
     UserError if one of them is not as the manifest lists it.
     """
-    if facts.parts or not facts.portable or ROTATION in facts.fingerprint:
+    if facts.parts or not facts.portable:
         return []
 
-    described = f"{ENCODERS_FOLDER}/{facts.encoder}/{ENCODER_FILE}"
+    home = f"{ENCODERS_FOLDER}/{facts.encoder}"
+    described = f"{home}/{ENCODER_FILE}"
+    wanted = {described}
+    if ROTATION in facts.fingerprint:
+        wanted.add(f"{home}/{ROTATION_FILE}")
     weights = f"{ENCODERS_FOLDER}/{facts.weights}/"
     kept = []
     for file in encoders.manifest.files:
         is_below = facts.weights is not None and file.path.startswith(weights)
-        is_weight = is_below and Path(file.path).name != ENCODER_FILE
-        if file.path != described and not is_weight:
+        is_weight = is_below and Path(file.path).name not in (ENCODER_FILE, ROTATION_FILE)
+        if file.path not in wanted and not is_weight:
             continue
         path = encoders.release / file.path
         if path.is_symlink() or not path.is_file() or io.sha256(path) != file.sha256:

@@ -25,7 +25,7 @@ from alignrec.pipeline.linalg.rotation import rotate
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.pipeline.release.read import Release, codebooks_path
-from alignrec.pipeline.release.rotated import ROTATION, read_rotation
+from alignrec.pipeline.release.rotated import ROTATION, ROTATION_FILE, read_rotation
 
 MAX_SUFFIX = 1 << 30  # of a release: further items are numbered after it
 NOT_FITTED = "leave `fitted` out, which fits another space"
@@ -50,14 +50,17 @@ def read_map(folder: Path, name: str, parts: Sequence[FeatureSet]) -> ReleasedMa
     fit = chain.read(encoders.folder(name), widths)
     _refuse_other_widths(folder, fit, parts, widths)
 
-    is_rotated = rotation is not None or any(turn is not None for turn in turns)
+    files = [encoders.folder(name) / file for file in (chain.MAPS, chain.CHAIN_FILE)]
+    if rotation is not None:
+        files.append(encoders.folder(name) / ROTATION_FILE)
     fit = _turn_parts_back(folder, fit, parts, turns)
     if rotation is not None:
         fit = _rotate_last(fit, rotation)
     return ReleasedMap(
         facts=facts,
         fit=fit,
-        folder=None if is_rotated else encoders.folder(name),
+        files=files,
+        is_rotated=rotation is not None or any(turn is not None for turn in turns),
         model={
             "model": f"{manifest.dataset} {manifest.version}: {name}",
             "revision": f"{LOCAL}{io.sha256(folder / manifests.MANIFEST_FILE)}",

@@ -15,7 +15,7 @@ from alignrec.pipeline.beit3.params import BEIT3_SETS, RAW_SETS, BEiT3Params
 from alignrec.pipeline.encoders import chain
 from alignrec.pipeline.encoders.hub import Pretrained
 from alignrec.pipeline.encoders.registry import ENCODERS, Encoder
-from alignrec.pipeline.features.folder import ENCODER, Facts, FeatureSet
+from alignrec.pipeline.features.folder import Facts, FeatureSet
 from alignrec.pipeline.io.errors import UserError, installing, one_line
 from alignrec.pipeline.runtime.layout import EncoderFiles, Layout
 from alignrec.pipeline.runtime.section import Section, first_fault, validate
@@ -42,10 +42,10 @@ class Project:
     trusted: ClassVar[bool] = True
 
     def facts(self, name: str) -> Facts:
-        return FeatureSet.of(self.layout, name).facts
+        return FeatureSet.of(self.layout, name).released.facts
 
     def folder(self, name: str) -> Path:
-        return self.layout.features(name) / ENCODER
+        return FeatureSet(name, self.layout.features(name)).released.encoder
 
 
 class Loaded(NamedTuple):

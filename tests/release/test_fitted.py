@@ -15,7 +15,10 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.features.folder import FeatureSet
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release.embed import load_stored
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
+from alignrec.pipeline.release.fetch import fetch
+from alignrec.pipeline.release.loading import Loaded, Project
 from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
@@ -109,7 +112,55 @@ def test_maps_of_a_rotated_release_are_used_with_its_rotations(aligned: Path, tm
     assert largest_difference(layout.features("linear"), aligned / "features/linear", ["A3"]) < 1e-5
     facts = FeatureSet.of(layout, "linear").facts
     assert "rotation" in facts.fingerprint
-    verify(releases.published(layout, settings(aligned)).release)
+
+
+@pytest.fixture(scope="module")
+def third(aligned: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """Return the outputs of a project in the spaces of an aligned release, published."""
+    layout = make(tmp_path_factory.mktemp("third"), [*TOMORROW, TODAY[4]], settings(aligned))
+    return releases.published(layout, settings(aligned))
+
+
+def test_a_project_in_an_aligned_space_releases_encoders_of_that_space(aligned: Path, third: Layout) -> None:
+    verify(third.release)
+    texts = [one.text for one in TOMORROW]
+    for name, encoder in ReleasedEncoders(third.release).load_all(["linear", "tfidf"]).items():
+        encoded = encode_items(encoder, texts, [None] * len(texts))
+        there = vectors(aligned / "features" / name)
+        np.testing.assert_allclose(encoded, [there[one.asin] for one in TOMORROW], atol=1e-5)
+        path = f"encoders/{name}/rotation.safetensors"
+        assert (third.release / path).read_bytes() == (aligned / path).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["linear", "tfidf"])
+def test_the_project_itself_embeds_into_the_aligned_space(aligned: Path, third: Layout, name: str) -> None:
+    texts = [one.text for one in TOMORROW]
+    project = Project(third)
+    loaded = Loaded(project.facts(name), load_stored(project, name))
+    encoded = encode_items(loaded, texts, [None] * len(texts))
+    there = vectors(aligned / "features" / name)
+    np.testing.assert_allclose(encoded, [there[one.asin] for one in TOMORROW], atol=1e-5)
+
+
+def test_a_set_that_is_rotated_again_has_one_rotation(older: Path, aligned: Path, third: Layout) -> None:
+    release = shutil.copytree(third.release, third.root / "kept")
+    releases.published(third, settings(aligned, align=older))
+    again = third.release
+    verify(again)
+    texts = [one.text for one in TODAY]
+    for name, encoder in ReleasedEncoders(again).load_all(["linear", "tfidf"]).items():
+        encoded = encode_items(encoder, texts, [None] * len(texts))
+        here = vectors(again / "features" / name)
+        kept = [number for number, one in enumerate(TODAY) if one.asin in here and one.asin != "A3"]
+        np.testing.assert_allclose(encoded[kept], [here[TODAY[n].asin] for n in kept], atol=1e-5)
+    shutil.rmtree(again)
+    shutil.move(release, again)
+
+
+def test_one_set_of_an_aligned_release_is_fetched_with_all_that_it_needs(aligned: Path, tmp_path: Path) -> None:
+    fetch(str(aligned), tmp_path / "part", "linear")
+    verify(tmp_path / "part")
+    ReleasedEncoders(tmp_path / "part").load("linear")
 
 
 def test_a_release_names_older_ones_without_their_folders(older: Path, tmp_path: Path) -> None:

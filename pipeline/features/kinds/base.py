@@ -51,7 +51,8 @@ class ReleasedMap(NamedTuple):
 
     facts: Facts
     fit: JoinedMap
-    folder: Path | None  # has the files of the map; None if it includes a rotation
+    files: Sequence[Path]  # the encoder as the release holds it
+    is_rotated: bool  # whether `fit` includes rotations, so that it differs from `files`
     model: Mapping[str, str]  # keys `model` and `revision`: which set of which release
 
 
@@ -65,7 +66,7 @@ class SetRecipe:
 
     name: str
     kind: SetKind
-    definition: Mapping[str, Any]  # kind and settings as declared, which its files record
+    definition: Mapping[str, Any]  # kind and settings as its files record them
     settings: Any  # of class `kind.params`
     parts: Sequence[FeatureSet]
     layout: Layout

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders import chain
 from alignrec.pipeline.encoders.registry import ENCODER
-from alignrec.pipeline.features.folder import FeatureSet, feature_rows
+from alignrec.pipeline.features.folder import RELEASED, SET, FeatureSet, feature_rows
 from alignrec.pipeline.features.kinds.base import Combination, SetRecipe, describe
 from alignrec.pipeline.linalg.projections import Block, JoinedMap, Whitening
 
@@ -43,12 +43,12 @@ def make_from_release(recipe: SetRecipe, release: Path) -> Combination:
     """Make a set by the map of the released set of its name, into whose space it comes."""
     assert recipe.read_map is not None, "who makes the set can read releases"
     released = recipe.read_map(release, recipe.name, recipe.parts)
-    folder = recipe.folder / ENCODER
-    if released.folder is None:
-        chain.write(folder, released.fit)
-    else:
-        for name in (chain.MAPS, chain.CHAIN_FILE):
-            io.write_bytes(folder / name, (released.folder / name).read_bytes())
+    stored = recipe.folder
+    if released.is_rotated:
+        chain.write(recipe.folder / ENCODER, released.fit)
+        stored = recipe.folder / RELEASED
+    for file in released.files:
+        io.write_bytes(stored / ENCODER / file.name, file.read_bytes())
 
     facts = describe(recipe, parts=recipe.parts)
     facts = facts.model_copy(
@@ -59,6 +59,8 @@ def make_from_release(recipe: SetRecipe, release: Path) -> Combination:
             "model": {**facts.model, **released.model},
         }
     )
+    if released.is_rotated:
+        io.write_json(stored / SET, facts.model_dump())
     return Combination(facts, map_shards(released.fit, recipe.parts))
 
 
