@@ -4,7 +4,7 @@ import atexit
 import gc
 import sys
 
-from alignrec.pipeline.runtime import process
+from alignrec.pipeline.runtime import process, start
 
 
 def main() -> None:
@@ -19,6 +19,7 @@ def main() -> None:
     if limit is not None and limit < process.ADDRESSES:
         sys.exit(f"error: {process.TOO_LITTLE}")
     try:
+        start.leave_out_pandas()
         from alignrec.commands.app import app
     except KeyboardInterrupt:  # Ctrl-C while libraries are loaded
         sys.exit(130)
