@@ -24,11 +24,16 @@ from alignrec.pipeline.linalg.rotation import fit_rotation, paired_cosines, rota
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import rotated
 from alignrec.pipeline.release.encoder import ENCODER_FILE, ENCODERS_FOLDER
+from alignrec.pipeline.release.form import (
+    FIT_DIGEST,
+    KEEP_FORM,
+    describe_form_change,
+    read_fingerprint,
+)
 from alignrec.pipeline.release.manifest import AlignedVectors, Alignment, ChangedItem
 from alignrec.pipeline.release.read import ITEMS_FILE, Release, codebooks_path
 from alignrec.pipeline.release.rotated import ROTATION
 
-FIT_DIGEST = "weights"  # key of a fingerprint if the set is fitted to its catalogue
 # what stays at each fit; settings such as the width need not
 KEPT = ("kind", "reads", "parts")
 MAX_CHANGED_ITEMS = 10
@@ -47,26 +52,32 @@ class CommonItems(NamedTuple):
     unchanged: np.ndarray  # bool [n], same text and image: the rotation is fitted to these
 
 
-def align_release(folder: Path, older: Path) -> Alignment:
+def align_release(folder: Path, older: Path, warn: Callable[[str], object]) -> Alignment:
     """Rotate the fitted feature sets and the recommender's vectors of a release that is written.
 
-    UserError if the older release is damaged, has another encoder under one of the names, or
-    shares fewer unchanged items than a set has columns.
+    Warns of sets of another form or width, which no rotation undoes. UserError if the older release
+    is damaged, has another encoder under one of the names, or shares fewer unchanged items than a
+    set has columns.
     """
     release = Release(older).refuse_without("items").verify()
+    title = f"{release.manifest.dataset} {release.manifest.version}"
     common = _match_items(folder / ITEMS_FILE, older / ITEMS_FILE)
     aligned: dict[str, AlignedVectors] = {}
 
     for path in sorted((folder / "features").iterdir()):
         name = path.name
         older_shards = release.manifest.paths_of(older, "features", name)
-        if older_shards and _was_refitted(name, io.shards(path, "features"), older_shards):
+        shards = io.shards(path, "features")
+        if older_shards and _was_refitted(name, shards, older_shards):
             pair = io.map_features(path), io.map_features(older_shards[0].parent)
+            changes = _describe_changes(shards, older_shards, pair)
             rotation, aligned[name] = _fit(name, *pair, common)
             digest = _rotate_encoder(folder / ENCODERS_FOLDER / name, rotation)
-            for shard in io.shards(path, "features"):
+            for shard in shards:
                 _rotate_table(shard, schemas.features, rotation, digest)
             _rotate_codebooks(folder / codebooks_path(name), rotation)
+            if changes:
+                warn(f"{name} has another form than in {title} ({changes}); {KEEP_FORM}")
 
     return Alignment(
         dataset=release.manifest.dataset,
@@ -103,16 +114,24 @@ def _was_refitted(name: str, shards: Sequence[Path], older_shards: Sequence[Path
 
     UserError if they differ in more, and their spaces cannot be compared.
     """
-    fingerprint, older_fingerprint = (
-        io.common_fingerprint((path, io.record(path)) for path in paths)
-        for paths in (shards, older_shards)
-    )
+    fingerprint, older_fingerprint = map(read_fingerprint, (shards, older_shards))
     encoder = _without_fits(fingerprint)
     older_encoder = _without_fits(older_fingerprint)
     if difference := io.first_difference(older_encoder, encoder):
         fault = f"{name} is of another encoder there ({difference})"
         raise UserError(f"'{ALIGN_KEY}': {fault}; give it another name, or align an older release")
     return fingerprint != older_fingerprint
+
+
+def _describe_changes(
+    shards: Sequence[Path], older_shards: Sequence[Path], pair: tuple[np.ndarray, np.ndarray]
+) -> str:
+    """Return how the form of a set differs from its older one, before both are padded."""
+    width, older_width = (vectors.shape[1] for vectors in pair)
+    changes = [describe_form_change(*map(read_fingerprint, (older_shards, shards)))]
+    if width != older_width:
+        changes.append(f"columns {older_width} -> {width}, the fewer padded with zeros")
+    return ", ".join(filter(None, changes))
 
 
 def _without_fits(fingerprint: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def write_release(
     _write_evidence(folder, outputs)
     alignment = None
     if publish.align is not None:
-        alignment = align_release(folder, Path(publish.align).expanduser())
+        alignment = align_release(folder, Path(publish.align).expanduser(), warn)
         for name in alignment.sets:
             home = folder / encoder.ENCODERS_FOLDER / name
             if (home / ROTATION_FILE).is_file():  # whoever needs the facts needs it, too

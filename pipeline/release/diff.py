@@ -13,6 +13,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.rotation import fit_rotation, paired_cosines, rotate
+from alignrec.pipeline.release.form import KEEP_FORM, describe_form_change, read_fingerprint
 from alignrec.pipeline.release.manifest import Column, Manifest
 from alignrec.pipeline.release.read import ITEMS_FILE, Release
 from alignrec.pipeline.report.feature_set import ComparedSet
@@ -60,6 +61,8 @@ def diff_releases(a: Path, b: Path, changed: int) -> dict[str, Any]:
         for name in sorted({*old.sets_with("features")} & {*new.sets_with("features")}):
             similarity = _measure_similarity(a, b, name, common, changed)
             _name_items(similarity["most_changed"], items_a, common)
+            shards = [of.paths_of(at, "features", name) for of, at in ((old, a), (new, b))]
+            similarity["form"] = describe_form_change(*map(read_fingerprint, shards))
             diff["features"][name] = similarity
 
     bump = required_bump(diff)
@@ -118,12 +121,16 @@ def summarise_diff(diff: Difference) -> str:
     counts = [f"{len(asins):,} {what}" for what, asins in diff["items"].items() if asins]
     items = ", ".join(counts) or "the same items"
 
+    reformed = [name for name, similarity in diff["features"].items() if similarity["form"]]
+    kept = f"; `fitted` would keep the form of {', '.join(reformed)}" if reformed else ""
     turned = list_turned(diff)
     if turned:
         names = ", ".join(turned)
         are = "are" if len(turned) > 1 else "is"
         advice = f"{names} {are} turned: index all items again, or publish with --align"
-        return f"{items}; {advice}"
+        return f"{items}; {advice}{kept}"
+    if reformed:
+        return f"{items}; index all items again{kept}"
 
     changed = [name for name, similarity in diff["features"].items() if not similarity["equal"]]
     if not changed:
@@ -179,6 +186,8 @@ def describe_diff(diff: Difference) -> Iterator[str]:
             unchanged.append(name)
             continue
         yield f"{name}: {_describe_bump(similarity['bump'])}: {_describe_similarity(similarity)}"
+        if similarity["form"]:
+            yield f"{name}: another form, {similarity['form']}; {KEEP_FORM}"
         for item in changed_only(similarity):
             share = f"{item['overlap']:.0%} shared"
             yield f"{name}: most changed {item['asin']} ({share}) {item['title']}"

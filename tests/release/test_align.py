@@ -12,9 +12,11 @@ from shop import featured, releases, toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.features.kinds import linear
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.rotation import paired_cosines
 from alignrec.pipeline.release import manifest
+from alignrec.pipeline.release.diff import diff_releases, summarise_diff
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.manifest import AlignedVectors, Alignment
 from alignrec.pipeline.release.read import Release, verify
@@ -170,10 +172,30 @@ def test_aligning_again_writes_the_same_bytes(tomorrow: Layout, older: Path, ali
 def test_another_width_is_padded(older: Path, tmp_path: Path, width: int) -> None:
     layout = make(tmp_path, TOMORROW, width)
     releases.published(layout, settings(older, width))
+    (warning,) = io.read_json(layout.run_record("publish"))["notes"]["warnings"]
+    assert warning.startswith(f"linear has another form than in shop 0.1.0 (width 8 -> {width}, columns 8 -> {width}")
+    assert warning.endswith("would keep that one")
     achieved: AlignedVectors = alignment(layout.release).sets["linear"]
     assert achieved.cosine_after > achieved.cosine_before + 0.1
     assert len(next(iter(vectors(layout.release, "linear").values()))) == max(width, 8)
     verify(layout.release)
+
+
+def test_another_form_is_said_in_a_line(
+    older: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(linear, "CHOICES", linear.CHOICES[-1:])  # as validation may choose another day
+    layout = make(tmp_path, TOMORROW)
+    capsys.readouterr()
+    releases.published(layout, settings(older))
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "another form" in line)
+    assert "linear has another form than in shop 0.1.0 (" in line
+    assert "reduced True -> False" in line
+
+    differences = diff_releases(older, layout.release, changed=1)
+    assert "reduced True -> False" in differences["features"]["linear"]["form"]
+    assert differences["features"]["tfidf"]["form"] == ""
+    assert "`fitted` would keep the form of linear" in summarise_diff(differences)
 
 
 def test_a_set_that_was_not_fitted_again_is_left_alone(older: Path, tmp_path: Path) -> None:
