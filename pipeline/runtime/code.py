@@ -31,7 +31,7 @@ HARNESS = {
 # suffixes of data files, which are hashed if a source file mentions their name
 DATA_SUFFIXES = frozenset({".html", ".css", ".js", ".md", ".json"})
 LIBRARIES = (
-    *("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy", "scipy", "pillow"),
+    *("torch", "faiss-cpu", "faiss-gpu", "duckdb", "pyarrow", "numpy", "scipy", "pillow"),
     *("simplejpeg", "tokenizers", "transformers", "sentencepiece", "open_clip_torch"),
 )
 
