@@ -15,7 +15,7 @@ from alignrec.pipeline.beit3.config import BEIT3_CONFIGS
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.report.gallery import pick_neighbours
 from alignrec.pipeline.report.outputs import Outputs
-from benchmarks import Measurement, _neighbours, _official, _turns
+from benchmarks import Measurement, _neighbours, _official, _turns, million
 from benchmarks._turns import Turn, Way
 
 QUICK = {"ours": [1.0, 1.0, 2.0], "plain": [4.0, 5.0, 6.0]}
@@ -51,6 +51,42 @@ def test_ratios_table_and_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert saved["ours"]["ratio"] == {"median": 8.0, "smallest": 6.0, "largest": 10.0}
     advice = [_turns.advice(way([1.0, wall, 1.0], [1.0, cpu, 1.0])) for wall, cpu in ((1.05, 1), (2, 1.05), (2, 2))]
     assert [bool(text) and "CPU seconds and" in str(text) for text in advice] == [False, True, False]
+
+
+# --- the curve
+
+
+def test_exponents_and_larger_catalogues_come_from_lines_through_logarithms() -> None:
+    costs = {
+        n: {"linear": million.Cost(n / 100, 1.0, 50.0, 40.0), "square": million.Cost(n**2 / 1e4, 2.0, 90.0, n / 10)}
+        for n in (300, 1000, 3000)
+    }
+    curves = million.fit_stages(costs)
+    n = million.LARGER
+    np.testing.assert_allclose(curves["linear"], (1, n / 100, 0, 40), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(curves["square"], (2, n**2 / 1e4, 1, n / 10), rtol=1e-6)
+    assert curves["all"].cpu == curves["linear"].cpu + curves["square"].cpu
+    assert curves["all"].own == curves["square"].own
+    lines = million.curve_lines(curves)
+    assert lines[3] == "| square | 2.00 | 10,000,000,000 | 1.00 | 1,000,000 |"
+    table = million.table_lines(costs)
+    assert table[2].startswith("| linear | 3 | 10 | 30 | 1 | 1 | 1 |")
+    assert {line.count("|") for line in table} == {table[0].count("|")}
+
+
+def test_a_stage_too_short_to_measure_has_a_curve() -> None:
+    nothing = million.Cost(0.0, 0.0, 0.0, 0.0)
+    curve = million.fit_stages({10: {"none": nothing}, 20: {"none": nothing}})["none"]
+    assert (abs(curve.cpu_exponent) < 1e-9, curve.cpu < 0.01) == (True, True)
+
+
+def test_sizes_are_read_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert million.parse_sizes([]) == [*million.SIZES]
+    assert million.parse_sizes(["--items", "1000,300"]) == [300, 1000]
+    for wrong in ("300", "300,300", "0,5", "300,many", "-1,5"):
+        with pytest.raises(SystemExit):
+            million.parse_sizes([f"--items={wrong}"])
+        assert f"--items {wrong}: expected two or more" in capsys.readouterr().err
 
 
 # --- the rehearsal
