@@ -94,7 +94,7 @@ def _say_what_to_use(where: str, chosen: str, released: str, outcomes: ReleasedO
     words = _list_outcomes(outcomes.rivals)
     others = _name_others(outcomes.rivals)
     if {*words} == {"undecided"}:
-        level = f"none of {_comparisons(len(words))} tells it from {others}"
+        level = f"no significant difference from {others} in {_comparisons(len(words))}"
         return f"Use {released}, or any other set, on {where}: {level}."
     return f"Use {released} on {where}: {_describe_outcomes(words, others)}."
 
@@ -195,9 +195,8 @@ def _say_which_is_best(
     words = [word for name in best for word in outcomes[name]]
     if {*words} == {"undecided"}:
         tested = sum(len(places) for places in outcomes_by_pair(comparison).values())
-        return (
-            f"Use {' or '.join(best)} on {where}: none of {_comparisons(tested)} tells them apart."
-        )
+        level = f"no significant difference in {_comparisons(tested)}"
+        return f"Use {' or '.join(best)} on {where}: {level}."
 
     clauses = []
     for name in best:
