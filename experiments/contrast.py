@@ -12,7 +12,7 @@ from tqdm import trange
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3.training import warmup_cosine
+from alignrec.pipeline.beit3.stopping import learning_rate, plan_ending
 from alignrec.pipeline.images.decode import decode_all, normalise_pixels
 from alignrec.pipeline.linalg.device import pick_device
 from alignrec.pipeline.runtime.layout import Layout
@@ -27,7 +27,6 @@ MAX_TOKENS = 128
 MAX_CHARACTERS = 64 * MAX_TOKENS  # the tokenizer takes hours for very long words
 BATCH_SIZE = 16
 PEAK_RATE = 1e-3
-WARMUP = 0.1  # share of the steps
 ITEMS_PER_BATCH = 256  # that are encoded
 
 
@@ -51,10 +50,11 @@ def train(clip: Any, pixels: np.ndarray, ids: np.ndarray, steps: int, seed: int)
     optimizer = torch.optim.AdamW(clip.parameters(), PEAK_RATE, (0.9, 0.98), weight_decay=0.05)
     contrast = ClipLoss()
     rng = np.random.default_rng(seed)
+    ending = plan_ending([], steps, patience=0)
     for step in trange(steps, unit="step"):
         batch = np.sort(rng.choice(len(ids), min(BATCH_SIZE, len(ids)), replace=False))
         loss = contrast(*encode(clip, pixels[batch], ids[batch]), clip.logit_scale.exp())
-        optimizer.param_groups[0]["lr"] = warmup_cosine(step, steps, WARMUP, PEAK_RATE)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, ending, PEAK_RATE)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(clip.parameters(), 3.0)

@@ -19,7 +19,13 @@ from alignrec.pipeline.beit3.masks import (
     draw_masks,
     make_generators,
 )
-from alignrec.pipeline.beit3.params import HELD_OUT_SHARE, MAX_HELD_OUT, Pretrain
+from alignrec.pipeline.beit3.params import (
+    HELD_OUT_SHARE,
+    HELD_OUT_TO_STOP,
+    MAX_HELD_OUT,
+    MAX_SHARE_TO_STOP,
+    Pretrain,
+)
 from alignrec.pipeline.beit3.tokenizer import UNK, pad_rows
 from alignrec.pipeline.images.decode import normalise_pixels
 from alignrec.pipeline.runtime.seeds import seed_for
@@ -157,7 +163,11 @@ class PretrainTask:
     def held_out(self) -> np.ndarray:
         rng = np.random.default_rng(seed_for(self.seed, "held out"))
         order = rng.permutation(self.corpus.usable)
-        count = min(round(self.share_held_out * len(order)), MAX_HELD_OUT)
+        count = round(self.share_held_out * len(order))
+        if self.params.patience:
+            wanted = min(HELD_OUT_TO_STOP, round(MAX_SHARE_TO_STOP * len(order)))
+            count = max(count, wanted)
+        count = min(count, MAX_HELD_OUT)
         return np.sort(order[:count])
 
     @cached_property

@@ -196,6 +196,7 @@ class MaskedOutcome(NamedTuple):
 
     is_right: Tensor  # bool [n]
     target: Tensor  # int64 [n]
+    item: Tensor  # int64 [n], position among the held-out items
     loss: Tensor  # float32 [], summed
 
 
@@ -207,7 +208,8 @@ def measure_masked(
 
     For `mim` and `mlm` each, None without targets: `_held_out_loss`, mean cross-entropy;
     `_accuracy`; `_chance`, the accuracy of always predicting the most frequent token of train
-    items; `_rare_accuracy`, that on all other tokens. Masks are drawn up to `draws` times, until
+    items; `_margin_se`, the standard error over items of accuracy minus chance, None for one item;
+    `_rare_accuracy`, the accuracy on all other tokens. Masks are drawn up to `draws` times, until
     there are MIN_TARGETS of each kind.
     """
     rates = task.rates._replace(hidden=0.0)
@@ -218,10 +220,13 @@ def measure_masked(
             batch = make_batch(task, task.held_out[rows], rates, seed)
             with autocast(task):
                 logits = predict_masked(network, batch, task.mask_id)
-            codes = batch.codes[batch.patch_mask]
-            pieces = batch.inputs.ids[batch.piece_mask]
-            outcomes["mim"].append(_compare_with_target(logits.patches, codes))
-            outcomes["mlm"].append(_compare_with_target(logits.pieces, pieces))
+            places = torch.as_tensor(rows, device=task.device)
+            outcomes["mim"].append(
+                _compare_with_target(logits.patches, batch.codes, batch.patch_mask, places)
+            )
+            outcomes["mlm"].append(
+                _compare_with_target(logits.pieces, batch.inputs.ids, batch.piece_mask, places)
+            )
         counts = [sum(len(part.target) for part in parts) for parts in outcomes.values()]
         if all(count >= MIN_TARGETS for count in counts if count):
             break
@@ -233,14 +238,19 @@ def measure_masked(
     return figures
 
 
-def _compare_with_target(logits: Tensor, target: Tensor) -> MaskedOutcome:
-    return MaskedOutcome(logits.argmax(1) == target, target, cross_entropy(logits, target))
+def _compare_with_target(
+    logits: Tensor, tokens: Tensor, mask: Tensor, places: Tensor
+) -> MaskedOutcome:
+    """Compare logits, [n, C], with masked tokens of [B, P] of the items at `places`, int64 [B]."""
+    target = tokens[mask]
+    item = places[mask.nonzero()[:, 0]]
+    return MaskedOutcome(logits.argmax(1) == target, target, item, cross_entropy(logits, target))
 
 
 def _summarise_outcomes(parts: list[MaskedOutcome], frequent: int) -> dict[str, float | None]:
     target = torch.cat([part.target for part in parts]) if parts else torch.zeros(0)
     if not len(target):
-        return dict.fromkeys(("held_out_loss", "accuracy", "chance", "rare_accuracy"))
+        return dict.fromkeys(("held_out_loss", "accuracy", "chance", "margin_se", "rare_accuracy"))
 
     is_right = torch.cat([part.is_right for part in parts]).double()
     is_frequent = (target == frequent).double()
@@ -251,8 +261,24 @@ def _summarise_outcomes(parts: list[MaskedOutcome], frequent: int) -> dict[str, 
         "held_out_loss": round(loss / len(target), 6),
         "accuracy": round(float(is_right.mean()), 6),
         "chance": round(float(is_frequent.mean()), 6),
+        "margin_se": clustered_error(is_right - is_frequent, torch.cat([x.item for x in parts])),
         "rare_accuracy": round(float(right_rare / is_rare.sum().clamp(min=1)), 6),
     }
+
+
+def clustered_error(margin: Tensor, item: Tensor) -> float | None:
+    """Return the standard error of the mean of margins, float64 [n], which vary with the item.
+
+    That of a ratio of sums over items, int64 [n]: targets of one item are no independent evidence.
+    """
+    deviation = margin - margin.mean()
+    items, item_index = item.unique(return_inverse=True)
+    if len(items) < 2:
+        return None
+    of_items = torch.zeros(len(items), dtype=margin.dtype, device=margin.device)
+    of_items.index_add_(0, item_index, deviation)
+    variance = of_items.square().sum() * len(items) / (len(items) - 1)
+    return round(float(variance.sqrt()) / len(margin), 6)
 
 
 @torch.no_grad()

@@ -39,6 +39,9 @@ IMAGE_TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image to
 VOCAB = 8000  # maximum SentencePiece pieces
 HELD_OUT_SHARE = 0.02  # share of items held out to measure accuracy
 MAX_HELD_OUT = 2000  # maximum number of them
+# with a patience their losses decide when training ends, which a dozen items cannot
+HELD_OUT_TO_STOP = 64  # minimum number of them
+MAX_SHARE_TO_STOP = 0.1  # of the items, of small catalogues
 MINI: dict[str, Any] = {  # defaults of size mini
     "max_tokens": 128,
     "steps": 300,
@@ -104,7 +107,11 @@ class Pretrain(Section):
     """teachers, reduced to one vector as in `linear`: names of section `encoders`, or kinds that
     are not trained here; by default those that read a modality of the data"""
     steps: Count = 3000
-    """steps of the optimiser; 0 leaves the network as initialised"""
+    """steps of the optimiser, with a patience at most; 0 leaves the network as initialised"""
+    patience: Count = 0
+    """measurements on held-out items, of 20 in `steps`, in which neither the loss of MIM nor that
+    of MLM falls by half a percent; the learning rate then falls to 0 within a fifth of all steps,
+    and training ends; 0 trains for all `steps`"""
     batch_size: Positive = 16
     """items per step of the optimiser, over all processes"""
     accumulate: Positive = 1

@@ -2,10 +2,11 @@
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from alignrec.pipeline.beit3.losses import encode_items
 from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini
 from alignrec.pipeline.beit3.network import HEADS
 from alignrec.pipeline.beit3.params import IMAGE_TOKENS, Pretrain, split_pin
+from alignrec.pipeline.beit3.stopping import TASKS, describe_ending, list_at_chance
 from alignrec.pipeline.beit3.summaries import centre_halves, fit_halves, fit_ridge
 from alignrec.pipeline.beit3.training import fit
 from alignrec.pipeline.encoders.params import Encode
@@ -93,9 +95,10 @@ def train(run: Run) -> None:
     run.rows_in = len(texts)
     run.rows_out = usable
     run.count("neither image nor text", len(texts) - usable)
-    _note_share_read(run, task)
+    _note_share_read(run, task, history)
     if history:
-        run.note(**history[-1])
+        run.note(**history[-1], stopped=describe_ending(history, params))
+        run.note(at_chance=list_at_chance(history[-1]), held_out=_held_out_curve(history, task))
     if params.init or notes:
         run.note(init=notes)
 
@@ -136,16 +139,29 @@ def _serialise_weights(network: BEiT3OrMini, without: tuple[str, ...] = ()) -> b
     return save(tensors)
 
 
-def _note_share_read(run: Run, task: PretrainTask) -> None:
+def _note_share_read(run: Run, task: PretrainTask, history: Sequence[Mapping[str, Any]]) -> None:
     """Record the share of a text that training reads, and warn if it is low."""
     params = task.params
-    passes = params.steps * params.batch_size / max(1, len(task.train))
+    steps = history[-1]["step"] if history else 0
+    passes = steps * params.batch_size / max(1, len(task.train))
     share = task.corpus.share_read(passes)
     run.note(text_read=round(share, 4))
-    if params.steps and share < MIN_SHARE_READ:
+    if steps and share < MIN_SHARE_READ:
         is_cut = task.corpus.share_read(math.inf) < MIN_SHARE_READ
-        key = "chunks" if is_cut else "steps"
+        key = "steps"
+        if is_cut:
+            key = "chunks"
+        elif steps < params.steps:
+            key = "patience"
         run.warn(f"its steps read {share:.0%} of a text on average; raise pretrain.{key}")
+
+
+def _held_out_curve(history: Sequence[Mapping[str, Any]], task: PretrainTask) -> dict[str, Any]:
+    """Return the number of held-out items, and their losses at each measurement."""
+    curve: dict[str, Any] = {"items": len(task.held_out)}
+    for key in ("step", *(f"{term}_held_out_loss" for term in TASKS)):
+        curve[key] = [entry[key] for entry in history]
+    return curve
 
 
 def fit_map(network: BEiT3OrMini, task: PretrainTask, teacher: np.ndarray | None) -> Whitening:

@@ -1,4 +1,4 @@
-"""The training loop of pre-training: AdamW with warm-up and cosine decay.
+"""The training loop of pre-training: AdamW, whose rate and steps `stopping` plans.
 
 Letters: D width of the summary, W width of the teachers' vector.
 """
@@ -28,16 +28,18 @@ from alignrec.pipeline.beit3.losses import (
 from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.params import Pretrain
+from alignrec.pipeline.beit3.stopping import TASKS, learning_rate, plan_ending
 from alignrec.pipeline.beit3.summaries import fit_ridge
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime import process
 from alignrec.pipeline.runtime.checkpoint import Checkpoint, adam_state, restore_adam
 from alignrec.pipeline.runtime.seeds import seed_for
 
-WARMUP_SHARE = 0.1  # share of steps with a rising learning rate, which then falls as a cosine
 MAX_GRADIENT_NORM = 3.0
 MEASUREMENTS = 20  # measurements on held-out items per training run
 MIN_STEPS_PER_MEASUREMENT = 10
+DRAWS = 1  # of masks in a measurement
+DRAWS_TO_STOP = 2  # likewise, if the figures decide when training ends
 
 ADAM_BETAS = (0.9, 0.98)  # as in BEiT
 ADAM_EPSILON = 1e-6
@@ -102,20 +104,24 @@ def fit(
     report_steps(state.step)
 
     batches: list[np.ndarray] = []
-    while state.step < steps:
+    patience = task.params.patience
+    draws = DRAWS_TO_STOP if patience else DRAWS
+    ending = plan_ending(state.history, steps, patience)
+    while state.step < ending.last:
         epoch, number = divmod(state.step, steps_per_epoch)
         if not batches or number == 0:
             batches = _plan_epoch(task, epoch)
 
-        rate = warmup_cosine(state.step, steps, WARMUP_SHARE, task.params.lr)
+        rate = learning_rate(state.step, ending, task.params.lr)
         losses = _take_step(trainer, task, batches[number], epoch, rate)
         state.sums = (np.array(state.sums) + losses).tolist()
         state.step += 1
         report_steps(1)
 
-        is_last = state.step == steps
+        is_last = state.step == ending.last
         if is_last or state.step % steps_per_measurement == 0:
-            _record_measurement(trainer, task, state, rate, MAX_DRAWS if is_last else 1)
+            _record_measurement(trainer, task, state, rate, MAX_DRAWS if is_last else draws)
+            ending = plan_ending(state.history, steps, patience)
         if not is_last and state.step % checkpoint.every == 0 and process.rank() == 0:
             _save_state(trainer, checkpoint, state)
 
@@ -169,19 +175,6 @@ def build_optimizer(model: nn.Module, params: Pretrain) -> torch.optim.AdamW:
         decay = params.weight_decay if is_decayed else 0.0
         groups.append({"params": parameters, "weight_decay": decay, "rate_factor": rate_factor})
     return torch.optim.AdamW(groups, lr=params.lr, betas=ADAM_BETAS, eps=ADAM_EPSILON, fused=True)
-
-
-def warmup_cosine(step: int, steps: int, warmup: float, peak: float) -> float:
-    """Return a step's learning rate: linear up to `peak`, then cosine decay.
-
-    It rises over a share `warmup` of the steps.
-    """
-    rising_steps = max(1, round(warmup * steps))
-    if step < rising_steps:
-        return peak * (step + 1) / rising_steps
-    falling_steps = max(1, steps - rising_steps)
-    cosine = math.cos(math.pi * (step - rising_steps) / falling_steps)
-    return peak * 0.5 * (1 + cosine)
 
 
 @torch.no_grad()
@@ -295,7 +288,18 @@ def _record_measurement(
 
     cosine = measure_cosine(trainer.model, task)
     entry |= measure_masked(trainer.model.network, task, draws)
+    for term in TASKS:
+        key = f"{term}_held_out_loss"
+        entry[key] = _of_first_process(entry[key], task.device)
     if cosine is not None:
         entry["cosine"] = cosine
     state.history.append(entry)
     state.sums = [0.0] * len(state.sums)
+
+
+def _of_first_process(value: float | None, device: torch.device) -> float | None:
+    """Return the figure of process 0, so that rounding never lets processes end at other steps."""
+    if value is None or process.world() == 1:
+        return value
+    own = value if process.rank() == 0 else 0.0
+    return float(process.all_reduce(torch.tensor(own, dtype=torch.float64, device=device)))
