@@ -1,9 +1,13 @@
 """Update the tables of figures in the docs: `make figures`.
 
-    python -m benchmarks._figures README.md docs/sample.md [--root outputs]
+    python -m benchmarks._figures README.md docs/sample.md [--root outputs] [--one-network]
 
 Blocks between `<!-- figures: KIND DATASET [FILTER ...] -->` and `<!-- /figures -->` are rewritten. Filters are models
 and feature sets; probes too for `probes`, datasets for `content`, parts of the study for `article`.
+
+Each block of one dataset ends with the network that it was made from. Where that is not the network of the last run, it
+says so, and which command makes it again. Pages that would show two networks without saying so are refused, and with
+`--one-network` also those that say so.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from alignrec import schemas
 from alignrec.pipeline import io
@@ -29,6 +33,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.contributed import read_runs
 from alignrec.pipeline.release.leaderboard import Groups, group_run
 from alignrec.pipeline.report import probes as probed
+from alignrec.pipeline.report.network import DIGITS, digest_vectors
 from alignrec.pipeline.report.table import (
     describe_seeds,
     escape_markdown,
@@ -38,6 +43,7 @@ from alignrec.pipeline.report.table import (
     without_zero,
 )
 from alignrec.pipeline.runtime.layout import Layout
+from benchmarks import _networks
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 SHOWN = ("zero_shot", "item_cf", "content_knn")  # probes in tables of probes
@@ -56,34 +62,68 @@ PROTOCOLS = {
 }  # suffix of a case -> column
 
 
+class Page(NamedTuple):
+    """An updated page, and what is wrong with its blocks."""
+
+    text: str
+    absent: list[str]  # blocks without outputs, which stay as they are, and why
+    stale: list[str]  # commands that make blocks of another network again
+
+
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="figures", description=__doc__.partition("\n")[0])
     parser.add_argument("pages", type=Path, nargs="+")
     parser.add_argument("--root", type=Path, default=Path("outputs"))
+    parser.add_argument(
+        "--one-network", action="store_true", help="refuse pages with blocks of another network"
+    )
     own = parser.parse_args(arguments)
-    for page in own.pages:
-        text, absent = rewritten(page.read_text(encoding="utf-8"), own.root)
-        io.write_bytes(page, text.encode())
-        for block in absent:
-            print(f"{page}: unchanged: {block}", file=sys.stderr)
+
+    pages = {path: rewritten(path.read_text(encoding="utf-8"), own.root) for path in own.pages}
+    stale = [command for page in pages.values() for command in page.stale]
+    faults = _networks.find_mixed([page.text for page in pages.values()])
+    if own.one_network and stale:
+        faults.append(f"some blocks were made from another network: {_list_commands(stale)}")
+    if faults:
+        parser.exit(1, f"error: no page was written: {'; '.join(faults)}\n")
+
+    for path, page in pages.items():
+        io.write_bytes(path, page.text.encode())
+        for block in page.absent:
+            print(f"{path}: unchanged: {block}", file=sys.stderr)
+    if stale:
+        print(f"made from another network: {_list_commands(stale)}", file=sys.stderr)
 
 
-def rewritten(text: str, root: Path) -> tuple[str, list[str]]:
-    """Return the updated page and the blocks without outputs; ValueError for a table that is not in KINDS."""
-    absent = []
+def _list_commands(commands: Iterable[str]) -> str:
+    return "; ".join(f"`{command}`" for command in dict.fromkeys(commands)) + " makes them again"
 
-    def block(match: re.Match[str]) -> str:
+
+def rewritten(text: str, root: Path) -> Page:
+    """Return the updated page and its faults; ValueError for a table that is not in KINDS."""
+    absent: list[str] = []
+    stale: list[str] = []
+
+    def update(match: re.Match[str]) -> str:
         kind, dataset, only = match[2], match[3], match[4].split()
         if kind not in KINDS:
             raise ValueError(f"figures: no table '{kind}'; there are {', '.join(KINDS)}")
-        try:
-            lines = list(KINDS[kind](Layout(root, dataset), only))
-        except (FileNotFoundError, UserError) as e:
-            absent.append(f"{kind} {dataset}: {e}")
-            return match[0]
-        return match[1] + "".join(f"{line}\n" for line in lines) + match[5]
 
-    return BLOCK.sub(block, text), absent
+        layout = Layout(root, dataset)
+        body = match[0].removeprefix(match[1]).removesuffix(match[5])
+        stated: str | None = None
+        try:
+            body = "".join(f"{line}\n" for line in KINDS[kind](layout, only))
+        except (FileNotFoundError, UserError) as e:
+            stated = _networks.stated_network(body)
+            absent.append(f"{kind} {dataset}: {e}")
+
+        if kind in OF_ONE_DATASET:
+            body, commands = _networks.append_networks(body, kind, layout, only, stated)
+            stale.extend(commands)
+        return match[1] + body + match[5]
+
+    return Page(BLOCK.sub(update, text), absent, stale)
 
 
 def results(layout: Layout, only: Sequence[str]) -> Iterator[str]:
@@ -193,17 +233,21 @@ def ceiling(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 def contributed(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield a table per dataset, protocol and split of the runs in results/; `layout` is of no dataset."""
     groups: Groups = {}
+    releases: dict[str, str] = {}  # source of a run -> start of the digest of its release
     for run in read_runs(RUNS):
         for group, entries in group_run(run).items():
             groups.setdefault(group, []).extend(entries)
+            releases |= {entry.source: (run.release or "")[:DIGITS] for entry in entries}
 
     for dataset, protocol, fingerprint in sorted(groups):
         entries = sorted(groups[dataset, protocol, fingerprint], key=lambda e: -e.headline)
         rows = []
         for entry in entries:
             cells = [without_zero(format_figure(entry.cells.get(key))) for key in HEADLINE]
-            rows.append((entry.model, entry.features, *cells, entry.source))
-        head = ("model", "features", *(measure_name(*key) for key in HEADLINE), "source")
+            rows.append(
+                (entry.model, entry.features, *cells, entry.source, releases[entry.source])
+            )
+        head = ("model", "features", *(measure_name(*key) for key in HEADLINE), "source", "release")
         yield from (escape_markdown(f"### {dataset}, {protocol}, {fingerprint}"), "")
         yield markdown(head, rows)
         yield ""
@@ -212,6 +256,7 @@ def contributed(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
     """Yield test Recall@20 by feature set and protocol, from cases of `tests.realdata` in the folder of `layout`."""
     columns: dict[str, dict[str, Figure]] = {}
+    digests = []
     for name in datasets:
         for suffix, users in PROTOCOLS.items():
             case = Layout(layout.root / layout.dataset / f"{name}_content{suffix}", name)
@@ -221,6 +266,8 @@ def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
                 row for row in one.rows if row.features != "none" or not one.protocol.endswith(COLD)
             ]
             columns[f"{name}, {users}"] = {row.features: row.cells[MAIN] for row in rows}
+        used = sorted(row.features for row in rows if row.features != "none")
+        digests.append(f"`{digest_vectors(case, *used)}` ({name})")
     sets = dict.fromkeys(name for cells in columns.values() for name in cells)
     yield markdown(
         (
@@ -232,6 +279,7 @@ def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
     yield ""
     yield "Mean ± sd over 5 resampled splits, except for all users; best of 8 settings on validation. Cold items have"
     yield "no train interactions and are ranked among themselves; EASE cannot score them. `shuffled` permutes vectors."
+    yield f"Made from feature sets {', '.join(digests)}."
 
 
 def article(layout: Layout, parts: Sequence[str]) -> Iterator[str]:
@@ -250,6 +298,7 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results, "matrix": matrix, "probes": probes, "ceiling": ceiling, "article": article, "content": content,
     "contributed": contributed,
 }  # fmt: skip
+OF_ONE_DATASET = ("results", "matrix", "probes", "ceiling", "article")  # kinds
 
 
 if __name__ == "__main__":

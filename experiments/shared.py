@@ -18,8 +18,10 @@ from alignrec.pipeline.benchmark.significance import summarise_recalls
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import MAIN, mean_and_sd
+from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.report.figures import write_tables
+from alignrec.pipeline.report.network import digest_vectors
 from alignrec.pipeline.report.table import (
     CHANGE,
     Difference,
@@ -129,9 +131,11 @@ def _change_from_first(pair: Mapping[str, float] | None) -> Difference | None:
     return Difference(-pair["high"], -pair["difference"], -pair["low"], pair["p"], pair["p_holm"])
 
 
-def record(layout: Layout, name: str, *tables: Table) -> None:
-    """Print tables and write them to outputs/figures, from which `make figures` updates
-    docs/study.md.
+def record(layout: Layout, name: str, *tables: Table, features: str = DEFAULT_FEATURE_SET) -> None:
+    """Print tables and write them to outputs/figures, from which `make figures` updates the docs.
+
+    The file has the digest of `features`, `train.features` of the outputs that the experiment read.
     """
-    write_tables(layout.root / "figures" / layout.dataset / f"article-{name}.json", tables)
+    path = layout.root / "figures" / layout.dataset / f"article-{name}.json"
+    write_tables(path, tables, digest_vectors(layout, features))
     print(*(f"{table.markdown}\n{table.note}" for table in tables), sep="\n\n")

@@ -22,7 +22,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.images import access
 from alignrec.pipeline.images.params import RATE
-from benchmarks import _figures
+from benchmarks import _figures, _networks
 
 HERE = Path(__file__)
 ROOT = HERE.parent.parent
@@ -124,15 +124,26 @@ FENCED = re.compile(r"```.*?```", re.DOTALL)
 
 
 def test_the_pages_tables_of_the_article_are_what_git_keeps_of_the_recorded_run(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "study.md").read_text()
-    shown = re.findall(r"<!-- figures: article sample (\S+) -->", page)
+    pages = {path.name: path.read_text() for path in PUBLISHED}
+    shown = re.findall(r"<!-- figures: article sample (\S+) -->", "".join(pages.values()))
     kept = (ROOT / "outputs" / "figures" / "sample").glob("article-*.json")
     assert sorted(shown) == sorted(path.stem.removeprefix("article-") for path in kept)
-    for part in shown:
-        name = f"outputs/figures/sample/article-{part}.json"
-        kept = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True, check=True)
-        io.write_bytes(tmp_path / name.removeprefix("outputs/"), kept.stdout)
-    assert _figures.rewritten(page, tmp_path) == (page, []), "make figures"
+    for name in (*(f"article-{part}" for part in shown), "metrics"):
+        file = f"outputs/figures/sample/{name}.json"
+        kept = subprocess.run(["git", "show", f"HEAD:{file}"], cwd=ROOT, capture_output=True, check=True)
+        io.write_bytes(tmp_path / file.removeprefix("outputs/"), kept.stdout)
+    for name, page in pages.items():
+        updated = _figures.rewritten(page, tmp_path)
+        assert (name, updated.text) == (name, page), "make figures"
+        assert [block for block in updated.absent if block.startswith("article")] == []
+
+
+def test_blocks_of_a_dataset_are_of_one_network_or_say_that_they_are_not() -> None:
+    assert _networks.find_mixed(path.read_text() for path in PUBLISHED) == []
+    for path in PUBLISHED:
+        blocks_shown = re.findall(r"<!-- figures: (\S+) .*?<!-- /figures -->", path.read_text(), re.DOTALL)
+        of_one_dataset = [kind for kind in blocks_shown if kind in _figures.OF_ONE_DATASET]
+        assert len(_networks.STATEMENT.findall(path.read_text())) >= len(of_one_dataset), path.name
 
 
 def test_a_figure_in_prose_is_in_a_table_of_its_page_or_in_a_recorded_file() -> None:

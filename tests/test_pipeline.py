@@ -15,6 +15,7 @@ from shop import toy
 from toyproject import environment, project, run
 
 from alignrec.commands.params import load
+from alignrec.pipeline.report.network import digest_vectors
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import perform
@@ -118,7 +119,8 @@ def test_the_report_has_the_figures_of_dvcs_metrics_and_plots(undisturbed: Path)
     shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=undisturbed))[""]["data"]
     ((_, metrics),) = shown.items()
     figures = metrics["data"]
-    assert 8 <= len(figures) <= 12
+    assert 8 <= len(figures) <= 13
+    assert figures["network"] == digest_vectors(Layout(undisturbed / "outputs", "shop"), "beit3")
     (row,) = [line for line in text.splitlines() if line.startswith("| staged | alignrec | beit3 |")]
     assert f"{figures['recall@20']:.4f} ± {figures['sd']:.4f}" in row
     assert f"{figures['ndcg@20']:.4f}" in row

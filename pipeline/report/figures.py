@@ -8,7 +8,9 @@ from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.report import probes, results
+from alignrec.pipeline.report.network import NETWORK, digest_vectors
 from alignrec.pipeline.report.outputs import Outputs, read_json
+from alignrec.pipeline.report.rivals import rival_table
 from alignrec.pipeline.report.table import Table, with_labels, without_zero
 
 # probes that train no recommender
@@ -26,8 +28,10 @@ def write_figures(outputs: Outputs, model: str) -> None:
     plots = {part: read_json(layout.study_plot(part), []) for part in PLOTS}
     for name, rows in (histories | plots).items():
         io.write_json(layout.figures(name), rows)
+
+    network = digest_vectors(layout, outputs.released)
     for part, tables in article_tables(outputs, plots).items():
-        write_tables(layout.figures(f"article-{part}"), tables)
+        write_tables(layout.figures(f"article-{part}"), tables, network)
 
     figures = {}
     if histories["train"]:
@@ -39,11 +43,15 @@ def write_figures(outputs: Outputs, model: str) -> None:
         accuracies = {task: last.get(f"{task}_accuracy") for task in TASKS}
         figures |= {task: value for task, value in accuracies.items() if value is not None}
     rounded = {name: round(value, DIGITS) for name, value in figures.items()}
-    io.write_json(layout.figures("metrics"), rounded)
+    made_from = {NETWORK: network} if network else {}
+    io.write_json(layout.figures("metrics"), rounded | made_from)
 
 
-def write_tables(path: Path, tables: Sequence[Table]) -> None:
-    """Write tables of the docs: significant cells bold, figures without the leading zero."""
+def write_tables(path: Path, tables: Sequence[Table], network: str) -> None:
+    """Write tables of the docs: significant cells bold, figures without the leading zero.
+
+    `network` is the digest of the feature set of their run, see network.py.
+    """
     content = []
     for table in tables:
         rows = [[without_zero(cell) for cell in row] for row in table.rows]
@@ -55,6 +63,7 @@ def write_tables(path: Path, tables: Sequence[Table]) -> None:
                 "note": without_zero(table.note),
                 "head": list(table.head),
                 "rows": rows,
+                NETWORK: network,
             }
         )
     io.write_json(path, content)
@@ -113,5 +122,15 @@ def article_tables(
     }
     # only runs with ablations train all recommenders: a default run would leave a few rows
     if outputs.ablated:
-        tables["recommenders"] = [results.results_table(run) for run in outputs.compared]
+        tables["recommenders"] = _recommender_tables(outputs)
     return {part: part_tables for part, part_tables in tables.items() if part_tables}
+
+
+def _recommender_tables(outputs: Outputs) -> list[Table]:
+    tables = []
+    for comparison in outputs.compared:
+        tables.append(results.results_table(comparison))
+        tested = rival_table(comparison, outputs.tests, outputs.released)
+        if tested is not None:
+            tables.append(tested)
+    return tables

@@ -38,9 +38,11 @@ def test_a_contributed_file_is_a_run(path: Path) -> None:
 
 def test_the_page_shows_what_the_files_say() -> None:
     page = (ROOT / "docs/results.md").read_text()
-    assert _figures.rewritten(page, ROOT / "outputs") == (page, []), "make figures"
+    assert _figures.rewritten(page, ROOT / "outputs") == (page, [], []), "make figures"
     for path in FILES:
-        assert contributed.read_run(path).by in page
+        run = contributed.read_run(path)
+        assert run.by in page
+        assert run.release is None or f"| {run.release[:12]} |" in page
 
 
 def test_the_published_schema_is_the_class() -> None:

@@ -15,7 +15,9 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import Figure, list_ablations, list_comparisons
 from alignrec.pipeline.report import advice, figures, gallery, page, probes, results, terminal, verdict
+from alignrec.pipeline.report.network import digest_vectors
 from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.rivals import rival_table
 from alignrec.pipeline.report.table import format_figure
 
 
@@ -84,6 +86,24 @@ def test_models_stand_by_how_they_use_content_and_the_best_figure_is_still_marke
     assert [row[0] for row in table.rows] == ["a: input", "b: over graphs", "c: in the loss", "staged", ""]
 
 
+def test_rivals_are_sorted_by_recall_and_have_the_p_of_all_tests(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    (comparison,) = list_comparisons(io.read_table(layout.results, schemas.RESULTS))
+    tests = io.read_table(layout.tests, schemas.TESTS)
+    rows = tests.to_pylist()
+    level = next(row for row in rows if row["model_b"] == "lightgcn" and row["metric"] == "recall")
+    rows.append(level | {"model_b": "l3ae", "features_b": "beit3", "mean_b": 0.3, "difference": 0.01, "p_holm": 0.27})
+    table = rival_table(comparison, pa.Table.from_pylist(rows, schemas.TESTS), "beit3")
+    assert table is not None
+    assert [row[:4] + row[5:] for row in table.rows] == [
+        ["l3ae", "beit3", "0.3000", "+0.0100", "0.27"],
+        ["lightgcn", "none", "0.2100", "+0.1000", "0.004"],
+    ]  # without its ablations
+    assert table.marks == {(1, 3): "better"}
+    assert rival_table(comparison, tests, "linear") is None
+    assert rival_table(comparison, None, "beit3") is None
+
+
 def test_an_ablation_that_repeats_the_full_model_is_marked_and_explained(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     measured = io.read_table(layout.results, schemas.RESULTS).to_pylist()
@@ -141,7 +161,7 @@ def test_metrics_are_the_released_models_its_rivals_and_what_came_before(tmp_pat
     figures.write_figures(Outputs(layout, released="beit3"), "alignrec")
     assert io.read_json(layout.figures("metrics")) == {
         "valid": 0.11, "recall@20": 0.31, "sd": 0.01, "ndcg@20": 0.31, "baseline": 0.21, "zero_shot": 0.4,
-        "mim": 0.1235,
+        "mim": 0.1235, "network": digest_vectors(layout, "beit3"),
     }  # fmt: skip
     assert io.read_json(layout.figures("pretrain")) == history
     assert io.read_json(layout.figures("train")) == io.read_json(layout.history("train"))
@@ -153,7 +173,7 @@ def test_parts_that_did_not_run_are_empty_files_so_that_dvc_finds_every_plot(tmp
         shutil.rmtree(layout.folder(stage))
     figures.write_figures(Outputs(layout, released="beit3"), "alignrec")
     assert {part: io.read_json(layout.figures(part)) for part in EMPTY} == {part: [] for part in EMPTY}
-    assert io.read_json(layout.figures("metrics")) == {}
+    assert io.read_json(layout.figures("metrics")) == {"network": digest_vectors(layout, "beit3")}
 
 
 def test_a_part_that_did_not_run_leaves_what_git_has_of_an_earlier_run(tmp_path: Path) -> None:

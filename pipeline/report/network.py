@@ -1,0 +1,52 @@
+"""The network of a run: a digest of the feature set that the recommender reads, for figures.
+
+Items, images, encoders and pre-training all change its vectors, so figures of equal digests were
+made from one run of them.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alignrec.pipeline import io
+from alignrec.pipeline.runtime.layout import Layout
+
+NETWORK = "network"  # key in metrics.json and in each table of the docs
+DIGITS = 12  # of the sha256, in hexadecimal
+ROWS = 4096  # hashed at a time, to bound memory
+
+
+def digest_vectors(layout: Layout, *names: str) -> str:
+    """Return the start of the sha256 of feature sets' vectors; empty if one of them is not there.
+
+    Files are not hashed, as their metadata names the code that wrote them.
+    """
+    total = hashlib.sha256()
+    for name in names:
+        folder = layout.features(name)
+        if not any(folder.glob("features-*.parquet")):
+            return ""
+        vectors = io.map_features(folder)  # float32 [I, F]
+        total.update(f"{name} {vectors.shape} ".encode())
+        for start in range(0, len(vectors), ROWS):
+            total.update(vectors[start : start + ROWS].tobytes())
+    return total.hexdigest()[:DIGITS]
+
+
+def read_network(layout: Layout) -> str:
+    """Return the network of the last report, or else of the one that git keeps.
+
+    Empty if neither recorded it.
+    """
+    kept = layout.root / "figures" / layout.dataset / "metrics.json"
+    for path in (layout.figures("metrics"), kept):
+        if path.is_file():
+            return str(io.read_json(path).get(NETWORK, ""))
+    return ""
+
+
+def networks_of(path: Path) -> list[str]:
+    """Return the distinct networks of a file of tables; empty text for those not recorded."""
+    tables: Sequence[dict[str, Any]] = io.read_json(path)
+    return list(dict.fromkeys(str(table.get(NETWORK, "")) for table in tables))

@@ -1,0 +1,146 @@
+"""Blocks of figures in the docs name the network that they were made from, and no page mixes two."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shop import toy
+
+from alignrec.pipeline import io
+from alignrec.pipeline.report import figures
+from alignrec.pipeline.report.network import digest_vectors, read_network
+from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.table import Table
+from alignrec.pipeline.runtime.layout import Layout
+from benchmarks import _figures, _networks
+
+ROOT = Path(__file__).parent.parent
+TABLE = Table("", "Three seeds.", ("features", "recall"), [("beit3", "0.2")])
+
+
+def page(*blocks: str, body: str = "") -> str:
+    return "\n".join(f"<!-- figures: {block} -->\n{body}<!-- /figures -->\n" for block in blocks)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A reported run whose metrics git keeps, as after `dvc repro`."""
+    layout = toy.outputs(tmp_path / "outputs")
+    figures.write_figures(Outputs(layout, released="beit3"), "alignrec")
+    kept(layout, "metrics", io.read_json(layout.figures("metrics")))
+    return layout
+
+
+def kept(layout: Layout, name: str, content: object) -> None:
+    io.write_json(layout.root / "figures" / layout.dataset / f"{name}.json", content)
+
+
+def experiment(layout: Layout, name: str, network: str) -> None:
+    path = layout.root / "figures" / layout.dataset / f"article-{name}.json"
+    figures.write_tables(path, [TABLE], network)
+
+
+def test_the_digest_is_of_the_vectors_only(layout: Layout) -> None:
+    network = digest_vectors(layout, "beit3")
+    vectors = io.matrix(io.read_features(layout.features("beit3"))["vector"])
+    toy.write_features(layout, "beit3", vectors)  # other metadata, such as whether there is an image
+    assert digest_vectors(layout, "beit3") == network
+    assert digest_vectors(layout, "beit3", "minilm-cnn") != network
+    assert digest_vectors(layout, "beit3", "absent") == ""
+    changed = np.array(vectors)
+    changed[-1, -1] += 1e-6
+    toy.write_features(layout, "beit3", changed)
+    assert digest_vectors(layout, "beit3") != network
+
+
+def test_metrics_and_tables_of_a_run_carry_its_network(layout: Layout) -> None:
+    network = digest_vectors(layout, "beit3")
+    assert len(network) == 12
+    assert read_network(layout) == network
+    for path in layout.figures("metrics").parent.glob("article-*.json"):
+        assert {table["network"] for table in io.read_json(path)} == {network}
+
+
+def test_a_block_of_the_run_names_its_network(layout: Layout) -> None:
+    network = read_network(layout)
+    experiment(layout, "clip", network)
+    text = page("results shop", "article shop clip")
+    updated, absent, stale = _figures.rewritten(text, layout.root)
+    assert (absent, stale) == ([], [])
+    assert updated.count(f"\nMade from network `{network}` of shop.\n<!-- /figures -->") == 2
+    assert _figures.rewritten(updated, layout.root).text == updated
+    assert _networks.find_mixed([updated]) == []
+
+
+@pytest.mark.parametrize(
+    ("network", "origin"),
+    [("0123456789ab", "another network (`0123456789ab`)"), ("", "a network that was not recorded")],
+)
+def test_a_block_of_another_network_says_so_and_what_makes_it_again(layout: Layout, network: str, origin: str) -> None:
+    experiment(layout, "single-pass", network)
+    updated, absent, stale = _figures.rewritten(page("results shop", "article shop single-pass"), layout.root)
+    command = "python -m experiments.single_pass shop"
+    assert (absent, stale) == ([], [command])
+    assert f"| beit3 | .2 |\n\nThree seeds.\n\nMade from {origin}: `{command}` makes it again.\n" in updated
+    assert _figures.rewritten(updated, layout.root).text == updated
+
+    experiment(layout, "single-pass", read_network(layout))  # made again
+    assert "Made from a" not in _figures.rewritten(updated, layout.root).text
+
+
+def test_a_block_without_outputs_is_judged_by_the_network_that_it_names(layout: Layout, tmp_path: Path) -> None:
+    """As in a fresh clone, which has the files that git keeps only."""
+    shown = _figures.rewritten(page("results shop"), layout.root).text
+    clone = Layout(tmp_path / "clone", "shop")
+    kept(clone, "metrics", {"network": read_network(layout)})
+    same = _figures.rewritten(shown, clone.root)
+    assert (same.text, same.stale) == (shown, [])
+    assert len(same.absent) == 1
+
+    kept(clone, "metrics", {"network": "f" * 12})
+    other = _figures.rewritten(shown, clone.root)
+    assert other.stale == ["make repro"]
+    assert f"Made from another network (`{read_network(layout)}`): `make repro` makes it again." in other.text
+    assert "| alignrec | beit3 |" in other.text
+    assert _figures.rewritten(other.text, clone.root).text == other.text
+
+
+def test_pages_of_two_networks_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No run says which network is the current one, so that neither block can be marked."""
+    layout = Layout(tmp_path, "shop")
+    experiment(layout, "clip", "a" * 12)
+    experiment(layout, "wrong", "b" * 12)
+    paths = [tmp_path / "first.md", tmp_path / "second.md"]
+    for path, part in zip(paths, ("clip", "wrong"), strict=True):
+        path.write_text(page(f"article shop {part}"))
+    before = [path.read_text() for path in paths]
+
+    with pytest.raises(SystemExit) as refused:
+        _figures.main([*map(str, paths), "--root", str(tmp_path)])
+    assert refused.value.code == 1
+    assert f"several networks ({'a' * 12}, {'b' * 12})" in capsys.readouterr().err
+    assert [path.read_text() for path in paths] == before
+
+
+def test_marked_blocks_are_written_unless_one_network_is_asked_for(
+    layout: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment(layout, "clip", "a" * 12)
+    path = tmp_path / "page.md"
+    path.write_text(page("article shop clip"))
+    arguments = [str(path), "--root", str(layout.root)]
+    with pytest.raises(SystemExit):
+        _figures.main([*arguments, "--one-network"])
+    assert path.read_text() == page("article shop clip")
+    assert "`python -m experiments.clip shop`" in capsys.readouterr().err
+
+    _figures.main(arguments)
+    assert f"another network (`{'a' * 12}`)" in path.read_text()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_command_of_each_recorded_table_exists() -> None:
+    for path in (ROOT / "outputs/figures/sample").glob("article-*.json"):
+        command = _networks.command_of(path.stem.removeprefix("article-"), "sample")
+        module = command.split()[2]
+        assert command == _networks.PROFILE or (ROOT / f"{module.replace('.', '/')}.py").is_file(), command
