@@ -244,9 +244,7 @@ def contributed(layout: Layout, only: Sequence[str]) -> Iterator[str]:
         rows = []
         for entry in entries:
             cells = [without_zero(format_figure(entry.cells.get(key))) for key in HEADLINE]
-            rows.append(
-                (entry.model, entry.features, *cells, entry.source, releases[entry.source])
-            )
+            rows.append((entry.model, entry.features, *cells, entry.source, releases[entry.source]))
         head = ("model", "features", *(measure_name(*key) for key in HEADLINE), "source", "release")
         yield from (escape_markdown(f"### {dataset}, {protocol}, {fingerprint}"), "")
         yield markdown(head, rows)

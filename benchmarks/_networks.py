@@ -8,12 +8,21 @@ from collections.abc import Iterable, Sequence
 from alignrec.pipeline.report.network import networks_of, read_network
 from alignrec.pipeline.runtime.layout import Layout
 
-BY_PROFILE = ("recommenders", "ablation", "mask", "tail", "hyper-parameters")  # parts of `article`
+BY_PROFILE = (
+    "recommenders",
+    "tuning",
+    "ablation",
+    "mask",
+    "tail",
+    "hyper-parameters",
+)  # parts of `article`
 PROFILE = "alignrec profile paper && dvc repro"
 DEFAULT = "make repro"
 OF_RUN = re.compile(r"^Made from network `([0-9a-f]+)` of (\S+)\.$", re.MULTILINE)
 OF_ANOTHER = re.compile(r"^Made from another network \(`([0-9a-f]+)`\): ", re.MULTILINE)
-STATEMENT = re.compile(r"\n*^Made from (?:a |another )?network .*\n", re.MULTILINE)
+STATEMENT = re.compile(
+    r"\n*^(?:Made from (?:a |another )?network |Not made yet: ).*\n", re.MULTILINE
+)
 
 
 def stated_network(body: str) -> str:
@@ -40,7 +49,10 @@ def append_networks(
         lines.append(f"Made from {origin}: `{command}` makes it again.")
         stale.append(command)
 
-    body = STATEMENT.sub("\n", body).rstrip("\n")
+    body = STATEMENT.sub("\n", body).strip("\n")
+    if not body:
+        commands = " and ".join(f"`{command}`" for command in dict.fromkeys(stale))
+        return f"Not made yet: {commands} makes it.\n", stale
     statements = "".join(f"{line}\n" for line in dict.fromkeys(lines))
     return f"{body}\n\n{statements}", stale
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -203,10 +204,20 @@ def summarise_mask(mask: pa.Table) -> dict[tuple[str, str], list[MaskedFigure]]:
     return group_values(((figure.protocol, figure.fingerprint), figure) for figure in figures)
 
 
-def as_json(results: pa.Table, protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def as_json(
+    results: pa.Table, protocols: Sequence[Mapping[str, Any]], tuning: pa.Table | None = None
+) -> dict[str, Any]:
+    """Return the content of results.json: protocols, figures by seed, and tried settings."""
     rows = []
     for key, figure in figures_by_run(results).items():
         figures = {"mean": figure.mean, "sd": figure.sd, "values": list(figure.values)}
         rows.append(key._asdict() | figures)
     by_fingerprint = {protocol["fingerprint"]: dict(protocol) for protocol in protocols}
-    return {"protocols": by_fingerprint, "results": rows}
+    content = {"protocols": by_fingerprint, "results": rows}
+    if tuning is None:
+        return content
+
+    trials = tuning.to_pylist()
+    for trial in trials:
+        trial["setting"] = json.loads(trial["setting"])
+    return content | {"trials": trials}

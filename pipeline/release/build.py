@@ -246,7 +246,7 @@ def _write_evidence(folder: Path, outputs: Outputs) -> None:
             _copy_file(path, folder / "embeddings" / path.name)
 
     if outputs.results is not None:
-        results = evidence.as_json(outputs.results, outputs.protocols)
+        results = evidence.as_json(outputs.results, outputs.protocols, outputs.tuning)
         io.write_json(folder / "results.json", results)
     if outputs.probes is not None:
         io.write_json(folder / "probes.json", outputs.probes)

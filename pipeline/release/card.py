@@ -39,7 +39,7 @@ LARGEST_SIZE = "1M<n<10M"
 DESCRIPTIONS = {  # of files without a table
     "embeddings/items.faiss": "FAISS index of the item vectors, by inner product; row = item_id",
     "embeddings/index.json": "facts of the index, and its recall",
-    "results.json": "benchmark figures by seed",
+    "results.json": "benchmark figures by seed, and the settings tried for each model",
     "probes.json": "feature sets judged before training",
     "study.json": "mask modality, the long tail, variants of pre-training, sweeps: every row",
     "croissant.json": "this release for readers of MLCommons' Croissant",
@@ -82,7 +82,9 @@ def render_card(
     quality = read_json(outputs.layout.code_quality, {})
     coded = {name: figures for name, figures in quality.items() if name in released}
     processed = (outputs.probes or {}).get("processed")
+    tuned = [] if outputs.tuning is None else [results.tuning_table(outputs.tuning)]
     studied = [
+        *tuned,
         *results.semantic_id_tables(coded),
         *results.mask_tables(outputs.study),
         *results.lead_tables(outputs.study),

@@ -111,7 +111,9 @@ def article_tables(
         rows = list(results.ablated_rows(comparison, outputs.tests))
         ablations.append(results.ablation_table(rows).under(label))
 
+    tuned = [] if outputs.tuning is None else [results.tuning_table(outputs.tuning)]
     tables = {
+        "tuning": tuned,
         "ablation": ablations,
         "mask": results.mask_tables(outputs.study),
         "tail": results.lead_tables(outputs.study),

@@ -17,7 +17,9 @@ from alignrec.pipeline.benchmark.experiment import CellResult, Experiment
 from alignrec.pipeline.benchmark.params import Range
 from alignrec.pipeline.benchmark.plan import Candidate, Tried, halton_points, list_labels
 from alignrec.pipeline.benchmark.settings import model_settings
+from alignrec.pipeline.evaluation.evidence import as_json
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import Run
 
@@ -99,6 +101,9 @@ def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_pat
         record = io.read_json(rankings_path(layout, CellLabel(*contender, 1)).with_suffix(".json"))
         assert record["cell"]["settings"].items() >= setting.items()
     assert io.read_json(layout.protocol)[0]["tuning"]["budget"] == 3
+    outputs = Outputs(layout)
+    written = as_json(outputs.results, outputs.protocols, outputs.tuning)
+    assert written["trials"] == [row | {"setting": json.loads(row["setting"])} for row in table]
 
     tries, measured = cells(layout, "valid"), cells(layout, "rankings")
     assert (len(tries), len(measured)) == (6, 4)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import faiss
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -157,6 +158,21 @@ def test_the_manifest_says_what_made_the_tables(plain: Path) -> None:
     first = results["results"][0]
     assert results["protocols"][first["fingerprint"]]["rule"] == "mmrec"
     assert first["values"] == pytest.approx([0.3, 0.31, 0.32])
+
+
+def test_a_release_has_every_tried_setting(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    trial = {"model": "lightgcn", "features": "none", "state": "complete", "epochs": 4, "reason": ""}
+    trials = [
+        trial | {"trial": 0, "setting": '{"lr": 0.001}', "valid": 0.1, "chosen": False},
+        trial | {"trial": 1, "setting": '{"lr": 0.02}', "valid": 0.2, "chosen": True},
+    ]
+    io.write_table(pa.Table.from_pylist(trials, schemas.TUNING), layout.tuning, schemas.TUNING)
+    release = releases.published(layout).release
+    list(verify(release))
+    published = json.loads((release / "results.json").read_text())["trials"]
+    assert published == [row | {"setting": json.loads(row["setting"])} for row in trials]
+    assert "| LightGCN | lr 0.02 | 2 | 0 | 0.1000 | 0.2000 |" in (release / "README.md").read_text()
 
 
 def test_the_manifest_has_the_hashes_of_what_was_learned(tmp_path: Path) -> None:
