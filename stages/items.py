@@ -2,7 +2,7 @@
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.dataset import items
+from alignrec.pipeline.dataset import further, items
 from alignrec.pipeline.dataset.params import Items
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import SOURCE, Stage
@@ -32,13 +32,15 @@ def main(run: Run) -> None:
     if files:  # fail early if feature files do not fit the items
         run.note(features=check_files(files, asins))
     items.describe_items(run, metadata, path)
+    if params.all:
+        further.write_further(run, asins)
 
 
 ITEMS = Stage(
     "items",
     does="metadata of the surviving items -> clean text and image addresses",
-    writes="`items.parquet`, `rejects.parquet` (lines that could not be read, and why); "
-    "[the rules](ingestion.md)",
+    writes="`items.parquet`, `rejects.parquet` (lines that could not be read, and why); with "
+    "`items.all` also `further.parquet`; [the rules](ingestion.md)",
     reads=(DOWNLOAD, INTERACTIONS),
     sections=(SOURCE,),
     params=Items,

@@ -1,6 +1,6 @@
 """Section `interactions` of params.yaml. Section `items` of params.yaml."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -57,6 +57,10 @@ class Items(Section):
         "description",
     ]
     """fields that compose the text, in order"""
+    all: bool = False
+    """also keep the items of the item file that `interactions` leaves out, such as those with too
+    few interactions: they get features, neighbours and a place in the release, and are neither
+    trained on nor judged"""
 
     @field_validator("text")
     @classmethod
@@ -64,3 +68,8 @@ class Items(Section):
         if len(set(fields)) < len(fields):
             raise ValueError("a field is named twice")
         return fields
+
+    def facts(self) -> dict[str, Any]:
+        facts = super().facts()
+        # records without further items are as they were before the key existed
+        return {key: value for key, value in facts.items() if (key, value) != ("all", False)}

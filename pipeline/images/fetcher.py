@@ -27,6 +27,7 @@ from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.images.stored import StoredImages
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.sql import open_database
+from alignrec.pipeline.runtime.layout import FURTHER_STEM, Layout
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.sources.base import is_path
 
@@ -130,9 +131,8 @@ class Fetcher(ExitStack):
 
 def write_shards(run: Run, retry_failed: bool) -> list[Path]:
     params = run.params[Images]
-    total = io.rows(io.present([run.layout.items]))
-    columns = ["item_id", "asin", "image_urls"]
-    items = io.read_slices(run.layout.items, schemas.ITEMS, columns, params.shard_rows)
+    tables = list_item_tables(run.layout)
+    total = io.rows(io.present(list(tables.values())))
     with run.lock_of_part():
         run.resume(run.folder, [], params.model_dump(exclude={*ACCESS, "most"}))
 
@@ -142,12 +142,23 @@ def write_shards(run: Run, retry_failed: bool) -> list[Path]:
     local = access.open_files(params, root)
     bar = run.progress(total=total, unit="image")
     with bar, closing(local), Fetcher(params, local) as web:
-        for number, part in enumerate(items):
-            if run.owns_shard(number):
-                path = io.shard(run.folder, "images", number)
-                paths.append(path)
-                _write_shard(run, web, part, path, retry_failed, bar.update)
+        for stem, table in tables.items():
+            columns = ["item_id", "asin", "image_urls"]
+            items = io.read_slices(table, schemas.ITEMS, columns, params.shard_rows)
+            for number, part in enumerate(items):
+                if run.owns_shard(number):
+                    path = io.shard(run.folder, stem, number)
+                    paths.append(path)
+                    _write_shard(run, web, part, path, retry_failed, bar.update)
     return paths
+
+
+def list_item_tables(layout: Layout) -> dict[str, Path]:
+    """Return stem of the files of images -> table of their items."""
+    tables = {"images": layout.items}
+    if layout.further_items.is_file():
+        tables[FURTHER_STEM] = layout.further_items
+    return tables
 
 
 def _write_shard(

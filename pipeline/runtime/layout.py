@@ -9,7 +9,14 @@ from pathlib import Path
 from alignrec.pipeline import io
 
 WORK = ".work"  # folder of unfinished work
+FURTHER_STEM = "further"  # stem of the files of items outside the k-core, see `items.all`
 FEATURE_STAGES = ("encode", "beit3", "combine")  # stages that write feature sets
+
+
+def list_image_files(folder: Path) -> list[Path]:
+    """Return the files of images of all items, those outside the k-core last."""
+    stems = ("images", FURTHER_STEM)
+    return [path for stem in stems for path in sorted(folder.glob(f"{stem}-*.parquet"))]
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,9 @@ class Layout:
     users = StageFile("interactions", "users.parquet", "Table USERS.")
     item_ids = StageFile("interactions", "item_ids.parquet", "Table ITEM_IDS.")
     items = StageFile("items", "items.parquet", "Table ITEMS.")
+    further_items = StageFile(
+        "items", "further.parquet", "Table ITEMS of `items.all`; ids continue those of ITEM_IDS."
+    )
     interaction_rejects = StageFile(
         "interactions", "rejects.parquet", "Table REJECTS of interactions read row by row."
     )
@@ -177,8 +187,16 @@ class Layout:
         return sorted(path.parent.name for path in files)
 
     edges = OneOfFiles("graph", "{}/edges.parquet", "Table EDGES of a feature set.")
+    catalogue_edges = OneOfFiles(
+        "graph", "{}/catalogue.parquet", "Table EDGES among all items; only with `items.all`."
+    )
     codes = OneOfFiles(
         "semantic_ids", "{}/codes.parquet", "Table semantic_ids(L) of a feature set."
+    )
+    catalogue_codes = OneOfFiles(
+        "semantic_ids",
+        "{}/catalogue.parquet",
+        "Table semantic_ids(L) of all items; only with `items.all`.",
     )
     codebooks = OneOfFiles(
         "semantic_ids", "{}/codebooks.safetensors", "centroids of its codes, float32 [L, K, F]"
