@@ -33,11 +33,14 @@ def main(run: Run) -> None:
         return
 
     items = ItemContent.of(run.layout)
+    further = ItemContent.further(run.layout)
     network = find_network(run.params.encoders, run.item, run.folder)
-    inputs = encode.list_inputs(network, items)
+    inputs = encode.list_inputs(network, items, further)
     facts = settings_facts(network, params)
     cached_rows = run.layout.rows if params.reuse else None
-    with run.progress(total=len(items.ids), unit="item") as bar:
+    parts = [part for part in (items, further) if part is not None]
+    n_items = sum(len(part.ids) for part in parts)
+    with run.progress(total=n_items, unit="item") as bar:
         with run.lock_of_part():
             modules = encode.list_modules(network)
             encode.require_same_precision(run, network, inputs, params)
@@ -56,11 +59,12 @@ def main(run: Run) -> None:
             done=bar.update,
             owns_shard=run.owns_shard,
         )
-        encode.write_features(encoder, items, run.folder, params, context)
+        for part in parts:
+            encode.write_features(encoder, part, run.folder, params, context)
 
     if not run.part:
         run.note(**encode.report_quality(encoder.facts, run.folder, run.warn))
-    run.rows_in = run.rows_out = len(items.ids)
+    run.rows_in = run.rows_out = n_items
 
 
 def read_item(folder: Path) -> str | None:

@@ -34,6 +34,7 @@ def main(run: Run) -> None:
         levels, codes, _ = coding.codebooks.shape
         run.write(table, layout.codes(name), schemas.semantic_ids(levels), features=name)
         write_codebooks(layout.codebooks(name), coding.codebooks)
+        semantic_ids.write_catalogue(run, name, ReleasedCodes(coding.codebooks, table))
 
         seed = run.seed("random", name)
         quality[name] = semantic_ids.judge_codes(coding, layout.edges(name), codes, seed)

@@ -88,9 +88,12 @@ def write_sets(run: Run, max_tokens: int) -> None:
         drop_unlisted_sets(run.folder, params.sets)
 
     items = ItemContent.of(run.layout)
+    further = ItemContent.further(run.layout)
+    parts = [part for part in (items, further) if part is not None]
+    n_items = sum(len(part.ids) for part in parts)
     # read once, and only if something is encoded
     load_vectors = cache(partial(_read_vectors, run.layout))
-    with run.progress(total=len(items.ids) * len(params.sets), unit="vector") as bar:
+    with run.progress(total=n_items * len(params.sets), unit="vector") as bar:
         context = WriteContext(
             record={"stage": run.stage, "dataset": run.dataset},
             warn=partial(run.warn, recorded=False),
@@ -105,11 +108,12 @@ def write_sets(run: Run, max_tokens: int) -> None:
             folder = run.folder / home / ENCODER
             network = TrainedNetwork(name, facts.kind, settings, folder, load_vectors=load_vectors)
             encoder = LazyEncoder(facts, network.load, network)
-            write_features(encoder, items, run.folder / name, run.params[Encode], context)
+            for part in parts:
+                write_features(encoder, part, run.folder / name, run.params[Encode], context)
             if not run.part:
                 run.note(**report_quality(facts, run.folder / name, run.warn))
-    run.rows_in = len(items.ids)
-    run.rows_out = len(items.ids) * len(params.sets)
+    run.rows_in = n_items
+    run.rows_out = n_items * len(params.sets)
 
 
 def _prepare_folder(
@@ -119,7 +123,9 @@ def _prepare_folder(
     sharing = [listed for listed in params.sets if listed not in OWN_WEIGHTS]
     home = name if name in OWN_WEIGHTS else sharing[0]
     files = sorted(path for path in run.layout.encoder.folder.iterdir() if path.is_file())
-    inputs = [items.texts.path, *items.images, *files]
+    inputs = [*items.files(), *files]
+    if further := ItemContent.further(run.layout):
+        inputs += further.files()
     settings = params.model_dump(exclude={"sets"})
     encode_settings = run.params[Encode].model_dump(include={"batch_size", "shard_rows"})
     resume_set(run, run.folder / name, inputs, settings | encode_settings, name, home)

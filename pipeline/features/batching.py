@@ -20,7 +20,7 @@ from alignrec.pipeline.features.folder import feature_rows
 from alignrec.pipeline.images import several
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime import engine
-from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.layout import FURTHER_STEM, Layout
 from alignrec.pipeline.runtime.process import keep_large_buffers, ran_out
 
 # warning about rows whose `halved` is set
@@ -37,12 +37,26 @@ class ItemContent:
 
     ids: pa.Table  # item_id and asin
     texts: io.Texts
-    images: Sequence[Path]  # images-*.parquet
+    images: Sequence[Path]  # images-*.parquet, or further-*.parquet
+    stem: str = "features"  # of the files that their vectors go to
 
     @classmethod
     def of(cls, layout: Layout) -> Self:
         ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
         return cls(ids, io.Texts(layout.items), sorted(layout.images.glob("images-*.parquet")))
+
+    @classmethod
+    def further(cls, layout: Layout) -> Self | None:
+        """Return the items outside the k-core, see `items.all`; None without any."""
+        path = layout.further_items
+        if not path.is_file():
+            return None
+        ids = io.read_table(path, schemas.ITEMS, schemas.ITEM_IDS.names)
+        images = sorted(layout.images.glob(f"{FURTHER_STEM}-*.parquet"))
+        return cls(ids, io.Texts(path), images, FURTHER_STEM)
+
+    def files(self) -> list[Path]:
+        return [self.texts.path, *self.images]
 
     def read(self, rows: range, reads: Sequence[str]) -> pa.Table:
         """Return `item_id` and `asin` of consecutive items, `text` and `image` if in `reads`.
@@ -80,7 +94,8 @@ class ItemContent:
         shard_rows = io.rows(self.images[:1])
         shards = range(rows.start // shard_rows, -(-rows.stop // shard_rows)) if shard_rows else ()
         for number in shards:
-            (path,) = io.present([io.shard(self.images[0].parent, "images", number)])
+            stem = self.images[0].name.rpartition("-")[0]
+            (path,) = io.present([io.shard(self.images[0].parent, stem, number)])
             start = max(rows.start - number * shard_rows, 0)
             stop = min(rows.stop - number * shard_rows, shard_rows)
             yield path, range(start, stop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.encoders import chain
 from alignrec.pipeline.encoders.params import Encode
+from alignrec.pipeline.encoders.registry import ENCODER
 from alignrec.pipeline.features import names
 from alignrec.pipeline.features.folder import (
     SET,
@@ -21,12 +23,14 @@ from alignrec.pipeline.features.folder import (
     judge_quality,
     resume_set,
 )
-from alignrec.pipeline.features.kinds import CONTROL, IMPORTED, KINDS
+from alignrec.pipeline.features.kinds import CONTROL, IMPORTED, KINDS, imported
 from alignrec.pipeline.features.kinds.base import ReadMap, SetRecipe
+from alignrec.pipeline.features.kinds.fitted import map_shards
 from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.features.params import Combine, without_paths
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.code import versions
+from alignrec.pipeline.runtime.layout import FURTHER_STEM, Layout
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.vectors.base import READERS, ImportedFile, feature_files
 
@@ -93,7 +97,15 @@ def resolve_recipe(
         batch_size=run.params[Encode].batch_size,
         seed=run.params[Combine].seed,
         file=file,
+        further=read_further(run.layout),
     )
+
+
+def read_further(layout: Layout) -> pa.Table | None:
+    path = layout.further_items
+    if not path.is_file():
+        return None
+    return io.read_table(path, schemas.ITEMS, schemas.ITEM_IDS.names)
 
 
 def present_parts(run: Run, declared: DeclaredSets, name: str) -> list[str]:
@@ -135,21 +147,48 @@ def list_inputs(recipe: SetRecipe) -> list[Path]:
     inputs = [recipe.layout.item_ids]
     for part in recipe.parts:
         inputs += part.files()
+    if recipe.further is not None:
+        inputs.append(recipe.layout.further_items)
+        inputs += [path for part in recipe.parts for path in further_shards(part)]
     return inputs + recipe.kind.files(recipe)
 
 
 def make_set(recipe: SetRecipe, record: dict[str, Any], done: Callable[[int], object]) -> None:
     facts, shards = recipe.kind.make(recipe)
     record = record | {io.FINGERPRINT: facts.fingerprint}
-    for number, shard in enumerate(shards):
-        path = io.shard(recipe.folder, "features", number)
-        if not path.exists():
-            width = shard["vector"].type.list_size
-            if facts.model:
-                record["encoder"] = {"dim": width} | facts.model
-            io.write_table(shard, path, schemas.features(width), record)
-        done(len(shard))
+    stems = {"features": shards, FURTHER_STEM: further_rows(recipe)}
+    for stem, rows in stems.items():
+        for number, shard in enumerate(rows):
+            path = io.shard(recipe.folder, stem, number)
+            if not path.exists():
+                width = shard["vector"].type.list_size
+                if facts.model:
+                    record["encoder"] = {"dim": width} | facts.model
+                io.write_table(shard, path, schemas.features(width), record)
+            done(len(shard))
     io.write_json(recipe.folder / SET, facts.model_dump())
+
+
+def further_rows(recipe: SetRecipe) -> Iterator[pa.Table]:
+    """Yield the rows of items outside the k-core by the map that is fitted to the core.
+
+    Nothing for sets without such a map, such as controls, and for those that are derived from one.
+    """
+    if recipe.further is None:
+        return
+    if recipe.file is not None:
+        yield from imported.further_rows(recipe)
+        return
+    parts = [part for of in recipe.parts if (part := of.further()) is not None]
+    has_map = (recipe.folder / ENCODER / chain.CHAIN_FILE).is_file()
+    if has_map and len(parts) == len(recipe.parts):
+        fit = chain.read(recipe.folder / ENCODER, [part.width for part in parts])
+        yield from map_shards(fit, parts)
+
+
+def further_shards(part: FeatureSet) -> list[Path]:
+    further = part.further()
+    return further.shards if further else []
 
 
 def note_set(run: Run, recipe: SetRecipe) -> None:

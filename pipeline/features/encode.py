@@ -185,11 +185,15 @@ def hash_content(content: pa.Table) -> pa.Array:
     return pa.array(keys, pa.binary(KEY_BYTES))
 
 
-def list_inputs(network: Network, items: ItemContent) -> list[Path]:
+def list_inputs(
+    network: Network, items: ItemContent, further: ItemContent | None = None
+) -> list[Path]:
     """Return the files that the feature set of an encoder depends on."""
     inputs = [items.texts.path, *ENCODERS.source_files(network.kind)]
     if "image" in network.reads:
         inputs += items.images
+    if further is not None:
+        inputs += further.files()
     if network.origin:
         inputs += network.files()
     return inputs
@@ -330,7 +334,7 @@ def write_features(
         "versions": versions(),
         io.FINGERPRINT: facts.fingerprint,
     }
-    paths = _list_shards(len(items.ids), folder, settings.shard_rows, context)
+    paths = _list_shards(items, folder, settings.shard_rows, context)
     missing = [shard for shard, path in paths.items() if not path.exists()]
     context.done(sum(map(len, paths)) - sum(map(len, missing)))
     if not missing:
@@ -362,13 +366,14 @@ def report_quality(facts: Facts, folder: Path, warn: Callable[[str], object]) ->
 
 
 def _list_shards(
-    n_items: int, folder: Path, shard_rows: int, context: WriteContext
+    items: ItemContent, folder: Path, shard_rows: int, context: WriteContext
 ) -> dict[range, Path]:
     paths = {}
+    n_items = len(items.ids)
     for number, start in enumerate(range(0, n_items, shard_rows)):
         if context.owns_shard(number):
             shard = range(start, min(start + shard_rows, n_items))
-            paths[shard] = io.shard(folder, "features", number)
+            paths[shard] = io.shard(folder, items.stem, number)
     return paths
 
 

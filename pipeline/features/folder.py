@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from alignrec.pipeline.encoders.params import MAX_UNKNOWN, MULTILINGUAL
 from alignrec.pipeline.encoders.registry import ENCODER
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import Block
-from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.layout import FURTHER_STEM, Layout
 from alignrec.pipeline.runtime.section import Part
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ def resume_set(
 
     missing = io.list_missing(folder)
     if not whole:
-        missing = [path for path in missing if not path.match("features-*.parquet")]
+        shards = tuple(f"{stem}-" for stem in ("features", FURTHER_STEM))
+        missing = [path for path in missing if not path.name.startswith(shards)]
     if missing:
         run.warn(f"{missing[0]} is gone; its feature set is made again", recorded=False)
         (folder / io.KEY).unlink()
@@ -151,6 +153,7 @@ class FeatureSet:
 
     name: str
     folder: Path
+    stem: str = "features"  # of its files
 
     @classmethod
     def of(cls, layout: Layout, name: str) -> FeatureSet:
@@ -160,6 +163,11 @@ class FeatureSet:
             where = f"{folder}: no feature set '{name}' of {layout.dataset}"
             raise UserError(f"{where}; list it in the parameters, run `dvc repro`")
         return cls(name, folder)
+
+    def further(self) -> FeatureSet | None:
+        """Return its vectors of items outside the k-core; None if there are none."""
+        further = FeatureSet(self.name, self.folder, FURTHER_STEM)
+        return further if any(self.folder.glob(f"{FURTHER_STEM}-*.parquet")) else None
 
     @cached_property
     def facts(self) -> Facts:
@@ -171,7 +179,7 @@ class FeatureSet:
 
     @cached_property
     def shards(self) -> list[Path]:
-        return io.shards(self.folder, "features")
+        return io.shards(self.folder, self.stem)
 
     @cached_property
     def width(self) -> int:
@@ -204,6 +212,19 @@ class FeatureSet:
     def distinguishes(self) -> bool:
         items, _, equal = count_vectors(_vectors_with_content(self.shards))
         return items < 2 or not equal
+
+
+@contextmanager
+def linked_catalogue(features: FeatureSet, work: Path) -> Iterator[Path]:
+    """Yield a temporary folder with links to all files of a set, those of items outside the k-core
+    last, so that it reads as one set.
+    """
+    further = features.further()
+    paths = [*features.shards, *(further.shards if further else ())]
+    with io.scratch(work) as folder:
+        for number, path in enumerate(paths):
+            io.shard(folder, "features", number).symlink_to(path.resolve())
+        yield folder
 
 
 def feature_rows(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: Any) -> pa.Table:

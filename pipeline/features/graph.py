@@ -1,11 +1,13 @@
 """The item graph of a feature set: its nearest neighbours, as parameters ask."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from alignrec.pipeline import io
+from alignrec.pipeline.features.folder import FeatureSet, linked_catalogue
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.linalg.neighbours import (
@@ -29,28 +31,43 @@ def neighbours_by_params(features: np.ndarray, params: Graph) -> pa.Table:
 
 
 def write_edges(run: Run, name: str) -> None:
-    params = run.params[Graph]
-    path = run.layout.edges(name)
+    """Write the neighbours of a feature set among the items of the k-core, which recommenders are
+    trained on, and those among all items, if there are others.
+    """
     folder = run.layout.features(name)
-    items = io.rows(io.shards(folder, "features"))
+    directed, settings = write_graph(run, name, folder, run.layout.edges(name))
+    if settings:
+        run.note(**{name: settings})
+    run.count(f"{name}: item without direction", int((~directed).sum()))
+    run.rows_in += len(directed)
+    run.rows_out += io.rows([run.layout.edges(name)])
 
+    if FeatureSet(name, folder).further() is not None:
+        path = run.layout.catalogue_edges(name)
+        with linked_catalogue(FeatureSet(name, folder), path.with_name(".all")) as catalogue:
+            write_graph(run, name, catalogue, path)
+
+
+def write_graph(run: Run, name: str, folder: Path, path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Write the edges of the feature set in a folder; return its items with a direction, bool [I],
+    and the settings of an approximate index.
+    """
+    params = run.params[Graph]
+    items = io.rows(io.shards(folder, "features"))
     if choose_index(params.index, items, params.exact_up_to) == "exact":
         vectors = io.matrix(io.read_features(folder)["vector"])
         _, directed = unit_rows(vectors)
         run.write(find_neighbours(vectors, params.k), path, EDGES)
-    else:
-        directed, settings = write_approximate(run, name, params.k)
-        run.note(**{name: {"index": "ivf"} | settings})
+        return directed, {}
 
-    run.count(f"{name}: item without direction", items - int(directed.sum()))
-    run.rows_in += items
-    run.rows_out += io.rows([path])
+    directed, settings = write_approximate(run, name, folder, path, params.k)
+    return directed, {"index": "ivf"} | settings
 
 
-def write_approximate(run: Run, name: str, k: int) -> tuple[np.ndarray, dict[str, Any]]:
+def write_approximate(
+    run: Run, name: str, folder: Path, path: Path, k: int
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Write edges found by an inverted file; return the items with a direction and its settings."""
-    path = run.layout.edges(name)
-    folder = run.layout.features(name)
     is_required = name != MEANINGLESS
     with io.scratch(path.with_name(".index")) as work:
         blocks = io.read_vectors(folder, SEARCH_BLOCK_ROWS)

@@ -18,9 +18,11 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.features.codebooks import ReleasedCodes
 from alignrec.pipeline.features.collisions import number_equal_codes, number_new_items
+from alignrec.pipeline.features.folder import FeatureSet, linked_catalogue
 from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import unit_rows
+from alignrec.pipeline.runtime.run import Run
 
 MAX_FIT_ROWS = 262_144  # vectors from which codebooks are learned
 CODING_BLOCK_ROWS = 8192
@@ -81,6 +83,20 @@ def recode_items(
     return coding._replace(
         suffix=number_new_items(coding.codes, older_row, older_codes, older_suffix)
     )
+
+
+def write_catalogue(run: Run, name: str, coded: ReleasedCodes) -> None:
+    """Write the codes of all items, if there are some outside the k-core, by its codebooks."""
+    layout = run.layout
+    features = FeatureSet.of(layout, name)
+    if features.further() is None:
+        return
+    path = layout.catalogue_codes(name)
+    with linked_catalogue(features, path.with_name(".all")) as folder:
+        ids = io.read_features(folder).select(schemas.ITEM_IDS.names)
+        coding = recode_items(folder, ids, coded)
+    table = as_table(ids, coding)
+    run.write(table, path, schemas.semantic_ids(len(coded.codebooks)), features=name)
 
 
 def _directed_items(folder: Path, rows_per_block: int) -> np.ndarray:

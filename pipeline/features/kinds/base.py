@@ -76,6 +76,9 @@ class SetRecipe:
     batch_size: int  # of sets without parts
     seed: int
     file: ImportedFile | None = None  # third-party feature file
+    further: pa.Table | None = (
+        None  # schema ITEM_IDS, items outside the k-core; None: none are kept
+    )
     read_map: ReadMap | None = None  # of kinds whose settings can name a release
 
     def shards(self) -> Iterator[tuple[int, pa.Table]]:

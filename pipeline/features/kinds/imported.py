@@ -1,13 +1,20 @@
 """Sets of third-party feature files, which a source names."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from alignrec.pipeline.features.folder import feature_rows
 from alignrec.pipeline.features.kinds.base import Combination, SetKind, SetRecipe, describe
+from alignrec.pipeline.io.errors import UserError
+
+if TYPE_CHECKING:
+    from alignrec.pipeline.vectors.base import MatchedFile
 
 
 def make_imported(recipe: SetRecipe) -> Combination:
@@ -17,7 +24,25 @@ def make_imported(recipe: SetRecipe) -> Combination:
 def imported_rows(recipe: SetRecipe) -> Iterator[pa.Table]:
     assert recipe.file is not None, "an imported set has a file"
     matched = recipe.file.matched(recipe.ids["asin"].to_pylist())
-    for start, ids in recipe.shards():
+    yield from rows_of_items(matched, recipe.ids, recipe.shard_rows)
+
+
+def further_rows(recipe: SetRecipe) -> Iterator[pa.Table]:
+    """Yield the rows of items outside the k-core; UserError if the file's rows name no items."""
+    assert recipe.file is not None, "an imported set has a file"
+    assert recipe.further is not None, "only with items.all"
+    core = recipe.file.matched(recipe.ids["asin"].to_pylist())
+    if not core.identified and recipe.file.order is None:
+        fault = f"{recipe.file.path}: its rows name no items, so those of `items.all` have none"
+        raise UserError(f"{fault}; map them by feature_rows, or leave items.all out")
+    matched = recipe.file.matched(recipe.further["asin"].to_pylist())
+    yield from rows_of_items(matched, recipe.further, recipe.shard_rows)
+
+
+def rows_of_items(matched: MatchedFile, items: pa.Table, shard_rows: int) -> Iterator[pa.Table]:
+    """Yield shards of the rows of items, schema ITEM_IDS, to which a file is matched."""
+    for start in range(0, len(items), shard_rows):
+        ids = items.slice(start, shard_rows)
         stop = start + len(ids)
         has_row = matched.place[start:stop] >= 0
         false = np.zeros(len(ids), bool)
