@@ -109,6 +109,19 @@ def _match_items(items: Path, older: Path) -> CommonItems:
     )
 
 
+def _with_rows(common: CommonItems, rows: int, older_rows: int) -> CommonItems:
+    """Return the items that are among the first rows of both releases: only items with interactions
+    have vectors of the recommender.
+    """
+    kept = np.flatnonzero((common.rows < rows) & (common.older_rows < older_rows))
+    return CommonItems(
+        [common.asins[n] for n in kept],
+        common.rows[kept],
+        common.older_rows[kept],
+        common.unchanged[kept],
+    )
+
+
 def _was_refitted(name: str, shards: Sequence[Path], older_shards: Sequence[Path]) -> bool:
     """Return whether two versions of a set differ in what is fitted to a catalogue.
 
@@ -252,7 +265,8 @@ def _align_recommender(
     vectors, older_vectors = (
         _map_vectors(path, schemas.item_embeddings) for path in (items, older)
     )
-    rotation, achieved = _fit("the recommender's vectors", vectors, older_vectors, common)
+    recommended = _with_rows(common, len(vectors), len(older_vectors))
+    rotation, achieved = _fit("the recommender's vectors", vectors, older_vectors, recommended)
     digest = rotated.digest_rotation(rotation)
 
     users = folder / "embeddings" / "users.parquet"
