@@ -326,12 +326,18 @@ def export(
 ) -> None:
     """export a dataset or release in the format of another tool."""
     from alignrec.pipeline.release.export.content import arrange_rows, of_dataset, of_release
-    from alignrec.pipeline.release.export.write import wants_codes, wants_map, write_export
+    from alignrec.pipeline.release.export.write import (
+        wants_all,
+        wants_codes,
+        wants_map,
+        write_export,
+    )
 
     coded = wants_codes(form)
     mapped = wants_map(form)
+    whole = wants_all(form)
     if (Path(what) / "manifest.json").exists():
-        content = of_release(Path(what), features or [], coded, mapped)
+        content = of_release(Path(what), features or [], coded, mapped, whole)
     else:
         layout = Layout(root, what)
         read_stages = ["interactions", "items", *FEATURE_STAGES]
@@ -340,7 +346,7 @@ def export(
         if mapped:
             read_stages += ["images", "graph"]
         refuse_altered(layout, [STAGES[stage] for stage in read_stages], "export")
-        content = of_dataset(layout, features or [], coded, mapped)
+        content = of_dataset(layout, features or [], coded, mapped, whole)
 
     exported = arrange_rows(content, order)
     with explain_interrupt(f"{to} is not there yet"):

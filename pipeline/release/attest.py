@@ -25,7 +25,7 @@ from alignrec.pipeline.release.encoder import (
 from alignrec.pipeline.release.loading import Loaded
 from alignrec.pipeline.release.read import ITEMS_FILE
 from alignrec.pipeline.release.recipe import release_recipe
-from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.layout import Layout, list_image_files
 from alignrec.pipeline.runtime.seeds import seed_for
 
 # between released and recomputed vectors; other hardware or batch sizes change only the last bits
@@ -73,18 +73,20 @@ def open_dataset(layout: Layout) -> AttestInputs:
 
     def read(asins: set[str]) -> Iterator[item_file.ItemRow]:
         images: dict[str, list[item_file.FoundImage]] = {}
-        for path in sorted(layout.images.glob("images-*.parquet")):
+        for path in list_image_files(layout.images):
             for asin, image in _select_rows(path, asins, "image"):
                 images[asin] = [item_file.FoundImage(image, "ok")]
             if schema_of(path) is schemas.IMAGES_WITH_MORE:
                 for asin, further in _select_rows(path, asins, MORE):
                     stored = [one["image"] for one in further if one["image"] is not None]
                     images[asin] += [item_file.FoundImage(image, "ok") for image in stored]
-        for asin, text in _select_rows(layout.items, asins, "text"):
-            yield item_file.ItemRow(asin, text, images.get(asin, []))
+        for table in tables:
+            for asin, text in _select_rows(table, asins, "text"):
+                yield item_file.ItemRow(asin, text, images.get(asin, []))
 
-    items = io.read_table(layout.items, schemas.ITEMS, ["asin"])
-    return AttestInputs(set(items["asin"].to_pylist()), read)
+    tables = [path for path in (layout.items, layout.further_items) if path.is_file()]
+    names = [io.read_table(path, schemas.ITEMS, ["asin"])["asin"].to_pylist() for path in tables]
+    return AttestInputs({asin for part in names for asin in part}, read)
 
 
 def _select_rows(path: Path, asins: set[str], column: str) -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.evaluation import evidence
 from alignrec.pipeline.features.folder import SET, FeatureSet
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release import encoder
+from alignrec.pipeline.release import catalogue, encoder
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.align import align_release
 from alignrec.pipeline.release.card import CROISSANT, make_croissant, render_card
@@ -28,7 +28,7 @@ from alignrec.pipeline.release.rounding import round_release
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.verdict import LINEAR, is_below
 from alignrec.pipeline.runtime import code
-from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.layout import FURTHER_STEM, Layout
 from alignrec.pipeline.runtime.record import quoted_record
 from alignrec.pipeline.runtime.source import Shown
 from alignrec.pipeline.sources.base import is_web
@@ -62,6 +62,7 @@ def write_release(
     names, empty = _select_sets(outputs, publish)
     for name in empty:
         warn(f"{name}: every vector is zero; it is left out of the release")
+    catalogue.refuse_uncovered(layout, names)
 
     tables = dict(_write_tables(folder, layout, publish, names, record))
     encoders = select_encoders(layout, names)
@@ -211,12 +212,13 @@ def _number_users(users: pa.Table) -> pa.Table:
 
 
 def _copy_feature_set(folder: Path, layout: Layout, name: str) -> TableKinds:
-    for path in io.shards(layout.features(name), "features"):
-        yield from _copy_table(path, folder / "features" / name / path.name, "features")
+    for number, path in enumerate(catalogue.list_feature_files(layout, name)):
+        target = io.shard(folder / "features" / name, "features", number)
+        yield from _copy_table(path, target, "features")
     edges = folder / "graph" / name / "edges.parquet"
-    yield from _copy_table(layout.edges(name), edges, "edges")
+    yield from _copy_table(catalogue.find_edges(layout, name), edges, "edges")
     codes = folder / "semantic_ids" / name / "codes.parquet"
-    yield from _copy_table(layout.codes(name), codes, "semantic_ids")
+    yield from _copy_table(catalogue.find_codes(layout, name), codes, "semantic_ids")
     if layout.codebooks(name).exists():
         _copy_file(layout.codebooks(name), folder / codebooks_path(name))
 
@@ -256,18 +258,26 @@ def _write_evidence(folder: Path, outputs: Outputs) -> None:
 
 
 def _read_items(layout: Layout, publish: Publish) -> Iterator[pa.Table]:
-    if not any(layout.images.glob("images-*.parquet")):
-        for items in io.read_tables(layout.items, schemas.ITEMS):
+    for table, stem in ((layout.items, "images"), (layout.further_items, FURTHER_STEM)):
+        if table != layout.further_items or table.is_file():
+            yield from _read_items_of(
+                table, sorted(layout.images.glob(f"{stem}-*.parquet")), publish
+            )
+
+
+def _read_items_of(table: Path, images: Sequence[Path], publish: Publish) -> Iterator[pa.Table]:
+    if not images:
+        for items in io.read_tables(table, schemas.ITEMS):
             yield _release_items(items, _without_images(items), publish)
         return
 
     first = 0
-    for path in io.shards(layout.images, "images"):
-        images = hash_images(path, ["status", "url", "sha256", "phash"])
-        n = len(images)
-        items = io.read_rows(layout.items, schemas.ITEMS, schemas.ITEMS.names, first, n)
+    for path in images:
+        hashed = hash_images(path, ["status", "url", "sha256", "phash"])
+        n = len(hashed)
+        items = io.read_rows(table, schemas.ITEMS, schemas.ITEMS.names, first, n)
         first += n
-        yield _release_items(items, images, publish)
+        yield _release_items(items, hashed, publish)
 
 
 def _without_images(items: pa.Table) -> pa.Table:

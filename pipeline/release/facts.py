@@ -20,6 +20,7 @@ from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.encoders.hub import LOCAL
 from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.features.folder import FeatureSet, text_shares
+from alignrec.pipeline.release import catalogue
 from alignrec.pipeline.release.manifest import USER_VECTORS, Counts, Encoder, File, Input, Maker
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
@@ -128,6 +129,7 @@ def gather_facts(
         users=io.rows([layout.users]),
         items=states.total(),
         interactions=io.rows([layout.interactions]),
+        core=catalogue.count_core(layout),
     )
     learned = (outputs.probes or {}).get("learned", ())
     return ReleaseFacts(
@@ -141,7 +143,7 @@ def gather_facts(
         empty=empty,
         vectors=describe_vectors(outputs.records.get("pretrain"), layout, names),
         hardware=_describe_hardware(outputs.records),
-        head=_popular_share(layout.interactions, counts.items),
+        head=_popular_share(layout.interactions, catalogue.core_of(counts)),
         learned=[name for name in learned if name in names],
         networks=_find_networks(layout, names),
         tables={file.table for file in files},
@@ -186,9 +188,10 @@ def _coverage_row(features: FeatureSet, release: Path) -> list[Any]:
     were encoded, cut texts.
     """
     columns = ["has_image", "has_text"]
-    tables = [pq.read_table(path, columns=columns, partitioning=None) for path in features.shards]
+    shards = [*features.shards, *(further.shards if (further := features.further()) else ())]
+    tables = [pq.read_table(path, columns=columns, partitioning=None) for path in shards]
     flags = pa.concat_tables(tables)
-    texts = text_shares(features.shards)
+    texts = text_shares(shards)
 
     shares = [pc.mean(flags[column]).as_py() for column in columns]
     shares += [texts.read, texts.cut] if texts else [None, None]

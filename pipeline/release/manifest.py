@@ -10,12 +10,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, ValidationError
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from alignrec import schemas
 from alignrec.pipeline import io
@@ -157,6 +163,22 @@ class Counts(Part):
     users: Count
     items: Count
     interactions: Count
+    core: Count | None = None
+    """the first items, which have interactions and vectors of the recommender; absent: all have"""
+
+    @model_validator(mode="after")
+    def _is_part(self) -> Self:
+        if self.core is not None and not 0 < self.core <= self.items:
+            raise ValueError(f"core is {self.core}, of {self.items} items")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_blank(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # manifests without such items are as they were before the key existed
+        counts: dict[str, Any] = serialise(self)
+        if self.core is None:
+            counts.pop("core", None)
+        return counts
 
 
 class Input(Part):

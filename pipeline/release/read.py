@@ -18,6 +18,7 @@ from alignrec.pipeline.features.codebooks import CODEBOOKS_FILE, read_codebooks
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.release import encoder, signature, tables
 from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.catalogue import core_files, core_of
 from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.probes import read_probes
 from alignrec.pipeline.runtime.layout import Layout
@@ -118,31 +119,43 @@ class Release:
 
 
 @contextmanager
-def unpack_release(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
+def unpack_release(
+    release: Release, needs: Sequence[str] = (), whole: bool = False
+) -> Iterator[Layout]:
     """Yield a release as a dataset's layout in a temporary folder.
 
-    Raises UserError if one of `needs` is missing.
+    It has the items with interactions, which are judged, and no graph if there are others; or the
+    `whole` catalogue, to be shown. Raises UserError if one of `needs` is missing.
     """
     release.refuse_without(*needs)
     with tempfile.TemporaryDirectory(prefix="alignrec-") as temporary:
         layout = Layout(Path(temporary), release.manifest.dataset)
         # tables are linked, not copied, but those of items have another schema
-        for source, target in _list_links(release, layout).items():
+        for source, target in _list_links(release, layout, whole).items():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(release.folder.resolve() / source)
-        ids = release.items.select(schemas.ITEM_IDS.names)
-        io.write_table(ids, layout.item_ids, schemas.ITEM_IDS)
-        io.write_table(_restore_items(release.items), layout.items, schemas.ITEMS)
+        items = release.items
+        if not whole:
+            items = items.slice(0, core_of(release.manifest.counts))
+        io.write_table(items.select(schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
+        io.write_table(_restore_items(items), layout.items, schemas.ITEMS)
         yield layout
 
 
-def _list_links(release: Release, layout: Layout) -> dict[str, Path]:
+def _list_links(release: Release, layout: Layout, whole: bool) -> dict[str, Path]:
     """Return path in the release -> path in the layout."""
     links: dict[str, Path] = {}
+    is_whole = whole or release.manifest.counts.core is None
     for name in release.feature_sets:
-        links[f"features/{name}"] = layout.features(name)
+        folder = layout.features(name)
+        if is_whole:
+            links[f"features/{name}"] = folder
+            continue
+        for path in core_files(release.folder, release.manifest, name):
+            links[path.relative_to(release.folder).as_posix()] = folder / path.name
     for name in release.manifest.sets_with("edges"):
-        links[f"graph/{name}"] = layout.edges(name).parent
+        if is_whole:
+            links[f"graph/{name}"] = layout.edges(name).parent
     if "interactions" in release.tables:
         links["interactions.parquet"] = layout.interactions
         links["users.parquet"] = layout.users
@@ -195,6 +208,8 @@ def verify(folder: Path, key: Path | None = None) -> list[str]:
         f"{len(manifest.list_tables())} tables keep their schemas; ids agree "
         f"({counts.items:,} items, {counts.users:,} users)",
     ]
+    if counts.core is not None:
+        lines.append(f"{counts.core:,} of the items have interactions, the others content only")
     lines += _describe_prompts(manifest.encoders)
     if signed:
         lines.append(signed)

@@ -93,7 +93,8 @@ def _probe_rounded(
     asked = {name: task for name, task in build_tasks(data).items() if name in judged}
     # what learned from interactions has no figures of probes that hide items
     learned = dict.fromkeys(stored.get("learned", []))
-    sets = ((name, io.map_features(folder / "features" / name)) for name in names)
+    # further items of `items.all` are not judged
+    sets = ((name, io.map_features(folder / "features" / name)[:n_items]) for name in names)
     answers, _ = answer_sets(asked, sets, cutoffs, learned)
     rounded = summarise_answers(asked, answers, cutoffs, learned)
     return {name: _pair_figures(name, judged, rounded) for name in names}

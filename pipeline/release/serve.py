@@ -253,7 +253,7 @@ def render_page(
     release: Release, features: str, n_items: int, images: Path | None, encoders: list[str]
 ) -> bytes:
     """Return the page as HTML: a feature set, and `n_items` items with images of a folder."""
-    with unpack_release(release, ["items"]) as layout:
+    with unpack_release(release, ["items"], whole=True) as layout:
         probes = release.folder / PROBES_FILE
         if probes.exists():
             io.write_json(layout.probes, read_probes(probes))

@@ -26,6 +26,7 @@ from alignrec.pipeline.release.manifest import Counts, File, Manifest
 MAX_TEXT_BYTES = 1 << 28  # of a table in memory
 MAX_TEXT_EXPANSION = 100  # above it: ratio of a table's texts in memory to its bytes on disk
 CHANGED = "rows or columns are not as the manifest says"
+OF_CORE = ("interactions", "item_embeddings")  # tables of items with interactions only
 COUNTED = {"item_id": "item", "neighbour_id": "item", "user_id": "user"}  # column -> what it names
 
 
@@ -50,18 +51,19 @@ def find_faults(folder: Path, manifest: Manifest) -> list[str]:
     id_checks: dict[str, RowCheck] = {}
     content_checks: dict[str, RowCheck] = {}
     faults = []
-    for file in manifest.list_tables():
+    for file in _order_tables(manifest):
         kind = str(file.table)
         table = file.table_path
+        counts = _counts_of_table(manifest, kind)
         checks: list[RowCheck] = []
         if numbered := manifests.TABLES[kind].numbered:
-            check = IdCheck(table, manifest.counts, numbered, names[numbered])
+            check = IdCheck(table, counts, numbered, names[numbered])
             checks.append(id_checks.setdefault(table, check))
         if kind in CONTENT_CHECKS:
-            content_check = CONTENT_CHECKS[kind](table, manifest.counts)
+            content_check = CONTENT_CHECKS[kind](table, counts)
             checks.append(content_checks.setdefault(table, content_check))
 
-        if fault := _table_fault(folder / file.path, file, manifest.counts, checks):
+        if fault := _table_fault(folder / file.path, file, counts, checks):
             faults.append(f"{file.path}: {fault}")
 
     return faults or _collect_faults(id_checks) or _collect_faults(content_checks)
@@ -143,6 +145,22 @@ def _count_text_bytes(column: pa.Array) -> int:
 
 def _count_of(counts: Counts, numbered: str) -> int:
     return counts.users if numbered == "user" else counts.items
+
+
+def _counts_of_table(manifest: Manifest, kind: str) -> Counts:
+    """Return the counts that the rows and ids of a table must keep to."""
+    counts = manifest.counts
+    if kind in OF_CORE and counts.core is not None:
+        return counts.model_copy(update={"items": counts.core})
+    return counts
+
+
+def _order_tables(manifest: Manifest) -> list[File]:
+    """Return the tables, those of the first items last, as the first table names the items."""
+    files = manifest.list_tables()
+    if manifest.counts.core is not None:
+        files.sort(key=lambda file: file.table in OF_CORE)
+    return files
 
 
 class ReferenceCheck(RowCheck):

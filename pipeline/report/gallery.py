@@ -22,6 +22,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.features.names import CEILINGS, LINEAR
 from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.runtime.layout import list_image_files
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -94,7 +95,7 @@ def _make_thumbnail(jpeg: bytes) -> Image.Image:
 def stored_pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterator[pa.Table]:
     """Yield `item_id` (position in `items`) and `image` of images whose hash `items` lists."""
     hashes = items["image_sha256"].to_pylist()
-    for path in sorted(images.glob("images-*.parquet")):
+    for path in list_image_files(images):
         table = io.read_table(path, schemas.IMAGES, ["asin", "sha256", "image"])
         rows = [at.get(asin, -1) for asin in table["asin"].to_pylist()]
         is_listed = [

@@ -17,6 +17,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.export.content import ExportContent
 from alignrec.pipeline.report import gallery
+from alignrec.pipeline.runtime.layout import list_image_files
 
 MISSING = -1  # fills up the neighbours of an item that has fewer than others
 FARTHEST = 2.0  # cosine distance
@@ -94,7 +95,7 @@ def _read_images(content: ExportContent) -> Iterator[pa.Table]:
     """Yield the row of each exported item with a stored image, `item_id`, and the `image`."""
     asins = content.items["asin"].to_pylist()
     row_of = {asin: row for row, asin in enumerate(asins)}
-    paths = sorted(content.images.glob("images-*.parquet")) if content.images else []
+    paths = list_image_files(content.images) if content.images else []
     for path in paths:
         table = io.read_table(path, schemas.IMAGES, ["asin", "image"])
         rows = [row_of.get(asin) for asin in table["asin"].to_pylist()]

@@ -13,7 +13,9 @@ from pyarrow import csv
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.features.folder import FeatureSet
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release import catalogue
 from alignrec.pipeline.release.read import ITEMS_FILE, Release
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
@@ -72,13 +74,21 @@ class ExportContent:
 
 
 def of_dataset(
-    layout: Layout, features: list[str], coded: bool = False, mapped: bool = False
+    layout: Layout,
+    features: list[str],
+    coded: bool = False,
+    mapped: bool = False,
+    whole: bool = False,
 ) -> ExportContent:
     """Read all or the named feature sets of a dataset; if `coded`, the one with semantic IDs.
 
-    If `mapped`, also their graphs.
+    If `mapped`, also their graphs. Items of `items.all` are read for the `whole` catalogue and for
+    graphs.
     """
     items = io.read_table(layout.items, schemas.ITEMS)
+    has_further = (whole or mapped) and layout.further_items.is_file()
+    if has_further:
+        items = pa.concat_tables([items, io.read_table(layout.further_items, schemas.ITEMS)])
     available = layout.feature_sets()
     has_codes = [name for name in available if layout.codes(name).exists()]
     names = _choose_sets(features, available, has_codes if coded else None, layout.dataset)
@@ -91,12 +101,16 @@ def of_dataset(
 
     edges = {}
     if mapped:
-        edges = {name: io.read_table(layout.edges(name), schemas.EDGES) for name in names}
+        edges = {
+            name: io.read_table(catalogue.find_edges(layout, name), schemas.EDGES) for name in names
+        }
+    if has_further:
+        catalogue.refuse_uncovered(layout, names)
     urls = [next(filter(is_web, urls or []), "") for urls in items["image_urls"].to_pylist()]
     return ExportContent(
         name=layout.dataset,
         items=items.select(FIELDS).append_column("image_url", pa.array(urls, pa.string())),
-        features={name: io.read_features(layout.features(name)) for name in names},
+        features={name: _read_features(layout, name, has_further) for name in names},
         users=io.read_table(layout.users, schemas.USERS),
         interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
         codes=codes,
@@ -105,20 +119,37 @@ def of_dataset(
     )
 
 
+def _read_features(layout: Layout, name: str, whole: bool) -> pa.Table:
+    table = io.read_features(layout.features(name))
+    further = FeatureSet.of(layout, name).further() if whole else None
+    if further is None:
+        return table
+    parts = [further.read(number) for number in range(len(further.shards))]
+    return pa.concat_tables([table, *parts], promote_options="default")
+
+
 def of_release(
-    folder: Path, features: list[str], coded: bool = False, mapped: bool = False
+    folder: Path,
+    features: list[str],
+    coded: bool = False,
+    mapped: bool = False,
+    whole: bool = False,
 ) -> ExportContent:
+    """Read all or the named feature sets of a release, as `of_dataset` does."""
     release = Release(folder).refuse_without("items").verify()
     manifest = release.manifest
     has_codes = manifest.sets_with("semantic_ids") if coded else None
     names = _choose_sets(features, release.feature_sets, has_codes, manifest.dataset)
+    is_whole = whole or mapped  # a graph has all items
+    n_items = manifest.counts.items if is_whole else catalogue.core_of(manifest.counts)
+    items = io.read_table(folder / ITEMS_FILE, schemas.RELEASED_ITEMS, [*FIELDS, "image_url"])
     return ExportContent(
         name=manifest.dataset,
-        items=io.read_table(folder / ITEMS_FILE, schemas.RELEASED_ITEMS, [*FIELDS, "image_url"]),
-        features={name: release.features(name) for name in names},
+        items=items.slice(0, n_items),
+        features={name: release.features(name).slice(0, n_items) for name in names},
         users=_read_users(release),
         interactions=release.interactions if "interactions" in release.tables else None,
-        codes=release.semantic_ids(names[0]) if coded else None,
+        codes=release.semantic_ids(names[0]).slice(0, n_items) if coded else None,
         edges={name: release.edges(name) for name in names} if mapped else {},
     )
 

@@ -30,6 +30,8 @@ EXPORT_WRITERS: dict[str, Callable[[ExportContent, Path], tuple[str, list[str]]]
 }
 CODED = {"minionerec"}  # formats that need semantic IDs
 MAPPED = {"atlas"}  # formats that show graphs, and no vectors
+# formats for the whole catalogue; others are trained on, so they have the items with interactions
+WHOLE = {"npy", "hf", "atlas"}
 FORMULA = r"^[=+\-@]"  # pattern of names that a spreadsheet evaluates
 
 
@@ -58,6 +60,10 @@ def wants_codes(form: str) -> bool:
 
 def wants_map(form: str) -> bool:
     return form in MAPPED
+
+
+def wants_all(form: str) -> bool:
+    return form in WHOLE
 
 
 def _write_filled(content: ExportContent, path: Path) -> None:
