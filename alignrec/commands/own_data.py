@@ -106,9 +106,16 @@ def read_tables(given: Given) -> OwnData:
         source["timestamps"] = "order"
         counted = counted.model_copy(update={"timestamps": "order"})
         seen.append(f"{rows.roles['timestamp']}: positions, not times, so `timestamps: order`")
-    left = measure_catalogue(counted, {"interactions": given.interactions})
+    item_file = item_rows.path if item_rows else None
+    left = measure_catalogue(counted, {"interactions": given.interactions}, item_file)
     split = _choose_split(rows, left)
     seen += _describe_catalogue(rows, left)
+    if left.left_out:
+        reason = "have too few interactions" if left.core else "are not in the split"
+        seen.append(
+            f"{left.left_out:,} items of {given.items} {reason}: `items: {{all: true}}` keeps them in "
+            "features, graph, search and release"
+        )
     if item_rows:
         seen += describe_language(item_rows)
     if "protocol" in split:
