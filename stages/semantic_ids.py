@@ -34,7 +34,8 @@ def main(run: Run) -> None:
         levels, codes, _ = coding.codebooks.shape
         run.write(table, layout.codes(name), schemas.semantic_ids(levels), features=name)
         write_codebooks(layout.codebooks(name), coding.codebooks)
-        semantic_ids.write_catalogue(run, name, ReleasedCodes(coding.codebooks, table))
+        core = ReleasedCodes(coding.codebooks, table)
+        semantic_ids.write_catalogue(run, name, core, released.get(name))
 
         seed = run.seed("random", name)
         quality[name] = semantic_ids.judge_codes(coding, layout.edges(name), codes, seed)

@@ -85,18 +85,29 @@ def recode_items(
     )
 
 
-def write_catalogue(run: Run, name: str, coded: ReleasedCodes) -> None:
-    """Write the codes of all items, if there are some outside the k-core, by its codebooks."""
+def write_catalogue(
+    run: Run, name: str, core: ReleasedCodes, released: ReleasedCodes | None
+) -> None:
+    """Write the codes of all items, if there are some outside the k-core, by its codebooks.
+
+    Items of the k-core keep the codes and suffix of `core`, others those of a release, if given.
+    """
     layout = run.layout
     features = FeatureSet.of(layout, name)
     if features.further() is None:
         return
+
+    older = core.table
+    if released is not None:
+        is_other = pc.invert(pc.is_in(released.table["asin"], core.table["asin"].combine_chunks()))
+        rows = released.table.filter(is_other).select(older.column_names)
+        older = pa.concat_tables([older.cast(rows.schema), rows])
     path = layout.catalogue_codes(name)
     with linked_catalogue(features, path.with_name(".all")) as folder:
         ids = io.read_features(folder).select(schemas.ITEM_IDS.names)
-        coding = recode_items(folder, ids, coded)
+        coding = recode_items(folder, ids, ReleasedCodes(core.codebooks, older))
     table = as_table(ids, coding)
-    run.write(table, path, schemas.semantic_ids(len(coded.codebooks)), features=name)
+    run.write(table, path, schemas.semantic_ids(len(core.codebooks)), features=name)
 
 
 def _directed_items(folder: Path, rows_per_block: int) -> np.ndarray:

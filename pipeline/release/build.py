@@ -28,7 +28,7 @@ from alignrec.pipeline.release.rounding import round_release
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.verdict import LINEAR, is_below
 from alignrec.pipeline.runtime import code
-from alignrec.pipeline.runtime.layout import FURTHER_STEM, Layout
+from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.record import quoted_record
 from alignrec.pipeline.runtime.source import Shown
 from alignrec.pipeline.sources.base import is_web
@@ -258,26 +258,18 @@ def _write_evidence(folder: Path, outputs: Outputs) -> None:
 
 
 def _read_items(layout: Layout, publish: Publish) -> Iterator[pa.Table]:
-    for table, stem in ((layout.items, "images"), (layout.further_items, FURTHER_STEM)):
-        if table != layout.further_items or table.is_file():
-            yield from _read_items_of(
-                table, sorted(layout.images.glob(f"{stem}-*.parquet")), publish
-            )
+    for table, images in catalogue.list_items(layout):
+        if not images:
+            for items in io.read_tables(table, schemas.ITEMS):
+                yield _release_items(items, _without_images(items), publish)
 
-
-def _read_items_of(table: Path, images: Sequence[Path], publish: Publish) -> Iterator[pa.Table]:
-    if not images:
-        for items in io.read_tables(table, schemas.ITEMS):
-            yield _release_items(items, _without_images(items), publish)
-        return
-
-    first = 0
-    for path in images:
-        hashed = hash_images(path, ["status", "url", "sha256", "phash"])
-        n = len(hashed)
-        items = io.read_rows(table, schemas.ITEMS, schemas.ITEMS.names, first, n)
-        first += n
-        yield _release_items(items, hashed, publish)
+        first = 0
+        for path in images:
+            hashed = hash_images(path, ["status", "url", "sha256", "phash"])
+            n = len(hashed)
+            items = io.read_rows(table, schemas.ITEMS, schemas.ITEMS.names, first, n)
+            first += n
+            yield _release_items(items, hashed, publish)
 
 
 def _without_images(items: pa.Table) -> pa.Table:

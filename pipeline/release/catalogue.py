@@ -13,10 +13,10 @@ from alignrec.pipeline import io
 from alignrec.pipeline.features.folder import FeatureSet
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.manifest import Counts, Manifest
-from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.layout import FURTHER_STEM, Layout
 
 
-def refuse_uncovered(layout: Layout, names: Sequence[str]) -> None:
+def refuse_uncovered(layout: Layout, names: Sequence[str], key: str = "publish.features") -> None:
     """Raise UserError for a set that lacks the items of `items.all`, or has others."""
     if not layout.further_items.is_file():
         return
@@ -25,10 +25,30 @@ def refuse_uncovered(layout: Layout, names: Sequence[str]) -> None:
         further = FeatureSet.of(layout, name).further()
         if further is None:
             fault = f"{name} has no vectors of the items that items.all adds"
-            raise UserError(f"'publish.features': {fault}; leave it out, or leave items.all out")
+            raise UserError(f"'{key}': {fault}; leave it out, or leave items.all out")
         if io.rows(further.shards) != expected:
             fault = f"{further.folder}: vectors of other items than {layout.further_items}"
             raise UserError(f"{fault}; run `dvc repro`")
+        for core, whole in (
+            (layout.edges, layout.catalogue_edges),
+            (layout.codes, layout.catalogue_codes),
+        ):
+            if core(name).is_file() and not whole(name).is_file():
+                raise UserError(f"{core(name)}: lacks the items of items.all; run `dvc repro`")
+
+
+def list_items(layout: Layout) -> list[tuple[Path, list[Path]]]:
+    """Return the tables of items in order, each with the files of their images."""
+    tables = [(layout.items, "images")]
+    if layout.further_items.is_file():
+        tables.append((layout.further_items, FURTHER_STEM))
+    return [(path, sorted(layout.images.glob(f"{stem}-*.parquet"))) for path, stem in tables]
+
+
+def lacks_further(layout: Layout, name: str) -> bool:
+    """Return whether a set has no vectors of the items that `items.all` adds."""
+    has_further = layout.further_items.is_file()
+    return has_further and FeatureSet.of(layout, name).further() is None
 
 
 def list_feature_files(layout: Layout, name: str) -> list[Path]:

@@ -90,6 +90,10 @@ def of_dataset(
     if has_further:
         items = pa.concat_tables([items, io.read_table(layout.further_items, schemas.ITEMS)])
     available = layout.feature_sets()
+    left_out: list[str] = []
+    if has_further and not features:
+        left_out = [name for name in available if catalogue.lacks_further(layout, name)]
+        available = [name for name in available if name not in left_out]
     has_codes = [name for name in available if layout.codes(name).exists()]
     names = _choose_sets(features, available, has_codes if coded else None, layout.dataset)
     codes = None
@@ -105,7 +109,7 @@ def of_dataset(
             name: io.read_table(catalogue.find_edges(layout, name), schemas.EDGES) for name in names
         }
     if has_further:
-        catalogue.refuse_uncovered(layout, names)
+        catalogue.refuse_uncovered(layout, names, "--features")
     urls = [next(filter(is_web, urls or []), "") for urls in items["image_urls"].to_pylist()]
     return ExportContent(
         name=layout.dataset,
@@ -116,7 +120,14 @@ def of_dataset(
         codes=codes,
         edges=edges,
         images=layout.images if mapped else None,
+        notes=_note_left_out(left_out),
     )
+
+
+def _note_left_out(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    return [f"Sets left out, as they lack the items that items.all adds: {', '.join(names)}."]
 
 
 def _read_features(layout: Layout, name: str, whole: bool) -> pa.Table:
