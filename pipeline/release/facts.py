@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import Pretrain
+from alignrec.pipeline.beit3.stopping import list_at_chance
 from alignrec.pipeline.encoders.hub import LOCAL
 from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.features.folder import FeatureSet, text_shares
@@ -221,6 +222,7 @@ def describe_vectors(record: Mapping[str, Any] | None, layout: Layout, names: Se
         pretraining=Pretrain.model_validate(params),
         whitened=is_whitened and FeatureSet.of(layout, trained[0]).facts.settings["whiten"],
         shape=io.read_json(layout.encoder.config),
+        at_chance=list_at_chance(record.get("notes", {})),
     )
     return " ".join(sentences.split())
 

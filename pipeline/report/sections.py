@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from alignrec import schemas
+from alignrec.pipeline.beit3.stopping import TASKS, list_at_chance
 from alignrec.pipeline.encoders.params import MAX_UNKNOWN
 from alignrec.pipeline.evaluation.evidence import MAIN, Comparison, seeds_of
 from alignrec.pipeline.evaluation.statistics import LEVEL
@@ -402,6 +403,9 @@ def data_section(outputs: Outputs) -> PageSection:
         tables.append(_texts_table(outputs.reading))
     if outputs.image_facts is not None:
         tables.append(_images_table(outputs.image_facts))
+    pretrained = outputs.records.get("pretrain", {}).get("notes", {})
+    if "stopped" in pretrained:
+        tables.append(pretraining_table(pretrained))
     return PageSection("data", "Data", "Data quality", tables=tables)
 
 
@@ -430,3 +434,21 @@ def _images_table(images: pa.Table) -> Table:
         "text."
     )
     return Table("Images", note, ["status", "reason", "items", "share"], rows, texts=2)
+
+
+def pretraining_table(notes: Fields) -> Table:
+    """Compare what the encoder predicts of held-out items with chance."""
+    at_chance = list_at_chance(notes)
+    rows = []
+    for task in TASKS:
+        name = task.upper()
+        accuracy = notes.get(f"{task}_accuracy")
+        if accuracy is None:
+            continue
+        judged = "at chance, not claimed" if name in at_chance else "above chance"
+        rows.append([name, f"{accuracy:.3f}", f"{notes[f'{task}_chance']:.3f}", judged])
+    note = (
+        "Shares of masked tokens of held-out items that the encoder predicts, and of the most "
+        f"frequent token. Training ended: {notes['stopped']}."
+    )
+    return Table("Pre-training", note, ["", "predicted", "chance", "verdict"], rows)

@@ -342,6 +342,12 @@ def test_the_card_says_what_our_vectors_are(made: Layout, tmp_path: Path) -> Non
     )
     assert facts.describe_vectors(record, layout, ["minilm-cnn"]) == ""
 
+    figures = {"mim_accuracy": 0.03, "mim_chance": 0.03, "mim_margin_se": 0.01}
+    learned = {"mlm_accuracy": 0.3, "mlm_chance": 0.1, "mlm_margin_se": 0.01}
+    said = facts.describe_vectors(record | {"notes": figures | learned}, layout, ["beit3-raw"])
+    assert said.endswith("always naming the most frequent one, so nothing is claimed of MIM.")
+    assert "claimed" not in facts.describe_vectors(record | {"notes": learned}, layout, ["beit3-raw"])
+
 
 # --- third-party models, in the manifest and on the card
 

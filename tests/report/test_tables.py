@@ -14,7 +14,7 @@ from shop import toy
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import Figure, list_ablations, list_comparisons
-from alignrec.pipeline.report import advice, figures, gallery, page, probes, results, terminal, verdict
+from alignrec.pipeline.report import advice, figures, gallery, page, probes, results, sections, terminal, verdict
 from alignrec.pipeline.report.network import digest_vectors
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.rivals import rival_table
@@ -165,6 +165,19 @@ def test_metrics_are_the_released_models_its_rivals_and_what_came_before(tmp_pat
     }  # fmt: skip
     assert io.read_json(layout.figures("pretrain")) == history
     assert io.read_json(layout.figures("train")) == io.read_json(layout.history("train"))
+
+
+def test_pretraining_is_claimed_only_above_chance() -> None:
+    notes = {"mim_accuracy": 0.04, "mim_chance": 0.03, "mim_margin_se": 0.01, "stopped": "after pretrain.steps, 50"}
+    learned = {"mlm_accuracy": 0.25, "mlm_chance": 0.125, "mlm_margin_se": 0.01}
+    table = sections.pretraining_table(notes | learned)
+    assert [*map(list, table.rows)] == [
+        ["MIM", "0.040", "0.030", "at chance, not claimed"],
+        ["MLM", "0.250", "0.125", "above chance"],
+    ]
+    assert table.note.endswith("Training ended: after pretrain.steps, 50.")
+    unmeasured = sections.pretraining_table(notes | {"mlm_accuracy": None})
+    assert [row[0] for row in unmeasured.rows] == ["MIM"]
 
 
 def test_parts_that_did_not_run_are_empty_files_so_that_dvc_finds_every_plot(tmp_path: Path) -> None:
