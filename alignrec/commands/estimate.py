@@ -369,7 +369,9 @@ def estimate_pretrain(plan: Plan) -> Estimate:
     copies = 2 if pretrain.init else 1
     checkpoint = 3 * FLOAT_BYTES * trained  # weights and two moments
     disk = FLOAT_BYTES * shape.weights * copies + 2 * checkpoint
-    return Estimate(seconds, memory, disk, f"{pretrain.steps:,} steps of {pretrain.batch_size}")
+    bound = "at most " if pretrain.patience else ""
+    basis = f"{bound}{pretrain.steps:,} steps of {pretrain.batch_size}"
+    return Estimate(seconds, memory, disk, basis)
 
 
 class NetworkCost(NamedTuple):

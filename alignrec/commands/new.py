@@ -41,6 +41,7 @@ from alignrec.pipeline.sources.amazon import CATEGORIES, by_size
 if TYPE_CHECKING:
     from alignrec.commands.estimate import Size
     from alignrec.commands.own_data import Given
+    from alignrec.pipeline.beit3.params import Pretrain
 
 PROFILES = Path(__file__).parents[1] / "profiles"
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -150,11 +151,12 @@ def describe_files(
         return own_data.as_yaml(data, beit3=False, spaces=spaces), [*data.seen, *spaces.seen]
 
     with_beit3 = own_data.as_yaml(data, beit3=True)
-    if not data.modalities or beit3 or has_gpu():
+    if not data.modalities or has_gpu():
         return with_beit3, data.seen
 
-    left_out = cost_of_beit3(given.name, with_beit3, data.size)
-    return own_data.as_yaml(data, beit3=False), [*data.seen, left_out]
+    cost = cost_of_beit3(given.name, with_beit3, beit3, data.size)
+    text = with_beit3 if beit3 else own_data.as_yaml(data, beit3=False)
+    return text, [*data.seen, cost]
 
 
 def describe_category(
@@ -171,11 +173,12 @@ def describe_category(
 
     data = own_data.read_category(name, year, category)
     with_beit3 = own_data.as_yaml(data, beit3=True)
-    if beit3 or has_gpu():
+    if has_gpu():
         return with_beit3, data.seen
 
-    left_out = cost_of_beit3(name, with_beit3)
-    return own_data.as_yaml(data, beit3=False), [*data.seen, left_out]
+    cost = cost_of_beit3(name, with_beit3, beit3)
+    text = with_beit3 if beit3 else own_data.as_yaml(data, beit3=False)
+    return text, [*data.seen, cost]
 
 
 def show_categories(year: str) -> None:
@@ -210,24 +213,39 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def cost_of_beit3(name: str, text: str, size: Size | None = None) -> str:
-    """Return a message with the estimated time of `--beit3`; `text` is the parameter
-    file with it.
+def cost_of_beit3(name: str, text: str, asked: bool, size: Size | None = None) -> str:
+    """Return a message with the estimated time of `--beit3`, whether it was asked for or not;
+    `text` is the parameter file with it.
     """
+    params = validate(Params, yaml.safe_load(text))
+    message = "BEiT3 is left out, as there is no GPU; --beit3 pre-trains it"
+    if asked:
+        message = describe_budget(params.pretrain)
+    duration = estimate_beit3(params, name, size)
+    return message if duration is None else f"{message}, in about {duration}"
+
+
+def describe_budget(pretrain: Pretrain) -> str:
+    if not pretrain.patience:
+        return f"BEiT3 is pre-trained for {pretrain.steps:,} steps"
+    steps = f"at most {pretrain.steps:,} steps, fewer if its held-out losses stop falling"
+    return f"BEiT3 is pre-trained for {steps}"
+
+
+def estimate_beit3(params: Params, name: str, size: Size | None = None) -> str | None:
+    """Return the time of pre-training all steps and encoding; None for an unknown size."""
     from alignrec.commands import estimate
 
-    message = "BEiT3 is left out, as there is no GPU; --beit3 pre-trains it"
-    params = validate(Params, yaml.safe_load(text))
     try:
         size = size or estimate.read_size(params, Layout(ROOT, name))
     except UserError:  # the category has no published size
-        return message
+        return None
 
     plan = estimate.Plan(params, name, size, estimate.measure_machine().gemm)
     seconds = 0.0
     for estimate_stage in (estimate.estimate_pretrain, estimate.estimate_beit3):
         seconds += estimate_stage(plan).seconds + estimate.START_SECONDS
-    return f"{message}, in about {format_duration(seconds)}"
+    return format_duration(seconds)
 
 
 def profile(
@@ -260,11 +278,13 @@ def profile(
         text, changed = _merge_documents(base.read_text(encoding="utf-8"), overlay)
 
     # validate before writing anything; a SafeLoader
-    check(parse(yaml.load(text, Loader), path), path)
+    params = parse(yaml.load(text, Loader), path)
+    check(params, path)
     backup = _keep_uncommitted(to, text)
     io.write_bytes(to, text.encode())
 
     say(f"wrote {to}: {', '.join(changed) or 'nothing changed'}")
+    state_budgets(params)
     if absent:
         say(f"left out, as there are no such feature sets: {', '.join(absent)}")
     if to == PARAMS:
@@ -274,6 +294,16 @@ def profile(
     if backup:
         undo = f"{backup} is {to} as it was, which git does not have"
     say(f"next: dvc repro; {undo}")
+
+
+def state_budgets(params: Params) -> None:
+    """Say how long pre-training takes at most, where the held-out losses decide."""
+    if not params.pretrain.patience or not params.beit3.sets:
+        return
+    for dataset in params.datasets:
+        duration = estimate_beit3(params, dataset)
+        if duration is not None:
+            say(f"{dataset}: {describe_budget(params.pretrain)}, in about {duration}")
 
 
 def find_profile(name: str) -> Path:

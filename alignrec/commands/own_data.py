@@ -25,10 +25,11 @@ from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular
 from alignrec.pipeline.web.download import local_path
 
 DEFAULT_CUTOFFS = (5, 10, 20, 50)
-# pre-training of size mini within minutes; more items are passed over once. Shorter parts of texts
-# for more passes made worse features
+# pre-training of size mini: a budget, which ends early if the held-out losses no longer fall; more
+# items are passed over once. Shorter parts of texts for more passes made worse features
 PRETRAIN_BATCH_SIZE = 32
-MIN_PRETRAIN_STEPS = 50
+MIN_PRETRAIN_BUDGET = 400  # steps
+PRETRAIN_PATIENCE = 3
 # number of items from which recommenders use their published settings, with a thousand epochs
 MANY_ITEMS = 20_000
 # for smaller catalogues: settings of AlignRec, and a benchmark of one minute on two cores
@@ -271,8 +272,12 @@ def _feature_sections(data: OwnData, beit3: bool) -> dict[str, Any]:
     if not beit3:
         return sections | {"beit3": {"sets": []}}
 
-    steps = max(MIN_PRETRAIN_STEPS, math.ceil(data.size.items / PRETRAIN_BATCH_SIZE))
-    pretrain = {"size": "mini", "steps": steps, "batch_size": PRETRAIN_BATCH_SIZE}
+    pretrain = {
+        "size": "mini",
+        "steps": max(MIN_PRETRAIN_BUDGET, math.ceil(data.size.items / PRETRAIN_BATCH_SIZE)),
+        "patience": PRETRAIN_PATIENCE,
+        "batch_size": PRETRAIN_BATCH_SIZE,
+    }
     sections["pretrain"] = pretrain
     if len(modalities) == 1:
         pretrain["distill_from"] = encoders

@@ -151,9 +151,11 @@ def test_beit3_is_written_with_a_gpu_or_where_it_is_asked_for(how: str, monkeypa
     monkeypatch.setattr(command, "has_gpu", lambda: how == "a GPU")
     seen = new(beit3=how == "--beit3")
     params = load(PARAMS, "mine")
-    assert (params.beit3.sets[0], params.pretrain.steps, params.train.features) == ("beit3", 50, "beit3")
+    assert (params.beit3.sets[0], params.pretrain.steps, params.train.features) == ("beit3", 400, "beit3")
+    assert params.pretrain.patience == 3
     assert params.benchmark.features == ["beit3", "linear", "tfidf", "shuffled"]
-    assert not [line for line in seen if "BEiT3" in line]
+    said = "BEiT3 is pre-trained for at most 400 steps, fewer if its held-out losses stop falling, in about "
+    assert [line.startswith(said) for line in seen if "BEiT3" in line] == [True] * (how == "--beit3")
 
 
 def test_what_is_written_depends_on_no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
