@@ -65,6 +65,7 @@ OPTIONS: dict[str, str] = {
     "geometry": "--epochs 1",
     "joint": "--steps 2 --seeds 1 --rate 0.1 --rate 0.01",
     "league": "--model bpr --model vbpr --features beit3 --features random --seeds 1 --budget 1",
+    "longer": "--steps 1 --steps 3",
     "mapped": "--features beit3",
     "photos": "--features descriptors --view mirrored --view turned --view another-item",
     "single_pass": "--steps 0 --steps 2 --seeds 1",
@@ -77,6 +78,7 @@ REPORTED = {
     "geometry": ["| nothing | 1 |", "| uia | 1 |"],
     "joint": ["| staged, pre-trained |", "| joint, untrained, rate x"],
     "league": ["tau"],
+    "longer": ["| 1 |", "| 3 |"],
     "mapped": ["| beit3 |", "| beit3-mapped |"],
     "photos": ["| descriptors | one-image |", "| descriptors | turned |"],
     "single_pass": ["| 0 |", "| 2 |"],
@@ -368,6 +370,27 @@ def test_variants_of_pretraining_differ_in_weights_and_vectors(
     params = [io.read_json(branch.run_record("pretrain"))["params"] for branch in branches]
     assert [one["steps"] for one in params] == [2, 2]
     assert [one["distill"] > 0 for one in params] == [True, False]
+
+
+def test_longer_runs_differ_in_weights_and_record_their_own_figures(
+    experiment: Callable[[str], Experiment],
+) -> None:
+    ran = experiment("longer")
+    branches = {steps: ran.branch(steps) for steps in ("1", "3")}
+    one, three = (load_file(branch.encoder.weights) for branch in branches.values())
+    assert moved(one, three)
+
+    (table,) = io.read_json(ran.root / "figures" / "shop" / "article-longer.json")
+    rows = {row[0]: row for row in table["rows"]}
+    assert [*rows] == ["linear", *branches]
+    for steps, branch in branches.items():
+        run_record = io.read_json(branch.run_record("pretrain"))
+        assert (run_record["params"]["steps"], run_record["notes"]["step"]) == (int(steps), int(steps))
+
+        figures = [run_record["notes"][key] for key in ("mim_accuracy", "mim_chance")]
+        assert [float(cell) for cell in rows[steps][1:3]] == pytest.approx(figures, abs=1e-4)
+        zero_shot = io.read_json(branch.probes)["zero_shot"]["beit3"]["hit@20"]
+        assert float(rows[steps][6]) == pytest.approx(zero_shot, abs=1e-4)
 
 
 def test_a_single_pass_varies_pretraining_and_follows_time(
