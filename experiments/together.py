@@ -21,9 +21,10 @@ from alignrec.pipeline.linalg.device import pick_device
 from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
-from alignrec.pipeline.models.base import Inputs
+from alignrec.pipeline.models.base import Batch, Inputs
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.schemas import MODALITIES
+from experiments.masked_modelling import MaskedModelling
 
 BATCH_SIZE = 128  # items per forward pass without gradient
 
@@ -75,8 +76,10 @@ def read_task(layout: Layout, config: BEiT3Config) -> PretrainTask:
 class Together(AlignRec):
     """AlignRec on the features of an encoder that is trained with it.
 
-    An epoch encodes every item once with gradient, a share per step, which uses the latest features
-    of all others. Before valid is ranked, all items are encoded and the item graph is rebuilt.
+    A step adds MIM and MLM of a batch of items to AlignRec's losses; the encoder follows the sum
+    with the optimiser of stage `pretrain`, and the rest with AlignRec's. An epoch encodes every
+    item once with gradient, a share per step, which uses the latest features of all others. Before
+    valid is ranked, all items are encoded and the item graph is rebuilt.
     """
 
     def __init__(
@@ -85,25 +88,30 @@ class Together(AlignRec):
         params: AlignRecParams,
         encoder: Encoder,
         graph: Graph,
-        rate: float,
+        masked: MaskedModelling,
     ) -> None:
         assert params.mode == "frozen"  # in other modes, `features` is a parameter
         super().__init__(inputs, params)
         self.encoder = encoder
         self.network = encoder.network  # registers its weights, so that the best epoch's are kept
         self.graph = graph
-        self.rate = rate
+        self.masked = masked
         self.rounded = None  # a copy of the first features, which no gradient leaves
 
         steps = -(-len(inputs.split.train) // (params.batch_size * params.accumulate))
         self._items_per_step = -(-encoder.n_items // steps)
         self._item_batches: Iterator[Tensor] = iter(())
+        self._has_gradients = False  # of the encoder, not followed yet
 
     def groups(self) -> list[dict[str, Any]]:
-        encoder = list(self.network.parameters())
-        ids = {id(parameter) for parameter in encoder}
+        ids = {id(parameter) for parameter in self.network.parameters()}
         recommender = [parameter for parameter in self.parameters() if id(parameter) not in ids]
-        return [{"params": recommender, "rate": 1.0}, {"params": encoder, "rate": self.rate}]
+        return [{"params": recommender, "rate": 1.0}]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        self._step_encoder()
+        self._has_gradients = True
+        return super().loss(batch) | self.masked.terms()
 
     def start_epoch(self) -> None:
         order = torch.randperm(self.encoder.n_items)
@@ -115,8 +123,15 @@ class Together(AlignRec):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         if not self.training:
+            self._step_encoder()
             self._encode_all_items()
         return super().forward()
+
+    def _step_encoder(self) -> None:
+        """Follow the gradients of the previous loss, which are complete by now."""
+        if self._has_gradients:
+            self.masked.step()
+        self._has_gradients = False
 
     def _encode_next_items(self) -> Tensor:
         """Return the latest features, [I, F], with gradient for the items of this step."""
@@ -137,11 +152,11 @@ class Together(AlignRec):
         self.item_item = Sparse(adjacency.item_graph(edges, len(vectors)), device)
 
 
-def bind_encoder(encoder: Encoder, graph: Graph, rate: float) -> type[AlignRec]:
+def bind_encoder(encoder: Encoder, graph: Graph, masked: MaskedModelling) -> type[AlignRec]:
     """Return `Together` with its encoder, as a model that `fit` trains."""
 
     class Joint(Together):
         def __init__(self, inputs: Inputs, params: AlignRecParams) -> None:
-            super().__init__(inputs, params, encoder, graph, rate)
+            super().__init__(inputs, params, encoder, graph, masked)
 
     return Joint
