@@ -4,6 +4,7 @@ Command: `python -m experiments.geometry sample`.
 """
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ import torch.nn.functional as nnf
 import typer
 from torch import Tensor
 
+from alignrec.pipeline.benchmark.cell import VALID_RECALL
 from alignrec.pipeline.benchmark.settings import model_settings
+from alignrec.pipeline.evaluation.evidence import mean_and_sd
 from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.alignrec import AlignRec
@@ -19,15 +22,22 @@ from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.models.training.loop import Fit, fit
 from alignrec.pipeline.models.training.params import TrainSettings
-from alignrec.pipeline.report.table import Table
+from alignrec.pipeline.report.table import (
+    HEADLINE_RECALL,
+    Table,
+    Value,
+    describe_seeds,
+    format_figure,
+)
 from alignrec.pipeline.runtime.seeds import seed_for
 from experiments.shared import opened, record
 
 LOSSES = ("cca", "reg", "uia")
 NOTE = (
-    "First and best epoch; one seed. Rank: effective rank of item vectors; energy: share of their "
-    "squared length in one direction; content id: mean cosine of an item's two vectors; user item: "
-    "of train pairs; kept: linear CKA of content vectors and features."
+    "Every arm at the same epochs, {epochs} of training; {seeds}. Rank: effective rank of item "
+    "vectors; energy: share of their squared length in one direction; content id: mean cosine of "
+    "an item's two vectors; user item: of train pairs; kept: linear CKA of content vectors and "
+    "features."
 )
 
 
@@ -77,31 +87,47 @@ def main(
     dataset: str,
     params: Path = Path("params.yaml"),
     root: Path = Path("outputs"),
-    epochs: int | None = None,
+    epoch: Annotated[list[int], typer.Option(min=1)] = [1, 4, 12],  # noqa: B006
+    seeds: int = 3,
 ) -> None:
-    """Train AlignRec with all losses and without each, and record the measures of the first and the
-    best epoch.
+    """Train AlignRec with all losses and without each, as long as the last epoch, and record the
+    measures of each epoch.
     """
     parameters, layout, _ = opened(dataset, params, root, "geometry")
     data = inputs.read_inputs(layout, parameters[TrainSettings].features)
     settings = model_settings(parameters, RELEASED)
-    if epochs:
-        settings = settings.model_copy(update={"epochs": epochs})
-    settings = settings.model_copy(update={"patience": settings.epochs})
+    # no arm stops early, which would compare epochs that differ
+    settings = settings.model_copy(update={"epochs": max(epoch), "patience": max(epoch)})
 
-    rows: list[list[str]] = []
+    rows: list[list[Value]] = []
     names: list[str] = []
     for loss in ("", *LOSSES):
         changed = settings.model_copy(update={loss: 0.0} if loss else {})
-        seed = seed_for("benchmark", dataset, RELEASED, 0)
-        fitted, measures = train_observed(data, changed, seed)
-        names = [name.replace("_", " ") for name in measures[0]]
-        for epoch in dict.fromkeys((0, fitted.best_epoch)):
-            recall = f"{fitted.history[epoch]['valid_recall@20']:.4f}"
-            figures = [f"{figure:.3g}" for figure in measures[epoch].values()]
-            rows.append([loss or "nothing", str(epoch + 1), recall, *figures])
-    head = ("without", "epoch", "valid Recall@20", *names)
-    record(layout, "geometry", Table("", NOTE, head, rows))
+        by_seed = []
+        for number in range(seeds):
+            seed = seed_for("benchmark", dataset, RELEASED, number)
+            by_seed.append(measure_epochs(data, changed, seed))
+            print(f"without {loss or 'nothing'}, seed {number}", flush=True)
+        names = [*by_seed[0][0]]
+        for at in sorted({*epoch}):
+            figures = [
+                mean_and_sd([measures[at - 1][name] for measures in by_seed]) for name in names
+            ]
+            cells = [format_figure(figure, ".3g") for figure in figures]
+            rows.append([loss or "nothing", str(at), *cells])
+
+    columns = [name.replace("_", " ") for name in names]
+    note = NOTE.format(epochs=max(epoch), seeds=describe_seeds([seeds]))
+    record(layout, "geometry", Table.of("", note, ("without", "epoch", *columns), rows))
+
+
+def measure_epochs(data: inputs.TrainingData, settings: Train, seed: int) -> list[dict[str, float]]:
+    """Train AlignRec and return recall on valid and the measures of each epoch."""
+    fitted, measures = train_observed(data, settings, seed)
+    columns = []
+    for line, measured in zip(fitted.history, measures, strict=True):
+        columns.append({f"valid {HEADLINE_RECALL}": line[VALID_RECALL], **measured})
+    return columns
 
 
 def train_observed(
