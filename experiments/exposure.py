@@ -13,6 +13,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.dataset.params import Interactions
+from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.report.table import Table
@@ -21,6 +22,11 @@ from alignrec.pipeline.runtime.section import validate
 from experiments.shared import branched, opened, record
 
 OPTIONS = {"sparse": {"most_train", "draws"}, "cold-items": {"draws"}}  # protocol -> what it reads
+NEW = "cold"  # label of items that train lacks
+SHOWN_OF_NEW = {
+    ("popularity", "recall"): "Recall@20 of new items",
+    ("popularity", "exposure"): "share of new items in what is shown",
+}
 SHOWN = {  # (slice, metric) -> its name; {} is the label
     ("catalogue", "coverage"): "share of the catalogue in a user's top 20",
     ("catalogue", "gini"): "Gini of how often items are shown (0: equally)",
@@ -33,24 +39,33 @@ def main(
     dataset: str,
     params: Path = Path("params.yaml"),
     root: Path = Path("outputs"),
-    protocol: str = "mmrec",
+    protocol: Annotated[list[str], typer.Option()] = ["mmrec", "cold-items"],  # noqa: B006
     most_train: int | None = None,
     draws: int | None = None,
     budget: int = 4,
-    model: Annotated[list[str], typer.Option()] = ["lightgcn", "bm3", "alignrec"],  # noqa: B006
+    model: Annotated[list[str], typer.Option()] = ["lightgcn", "bm3-improved", "alignrec"],  # noqa: B006
 ) -> None:
     """Benchmark the models on other splits and record coverage, Gini and recall by group."""
     parameters, layout, folder = opened(dataset, params, root, "exposure")
-    split = divide(parameters, protocol, most_train=most_train, draws=draws)
+    # before training, which takes minutes
+    splits = [divide(parameters, one, most_train=most_train, draws=draws) for one in protocol]
     features = parameters[TrainSettings].features
-    changed = {"models": model, "features": [features], "budget": budget, "ablations": {}}
-    benchmark = parameters[Benchmark].model_copy(update=changed)
 
-    folder = folder / f"{protocol}-{split.most_train}"
-    sections = parameters.with_sections(split, benchmark)
-    branch = branched(layout, folder, sections, ["interactions", "benchmark"])
-    rows = io.read_table(branch.slices, schemas.SLICES).to_pylist()
-    record(layout, "exposure", tabulate(rows, benchmark))
+    tables = []
+    for split in splits:
+        changed = {"models": model, "features": [features], "budget": budget, "ablations": {}}
+        benchmark = parameters[Benchmark].model_copy(update=changed)
+        sections = parameters.with_sections(split, benchmark)
+        branch = branched(
+            layout,
+            folder / f"{split.protocol}-{split.most_train}",
+            sections,
+            ["interactions", "benchmark"],
+        )
+        rows = io.read_table(branch.slices, schemas.SLICES).to_pylist()
+        tables += tabulate(rows, benchmark)
+        print(f"{split.protocol}: {', '.join(model)}", flush=True)
+    record(layout, "exposure", *tables)
 
 
 def divide(params: Parameters, protocol: str, **options: int | None) -> Interactions:
@@ -68,24 +83,34 @@ def divide(params: Parameters, protocol: str, **options: int | None) -> Interact
     return validate(Interactions, section | {"protocol": protocol} | changed, "interactions")
 
 
-def tabulate(rows: list[dict[str, Any]], benchmark: Benchmark) -> Table:
-    """Return a table of figures by model from rows of schema SLICES."""
-    figures: dict[str, dict[str, list[float]]] = {}  # measure -> model -> values
+def tabulate(rows: list[dict[str, Any]], benchmark: Benchmark) -> list[Table]:
+    """Return a table of figures by model for each protocol in rows of schema SLICES."""
+    figures: dict[str, dict[str, dict[str, list[float]]]] = {}  # protocol -> measure -> model
     for row in rows:
-        name = SHOWN.get((row["slice"], row["metric"]))
-        if name and row["k"] == 20 and row["n"]:
-            by_model = figures.setdefault(name.format(row["label"]), {})
+        name = name_measure(row)
+        if name and row["k"] == CUTOFF and row["n"]:
+            by_measure = figures.setdefault(row["protocol"], {})
+            by_model = by_measure.setdefault(name, {})
             by_model.setdefault(row["model"], []).append(row["value"])
 
-    cells = []
-    for name, by_model in figures.items():
-        means = [f"{np.mean(by_model[model]):.4f}" for model in benchmark.models]
-        cells.append([name, *means])
-    note = (
-        f"Test, each model with the best of {benchmark.budget} settings on valid; "
-        f"means over {benchmark.seeds} seeds."
-    )
-    return Table("", note, ("", *benchmark.models), cells)
+    tables = []
+    for protocol, by_measure in figures.items():
+        cells = []
+        for name, by_model in by_measure.items():
+            means = [f"{np.mean(by_model[model]):.4f}" for model in benchmark.models]
+            cells.append([name, *means])
+        note = (
+            f"Test, protocol {protocol}, each model with the best of {benchmark.budget} settings "
+            f"on valid; means over {benchmark.seeds} seeds."
+        )
+        tables.append(Table("", note, ("", *benchmark.models), cells))
+    return tables
+
+
+def name_measure(row: dict[str, Any]) -> str:
+    """Return the name of a row's measure, empty for measures that are not shown."""
+    shown = SHOWN_OF_NEW if row["label"] == NEW else SHOWN
+    return shown.get((row["slice"], row["metric"]), "").format(row["label"])
 
 
 if __name__ == "__main__":
