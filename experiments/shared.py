@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from alignrec import schemas
 from alignrec.commands.params import load
+from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.benchmark.cell import Cell, CellLabel, DatasetData
 from alignrec.pipeline.benchmark.experiment import Store, complete_cells, read_evaluation
@@ -18,8 +20,12 @@ from alignrec.pipeline.benchmark.significance import summarise_recalls
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import MAIN, mean_and_sd
+from alignrec.pipeline.evaluation.statistics import corrected_tests
 from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET
 from alignrec.pipeline.models.training import inputs
+from alignrec.pipeline.probe.judge import Processing, answer_sets
+from alignrec.pipeline.probe.questions import Questions
+from alignrec.pipeline.probe.registry import PROBES, Data
 from alignrec.pipeline.report.figures import write_tables
 from alignrec.pipeline.report.network import digest_vectors
 from alignrec.pipeline.report.table import (
@@ -34,6 +40,7 @@ from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.run import running
 from alignrec.pipeline.runtime.section import validate
+from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.stages.order import STAGES
 
 RECALL = f"recall@{CUTOFF}"
@@ -103,7 +110,12 @@ def recalls(
     return recalls_of_cells
 
 
-def compared(values: Mapping[CellLabel, np.ndarray], names: Sequence[str], note: str = "") -> Table:
+def compared(
+    values: Mapping[CellLabel, np.ndarray],
+    names: Sequence[str],
+    note: str = "",
+    split: str = "test",
+) -> Table:
     """Return a table of recall by model and name, with paired tests over users against the first
     name.
     """
@@ -122,13 +134,55 @@ def compared(values: Mapping[CellLabel, np.ndarray], names: Sequence[str], note:
 
     seeds = describe_seeds([summary["seeds"]]).capitalize()
     note = f"{note} {seeds}; {TESTED}".strip()
-    return Table.of("", note, ("model", "", f"test {measure_name(*MAIN)}", *CHANGE), rows)
+    return Table.of("", note, ("model", "", f"{split} {measure_name(*MAIN)}", *CHANGE), rows)
 
 
 def _change_from_first(pair: Mapping[str, float] | None) -> Difference | None:
     if pair is None:
         return None
     return Difference(-pair["high"], -pair["difference"], -pair["low"], pair["p"], pair["p_holm"])
+
+
+def paired_changes(
+    values: Mapping[CellLabel, np.ndarray], pairs: Mapping[str, str]
+) -> dict[str, Difference]:
+    """Test each set against another over users, on the mean over seeds; corrected for all pairs."""
+    by_set: dict[str, list[np.ndarray]] = {}
+    for label, recall in values.items():
+        by_set.setdefault(label.features, []).append(recall)
+    means = {name: np.mean(by_seed, axis=0) for name, by_seed in by_set.items()}
+
+    pairs_of_arrays = [("", name, base, means[name], means[base]) for name, base in pairs.items()]
+    tests = corrected_tests(pairs_of_arrays, seed_for("compare", "tests"))
+    return {test["a"]: Difference.of(test) for test in tests}
+
+
+def answer_probes(
+    layout: Layout,
+    sets: Mapping[str, np.ndarray],
+    probes: Sequence[str],
+    processing: Processing | None = None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return the headline hits of each case, probe's name and figure -> set -> float64 [G].
+
+    Sets are raw unless `processing` is given.
+    """
+    data = read_probe_data(layout)
+    asked = {name: PROBES[name].ask(data) for name in probes}
+    tasks = {name: task for name, task in asked.items() if isinstance(task, Questions)}
+    answers = answer_sets(tasks, sets.items(), [CUTOFF], processing=processing)
+    of_form = answers[0] if processing is None else answers[1]
+
+    hits = {}
+    for name, by_set in of_form.items():
+        title = f"{PROBES[name].name} {PROBES[name].figure}"
+        hits[title] = {key: np.asarray(rates[:, 0], np.float64) for key, rates in by_set.items()}
+    return hits
+
+
+def read_probe_data(layout: Layout) -> Data:
+    n_items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
+    return Data(io.read_table(layout.interactions, schemas.INTERACTIONS), n_items)
 
 
 def record(layout: Layout, name: str, *tables: Table, features: str = DEFAULT_FEATURE_SET) -> None:

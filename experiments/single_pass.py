@@ -3,6 +3,7 @@
 Command: `python -m experiments.single_pass sample`.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,20 +14,20 @@ import typer
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import BEiT3Sets
+from alignrec.pipeline.benchmark.cell import CellLabel
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.dataset.split import Split
-from alignrec.pipeline.evaluation.cutoff import CUTOFF
-from alignrec.pipeline.evaluation.evidence import mean_and_sd
+from alignrec.pipeline.evaluation.cutoff import bounded_cutoff
+from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.models.training.inputs import Sampler
-from alignrec.pipeline.models.training.loop import fit
+from alignrec.pipeline.models.training.loop import Fit, fit
 from alignrec.pipeline.models.training.params import TrainSettings
-from alignrec.pipeline.report.table import Table, Value
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
-from experiments.shared import branched, opened, pretraining, record
+from experiments.shared import branched, compared, opened, pretraining, record
 
 
 class ByTime(Sampler):
@@ -52,37 +53,61 @@ class ByTime(Sampler):
         return self._order
 
 
+def list_arms(steps: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Return keys of section `pretrain` by arm; the others are compared with the first."""
+    arms: dict[str, dict[str, float]] = {}
+    for number in steps:
+        if number == 0:
+            arms["no pre-training"] = {"steps": 0}
+            continue
+        arms[f"{number} steps, no teachers"] = {"steps": number, "distill": 0.0}
+        arms[f"{number} steps"] = {"steps": number}
+    return arms
+
+
+def recall_on_valid(fitted: Fit, split: Split) -> np.ndarray:
+    """Return Recall@20 of each valid user, float64 [N]."""
+    cutoff = bounded_cutoff(split.n_items)
+    candidates = split.cold_items("valid") if split.is_cold else None
+    evaluation = evaluate_vectors(
+        fitted.user, fitted.item, split, "valid", [cutoff], candidates=candidates
+    )
+    return evaluation.per_user["recall", cutoff]
+
+
 def main(
     dataset: str,
     params: Path = Path("params.yaml"),
     root: Path = Path("outputs"),
-    steps: Annotated[list[int], typer.Option()] = [0, 50],  # noqa: B006
+    steps: Annotated[list[int], typer.Option(min=0)] = [0, 50],  # noqa: B006
     seeds: int = 3,
 ) -> None:
-    """Pre-train for each number of steps, train AlignRec for one epoch and record its recall on
-    valid.
+    """Pre-train for each number of steps, with and without teachers, train AlignRec for one epoch
+    and record its recall on valid.
     """
     given, layout, folder = opened(dataset, params, root, "single_pass")
     features = given[TrainSettings].features
-    rows: list[tuple[Value, ...]] = []
     sets = given[BEiT3Sets].model_copy(update={"sets": [features]})
     settings = model_settings(given, RELEASED).model_copy(update={"epochs": 1, "batch_size": 128})
-    for number in steps:
-        parameters = given.with_sections(pretraining(given, steps=number), sets)
-        branch = branched(layout, folder / str(number), parameters, ["pretrain", "beit3", "graph"])
+
+    recalls = {}
+    arms = list_arms(steps)
+    for name, keys in arms.items():
+        parameters = given.with_sections(pretraining(given, **keys), sets)
+        branch = branched(layout, folder / name, parameters, ["pretrain", "beit3", "graph"])
         data = inputs.read_inputs(branch, features)
-        recalls = []
-        for seed_number in range(seeds):
-            seed = seed_for("single pass", dataset, seed_number)
+        for number in range(seeds):
+            seed = seed_for("single pass", dataset, number)
             sampler = partial(ByTime, layout=layout)
             fitted = fit(MODELS[RELEASED], *data, settings, seed, sampler=sampler)
-            recalls.append(fitted.valid[f"recall@{CUTOFF}"])
-        rows.append((str(number), mean_and_sd(recalls)))
+            recalls[CellLabel(RELEASED, name, number)] = recall_on_valid(fitted, data.split)
+        print(f"{name}: {seeds} seeds", flush=True)
 
-    batches = f"batches of {settings.batch_size}; {seeds} seeds."
-    note = f"AlignRec on {features} after one pass in order of time, {batches}"
-    head = ("steps of pre-training", "valid Recall@20")
-    record(layout, "single-pass", Table.of("", note, head, rows))
+    note = (
+        f"AlignRec on {features} after one pass in order of time, batches of "
+        f"{settings.batch_size}. Seeds are AlignRec's; each encoder is trained once."
+    )
+    record(layout, "single-pass", compared(recalls, [*arms], note, split="valid"))
 
 
 if __name__ == "__main__":
