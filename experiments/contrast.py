@@ -2,7 +2,8 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from tqdm import trange
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.beit3.minilm import WORD_START, initialise_words
+from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.stopping import learning_rate, plan_ending
 from alignrec.pipeline.images.decode import decode_all, normalise_pixels
 from alignrec.pipeline.linalg.device import pick_device
@@ -24,6 +27,7 @@ WIDTH = 128
 LAYERS = 3
 HEAD_WIDTH = 32
 MAX_TOKENS = 128
+WORD_END = "</w>"  # suffix of pieces that end a word
 MAX_CHARACTERS = 64 * MAX_TOKENS  # the tokenizer takes hours for very long words
 BATCH_SIZE = 16
 PEAK_RATE = 1e-3
@@ -43,6 +47,23 @@ def encode(clip: Any, pixels: np.ndarray, ids: np.ndarray) -> tuple[Tensor, Tens
     """Return unit-length vectors of images and of texts, [n, W] each."""
     image = clip.encode_image(normalise_pixels(pixels).to(pick_device()), normalize=True)
     return image, clip.encode_text(torch.from_numpy(ids).to(pick_device()), normalize=True)
+
+
+def start_from_words(clip: Any, vocabulary: np.ndarray) -> None:
+    """Initialise pieces as those of BEiT3 of size small are: by MiniLM's words.
+
+    `vocabulary` has the tokenizer's ids of the pieces in use.
+    """
+    decoder = SimpleTokenizer().decoder
+    pieces = []
+    for piece in (decoder[number] for number in vocabulary.tolist()):
+        is_word = piece.endswith(WORD_END)
+        pieces.append(f"{WORD_START * is_word}{piece.removesuffix(WORD_END)}")
+
+    text = SimpleNamespace(text_embed=clip.token_embedding)
+    initialise_words(
+        cast(BEiT3, SimpleNamespace(beit3=text, config=SimpleNamespace(width=WIDTH))), pieces
+    )
 
 
 def train(clip: Any, pixels: np.ndarray, ids: np.ndarray, steps: int, seed: int) -> None:
@@ -76,6 +97,7 @@ def trained_clip(layout: Layout, steps: int, seed: int = 0) -> np.ndarray:
 
     torch.manual_seed(seed_for("clip", layout.dataset, seed))
     clip = network(len(vocabulary), tokens.shape[1])
+    start_from_words(clip, vocabulary)
     torch.set_num_threads(1)  # the order of summation depends on it
     with TemporaryDirectory() as folder:
         row, pixels = decode_all(layout.images, SIDE, Path(folder) / "pixels.npy")
