@@ -13,12 +13,8 @@ from alignrec.pipeline.beit3.corpus import PretrainTask, make_batch, split_batch
 from alignrec.pipeline.beit3.losses import PretrainingModel
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.params import Pretrain
-from alignrec.pipeline.beit3.training import (
-    MAX_GRADIENT_NORM,
-    WARMUP_SHARE,
-    build_optimizer,
-    warmup_cosine,
-)
+from alignrec.pipeline.beit3.stopping import learning_rate, plan_ending
+from alignrec.pipeline.beit3.training import MAX_GRADIENT_NORM, build_optimizer
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.device import pick_device
 from alignrec.pipeline.runtime.layout import Layout
@@ -73,7 +69,8 @@ class MaskedModelling:
     def step(self) -> None:
         """Follow the gradients of the network at the learning rate of the step."""
         params = self.task.params
-        rate = warmup_cosine(self.steps_taken, params.steps, WARMUP_SHARE, params.lr)
+        ending = plan_ending((), params.steps, patience=0)
+        rate = learning_rate(self.steps_taken, ending, params.lr)
         nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
