@@ -28,7 +28,7 @@ from alignrec.pipeline.runtime.section import Layers, Share, Weight
 # repeats in a batch share it; it trains the features, weights content losses by 2, and penalises
 # unsquared norms of both tables (l2). Content is aligned to IDs and reaches the ranking only
 # through the shared predictor. `bm3-improved` follows the paper but reverses the alignment: items
-# of similar content get similar IDs. docs/accuracy.md compares both on random features.
+# of similar content get similar IDs. docs/study.md compares both.
 class BM3Params(Multimodal):
     layers: Layers = 1  # LightGCN layers over the user-item graph
     drop: Share = 0.3  # dropout rate of the second view

@@ -19,7 +19,7 @@ from alignrec.pipeline.runtime.section import (
     Width,
 )
 
-# defaults under `recipe: fast`, from the search in docs/accuracy.md
+# defaults under `recipe: fast`, from a search on Baby; experiments/recipes.py measures them
 FAST = {
     "mode": "frozen",
     "precision": "bf16",
