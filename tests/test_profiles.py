@@ -9,8 +9,9 @@ from commands import alignrec, blocks, run_stages
 from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.plan import tried_settings
 from alignrec.pipeline.benchmark.settings import model_settings
-from alignrec.pipeline.features.names import DeclaredSets
+from alignrec.pipeline.features.names import DeclaredSets, maskable_sets
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime import yaml_files
 from alignrec.pipeline.runtime.layout import Layout
@@ -49,6 +50,34 @@ def test_each_profile_of_the_article_trains_what_the_article_trains(dataset: str
     assert params.semantic_ids.features == ["beit3-raw"]
     overlay = yaml.safe_load((PROFILES / f"{dataset}.yaml").read_text())
     assert overlay.keys() <= {"extends", "datasets", "pretrain"}
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "maskable"),
+    [("paper", "sample", ["beit3", "minilm-cnn"]), ("baby", "baby", ["beit3-raw", "clip", "minilm-cnn"])],
+)
+def test_stock_features_are_masked_too(name: str, dataset: str, maskable: list[str]) -> None:
+    params = load(PROFILES / f"{name}.yaml", dataset)
+    assert params.study.mask.ratios
+    assert maskable_sets(DeclaredSets(params, dataset).names()) == maskable
+
+
+def test_the_profile_of_the_article_sweeps_its_authors_grid() -> None:
+    grid = load(PROFILES / "article.yaml", "baby").study.sweeps["published-grid"]
+    assert grid == {
+        "train.lr": [0.0001, 0.0003, 0.0005, 0.0007, 0.001, 0.003, 0.005],
+        "train.cca": [0.0001, 0.001, 0.005, 0.01, 0.1],
+        "train.reg": [0.1, 0.2, 0.3, 0.4, 0.5],
+    }
+    assert "175 settings" in PAGE
+
+
+def test_every_model_of_the_paper_is_tuned_by_an_equal_budget() -> None:
+    params = load(PROFILES / "paper.yaml", "sample")
+    tried = {model: len(tried_settings(params, "sample", model)) for model in params.benchmark.models}
+    assert tried.pop("contentknn") == 0  # it has no setting
+    assert {*tried.values()} == {params.benchmark.budget}
+    assert params.benchmark.budget > 1
 
 
 def test_the_profile_of_baby_masks_each_modality(tmp_path: Path) -> None:
