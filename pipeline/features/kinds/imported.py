@@ -31,18 +31,25 @@ def further_rows(recipe: SetRecipe) -> Iterator[pa.Table]:
     """Yield the rows of items outside the k-core; UserError if the file's rows name no items."""
     assert recipe.file is not None, "an imported set has a file"
     assert recipe.further is not None, "only with items.all"
-    core = recipe.file.matched(recipe.ids["asin"].to_pylist())
+    asins = recipe.ids["asin"].to_pylist()
+    core = recipe.file.matched(asins)
     if not core.identified and recipe.file.order is None:
         fault = f"{recipe.file.path}: its rows name no items, so those of `items.all` have none"
         raise UserError(f"{fault}; map them by feature_rows, or leave items.all out")
-    matched = recipe.file.matched(recipe.further["asin"].to_pylist())
-    yield from rows_of_items(matched, recipe.further, recipe.shard_rows)
+    # together with the core, as the file may have no further item
+    matched = recipe.file.matched([*asins, *recipe.further["asin"].to_pylist()])
+    yield from rows_of_items(matched, recipe.further, recipe.shard_rows, len(asins))
 
 
-def rows_of_items(matched: MatchedFile, items: pa.Table, shard_rows: int) -> Iterator[pa.Table]:
-    """Yield shards of the rows of items, schema ITEM_IDS, to which a file is matched."""
-    for start in range(0, len(items), shard_rows):
-        ids = items.slice(start, shard_rows)
+def rows_of_items(
+    matched: MatchedFile, items: pa.Table, shard_rows: int, before: int = 0
+) -> Iterator[pa.Table]:
+    """Yield shards of the rows of items, schema ITEM_IDS, `before` which a file is matched to
+    others.
+    """
+    for first in range(0, len(items), shard_rows):
+        ids = items.slice(first, shard_rows)
+        start = before + first
         stop = start + len(ids)
         has_row = matched.place[start:stop] >= 0
         false = np.zeros(len(ids), bool)
