@@ -23,10 +23,12 @@ from alignrec.commands.plan import format_duration
 from alignrec.commands.repository import MAX_FILE_BYTES, find_repository
 from alignrec.commands.terminal import say, show
 from alignrec.pipeline import io
+from alignrec.pipeline.beit3.params import BEiT3Sets, Pretrain
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.section import require_known, validate
 from alignrec.pipeline.runtime.yaml_files import (
     EXTENDS,
@@ -41,7 +43,6 @@ from alignrec.pipeline.sources.amazon import CATEGORIES, by_size
 if TYPE_CHECKING:
     from alignrec.commands.estimate import Size
     from alignrec.commands.own_data import Given
-    from alignrec.pipeline.beit3.params import Pretrain
 
 PROFILES = Path(__file__).parents[1] / "profiles"
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -220,7 +221,7 @@ def cost_of_beit3(name: str, text: str, asked: bool, size: Size | None = None) -
     params = validate(Params, yaml.safe_load(text))
     message = "BEiT3 is left out, as there is no GPU; --beit3 pre-trains it"
     if asked:
-        message = describe_budget(params.pretrain)
+        message = describe_budget(params[Pretrain])
     duration = estimate_beit3(params, name, size)
     return message if duration is None else f"{message}, in about {duration}"
 
@@ -232,7 +233,7 @@ def describe_budget(pretrain: Pretrain) -> str:
     return f"BEiT3 is pre-trained for {steps}"
 
 
-def estimate_beit3(params: Params, name: str, size: Size | None = None) -> str | None:
+def estimate_beit3(params: Parameters, name: str, size: Size | None = None) -> str | None:
     """Return the time of pre-training all steps and encoding; None for an unknown size."""
     from alignrec.commands import estimate
 
@@ -296,14 +297,15 @@ def profile(
     say(f"next: dvc repro; {undo}")
 
 
-def state_budgets(params: Params) -> None:
+def state_budgets(params: Parameters) -> None:
     """Say how long pre-training takes at most, where the held-out losses decide."""
-    if not params.pretrain.patience or not params.beit3.sets:
+    pretrain = params[Pretrain]
+    if not pretrain.patience or not params[BEiT3Sets].sets:
         return
     for dataset in params.datasets:
         duration = estimate_beit3(params, dataset)
         if duration is not None:
-            say(f"{dataset}: {describe_budget(params.pretrain)}, in about {duration}")
+            say(f"{dataset}: {describe_budget(pretrain)}, in about {duration}")
 
 
 def find_profile(name: str) -> Path:
