@@ -1,0 +1,57 @@
+"""Sentences of docs/study.md about tables are true of what git keeps of the recorded runs."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from alignrec.pipeline import io
+
+ROOT = Path(__file__).parent.parent
+FIGURES = ROOT / "outputs" / "figures" / "sample"
+PAGE = " ".join((ROOT / "docs" / "study.md").read_text().split())
+
+
+def table(name: str, number: int = 0) -> list[dict[str, str]]:
+    """Return the rows of a table, column -> cell without marks."""
+    kept: dict[str, Any] = io.read_json(FIGURES / f"article-{name}.json")[number]
+    return [dict(zip(kept["head"], (cell.strip("*") for cell in row), strict=True)) for row in kept["rows"]]
+
+
+def mean(cell: str) -> float:
+    return float(cell.split(" ±")[0])
+
+
+def recall_by_set(model: str) -> dict[str, float]:
+    rows = table("recommenders")
+    return {row["features"]: mean(row["Recall@20"]) for row in rows if row["model"] == model}
+
+
+def test_content_that_is_used_directly_may_hurt() -> None:
+    assert "Content that is used directly may hurt" in PAGE
+    bpr, lightgcn = recall_by_set("bpr")["none"], recall_by_set("lightgcn")["none"]
+    vbpr, mmgcn = recall_by_set("vbpr"), recall_by_set("mmgcn")
+    assert {"beit3", "minilm-cnn", "shuffled"} <= vbpr.keys() & mmgcn.keys()
+
+    # MMGCN is below BPR and LightGCN on every feature set; VBPR below LightGCN
+    assert max(mmgcn.values()) < min(bpr, lightgcn)
+    assert max(vbpr.values()) < lightgcn
+    assert vbpr["shuffled"] < bpr
+
+
+def test_without_cca_vectors_collapse_at_first_and_recover() -> None:
+    assert "without CCA, vectors at first collapse towards one direction (*id energy*), then recover" in PAGE
+    energy: dict[str, list[float]] = {}
+    for row in table("geometry"):
+        energy.setdefault(row["without"], []).append(mean(row["id energy"]))
+    first, last = energy["cca"][0], energy["cca"][-1]
+    assert first > 4 * energy["nothing"][0]
+    assert last < first / 2
+
+
+def test_the_rarest_items_gain_from_alignrec() -> None:
+    assert "the rarest items gain" in PAGE
+    for row in table("exposure"):
+        tenth = re.search(r"items in tenth (\d+) ", row[""])
+        if tenth and int(tenth[1]) <= 3:
+            others = [mean(cell) for name, cell in row.items() if name not in ("", "alignrec")]
+            assert mean(row["alignrec"]) > max(others)
