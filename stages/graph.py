@@ -17,8 +17,7 @@ def main(run: Run) -> None:
         raise UserError(f"{where}: no feature sets; run `alignrec encode {run.dataset}` first")
 
     run.device = "cuda" if has_gpu() else "cpu"
-    for name in run.progress(names, unit="set"):
-        graph.write_edges(run, name)
+    graph.write_graphs(run, names)
 
 
 GRAPH = Stage(
@@ -27,5 +26,6 @@ GRAPH = Stage(
     writes="`<features>/edges.parquet`",
     reads=FEATURE_SET_STAGES,
     params=Graph,
+    resumes=True,
     main=main,
 )

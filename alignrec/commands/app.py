@@ -201,8 +201,14 @@ def beit3(
     perform_stage(STAGES["beit3"], dataset, params, root, part)
 
 
+def graph(
+    dataset: Dataset, params: ParamsFile = PARAMS, root: Root = ROOT, part: Part = None
+) -> None:
+    perform_stage(STAGES["graph"], dataset, params, root, part)
+
+
 OWN: dict[str, Callable[..., None]] = {
-    command.__name__: command for command in (images, encode, beit3, probe, publish)
+    command.__name__: command for command in (images, encode, beit3, graph, probe, publish)
 }
 
 

@@ -1,81 +1,177 @@
-"""The item graph of a feature set: its nearest neighbours, as parameters ask."""
+"""The item graph of a feature set: its nearest neighbours, as parameters ask.
 
+Shards of items are searched apart, by one machine, the parts of a job array, or a Ray cluster; the
+run without a part joins them. It also links all items, where some are outside the k-core.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from alignrec.pipeline import io
-from alignrec.pipeline.features.folder import FeatureSet, linked_catalogue
+from alignrec.pipeline.features.folder import FeatureSet, drop_unlisted_sets, linked_catalogue
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.linalg.neighbours import (
-    SEARCH_BLOCK_ROWS,
-    choose_index,
-    find_neighbours,
-    search_inverted,
-)
-from alignrec.pipeline.linalg.projections import unit_rows
+from alignrec.pipeline.linalg import inverted
+from alignrec.pipeline.linalg.inverted import Inverted
+from alignrec.pipeline.linalg.neighbours import ExactSearch, choose_index, find_neighbours
+from alignrec.pipeline.runtime import cluster
 from alignrec.pipeline.runtime.run import Run
 from alignrec.schemas import EDGES
 
 # control without clusters and meaningful neighbours, exempt from the required recall
 MEANINGLESS = "random"
+SHARD = "shard"  # stem of the files of shards, which are deleted when they are joined
+INDEX = ".index"  # folder of an inverted file, which is deleted with them
+CATALOGUE = (
+    ".all"  # folder with links to the vectors of all items, which is deleted after the search
+)
+MODULES = ("alignrec.stages.graph", "alignrec.pipeline.features.graph")
 
 
 def neighbours_by_params(features: np.ndarray, params: Graph) -> pa.Table:
     """Return EDGES of features, float32 [I, F]."""
-    index = choose_index(params.index, len(features), params.exact_up_to)
-    return find_neighbours(features, params.k, index)
+    if choose_index(params.index, len(features), params.exact_up_to) == "exact":
+        return find_neighbours(features, params.k)
+    return inverted.find_approximate(features, params.k)
 
 
-def write_edges(run: Run, name: str) -> None:
+def write_graphs(run: Run, names: Sequence[str]) -> None:
+    """Write the graphs of sets, or the shards of a part of their items."""
+    keys: dict[str, str] = {}
+    with run.lock_of_part():
+        if not run.part:
+            drop_unlisted_sets(run.folder, names)
+        for name in names:
+            keys[name] = _resume(run, name)
+    if not run.part and run.finished():
+        return
+
+    for name in run.progress(names, unit="set"):
+        write_edges(run, name, keys[name])
+
+
+def _resume(run: Run, name: str) -> str:
+    """Keep what an earlier run of equal inputs wrote of a graph; return the key of these."""
+    folder = run.layout.edges(name).parent
+    features = FeatureSet(name, run.layout.features(name))
+    further = features.further()
+    inputs = [*features.shards, *(further.shards if further else ())]
+    key = run.key(inputs, [run.params[Graph].facts(), name], MODULES)
+    io.open_journal(folder, key)
+    if not run.part:  # other parts may still be writing
+        run.drop_altered(folder)
+    return key
+
+
+def write_edges(run: Run, name: str, key: str) -> None:
     """Write the neighbours of a feature set among the items of the k-core, which recommenders are
     trained on, and those among all items, if there are others.
     """
-    folder = run.layout.features(name)
-    directed, settings = write_graph(run, name, folder, run.layout.edges(name))
-    if settings:
-        run.note(**{name: settings})
-    run.count(f"{name}: item without direction", int((~directed).sum()))
-    run.rows_in += len(directed)
-    run.rows_out += io.rows([run.layout.edges(name)])
+    path = run.layout.edges(name)
+    features = run.layout.features(name)
+    with run.lock_of_part():
+        search = _open_search(run, name, features, path.with_name(INDEX))
 
-    if FeatureSet(name, folder).further() is not None:
-        path = run.layout.catalogue_edges(name)
-        with linked_catalogue(FeatureSet(name, folder), path.with_name(".all")) as catalogue:
-            write_graph(run, name, catalogue, path)
+    paths = [io.shard(path.parent, SHARD, number) for number in range(search.shards)]
+    if not io.is_finished(path, key):
+        _write_shards(run, search, paths, key)
+    if run.part:
+        return
+
+    if not io.is_finished(path, key):
+        run.write_all((io.read_table(shard, EDGES) for shard in paths), path, EDGES)
+        io.finish(path, key)
+    for shard in paths:
+        shard.unlink(missing_ok=True)
+    io.remove(path.with_name(INDEX))
+    _describe_graph(run, name, search)
+    _write_catalogue(run, FeatureSet(name, features), key)
 
 
-def write_graph(run: Run, name: str, folder: Path, path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """Write the edges of the feature set in a folder; return its items with a direction, bool [I],
-    and the settings of an approximate index.
+def _write_catalogue(run: Run, features: FeatureSet, key: str) -> None:
+    """Write the neighbours among all items, if some are outside the k-core."""
+    path = run.layout.catalogue_edges(features.name)
+    if features.further() is None or io.is_finished(path, key):
+        return
+
+    with linked_catalogue(features, path.with_name(CATALOGUE)) as catalogue:
+        search = _open_search(run, features.name, catalogue, path.with_name(INDEX))
+        run.write_all(map(search.find, range(search.shards)), path, EDGES)
+    io.finish(path, key)
+    io.remove(path.with_name(INDEX))
+
+
+def _write_shards(
+    run: Run, search: ExactSearch | Inverted, paths: Sequence[Path], key: str
+) -> None:
+    """Write the missing shards of the run's part."""
+    missing: list[int] = []
+    for number, path in enumerate(paths):
+        if run.owns_shard(number) and not io.is_finished(path, key):
+            missing.append(number)
+    for number, edges in _find_shards(run, search, missing):
+        run.write(edges, paths[number], EDGES)
+        io.finish(paths[number], key)
+
+    folder = paths[0].parent
+    if (folder / io.KEY).read_text() != key:
+        fault = "settings or features changed while neighbours were searched"
+        raise UserError(f"{folder}: {fault}; run this part again, with the settings of all parts")
+
+
+def _open_search(run: Run, name: str, features: Path, index: Path) -> ExactSearch | Inverted:
+    """Return the search among the vectors of a folder; an inverted file is made in the folder
+    `index`, unless it is there.
     """
     params = run.params[Graph]
-    items = io.rows(io.shards(folder, "features"))
+    items = io.rows(io.shards(features, "features"))
     if choose_index(params.index, items, params.exact_up_to) == "exact":
-        vectors = io.matrix(io.read_features(folder)["vector"])
-        _, directed = unit_rows(vectors)
-        run.write(find_neighbours(vectors, params.k), path, EDGES)
-        return directed, {}
+        return ExactSearch(io.matrix(io.read_features(features)["vector"]), params.k)
 
-    directed, settings = write_approximate(run, name, folder, path, params.k)
-    return directed, {"index": "ivf"} | settings
-
-
-def write_approximate(
-    run: Run, name: str, folder: Path, path: Path, k: int
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Write edges found by an inverted file; return the items with a direction and its settings."""
-    is_required = name != MEANINGLESS
-    with io.scratch(path.with_name(".index")) as work:
-        blocks = io.read_vectors(folder, SEARCH_BLOCK_ROWS)
+    width = io.width(features)
+    files = [index / file for file in inverted.FILES]
+    if not all(map(io.is_finished, files)):
+        io.remove(index)
+        index.mkdir(parents=True)
+        blocks = io.read_vectors(features, inverted.SEARCH_BLOCK_ROWS)
         try:
-            tables, directed, settings = search_inverted(
-                blocks, io.width(folder), k, work, required=is_required
-            )
+            inverted.build_index(blocks, width, params.k, index, required=name != MEANINGLESS)
         except (UserError, RuntimeError) as e:  # FAISS raises RuntimeError where the disk is full
-            raise UserError(f"{folder}: {one_line(e)}") from None
-        run.write_all(tables, path, EDGES)
-    return directed, settings._asdict()
+            io.remove(index)
+            raise UserError(f"{features}: {one_line(e)}") from None
+        for file in files:
+            io.list_file(file, file)
+    return Inverted(index, width, params.k)
+
+
+def _find_shards(
+    run: Run, search: ExactSearch | Inverted, missing: Sequence[int]
+) -> Iterator[tuple[int, pa.Table]]:
+    """Yield the numbers of shards with their EDGES."""
+    if run.params[Graph].engine == "ray":
+        load = partial(_load_on_node, search)
+        yield from cluster.run_jobs(_read_nothing, load, missing, run.warn)
+        return
+    for number in missing:
+        yield number, search.find(number)
+
+
+def _read_nothing(number: int) -> pa.Table:
+    return pa.table({})
+
+
+def _load_on_node(search: ExactSearch | Inverted) -> cluster.Work[int]:
+    return lambda number, nothing: search.find(number)
+
+
+def _describe_graph(run: Run, name: str, search: ExactSearch | Inverted) -> None:
+    if isinstance(search, Inverted):
+        run.note(**{name: {"index": "ivf"} | search.settings._asdict()})
+    items = len(search.directed)
+    run.count(f"{name}: item without direction", items - int(search.directed.sum()))
+    run.rows_in += items
+    run.rows_out += io.rows([run.layout.edges(name)])

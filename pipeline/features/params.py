@@ -1,7 +1,7 @@
 """Sections `combine`, `semantic_ids` and `graph` of params.yaml."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field
 
@@ -82,6 +82,10 @@ class SemanticIds(Section):
 class Graph(Section):
     """Section `graph`: search for the nearest neighbours of items."""
 
+    speed: ClassVar[frozenset[str]] = frozenset({"engine"})
+
+    engine: Literal["local", "ray"] = "local"
+    """search in this process, or on the nodes of a Ray cluster (extra `ray`)"""
     k: Positive = 10
     """neighbours per item, including itself"""
     index: Literal["auto", "exact", "ivf"] = "auto"

@@ -7,7 +7,7 @@ from alignrec.pipeline.io.files import (
 )  # fmt: skip
 from alignrec.pipeline.io.folders import refuse_links, remove, rename_folder, unlink_special
 from alignrec.pipeline.io.journal import (
-    drop_unlisted, find_altered, finish, is_finished, list_missing, open_journal,
+    drop_unlisted, find_altered, finish, is_finished, list_file, list_missing, open_journal,
 )  # fmt: skip
 from alignrec.pipeline.io.writing import (
     atomic, keep_only, link, memory_map, require_space, scratch, write_bytes, write_json, write_npy,

@@ -1,17 +1,13 @@
-"""K nearest neighbours of items by cosine with FAISS: exact, or by an inverted file on disk.
+"""K nearest neighbours of items by exact cosine with FAISS; inverted.py has the approximate ones.
 
-I items, N rows, F feature width, K neighbours, C candidates.
+I items, N rows, F feature width, K neighbours.
 """
 
 import logging
-import os
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import faiss
 import numpy as np
@@ -19,8 +15,6 @@ import pyarrow as pa
 import torch
 from threadpoolctl import threadpool_limits
 
-from alignrec.pipeline import io
-from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.linalg.scores import select_top_k
 from alignrec.pipeline.runtime import engine
@@ -29,36 +23,15 @@ from alignrec.pipeline.runtime import engine
 GPU_QUERIES = 1024
 CPU_QUERIES = 256
 MAX_GPU_NEIGHBOURS = 2048  # per search, a limit of FAISS
-# fraction of free GPU memory for an index; the rest is for searches and growing lists
+# fraction of free GPU memory for an index; the rest is for searches
 GPU_MEMORY_SHARE = 0.5
 GPU_SCRATCH_BYTES = 256 * 2**20  # temporary memory per search
-ROWS_PER_PART = 16_384  # in memory, vectors only
-SEARCH_BLOCK_ROWS = 2048  # in memory, with candidates
-MAX_FIT_ROWS = 4 * ROWS_PER_PART  # for k-means
+ROWS_PER_SHARD = 16_384  # whose neighbours are found, and written, together
+MAX_FIT_ROWS = 65_536  # for k-means
 MIN_ROWS_PER_CELL = 32  # for k-means
-# candidates to re-rank, as a multiple of K: 8-bit codes cannot separate near-duplicates
-CANDIDATES_PER_NEIGHBOUR = 8
-TEST_QUERIES = 1000  # rows searched exactly, to choose the number of cells to probe
-REQUIRED_RECALL = 0.95  # of the K nearest neighbours, without the row itself
-# a search probes at most this share of the cells: beyond that exact search is about as fast
-MAX_CELL_SHARE = 1 / 4
-# cells that can always be probed, and the maximum if no recall is required
-FREE_CELLS = 32
-# rows scanned per cell, in average cell sizes: equal vectors all fall into one cell
-MAX_CROWDING = 16
-TIE = 1e-6  # tolerance for equal cosines
 LOG = logging.getLogger(__name__)
 
 Index = Literal["exact", "ivf"]
-
-
-class SearchSettings(NamedTuple):
-    """The chosen number of cells to probe, and the recall that it reaches."""
-
-    cells: int = 0
-    probes: int = 0  # cells per search
-    # of the K nearest neighbours, measured on TEST_QUERIES rows, without the row itself
-    recall: float = 1.0
 
 
 @contextmanager
@@ -69,21 +42,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(threads)
-
-
-@contextmanager
-def _silence_stdout() -> Iterator[None]:
-    """Redirect file descriptor 1, to which FAISS logs the growth of its lists."""
-    sys.stdout.flush()
-    stdout = os.dup(1)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    try:
-        yield
-    finally:
-        os.dup2(stdout, 1)
-        os.close(stdout)
-        os.close(null)
 
 
 def train_index(sample: np.ndarray, n: int, codes: str) -> Any:
@@ -109,179 +67,72 @@ def choose_index(index: Literal["auto", "exact", "ivf"], n_items: int, exact_up_
     return "exact" if n_items <= exact_up_to else "ivf"
 
 
-def find_neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table:
+class ExactSearch:
+    """All pairs of float32 [I, F], in memory."""
+
+    def __init__(self, features: np.ndarray, k: int) -> None:
+        """Take the vectors; rows that are zero or not finite have no direction.
+
+        `directed`, bool [I], marks the others, and `shards` counts what can be searched apart.
+        """
+        units, self.directed = unit_rows(features)
+        self._rows = np.flatnonzero(self.directed)
+        self._units = units[self._rows]
+        self._k = min(k, len(self._rows))
+        self._index: faiss.Index | None = None
+        self.shards = max(1, -(-len(self._rows) // ROWS_PER_SHARD))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_index": None}  # an index of a GPU cannot be pickled
+
+    def find(self, shard: int) -> pa.Table:
+        """Return the neighbours of a shard's items as EDGES, in item order."""
+        queries = np.arange(len(self._rows))[shard * ROWS_PER_SHARD :][:ROWS_PER_SHARD]
+        cosines, columns = self._search(queries)
+
+        # items without a direction belong to the shard of the item before them
+        starts = self._rows[::ROWS_PER_SHARD]
+        first = starts[shard] if shard else 0
+        end = starts[shard + 1] if shard + 1 < self.shards else len(self.directed)
+        isolated = first + np.flatnonzero(~self.directed[first:end])
+        return edge_table(self._rows[queries], cosines, self._rows[columns], isolated)
+
+    def _search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return cosines and rows, [n, K], of the nearest of n rows, itself first."""
+        cosines = np.empty((len(queries), self._k), np.float32)
+        columns = np.empty((len(queries), self._k), np.int64)
+        if not len(queries):
+            return cosines, columns
+
+        if self._index is None:
+            flat = faiss.IndexFlatIP(self._units.shape[1])
+            flat.add(self._units)
+            self._index = _on_gpu(flat, len(self._units), self._k + 1)
+        step, place = CPU_QUERIES, engine.Threads()
+        if not isinstance(self._index, faiss.IndexFlatIP):
+            step, place = GPU_QUERIES, None
+
+        blocks = (queries[start : start + step] for start in range(0, len(queries), step))
+        search = partial(_search_block, self._index, self._units, self._k)
+        # each block is computed by a single thread: equal bytes for any number of threads
+        with threadpool_limits(1):
+            for block, nearest in engine.run_jobs(lambda: search, blocks, place):
+                places = block - queries[0]
+                cosines[places], columns[places] = nearest
+        return cosines, columns
+
+
+def find_neighbours(features: np.ndarray, k: int) -> pa.Table:
     """Return the K nearest items by cosine of float32 [I, F], itself first, ties by item.
 
     The result is EDGES in item order. Rows that are zero or not finite are no item's neighbour and
-    keep only themselves. Index `ivf` is approximate.
+    keep only themselves.
     """
-    if index == "ivf":
-        starts = range(0, len(features), SEARCH_BLOCK_ROWS)
-        blocks = (features[start : start + SEARCH_BLOCK_ROWS] for start in starts)
-        with TemporaryDirectory() as folder:
-            tables, _, _ = search_inverted(blocks, features.shape[1], k, Path(folder))
-            return pa.concat_tables(tables)
-
-    units, directed = unit_rows(features)
-    rows = np.flatnonzero(directed)
-    cosines, columns = _search_exact(units[rows], min(k, len(rows)))
-    return _edge_table(rows, cosines, rows[columns], np.flatnonzero(~directed))
+    search = ExactSearch(features, k)
+    return pa.concat_tables(search.find(shard) for shard in range(search.shards))
 
 
-class Inverted:
-    """On-disk index of a catalogue, 5 bytes per vector component."""
-
-    def __init__(self, blocks: Iterable[np.ndarray], width: int, folder: Path) -> None:
-        """Index blocks of vectors, float32 [b, F], in order.
-
-        `directed`, bool [N], marks rows with a direction.
-        """
-        path = folder / "units.f32"
-        directed_of_blocks = []
-        with path.open("wb") as file:
-            for block in blocks:
-                units, directed = unit_rows(block)
-                file.write(units.data)
-                directed_of_blocks.append(directed)
-        self.directed = np.concatenate(directed_of_blocks)
-        self._units = np.memmap(path, np.float32, "r").reshape(-1, width)
-
-        rows = np.flatnonzero(self.directed)
-        if len(rows):
-            self.index = self._train(rows)
-            self._add_rows(len(rows), folder)
-
-    def _train(self, rows: np.ndarray) -> Any:
-        drawn = np.random.default_rng(0).permutation(len(rows))[:MAX_FIT_ROWS]
-        return train_index(self._units[rows[np.sort(drawn)]], len(rows), "SQ8")
-
-    def _add_rows(self, n_rows: int, folder: Path) -> None:
-        code_bytes = self.index.code_size
-        # lists grow by doubling, and are moved
-        io.require_space(folder, 4 * n_rows * (code_bytes + 8))
-        path = str(folder / "lists")
-        lists: Any = faiss.OnDiskInvertedLists(self.index.nlist, code_bytes, path)
-        self.index.replace_invlists(lists, True)
-        lists.this.disown()  # the index owns them
-        with _silence_stdout():
-            for rows in self.directed_rows():
-                for start in range(0, len(rows), SEARCH_BLOCK_ROWS):
-                    block = rows[start : start + SEARCH_BLOCK_ROWS]
-                    self.index.add_with_ids(self._units[block], block)
-
-    def directed_rows(self) -> Iterator[np.ndarray]:
-        """Yield the numbers of rows with a direction, int64 [n], of each part."""
-        for start in range(0, len(self.directed), ROWS_PER_PART):
-            yield start + np.flatnonzero(self.directed[start : start + ROWS_PER_PART])
-
-    def search(self, rows: np.ndarray, k: int, probes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return exact cosines and rows, [n, K], of the nearest rows in the probed cells.
-
-        The row itself comes first; -1: none.
-        """
-        candidates_wanted = CANDIDATES_PER_NEIGHBOUR * k
-        rows_per_cell = self.index.ntotal // self.index.nlist
-        self.index.nprobe = probes
-        self.index.max_codes = MAX_CROWDING * probes * max(candidates_wanted, rows_per_cell)
-
-        ranked_cosines = [np.empty((0, k), np.float32)]
-        ranked_ids = [np.empty((0, k), np.int64)]
-        step = max(1, SEARCH_BLOCK_ROWS // CANDIDATES_PER_NEIGHBOUR // k)
-        for start in range(0, len(rows), SEARCH_BLOCK_ROWS):
-            block = rows[start : start + SEARCH_BLOCK_ROWS]
-            _, ids = self.index.search(self._units[block], candidates_wanted)
-            itself = block[:, None]
-            candidates = np.concatenate([itself, np.where(ids == itself, -1, ids)], axis=1)
-            for first in range(0, len(block), step):
-                within = slice(first, first + step)
-                cosines, nearest = self._rank(block[within], candidates[within], k)
-                ranked_cosines.append(cosines)
-                ranked_ids.append(nearest)
-        return np.concatenate(ranked_cosines), np.concatenate(ranked_ids)
-
-    def _rank(
-        self, rows: np.ndarray, candidates: np.ndarray, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the exact cosines and ids of the K best of candidates [n, C], the first first."""
-        cosines = np.einsum("nf,ncf->nc", self._units[rows], self._units[candidates])
-        score = np.where(candidates < 0, -np.inf, cosines)
-        score[:, 0] = np.inf  # the row itself
-        order = np.lexsort((candidates, -score), axis=1)[:, :k]
-        return np.take_along_axis(cosines, order, 1), np.take_along_axis(candidates, order, 1)
-
-    def choose_probes(self, k: int, required: bool = True) -> SearchSettings:
-        """Increase the number of probes until REQUIRED_RECALL is reached.
-
-        UserError if a quarter of the cells is too few.
-        """
-        cells = self.index.nlist
-        rows = np.flatnonzero(self.directed)
-        drawn = np.random.default_rng(1).permutation(len(rows))[:TEST_QUERIES]
-        rows = rows[np.sort(drawn)]
-        least = self._exact_cosines(rows, k)[:, -1:]
-
-        most_probes = min(cells, FREE_CELLS)
-        if required:
-            most_probes = max(most_probes, int(cells * MAX_CELL_SHARE))
-        probes = 1
-        while True:
-            cosines, ids = self.search(rows, k, probes)
-            hits = (ids >= 0) & (cosines >= least - TIE)
-            recall = float(hits[:, 1:].mean()) if k > 1 else 1.0
-            if recall >= REQUIRED_RECALL or probes == most_probes:
-                break
-            probes = min(most_probes, probes + (probes + 1) // 2)
-
-        if required and recall < REQUIRED_RECALL:
-            raise UserError(
-                f"an inverted file finds {recall:.3f} of the nearest neighbours in {probes:,} of "
-                f"{cells:,} cells, less than {REQUIRED_RECALL}: these vectors form no groups; "
-                "give 'graph.index: exact', which takes about as long"
-            )
-        return SearchSettings(cells, probes, round(recall, 4))
-
-    def _exact_cosines(self, rows: np.ndarray, k: int) -> np.ndarray:
-        """Return the K largest cosines to each row, itself included: float32 [n, K], descending."""
-        queries = self._units[rows]
-        best = np.full((len(rows), k), -np.inf, np.float32)
-        for part in self.directed_rows():
-            cosines, _ = faiss.knn(
-                queries, self._units[part], min(k, len(part)), metric=faiss.METRIC_INNER_PRODUCT
-            )
-            candidates = np.concatenate([best, cosines], axis=1)
-            best = np.sort(candidates, axis=1)[:, ::-1][:, :k]
-        return best
-
-
-def search_inverted(
-    blocks: Iterable[np.ndarray], width: int, k: int, folder: Path, required: bool = True
-) -> tuple[Iterator[pa.Table], np.ndarray, SearchSettings]:
-    """Like `find_neighbours`, with an inverted file in `folder`.
-
-    Returns EDGES in item order, the items with a direction, bool [I], and the settings. UserError
-    if the `required` recall is not reached.
-    """
-    index = Inverted(blocks, width, folder)
-    directed = index.directed
-    if not directed.any():
-        nothing = np.empty((0, 0), int)
-        table = _edge_table(nothing.ravel(), nothing, nothing, np.arange(len(directed)))
-        return iter([table]), directed, SearchSettings()
-
-    k = min(k, int(directed.sum()))
-    settings = index.choose_probes(k, required)
-
-    def search_parts() -> Iterator[pa.Table]:
-        starts = range(0, len(directed), ROWS_PER_PART)
-        for start, rows in zip(starts, index.directed_rows(), strict=True):
-            isolated = start + np.flatnonzero(~directed[start : start + ROWS_PER_PART])
-            cosines, ids = index.search(rows, k, settings.probes)
-            yield _edge_table(rows, cosines, ids, isolated)
-
-    return search_parts(), directed, settings
-
-
-def _edge_table(
+def edge_table(
     items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, isolated: np.ndarray
 ) -> pa.Table:
     """Return EDGES, sorted, from items [N], their cosines and ids [N, K], and isolated items [M].
@@ -301,30 +152,6 @@ def _edge_table(
         "rank": rank[order].astype(np.int32),
         "cosine": cosine[order].astype(np.float32),
     })  # fmt: skip
-
-
-def _search_exact(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return cosines and rows, [N, K], of the exact nearest of `units` [N, F], itself first."""
-    n = len(units)
-    cosines = np.empty((n, k), np.float32)
-    ids = np.empty((n, k), np.int64)
-    if not n:
-        return cosines, ids
-
-    flat = faiss.IndexFlatIP(units.shape[1])
-    flat.add(units)
-    index = _on_gpu(flat, n, k + 1)
-    step, place = GPU_QUERIES, None
-    if index is flat:
-        step, place = CPU_QUERIES, engine.Threads()
-
-    blocks = (np.arange(start, min(start + step, n)) for start in range(0, n, step))
-    search = partial(_search_block, index, units, k)
-    # each block is computed by a single thread: equal bytes for any number of threads
-    with threadpool_limits(1):
-        for block, nearest in engine.run_jobs(lambda: search, blocks, place):
-            cosines[block], ids[block] = nearest
-    return cosines, ids
 
 
 def _search_block(
@@ -358,7 +185,7 @@ def _search_ties(units: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarra
 
 
 def has_gpu() -> bool:
-    # only in package faiss-gpu-cu12
+    # only in package faiss-gpu
     return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 

@@ -1,6 +1,8 @@
 """Neighbours by cosine, exact and by an inverted file, and the stage graph."""
 
+import pickle
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +19,13 @@ from threadpoolctl import threadpool_limits
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.linalg import neighbours
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.linalg import inverted, neighbours
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.run import Run
+from alignrec.stages.order import STAGES
 
 
 def lists(edges: object) -> dict[int, list[int]]:
@@ -36,16 +42,20 @@ def clusters(n: int) -> np.ndarray:
     return (centres[np.arange(n) % 20] + 0.1 * rng.normal(size=(n, 8))).astype(np.float32)
 
 
+FINDERS = {"exact": neighbours.find_neighbours, "ivf": inverted.find_approximate}
+SMALL = {
+    (neighbours, "ROWS_PER_SHARD"): 300,
+    (neighbours, "MAX_FIT_ROWS"): 1200,
+    (inverted, "SEARCH_BLOCK_ROWS"): 250,
+    (inverted, "TEST_QUERIES"): 200,
+}
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use parts of 300 rows, so that a test has several."""
-    for name, value in {
-        "ROWS_PER_PART": 300,
-        "SEARCH_BLOCK_ROWS": 250,
-        "MAX_FIT_ROWS": 1200,
-        "TEST_QUERIES": 200,
-    }.items():
-        monkeypatch.setattr(neighbours, name, value)
+    for (module, name), value in SMALL.items():
+        monkeypatch.setattr(module, name, value)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 9))
@@ -65,10 +75,10 @@ def test_blocked_search_is_plain_sorting(seed: int, k: int) -> None:
 def test_ties_come_in_order_and_a_small_catalogue_gives_what_it_has(small: None) -> None:
     ties = lists(neighbours.find_neighbours(np.ones((6, 3), np.float32), 3))
     assert ties == {0: [0, 1, 2], 1: [1, 0, 2], 2: [2, 0, 1], 3: [3, 0, 1], 4: [4, 0, 1], 5: [5, 0, 1]}
-    for index in ("exact", "ivf"):
-        few = neighbours.find_neighbours(np.eye(3, dtype=np.float32), 10, index)
+    for find in FINDERS.values():
+        few = find(np.eye(3, dtype=np.float32), 10)
         assert lists(few) == {0: [0, 1, 2], 1: [1, 0, 2], 2: [2, 0, 1]}
-        assert lists(neighbours.find_neighbours(np.zeros((3, 2), np.float32), 2, index)) == {0: [0], 1: [1], 2: [2]}
+        assert lists(find(np.zeros((3, 2), np.float32), 2)) == {0: [0], 1: [1], 2: [2]}
 
 
 @pytest.mark.parametrize("broken", [0.0, np.nan, np.inf])
@@ -87,7 +97,7 @@ def test_an_inverted_file_finds_nearly_all_and_itself_first(small: None, capfd: 
     features = clusters(2000)
     features[7] = np.nan
     features[9] = features[1500:1800] = 0  # a whole part without direction
-    edges = neighbours.find_neighbours(features, 6, "ivf")
+    edges = inverted.find_approximate(features, 6)
     neighbour_lists = lists(schemas.check(edges, schemas.EDGES))
     exact = lists(neighbours.find_neighbours(features, 6))
     assert edges["item_id"].to_pylist() == sorted(edges["item_id"].to_pylist())
@@ -95,14 +105,14 @@ def test_an_inverted_file_finds_nearly_all_and_itself_first(small: None, capfd: 
     assert all(neighbour_lists[i] == [i] for i in (7, 9, 1600))
     found = [len({*neighbour_lists[i][1:]} & {*exact[i][1:]}) for i in range(2000) if len(exact[i]) == 6]
     assert np.mean(found) > 5 * 0.93
-    assert edges.equals(neighbours.find_neighbours(features, 6, "ivf"))
+    assert edges.equals(inverted.find_approximate(features, 6))
     assert capfd.readouterr().out == "", "FAISS prints what it merges"
 
 
 def test_cosines_are_exact_and_equal_ones_come_in_order(small: None) -> None:
     features = clusters(900)
     features[400:410] = features[3]
-    edges = neighbours.find_neighbours(features, 5, "ivf")
+    edges = inverted.find_approximate(features, 5)
     units, _ = unit_rows(features)
     pairs = edges["item_id"].to_numpy(), edges["neighbour_id"].to_numpy()
     cosine = np.einsum("nf,nf->n", units[pairs[0]], units[pairs[1]])
@@ -116,7 +126,7 @@ def test_any_number_of_threads_gives_the_same_bytes(index: str, small: None) -> 
     for threads in (1, 2, 3):
         faiss.omp_set_num_threads(threads)
         with threadpool_limits(threads):
-            tables.append(neighbours.find_neighbours(clusters(2000), 6, index))
+            tables.append(FINDERS[index](clusters(2000), 6))
         assert faiss.omp_get_max_threads() == threads, "the caller's number is given back"
     faiss.omp_set_num_threads(before)
     assert tables[0].equals(tables[1])
@@ -129,21 +139,23 @@ def held() -> int:
 
 def parts(n: int) -> Iterator[np.ndarray]:
     centres = np.random.default_rng(0).standard_normal((50, 256), dtype=np.float32)
-    for start in range(0, n, neighbours.SEARCH_BLOCK_ROWS):
+    for start in range(0, n, inverted.SEARCH_BLOCK_ROWS):
         rng = np.random.default_rng(start)
-        rows = min(neighbours.SEARCH_BLOCK_ROWS, n - start)
+        rows = min(inverted.SEARCH_BLOCK_ROWS, n - start)
         yield centres[rng.integers(0, 50, rows)] + rng.standard_normal((rows, 256), dtype=np.float32) / 8
 
 
 def searched(n: int, folder: Path) -> None:
     folder.mkdir()
-    for _ in neighbours.search_inverted(parts(n), 256, 10, folder)[0]:
-        pass
+    inverted.build_index(parts(n), 256, 10, folder)
+    search = inverted.Inverted(folder, 256, 10)
+    for shard in range(search.shards):
+        search.find(shard)
 
 
 def measured(n: int, folder: Path) -> None:
     """Print the peak memory of a search in parts."""
-    neighbours.ROWS_PER_PART, neighbours.SEARCH_BLOCK_ROWS, neighbours.MAX_FIT_ROWS = 2048, 512, 8192
+    neighbours.ROWS_PER_SHARD, inverted.SEARCH_BLOCK_ROWS, neighbours.MAX_FIT_ROWS = 2048, 512, 8192
     searched(1500, folder / "warm")
     before, most, ended = held(), 0, threading.Event()
 
@@ -182,8 +194,9 @@ ITEMS, WIDTH = 1000, 32
 def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"ROWS_PER_PART": 300, "SEARCH_BLOCK_ROWS": 200, "MAX_FIT_ROWS": 900, "FREE_CELLS": 4}.items():
-        monkeypatch.setattr(neighbours, name, value)
+    for (module, name), value in SMALL.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(inverted, "FREE_CELLS", 4)
     rng = np.random.default_rng(0)
     isotropic = rng.normal(size=(ITEMS, WIDTH)).astype(np.float32)
     features = (rng.normal(size=(20, WIDTH))[np.arange(ITEMS) % 20] + 0.3 * isotropic).astype(np.float32)
@@ -194,7 +207,7 @@ def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(
     toy.run("graph", toy.params(graph={"k": 6, "exact_up_to": 999}), tmp_path)
     record = io.read_json(layout.run_record("graph"))
     edges = io.read_table(layout.edges("f"), schemas.EDGES)
-    assert edges.equals(schemas.check(neighbours.find_neighbours(features, 6, "ivf"), schemas.EDGES))
+    assert edges.equals(schemas.check(inverted.find_approximate(features, 6), schemas.EDGES))
     assert (record["rows_in"], record["rows_out"]) == (2 * ITEMS, 2 * 6 * ITEMS - 10)
     assert record["drops"] == {"f: item without direction": 2}
     assert record["notes"]["f"]["index"] == "ivf"
@@ -202,4 +215,143 @@ def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(
     assert {path.name for path in layout.edges("f").parent.iterdir()} == {"edges.parquet"}
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
     with pytest.raises(OSError, match="No space left"):
-        neighbours.find_neighbours(features, 6, "ivf")
+        inverted.find_approximate(features, 6)
+
+
+# --- parts of a job array
+
+
+@pytest.fixture
+def shop(tmp_path: Path, small: None) -> Layout:
+    """A shop with two sets of 1000 items, in four shards; some items have no direction."""
+    layout = Layout(tmp_path, "shop")
+    features = clusters(ITEMS)
+    features[[0, 299, 300, 301, 999]] = 0
+    for name, vectors in (("f", features), ("random", clusters(ITEMS)[::-1].copy())):
+        toy.write_set(layout.features(name), toy.feature_table(vectors), rows=400)
+    return layout
+
+
+def settings(index: str, **graph: object) -> Parameters:
+    return toy.params(graph={"k": 6, "index": index, **graph})
+
+
+def search_part(layout: Layout, params: Parameters, part: int, parts: int = 3) -> None:
+    run = Run("graph", "shop", params, layout.root, part=(part, parts))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    STAGES["graph"].main(run)
+
+
+def search_whole(layout: Layout, params: Parameters) -> dict[str, bytes]:
+    toy.run("graph", params, layout.root)
+    return toy.contents(layout.out("graph"))
+
+
+def delete_graphs(layout: Layout) -> None:
+    shutil.rmtree(layout.out("graph"))
+    shutil.rmtree(layout.work("graph"))
+
+
+@pytest.mark.parametrize("index", ["exact", "ivf"])
+def test_parts_give_the_bytes_of_one_machine(index: str, shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = settings(index)
+    expected = search_whole(shop, params)
+    whole = FINDERS[index](io.matrix(io.read_features(shop.features("f"))["vector"]), 6)
+    assert io.read_table(shop.edges("f"), schemas.EDGES).equals(schemas.check(whole, schemas.EDGES))
+    delete_graphs(shop)
+
+    searched: list[int] = []
+    for search in (neighbours.ExactSearch, inverted.Inverted):
+        find = search.find
+        counted = lambda self, shard, find=find: searched.append(shard) or find(self, shard)  # noqa: E731
+        monkeypatch.setattr(search, "find", counted)
+    for part in (3, 1, 2):
+        search_part(shop, params, part)
+    assert sorted(searched) == sorted(2 * [0, 1, 2, 3])
+    assert search_whole(shop, params) == expected
+    search_part(shop, params, 1)
+    assert len(searched) == 8, "what is there is not searched again"
+
+
+def test_all_parts_search_one_index(shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Path] = []
+    build = inverted.build_index
+    monkeypatch.setattr(inverted, "build_index", lambda *args, **kw: built.append(args[3]) or build(*args, **kw))
+    for part in (1, 2, 3):
+        search_part(shop, settings("ivf"), part)
+    search_whole(shop, settings("ivf"))
+    assert len(built) == 2, "one of each set"
+    assert not [path for path in built if path.exists()]
+
+
+@pytest.mark.parametrize("damaged", ["shard-00001.parquet", ".index/lists", ".index/units.f32"])
+def test_a_damaged_or_missing_part_is_made_again(
+    damaged: str, shop: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = settings("ivf")
+    expected = search_whole(shop, params)
+    delete_graphs(shop)
+    search_part(shop, params, 2)
+    path = shop.work("graph") / "f" / damaged
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    capsys.readouterr()
+    search_part(shop, params, 1)  # opens the index
+    assert search_whole(shop, params) == expected
+    warned = capsys.readouterr().err.splitlines()
+    if damaged.startswith("shard"):
+        assert [line for line in warned if "altered" in line] == [
+            f"warning: graph shop: {path} was altered after it was made; it is made again"
+        ]
+
+
+def test_parts_of_other_settings_are_not_joined(shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = search_whole(shop, settings("exact", k=4))
+    delete_graphs(shop)
+    for part in (1, 2, 3):
+        search_part(shop, settings("exact"), part)
+    assert search_whole(shop, settings("exact", k=4)) == expected
+    delete_graphs(shop)
+
+    # a job of other settings begins while a part searches
+    find = neighbours.ExactSearch.find
+
+    def begin(self: neighbours.ExactSearch, shard: int) -> object:
+        monkeypatch.setattr(neighbours.ExactSearch, "find", find)
+        search_part(shop, settings("exact", k=4), 2)
+        return find(self, shard)
+
+    monkeypatch.setattr(neighbours.ExactSearch, "find", begin)
+    with pytest.raises(UserError, match=r"settings or features changed while .*; run this part again, with the"):
+        search_part(shop, settings("exact"), 1)
+    assert search_whole(shop, settings("exact", k=4)) == expected
+
+
+def test_a_search_killed_at_any_file_ends_with_the_same_bytes(shop: Layout) -> None:
+    expected = search_whole(shop, settings("ivf"))
+    at = 1
+    ended = False
+    while not ended:
+        delete_graphs(shop)
+        shop.out("graph").mkdir(parents=True)
+        shop.work("graph").mkdir(parents=True)
+        with toy.stopped(at) as replaced:
+            try:
+                search_part(shop, settings("ivf"), 2)
+                search_whole(shop, settings("ivf"))
+                ended = True
+            except KeyboardInterrupt:
+                pass
+        assert search_whole(shop, settings("ivf")) == expected, replaced[-1:]
+        at += 3
+    assert at > 20
+
+
+def test_a_search_is_sent_to_nodes_without_a_shared_folder(tmp_path: Path, small: None) -> None:
+    features = clusters(700)
+    inverted.build_index(iter([features]), 8, 5, tmp_path)
+    for search in (neighbours.ExactSearch(features, 5), inverted.Inverted(tmp_path, 8, 5)):
+        expected = [search.find(shard) for shard in range(search.shards)]
+        sent = pickle.loads(pickle.dumps(search))
+        assert [sent.find(shard) for shard in range(sent.shards)] == expected
