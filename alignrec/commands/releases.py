@@ -1,5 +1,7 @@
 """Commands that show and compare results, and commands for releases."""
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,7 +23,8 @@ from alignrec.pipeline.runtime.stage import refuse_altered
 from alignrec.stages.order import STAGES
 
 if TYPE_CHECKING:
-    from alignrec.pipeline.release.embed import Summary
+    from alignrec.pipeline.release.embed import Choice, Summary
+    from alignrec.pipeline.release.item_file import ItemTable
 
 REMEDIES = {
     "image": "name their folder by --images",
@@ -360,13 +363,17 @@ def export(
 
 
 def embed(
-    items: Annotated[Path, typer.Argument(help="Parquet, CSV or JSON lines, one item per row")],
+    items: Annotated[
+        str, typer.Argument(help="Parquet, CSV or JSON lines, one item per row; s3:// for Parquet")
+    ],
     encoder: Annotated[
         str, typer.Option(help="a name of the parameter file, a kind such as minilm, or kind:model")
     ],
     to: Annotated[
-        Path,
-        typer.Option("--to", help="folder of Parquet files to make; an interrupted run resumes"),
+        str,
+        typer.Option(
+            "--to", help="folder of Parquet files to make, or s3://; an interrupted run resumes"
+        ),
     ],
     release: Annotated[Path | None, typer.Option(help="release that has the encoder")] = None,
     column: Annotated[
@@ -403,7 +410,7 @@ def embed(
 
     # loads torch, which a damaged release need not wait for
     from alignrec.pipeline.release.embed import choose_encoder, choose_released, embed
-    from alignrec.pipeline.release.item_file import IMAGES, open_table
+    from alignrec.pipeline.release.item_file import IMAGES
     from alignrec.pipeline.sources.tabular import OF_ITEMS
 
     named = args.parse_columns(column or [], OF_ITEMS)
@@ -417,14 +424,23 @@ def embed(
         choice = choose_released(release, encoder, root, engine)
 
     texts = [name for name in (text or "").split(",") if name]
-    folder = images or (items.parent if IMAGES in named else None)
     most = images_per_item or choice.images.most
-    table = open_table(items, folder, named, texts, choice.recipe, most)
-    for difference in table.differences if "text" in choice.reads else ():
-        say(f"warning: {difference}", err=True)
+    open_items = partial(_open_items, choice, named, texts, most)
+    if is_remote(items) or is_remote(to):
+        if not (is_remote(items) and is_remote(to)) or retry_failed:
+            fault = "a table of s3:// is embedded into s3://, and without --retry-failed"
+            raise UserError(f"{items}, --to {to}: {fault}")
+        from alignrec.pipeline.release.embed_remote import embed_remote
 
-    with explain_interrupt(f"items encoded so far are kept next to {to}"):
-        summary = embed(table, choice, to, retry_failed)
+        options = [named, texts, most, str(images)]
+        open_part = partial(open_items, images)
+        with explain_interrupt(f"parts that are sent are kept in {to}"):
+            summary = embed_remote(items, to, open_part, choice, root, options)
+    else:
+        path = Path(items)
+        table = open_items(images or (path.parent if IMAGES in named else None), path)
+        with explain_interrupt(f"items encoded so far are kept next to {to}"):
+            summary = embed(table, choice, Path(to), retry_failed)
     _show_summary(summary, to)
     counts = {"image": summary.images, "text": summary.texts}
     for modality in choice.reads:
@@ -433,7 +449,28 @@ def embed(
             say(f"warning: {lacking}; {REMEDIES[modality]}", err=True)
 
 
-def _show_summary(summary: "Summary", to: Path) -> None:
+def _open_items(
+    choice: "Choice",
+    named: Mapping[str, str],
+    texts: Sequence[str],
+    most: int,
+    images: Path | None,
+    path: Path,
+) -> "ItemTable":
+    """Find the columns of a table or of a part of one; warn of texts unlike the encoder's."""
+    from alignrec.pipeline.release.item_file import open_table
+
+    table = open_table(path, images, named, texts, choice.recipe, most)
+    for difference in table.differences if "text" in choice.reads else ():
+        say(f"warning: {difference}", err=True)
+    return table
+
+
+def is_remote(address: str) -> bool:
+    return address.lower().startswith("s3://")
+
+
+def _show_summary(summary: "Summary", to: str) -> None:
     say(
         f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, "
         f"{summary.texts:,} with text"

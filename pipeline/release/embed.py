@@ -103,7 +103,7 @@ class Summary(NamedTuple):
     items: int  # written rows
     images: int  # written rows with an image
     texts: int  # written rows with a text
-    rejects: Path  # table REJECTS, if rows were rejected
+    rejects: Path | str  # table REJECTS, or several in S3, if rows were rejected
     rejected: Counter[str]  # reason -> rows
 
 
@@ -264,7 +264,7 @@ def _refuse_existing(to: Path, rejects: Path, retry_failed: bool) -> None:
 def _embed_next_to(to: Path, rejects: Path, table: item_file.ItemTable, choice: Choice) -> Summary:
     work = io.next_to(to, "parts")
     layout = Layout(work, TABLE)
-    networks = _find_networks(choice, layout)
+    networks = find_networks(choice, layout)
     record = _describe(table, choice, networks)
     _resume(work, table, networks, record)
 
@@ -288,7 +288,7 @@ def _embed_next_to(to: Path, rejects: Path, table: item_file.ItemTable, choice: 
     return Summary(n_rows, n_images, n_texts, rejects, rejected)
 
 
-def _find_networks(choice: Choice, layout: Layout) -> list[Network]:
+def find_networks(choice: Choice, layout: Layout) -> list[Network]:
     listed = choice.encode.encoders
     return [find_network(choice.encoders, name, layout.out("encode", name)) for name in listed]
 

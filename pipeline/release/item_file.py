@@ -100,6 +100,10 @@ class ItemTable(NamedTuple):
     identifier: str  # column of identifiers; "asin" if there is none
     differences: Sequence[str] = ()  # how its texts differ from those of the recipe, as sentences
     most: int = 1  # images per item
+    # of a part of a larger table: digests of the identifiers of earlier parts, to which its own are
+    # added, and the number of its first row
+    seen: set[bytes] | None = None
+    first_line: int = 1
 
 
 class ItemRow(NamedTuple):
@@ -220,13 +224,18 @@ def _find_differences(
                 yield f"{path}: no column '{name}', which the encoder's texts have"
 
 
+def digest_identifier(identifier: str) -> bytes:
+    """Return what stands for an identifier in sets: 16 bytes, to save memory."""
+    return hashlib.blake2b(identifier.encode(errors="replace"), digest_size=16).digest()
+
+
 def read_blocks(table: ItemTable) -> Iterator[tuple[list[ItemRow], list[RejectedRow]]]:
     """Yield blocks of items and invalid rows, in order."""
     parser = _RowParser(table)
     rows: list[ItemRow] = []
     rejects: list[RejectedRow] = []
     n_bytes = 0
-    for number, raw in enumerate(_read_raw(table.path, table.columns), 1):
+    for number, raw in enumerate(_read_raw(table.path, table.columns), table.first_line):
         if isinstance(raw, bytes) and not raw.strip():
             continue
         try:
@@ -322,7 +331,8 @@ class _RowParser:
         self._columns = table.columns
         self._images = table.images
         self._most = table.most
-        self._digests: set[bytes] = set()  # of identifiers, 16 bytes each to save memory
+        # of identifiers
+        self._digests: set[bytes] = set() if table.seen is None else table.seen
         self._source = source_reader(table.columns.kind)
         source = TabularSource.model_construct(
             kind=TABULAR,
@@ -348,7 +358,7 @@ class _RowParser:
             expected = " or ".join(names) or "a column of that name, such as asin, sku or id"
             raise ValueError(f"no identifier in {expected}")
 
-        digest = hashlib.blake2b(asin.encode(errors="replace"), digest_size=16).digest()
+        digest = digest_identifier(asin)
         if digest in self._digests:
             raise ValueError(f"{one_line(asin, 100)!r} occurred before")
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from buckets import stored
 from commands import alignrec
 from hub import Hub, hub
 from shop import toy
@@ -128,43 +129,6 @@ def test_a_damaged_release_or_a_part_of_one_is_not_sent(release: Path, tmp_path:
 
 
 # --- S3, by moto's server on loopback
-
-
-OURS = {
-    "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Any]:
-    """Set the environment for the server; return a client other than the product's."""
-    boto3 = pytest.importorskip("boto3")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            patch.delenv(name)
-        for name, value in (OURS | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
-            patch.setenv(name, value)
-        yield boto3.client("s3")
-    server.stop()
-
-
-def stored(s3: Any, bucket: str) -> list[str]:
-    """List the keys of a bucket."""
-    return sorted(one["Key"] for one in s3.list_objects_v2(Bucket=bucket).get("Contents", []))
-
-
-@pytest.fixture
-def bucket(s3: Any, request: pytest.FixtureRequest) -> Iterator[str]:
-    name = f"bucket{abs(hash(request.node.name))}"
-    s3.create_bucket(Bucket=name)
-    yield name
-    for key in stored(s3, name):
-        s3.delete_object(Bucket=name, Key=key)
-    s3.delete_bucket(Bucket=name)
 
 
 @pytest.fixture
