@@ -22,8 +22,10 @@ def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
 
 
+@pytest.mark.parametrize("is_intel", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_gemm_is_the_product_also_of_views(dtype: torch.dtype) -> None:
+def test_gemm_is_the_product_also_of_views(dtype: torch.dtype, is_intel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "is_intel", lambda: is_intel)
     x, y = drawn(70, 33, dtype=dtype), drawn(50, 33, dtype=dtype)
     tolerance = 2 * torch.finfo(dtype).eps
     turned = x.T, y[:70].T.repeat(1, 2)[:, :70]
@@ -43,6 +45,16 @@ def test_product_in_float32_and_bfloat16_is_as_close_as_they_are() -> None:
         device.matrix_product(*ours, bf16=bf16).square().sum().backward()
         for mine, theirs in zip(ours, exact, strict=True):
             assert (mine.grad - theirs.grad).norm() < most * theirs.grad.norm()
+
+
+@pytest.mark.parametrize("processor", ["Intel(R) Xeon(R) Processor", "AMD EPYC 9R14"])
+def test_mkl_multiplies_by_transposed_float32_on_intel_only(processor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.is_intel.cache_clear()
+    monkeypatch.setattr(device, "processor_name", lambda: processor)
+    y = drawn(50, 33)
+    by_mkl = [device.is_faster_by_mkl(table) for table in (y, y.T, y.T.bfloat16())]
+    device.is_intel.cache_clear()
+    assert by_mkl == [False, processor.startswith("Intel"), False]
 
 
 PRODUCT_IN_BF16 = """
