@@ -119,17 +119,6 @@ def test_the_page_shows_the_profile_and_valid_sources() -> None:
     assert all(AmazonSource.model_validate(block["sources"]["baby"]).files() for block in BLOCKS[1:])
 
 
-def test_the_profile_of_the_paper_states_the_time_of_its_budget(tmp_path: Path) -> None:
-    done = alignrec("profile", "paper", "--to", "new.yaml", cwd=tmp_path)
-    assert "sample: BEiT3 is pre-trained for at most 400 steps, fewer if its held-out losses" in done.output
-    own = yaml.safe_load((tmp_path / "new.yaml").read_text())
-    own["pretrain"]["patience"] = 0
-    (tmp_path / "fixed.yaml").write_text(yaml.safe_dump(own))
-    fixed = alignrec("profile", "fixed.yaml", "--to", "again.yaml", cwd=tmp_path)
-    assert fixed.exit_code == 0
-    assert "BEiT3" not in fixed.output
-
-
 def test_a_profile_lies_over_a_project_of_ones_own_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
     own = "datasets: [mine]\nsources: {mine: {kind: tabular, interactions: a.csv, items: b.csv}}\ngraph: {k: 7}\n"
     (tmp_path / "params.yaml").write_text(own)
