@@ -6,6 +6,8 @@ Errors that the caller can correct are raised as `UserError`, with a message of 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from alignrec.pipeline.runtime import process
+
 # modules are imported on first use: torch takes seconds to load, and reading a release does not
 # need it
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from alignrec.recommenders import Recommendation, Recommender, fit
     from alignrec.releases import Release, load
     from alignrec.vectors import Vectors
+
+process.let_threads_sleep()  # first, as OpenMP reads its settings when torch is loaded
 
 __version__ = "0.1.0"
 __all__ = [

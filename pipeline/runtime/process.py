@@ -2,7 +2,7 @@
 
 Only rank 0 writes.
 
-Imports only the standard library, and torch where there are several processes.
+Imports only the standard library, and torch where there are several processes or it is loaded.
 """
 
 from __future__ import annotations
@@ -134,6 +134,39 @@ def ran_out(error: Exception) -> bool:
         return True
     # torch raises a plain RuntimeError if CPU memory runs out
     return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+
+
+def let_threads_sleep() -> None:
+    """Let waiting threads of OpenMP sleep, unless the user has set a policy."""
+    if _is_policy_given:
+        return
+
+    os.environ[POLICY] = "PASSIVE"
+    # torch has read its settings before
+    if "torch" in sys.modules and CPU_TIMES.exists():
+        outnumber_processors()
+
+
+def outnumber_processors() -> None:
+    """Start more threads of OpenMP than there are processors; they sleep until the process ends.
+
+    GNU's OpenMP then lets all threads sleep after 1,000 spins instead of 300,000, see
+    GOMP_SPINCOUNT in its manual. Its settings themselves cannot be changed after it was loaded.
+    """
+    import torch
+
+    has_started = threading.Event()
+
+    def start_threads() -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(len(os.sched_getaffinity(0)) + 1)
+        torch.ones(1 << 20).sum()
+        torch.set_num_threads(threads)
+        has_started.set()
+        threading.Event().wait()
+
+    threading.Thread(target=start_threads, daemon=True).start()
+    has_started.wait()
 
 
 def spin_if_idle() -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime import engine
+from alignrec.pipeline.runtime import code, engine, process
 
 
 def double(n: int) -> int:
@@ -99,3 +101,32 @@ def test_threads_share_a_worker_and_keep_the_order() -> None:
     assert list(found) == [(n, n * n) for n in range(6)]
     as_they_end = engine.run_jobs(lambda: square, [1, 0], engine.Threads(2), ordered=False)
     assert list(as_they_end) == [(0, 0), (1, 1)]
+
+
+# --- threads that wait
+
+
+def print_of(script: str) -> str:
+    """Return what Python prints in a process whose threads have no policy."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
+    }
+    command = [sys.executable, "-c", script]
+    return subprocess.check_output(command, env=environment, cwd=code.ROOT, text=True)
+
+
+def test_alignrec_lets_threads_sleep_before_torch_is_loaded() -> None:
+    script = "import os, sys, alignrec; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    assert print_of(script) == "PASSIVE False\n"
+
+
+@pytest.mark.skipif(not process.CPU_TIMES.exists(), reason="of Linux")
+def test_torch_that_is_loaded_first_gets_more_threads_than_processors() -> None:
+    script = (
+        "import os, torch; threads = torch.get_num_threads(); import alignrec; "
+        "print(threads == torch.get_num_threads(), "
+        "len(os.listdir('/proc/self/task')) > len(os.sched_getaffinity(0)) + 1)"
+    )
+    assert print_of(script) == "True True\n"
