@@ -18,7 +18,7 @@ SIZE = {  # smaller than published, so that two cores train it in minutes
     "d_model": 64, "d_ff": 256, "num_heads": 4, "d_kv": 16, "num_enc_layers": 2, "num_dec_layers": 2,
     "max_len": 10, "batch_size": 128,
 }  # fmt: skip
-BEAMS = 3 * CUTOFF  # as items that the user has bought are left out of the ranking
+BEAMS = 2 * CUTOFF  # as items that the user has bought are left out of the ranking
 
 
 def import_library(module: str) -> Any:
