@@ -108,9 +108,11 @@ class ExactSearch:
             flat = faiss.IndexFlatIP(self._units.shape[1])
             flat.add(self._units)
             self._index = _on_gpu(flat, len(self._units), self._k + 1)
-        step, place = CPU_QUERIES, engine.Threads()
+        step = CPU_QUERIES
+        place: engine.Threads | None = engine.Threads()
         if not isinstance(self._index, faiss.IndexFlatIP):
-            step, place = GPU_QUERIES, None
+            step = GPU_QUERIES
+            place = None
 
         blocks = (queries[start : start + step] for start in range(0, len(queries), step))
         search = partial(_search_block, self._index, self._units, self._k)
