@@ -178,7 +178,7 @@ class Release:
         return name
 
     def _first_titles(self) -> list[str]:
-        """Return the titles of the first items, or their identifiers; none without an item table."""
+        """Return titles of the first items, or identifiers; none without an item table."""
         if "items" not in self._tables.tables:
             return []
         path = self.folder / read.ITEMS_FILE

@@ -21,7 +21,7 @@ from alignrec.pipeline.web.retries import Absent
 # a size in the name of a model, such as 0.6B or 300m
 SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])([0-9]+(?:\.[0-9]+)?)([bm])(?![A-Za-z0-9])", re.I)
 UNITS = {"b": 1e9, "m": 1e6}
-# sizes of a tower in words, such as siglip2-base or CLIP-ViT-B-32, and parameters without embeddings
+# sizes of a tower in words, such as siglip2-base, and its parameters without embeddings
 SHAPE_IN_NAME = re.compile(
     r"(?:^|[-_])(?:(tiny|small|base|large|so400m)|vit[-_]?([blh]))(?![a-z0-9])", re.I
 )

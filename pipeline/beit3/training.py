@@ -38,8 +38,8 @@ from alignrec.pipeline.runtime.seeds import seed_for
 MAX_GRADIENT_NORM = 3.0
 MEASUREMENTS = 20  # measurements on held-out items per training run
 MIN_STEPS_PER_MEASUREMENT = 10
-DRAWS = 1  # of masks in a measurement
-DRAWS_TO_STOP = 2  # likewise, if the figures decide when training ends
+MASK_DRAWS = 1  # of masks in a measurement
+MASK_DRAWS_TO_STOP = 2  # likewise, if the figures decide when training ends
 
 ADAM_BETAS = (0.9, 0.98)  # as in BEiT
 ADAM_EPSILON = 1e-6
@@ -105,7 +105,7 @@ def fit(
 
     batches: list[np.ndarray] = []
     patience = task.params.patience
-    draws = DRAWS_TO_STOP if patience else DRAWS
+    draws = MASK_DRAWS_TO_STOP if patience else MASK_DRAWS
     ending = plan_ending(state.history, steps, patience)
     while state.step < ending.last:
         epoch, number = divmod(state.step, steps_per_epoch)

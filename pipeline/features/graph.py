@@ -29,7 +29,7 @@ INDEX = ".index"  # folder of an inverted file, which is deleted with them
 CATALOGUE = (
     ".all"  # folder with links to the vectors of all items, which is deleted after the search
 )
-MODULES = ("alignrec.stages.graph", "alignrec.pipeline.features.graph")
+CODE_MODULES = ("alignrec.stages.graph", "alignrec.pipeline.features.graph")
 
 
 def neighbours_by_params(features: np.ndarray, params: Graph) -> pa.Table:
@@ -60,7 +60,7 @@ def _resume(run: Run, name: str) -> str:
     features = FeatureSet(name, run.layout.features(name))
     further = features.further()
     inputs = [*features.shards, *(further.shards if further else ())]
-    key = run.key(inputs, [run.params[Graph].facts(), name], MODULES)
+    key = run.key(inputs, [run.params[Graph].facts(), name], CODE_MODULES)
     io.open_journal(folder, key)
     if not run.part:  # other parts may still be writing
         run.drop_altered(folder)

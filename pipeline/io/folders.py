@@ -1,4 +1,4 @@
-"""Rename and delete files and folders of unfinished work, and never what a link in them leads to."""
+"""Rename and delete unfinished files and folders, and never what a link in them leads to."""
 
 import errno
 import os

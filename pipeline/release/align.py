@@ -160,7 +160,7 @@ def _without_fits(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
 def _fit(
     name: str, vectors: np.ndarray, older: np.ndarray, common: CommonItems
 ) -> tuple[np.ndarray, AlignedVectors]:
-    """Return the rotation float32 [F, W] of vectors [I, F] onto older ones, and what it achieves."""
+    """Return the rotation, float32 [F, W], of vectors [I, F] onto older ones, and its effect."""
     fitted_to = int(common.unchanged.sum())
     width = vectors.shape[1]
     older_width = older.shape[1]

@@ -1,4 +1,4 @@
-"""`alignrec embed` of Parquet into S3: a part of the rows at a time, which leaves the disk again."""
+"""`alignrec embed` of Parquet into S3, with one part of the rows on disk at a time."""
 
 import hashlib
 from collections import Counter

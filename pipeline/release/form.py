@@ -1,4 +1,4 @@
-"""The form of a fitted set: what validation chose of it, such as the power and weight of `linear`."""
+"""The form of a fitted set: what validation chose, such as the power and weight of `linear`."""
 
 from __future__ import annotations
 

@@ -286,7 +286,7 @@ def _file_fault(path: Path, file: File) -> str:
 
 
 def _find_mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield sets of vectors whose files differ in fingerprint, and faults of codebooks and probes."""
+    """Yield vectors whose files differ in fingerprint, and faults of codebooks and probes."""
     sets: dict[str, list[Path]] = {}
     for file in manifest.files:
         if file.table in ("features", "item_embeddings", *manifests.USER_VECTORS):

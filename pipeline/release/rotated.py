@@ -97,7 +97,7 @@ def rotate_encoder(folder: Path, facts: Facts, encoder: Encoder) -> Encoder:
 
 
 def rotate_index(folder: Path, rotation: np.ndarray) -> None:
-    """Let the FAISS index of a folder, if there is one, take rotated vectors: it turns them back."""
+    """Let a folder's FAISS index, if there is one, take rotated vectors: it turns them back."""
     path = folder / "items.faiss"
     if not path.is_file():
         return

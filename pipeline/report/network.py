@@ -13,8 +13,8 @@ from alignrec.pipeline import io
 from alignrec.pipeline.runtime.layout import Layout
 
 NETWORK = "network"  # key in metrics.json and in each table of the docs
-DIGITS = 12  # of the sha256, in hexadecimal
-ROWS = 4096  # hashed at a time, to bound memory
+DIGEST_DIGITS = 12  # of the sha256, in hexadecimal
+ROWS_PER_HASH = 4096  # hashed at a time, to bound memory
 
 
 def digest_vectors(layout: Layout, *names: str) -> str:
@@ -29,9 +29,9 @@ def digest_vectors(layout: Layout, *names: str) -> str:
             return ""
         vectors = io.map_features(folder)  # float32 [I, F]
         total.update(f"{name} {vectors.shape} ".encode())
-        for start in range(0, len(vectors), ROWS):
-            total.update(vectors[start : start + ROWS].tobytes())
-    return total.hexdigest()[:DIGITS]
+        for start in range(0, len(vectors), ROWS_PER_HASH):
+            total.update(vectors[start : start + ROWS_PER_HASH].tobytes())
+    return total.hexdigest()[:DIGEST_DIGITS]
 
 
 def read_network(layout: Layout) -> str:

@@ -285,7 +285,7 @@ def _shares_of_modalities(by_set: BySet) -> dict[str, float]:
 
 
 def ceiling_shares(figures: Fields | None, name: str) -> tuple[str, list[float]]:
-    """Return the upper bound and a set's share of the way to it in each probe; empty without one."""
+    """Return the upper bound and a set's share of it in each probe; empty without a bound."""
     for floor, ceiling in ((CHANCE, PLANTED), (SHUFFLED, LEAKED)):
         shares = []
         for probed in read_probes(figures).values():

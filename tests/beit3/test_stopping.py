@@ -179,7 +179,7 @@ def test_figures_that_decide_are_measured_on_more_masks(tmp_path: Path, monkeypa
     for patience in (0, 1):
         toy = task(24, steps=20, patience=patience)
         fit(network(), toy, Checkpoint(tmp_path / str(patience), 100), lambda _: None)
-    assert draws == [1, losses.MAX_DRAWS, training.DRAWS_TO_STOP, losses.MAX_DRAWS]
+    assert draws == [1, losses.MAX_DRAWS, training.MASK_DRAWS_TO_STOP, losses.MAX_DRAWS]
 
 
 def test_the_record_has_the_curve_why_it_ended_and_what_is_at_chance(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ class DeltaWriter:
         self.files.append(describe_file(self.folder, path))
 
     def _write_rows(self, file: File) -> bool:
-        """Write what rebuilds a table's file; return whether that gives its bytes and saves some."""
+        """Write what rebuilds a table's file; return whether that gives its bytes, and is less."""
         older = list_older(self.older.manifest, file)
         if not older:
             return False

@@ -16,7 +16,7 @@ from alignrec.pipeline.release.export.content import ExportContent, write_tsv, w
 from alignrec.schemas import MODALITIES, variant
 
 INTERACTION_COLUMNS = ["userID", "itemID", "rating", "timestamp", "x_label"]  # of .inter
-SETTINGS = {  # modality -> MMRec's setting that names its file
+SETTING_OF_MODALITY = {  # modality -> MMRec's setting that names its file
     "image": "vision_feature_file",
     "text": "text_feature_file",
 }
@@ -70,7 +70,7 @@ def _make_settings(content: ExportContent, chosen: dict[str, str]) -> dict[str, 
     if content.interactions is not None:
         settings = {"inter_file_name": f"{content.name}.inter", **settings}
     for modality in chosen:
-        settings[SETTINGS[modality]] = f"{modality}_feat.npy"
+        settings[SETTING_OF_MODALITY[modality]] = f"{modality}_feat.npy"
     return settings
 
 

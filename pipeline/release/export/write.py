@@ -31,7 +31,7 @@ EXPORT_WRITERS: dict[str, Callable[[ExportContent, Path], tuple[str, list[str]]]
 CODED = {"minionerec"}  # formats that need semantic IDs
 MAPPED = {"atlas"}  # formats that show graphs, and no vectors
 # formats for the whole catalogue; others are trained on, so they have the items with interactions
-WHOLE = {"npy", "hf", "atlas"}
+FORMATS_OF_ALL_ITEMS = {"npy", "hf", "atlas"}
 FORMULA = r"^[=+\-@]"  # pattern of names that a spreadsheet evaluates
 
 
@@ -63,7 +63,7 @@ def wants_map(form: str) -> bool:
 
 
 def wants_all(form: str) -> bool:
-    return form in WHOLE
+    return form in FORMATS_OF_ALL_ITEMS
 
 
 def _write_filled(content: ExportContent, path: Path) -> None:
