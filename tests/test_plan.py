@@ -1,5 +1,6 @@
 """`alignrec plan`: sizes, estimates from shapes, previous runs, and addresses that respond or do not."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from alignrec.commands import estimate, plan
 from alignrec.commands import networks as encoder_models
 from alignrec.commands.params import load
 from alignrec.pipeline import io
+from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.sources import download
@@ -114,6 +116,47 @@ def test_time_follows_size_settings_and_rates(tmp_path: Path) -> None:
     assert short["train"].seconds < planned(tmp_path, SAMPLE)["train"].seconds / 4
     untrained, trained = (planned(tmp_path, SAMPLE, pretrain={"size": "small", "steps": n}) for n in (0, 3000))
     assert estimate.START_SECONDS < untrained["pretrain"].seconds < trained["pretrain"].seconds / 10
+
+
+def test_runs_that_are_one_count_once(tmp_path: Path) -> None:
+    def trainings(seeds: int, *models: str) -> str:
+        benchmark = {"models": [*models], "features": ["tfidf"], "seeds": seeds}
+        sections = {"encode": {"encoders": ["tfidf"]}, "beit3": {"sets": []}}
+        return planned(tmp_path, SAMPLE, benchmark=benchmark, **sections)["benchmark"].basis
+
+    # closed forms have no randomness
+    assert trainings(2, "ease", "bpr") == "3 trainings"
+    assert trainings(4, "ease", "bpr") == "5 trainings"
+
+
+def test_only_networks_on_graphs_pay_for_propagation(tmp_path: Path) -> None:
+    asked, layout = params(tmp_path, SAMPLE)
+    plan = estimate.Plan(asked, layout.dataset, estimate.read_size(asked, layout), GEMM)
+    longer = dataclasses.replace(plan, size=dataclasses.replace(plan.size, interactions=10**7))
+
+    def step(of: estimate.Plan, model: str) -> float:
+        settings = MODELS[model].Params(epochs=1, batch_size=of.size.interactions)
+        return of.training_seconds(model, settings)
+
+    assert step(longer, "lightgcn") > 2 * step(plan, "lightgcn")
+    assert step(longer, "bpr") == step(plan, "bpr")
+    assert step(longer, "itemknn") == step(plan, "itemknn") < step(plan, "bpr")
+
+
+def test_a_set_costs_what_its_kind_does(tmp_path: Path) -> None:
+    def combining(*sets: str) -> float:
+        return planned(tmp_path, SAMPLE, combine={"sets": {name: {} for name in sets}})["combine"].seconds
+
+    nothing, leaked, linear = combining(), combining("leaked"), combining("linear")
+    assert 0 < leaked - nothing < (linear - nothing) / 10
+    forms, fewer = planned(tmp_path, SAMPLE)["probe"], planned(tmp_path, SAMPLE, combine={"controls": []})["probe"]
+    assert fewer.seconds < forms.seconds
+
+
+def test_nothing_is_kept_of_a_network_that_is_not_trained(tmp_path: Path) -> None:
+    with_beit3, without = (planned(tmp_path, SAMPLE, beit3={"sets": sets}) for sets in (["beit3"], []))
+    assert without["beit3"].disk == 0
+    assert without["publish"].disk < with_beit3["publish"].disk - 4e7
 
 
 # --- addresses

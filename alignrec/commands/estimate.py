@@ -26,17 +26,24 @@ from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.benchmark.plan import list_labels
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.dataset.catalogue import measure_catalogue
+from alignrec.pipeline.dataset.profiles import COLD_SHARE, MAX_SCORES, MAX_USERS, MIN_USERS
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import kind_of
-from alignrec.pipeline.features.names import DeclaredSets, maskable_sets
+from alignrec.pipeline.features.kinds.linear import CHOICES, COLD_DRAWS
+from alignrec.pipeline.features.names import LINEAR, DeclaredSets, maskable_sets
 from alignrec.pipeline.features.params import Graph, SemanticIds
 from alignrec.pipeline.images.params import RATE, Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.device import gemm_rate
 from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models.base import Untrained
 from alignrec.pipeline.models.ease import Closed
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.models.training.params import TrainSettings
+from alignrec.pipeline.probe.cold_items import DRAWS
+from alignrec.pipeline.probe.judge import POWERS
+from alignrec.pipeline.probe.linear_cf import CONTENT_RIDGES, MAX_MATRIX_GIB, RIDGES, SHARES
+from alignrec.pipeline.probe.params import ProbeParams
 from alignrec.pipeline.probe.questions import sample_size
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime import process
@@ -61,6 +68,7 @@ FLOPS_PER_PIECE = 2.1e7
 JOINED_WIDTH = 1664
 
 WITHOUT_NETWORK = ("tfidf", "descriptors")  # kinds of encoders
+LOAD_SECONDS = 3.0  # of an encoder's libraries and weights, after the start of its process
 
 # fraction of the GEMM rate: BEiT3 by size, other networks
 GEMM_SHARE_OF_SIZE = {"small": 0.15, "mini": 0.35}
@@ -71,12 +79,19 @@ MINI = BEiT3Config(
 )
 PUBLISHED_CODES = 8192  # codes of a published VQ-KD tokenizer
 
+WITHOUT_GRAPH = ("bpr", "vbpr")  # trained models
 TYPICAL_BEST_EPOCH = 40
 TRAIN_SHARE = 0.75  # of the interactions
 SECONDS_PER_STEP = 0.007  # without a graph
 GRAPH_OPERATIONS_PER_SECOND = 1.4e10
 SCORES_PER_SECOND = 7e7
-SETUP_SECONDS = 1.5  # of a training
+RANKED_PER_SECOND = 1.2e8  # items for a user, by the probes, which judge sets side by side
+PROBES_OF_QUESTIONS = 3  # zero-shot, Item-CF and content neighbours
+VALID_SHARE = 0.1  # of the interactions
+FIT_SECONDS = 0.25  # of principal components
+FIT_SHARE = 0.2  # of the GEMM rate: float64 on one thread
+WRITTEN_PER_SECOND = 1e8  # bytes of vectors
+SETUP_SECONDS = 0.5  # of a training, in a process that runs
 
 FLOAT_BYTES = 4
 LOG_BYTES = 40  # of an interaction, in memory and on disk
@@ -288,6 +303,36 @@ class Plan:
         operations_per_item = FLOPS_PER_IMAGE + FLOPS_PER_PIECE * self.size.pieces
         return self.size.items * operations_per_item / (GEMM_SHARE * self.gemm)
 
+    @property
+    def judged_users(self) -> int:
+        """Users that are drawn to compare forms of a feature set."""
+        drawn = max(MIN_USERS, MAX_SCORES // max(1, self.size.items))
+        return min(self.size.users, MAX_USERS, drawn)
+
+    def cold_ranks(self, draws: int, share: float = 1.0) -> float:
+        """Return how often all items are ranked where, in each draw, the cold ones alone are.
+
+        `share` is the fraction of the interactions whose items are to be found.
+        """
+        targets = share * self.size.interactions * self.judged_users / max(1, self.size.users)
+        return draws * COLD_SHARE * (self.judged_users + COLD_SHARE * targets)
+
+    @property
+    def write_seconds(self) -> float:
+        """Seconds to make a set of vectors of other sets, and write it."""
+        return 0.1 + self.vector_bytes / WRITTEN_PER_SECOND
+
+    @property
+    def linear_seconds(self) -> float:
+        """Seconds to fit `linear` in each form that validation chooses from."""
+        ranked = self.judged_users + self.cold_ranks(COLD_DRAWS, VALID_SHARE)
+        per_choice = FIT_SECONDS + ranked * self.size.items / SCORES_PER_SECOND
+        moments = 4 * self.size.items * JOINED_WIDTH**2 / (FIT_SHARE * self.gemm)
+        return moments + len(CHOICES) * per_choice
+
+    def kind_of_set(self, name: str) -> str:
+        return str(DeclaredSets(self.params, self.dataset).definition_of(name)["kind"])
+
     def beit3_seconds(self, image: bool = True, text: bool = True, chunks: int = 1) -> float:
         """Estimate a forward pass over all items, with texts split into at most `chunks` parts."""
         pretrain = self.params[Pretrain]
@@ -307,10 +352,13 @@ class Plan:
         ranking = size.users * size.items / SCORES_PER_SECOND
         if issubclass(MODELS[model], Closed):
             return SETUP_SECONDS + 3 * size.items**3 / self.gemm + ranking
+        if issubclass(MODELS[model], Untrained):
+            return SETUP_SECONDS + ranking
 
         # a step propagates over the graph in both passes, and content models project all items
-        graph_operations = 40 * size.interactions * settings.dim
-        step = SECONDS_PER_STEP + graph_operations / GRAPH_OPERATIONS_PER_SECOND
+        step = SECONDS_PER_STEP
+        if model not in WITHOUT_GRAPH:
+            step += 40 * size.interactions * settings.dim / GRAPH_OPERATIONS_PER_SECOND
         if MODELS[model].needs:
             step += 6 * size.items * JOINED_WIDTH * settings.dim / self.gemm
 
@@ -421,8 +469,9 @@ def estimate_encode(plan: Plan) -> Estimate:
         basis += f", size unknown: {', '.join(unknown)}"
 
     encoders = len(plan.encoder_kinds)
+    seconds = plan.size.items * operations / (GEMM_SHARE * plan.gemm)
     return Estimate(
-        seconds=encoders * START_SECONDS + plan.size.items * operations / (GEMM_SHARE * plan.gemm),
+        seconds=encoders * (START_SECONDS + LOAD_SECONDS) + seconds,
         memory=TORCH_BYTES + FROZEN_BYTES + largest,
         disk=plan.vector_bytes * encoders,
         basis=basis,
@@ -448,8 +497,9 @@ def estimate_beit3(plan: Plan) -> Estimate:
 
 def estimate_combine(plan: Plan) -> Estimate:
     combined = len(plan.sets) - len(plan.params[BEiT3Sets].sets) - len(plan.encoder_kinds)
+    fitted = [name for name in plan.sets if plan.kind_of_set(name) == LINEAR]
     return Estimate(
-        seconds=3 + 1.5e-3 * plan.size.items * combined,
+        seconds=3 + combined * plan.write_seconds + len(fitted) * plan.linear_seconds,
         memory=PROCESS_BYTES + 2 * plan.vector_bytes,
         disk=plan.vector_bytes * combined,
         basis=f"{combined} sets",
@@ -492,12 +542,24 @@ def estimate_train(plan: Plan) -> Estimate:
 
 
 def estimate_probe(plan: Plan) -> Estimate:
-    items, sets = plan.size.items, len(plan.sets)
-    questions = min(sample_size(items), max(plan.size.users, items))
-    operations = 50 * questions * items * JOINED_WIDTH + 5e3 * items**2
+    """Ranks of all probes, for each set raw and processed; closed forms of the interactions once."""
+    items, users, sets = plan.size.items, plan.size.users, len(plan.sets)
+    questions = min(sample_size(items), max(users, items))
+
+    ranked = PROBES_OF_QUESTIONS * questions + plan.cold_ranks(DRAWS)
+    products = 4 * min(questions, items)
+    once = 0.0
+    if FLOAT_BYTES * items**2 <= MAX_MATRIX_GIB * 2**30:
+        ranked += (len(SHARES) * len(CONTENT_RIDGES) + 1) * users
+        products += 2 * len(CONTENT_RIDGES) * users
+        once = len(RIDGES) * (3 * items**3 / plan.gemm + users * items / RANKED_PER_SECOND)
+
+    widths = JOINED_WIDTH, plan.params[ProbeParams].width  # raw and processed
+    ranked = len(widths) * ranked + len(POWERS) * plan.judged_users
+    per_item = ranked / RANKED_PER_SECOND + products * sum(widths) / plan.gemm
     similarities = min(FLOAT_BYTES * items**2, 4e9)
     return Estimate(
-        seconds=sets * (3 + operations / plan.gemm),
+        seconds=3 + once + sets * items * per_item,
         memory=TORCH_BYTES + 2 * plan.vector_bytes + 3e8 + similarities,
         disk=1e5,
         basis=f"{sets} sets",
@@ -509,10 +571,15 @@ def estimate_benchmark(plan: Plan) -> Estimate:
     labels = list_labels(params)
     seconds = 0.0
     has_closed = False
+    trainings = 0
     for label in labels:
+        is_closed = issubclass(MODELS[label.model], Closed)
+        has_closed |= is_closed
+        if is_closed and label.seed:  # without randomness, runs of all seeds are one
+            continue
+        trainings += 1
         settings = model_settings(params, label.model, label.ablation)
         seconds += plan.training_seconds(label.model, settings)
-        has_closed |= issubclass(MODELS[label.model], Closed)
 
     # closed-form models hold item-item matrices
     memory_per_worker = plan.training_bytes
@@ -522,8 +589,8 @@ def estimate_benchmark(plan: Plan) -> Estimate:
     return Estimate(
         seconds=5 + trainings_per_entry * seconds / benchmark.workers,
         memory=TORCH_BYTES + benchmark.workers * memory_per_worker,
-        disk=len(labels) * CELL_BYTES_PER_USER * plan.size.users,
-        basis=f"{len(labels) * trainings_per_entry:,} trainings",
+        disk=trainings * CELL_BYTES_PER_USER * plan.size.users,
+        basis=f"{trainings * trainings_per_entry:,} trainings",
     )
 
 
@@ -547,7 +614,8 @@ def estimate_report(plan: Plan) -> Estimate:
 
 def estimate_publish(plan: Plan) -> Estimate:
     feature_bytes = plan.vector_bytes * len(plan.params[Publish].features)
-    weight_bytes = FLOAT_BYTES * plan.shape.weights
+    is_trained = plan.size.pieces and plan.params[BEiT3Sets].sets
+    weight_bytes = FLOAT_BYTES * plan.shape.weights if is_trained else 0
     released = feature_bytes + weight_bytes + ITEM_BYTES * plan.size.items
     return Estimate(
         seconds=7 + released / 2e8,
@@ -579,10 +647,10 @@ ESTIMATES: dict[str, Callable[[Plan], Estimate]] = {
 
 def estimate_stages(plan: Plan) -> dict[str, Estimate]:
     idle: dict[str, str] = {}  # stage -> why it has nothing to do
-    if not plan.size.pieces:
-        idle = dict.fromkeys(("items", "images", "pretrain"), "items have no content")
-    elif not plan.params[BEiT3Sets].sets:
+    if not plan.params[BEiT3Sets].sets:
         idle = dict.fromkeys(("pretrain", "beit3"), "no feature set is BEiT3's")
+    if not plan.size.pieces:
+        idle |= dict.fromkeys(("items", "images", "pretrain"), "items have no content")
 
     stages = {}
     for name, estimate in ESTIMATES.items():
