@@ -132,7 +132,7 @@ def test_runs_that_are_one_count_once(tmp_path: Path) -> None:
 def test_only_networks_on_graphs_pay_for_propagation(tmp_path: Path) -> None:
     asked, layout = params(tmp_path, SAMPLE)
     plan = estimate.Plan(asked, layout.dataset, estimate.read_size(asked, layout), GEMM)
-    longer = dataclasses.replace(plan, size=dataclasses.replace(plan.size, interactions=10**7))
+    longer = dataclasses.replace(plan, size=dataclasses.replace(plan.size, interactions=3 * 10**7))
 
     def step(of: estimate.Plan, model: str) -> float:
         settings = MODELS[model].Params(epochs=1, batch_size=of.size.interactions)

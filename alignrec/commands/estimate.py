@@ -84,6 +84,10 @@ TYPICAL_BEST_EPOCH = 40
 TRAIN_SHARE = 0.75  # of the interactions
 SECONDS_PER_STEP = 0.007  # without a graph
 GRAPH_OPERATIONS_PER_SECOND = 1.4e10
+# per interaction and number of its vectors: of LightGCN, two products a layer in both passes, over
+# the train interactions; of models with content, whose other graphs count with them
+OPERATIONS_PER_LAYER = 8 * TRAIN_SHARE
+OPERATIONS_PER_EDGE = 40
 SCORES_PER_SECOND = 7e7
 RANKED_PER_SECOND = 1.2e8  # items for a user, by the probes, which judge sets side by side
 PROBES_OF_QUESTIONS = 3  # zero-shot, Item-CF and content neighbours
@@ -355,11 +359,16 @@ class Plan:
         if issubclass(MODELS[model], Untrained):
             return SETUP_SECONDS + ranking
 
-        # a step propagates over the graph in both passes, and content models project all items
-        step = SECONDS_PER_STEP
-        if model not in WITHOUT_GRAPH:
-            step += 40 * size.interactions * settings.dim / GRAPH_OPERATIONS_PER_SECOND
-        if MODELS[model].needs:
+        content = MODELS[model].needs
+        # a step propagates over the graph in both passes
+        edges = 0.0 if model in WITHOUT_GRAPH else size.interactions * settings.dim
+        per_edge = (
+            OPERATIONS_PER_EDGE
+            if content
+            else OPERATIONS_PER_LAYER * getattr(settings, "layers", 1)
+        )
+        step = SECONDS_PER_STEP + per_edge * edges / GRAPH_OPERATIONS_PER_SECOND
+        if content:  # models project all items
             step += 6 * size.items * JOINED_WIDTH * settings.dim / self.gemm
 
         batches = math.ceil(TRAIN_SHARE * size.interactions / settings.batch_size)
