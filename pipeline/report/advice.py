@@ -219,9 +219,15 @@ def _describe_control(comparison: Fields, name: str) -> str:
 
 def _describe_outcomes(words: Sequence[str], others: str) -> str:
     """Return such as: better than tfidf in 2 of 5 comparisons, never significantly worse."""
-    worse = words.count("worse")
+    better, worse = words.count("better"), words.count("worse")
+    tested = _comparisons(len(words))
+    if not better and not worse:
+        return f"not significantly different from {others} in {tested}"
+    if not better:
+        return f"never significantly better than {others}, worse in {worse} of {tested}"
+
     rest = f"worse in {worse}" if worse else "never significantly worse"
-    return f"better than {others} in {words.count('better')} of {_comparisons(len(words))}, {rest}"
+    return f"better than {others} in {better} of {tested}, {rest}"
 
 
 def _name_others(names: Sequence[str] | Mapping[str, Places]) -> str:

@@ -330,6 +330,10 @@ def test_the_first_sentence_says_what_to_use() -> None:
         "Use beit3 on shop: better than the other 2 feature sets in 3 of 6 comparisons, never significantly worse. "
         "AlignRec on beit3 is better than other models in 1 of 1 comparison, never significantly worse."
     )
+    level_models = paired(("alignrec", "minilm-cnn", 0.001, 1.0), ("bpr", "none", 0.05, 0.4))
+    assert said(better, level_models).endswith(
+        "AlignRec on beit3 is not significantly different from other models in 1 comparison."
+    )
     mixed = by_probe(tfidf="better worse", random="better better", cnn="undecided undecided")
     assert said(mixed, None, kind="sample") == (
         "Use beit3 on shop (synthetic users): better than the other 2 feature sets in 1 of 4 comparisons, worse in 1. "
@@ -347,7 +351,7 @@ def test_the_first_sentence_says_what_to_use() -> None:
     [
         ("worse undecided", "worse worse",
          "Use tfidf (train.features) on shop, not beit3: it is significantly better in 2 of 2 comparisons. "
-         "beit3 is better than the other 2 feature sets in 0 of 4 comparisons, worse in 3."),
+         "beit3 is never significantly better than the other 2 feature sets, worse in 3 of 4 comparisons."),
         ("worse worse", "worse worse",
          "Use linear (train.features) on shop, not beit3: it is significantly better in 2 of 2 comparisons."),
         ("worse better", "worse better", "Use beit3 on shop: "),
