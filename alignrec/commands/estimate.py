@@ -89,10 +89,10 @@ GRAPH_OPERATIONS_PER_SECOND = 1.4e10
 OPERATIONS_PER_LAYER = 8 * TRAIN_SHARE
 OPERATIONS_PER_EDGE = 40
 SCORES_PER_SECOND = 7e7
-RANKED_PER_SECOND = 1.2e8  # items for a user, by the probes, which judge sets side by side
+RANKED_PER_SECOND = 1.2e8  # items for a user, by the probes, of two sets side by side
 PROBES_OF_QUESTIONS = 3  # zero-shot, Item-CF and content neighbours
 VALID_SHARE = 0.1  # of the interactions
-FIT_SECONDS = 0.25  # of principal components
+FIT_SECONDS = 0.12  # of principal components
 FIT_SHARE = 0.2  # of the GEMM rate: float64 on one thread
 WRITTEN_PER_SECOND = 1e8  # bytes of vectors
 SETUP_SECONDS = 0.5  # of a training, in a process that runs
@@ -330,7 +330,7 @@ class Plan:
     def linear_seconds(self) -> float:
         """Seconds to fit `linear` in each form that validation chooses from."""
         ranked = self.judged_users + self.cold_ranks(COLD_DRAWS, VALID_SHARE)
-        per_choice = FIT_SECONDS + ranked * self.size.items / SCORES_PER_SECOND
+        per_choice = FIT_SECONDS + 2 * ranked * self.size.items / RANKED_PER_SECOND
         moments = 4 * self.size.items * JOINED_WIDTH**2 / (FIT_SHARE * self.gemm)
         return moments + len(CHOICES) * per_choice
 
@@ -508,7 +508,7 @@ def estimate_combine(plan: Plan) -> Estimate:
     combined = len(plan.sets) - len(plan.params[BEiT3Sets].sets) - len(plan.encoder_kinds)
     fitted = [name for name in plan.sets if plan.kind_of_set(name) == LINEAR]
     return Estimate(
-        seconds=3 + combined * plan.write_seconds + len(fitted) * plan.linear_seconds,
+        seconds=combined * plan.write_seconds + len(fitted) * plan.linear_seconds,
         memory=PROCESS_BYTES + 2 * plan.vector_bytes,
         disk=plan.vector_bytes * combined,
         basis=f"{combined} sets",
@@ -618,7 +618,7 @@ def estimate_study(plan: Plan) -> Estimate:
 
 def estimate_report(plan: Plan) -> Estimate:
     items = plan.size.items
-    return Estimate(7 + 6e-4 * items, PROCESS_BYTES + 1e3 * items, 5e6, "the map")
+    return Estimate(2 + 6e-4 * items, PROCESS_BYTES + 1e3 * items, 5e6, "the map")
 
 
 def estimate_publish(plan: Plan) -> Estimate:
@@ -627,7 +627,7 @@ def estimate_publish(plan: Plan) -> Estimate:
     weight_bytes = FLOAT_BYTES * plan.shape.weights if is_trained else 0
     released = feature_bytes + weight_bytes + ITEM_BYTES * plan.size.items
     return Estimate(
-        seconds=7 + released / 2e8,
+        seconds=3 + released / 2e8,
         memory=PROCESS_BYTES + plan.vector_bytes,
         disk=released,
         basis="copies and hashes",
