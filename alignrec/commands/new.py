@@ -91,6 +91,8 @@ def new(
     """turn this folder into a project: git, DVC, dvc.yaml and, unless you wrote one, params.yaml
     for your files.
     """
+    if name is None and amazon is not None:
+        raise UserError(ask_for_name(str(amazon), category))
     if name is None:
         read(PARAMS)
         for line in project.begin_project(Path()):
@@ -114,6 +116,16 @@ def new(
         text, seen = describe_category(name, str(amazon), category, beit3)
     for line in [*seen, *write_project(name, text, to)]:
         say(line)
+
+
+def ask_for_name(year: str, category: str | None) -> str:
+    """Return a message that asks for the name of a dataset, after a list of what there is."""
+    require_known([year], CATEGORIES, "--amazon")
+    if category is None:
+        show_categories(year)
+    chosen = category or suggest_category(year)
+    name = re.sub("[^a-z0-9]+", "-", chosen.lower()).strip("-")
+    return f"give the dataset a name: alignrec new {name} --amazon {year} --category {chosen}"
 
 
 def check_target(name: str, to: Path, force: bool) -> None:

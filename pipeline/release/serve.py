@@ -245,7 +245,7 @@ def read_pictures(folder: Path, items: pa.Table, rows: Iterable[int]) -> Iterato
             found += 1
             yield pa.table({"item_id": [row], "image": [decoded]})
     if not found:
-        expected = "expected files named after items, or a project's images-*.parquet"
+        expected = "give files named after items, or a project's outputs/images/NAME"
         raise UserError(f"--images {folder}: no image of an item shown; {expected}")
 
 

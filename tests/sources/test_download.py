@@ -265,6 +265,8 @@ def test_the_subset_is_a_key_of_the_source() -> None:
         (["new", "x", "--amazon", "2015"], "'--amazon': no '2015'"),
         (["new", "x", "--amazon", "2014", "--category", "Babi"], "no 'Babi'; did you mean 'Baby'?"),
         (["new", "x", "--amazon", "2014"], "give --category too, such as Musical_Instruments"),
+        (["new", "--amazon", "2014", "--category", "Baby"], "alignrec new baby --amazon 2014 --category Baby"),
+        (["new", "--amazon", "2023"], "give the dataset a name: alignrec new "),
         (["new", "x"], "--interactions"),
     ],
 )
