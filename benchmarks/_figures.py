@@ -33,7 +33,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.contributed import read_runs
 from alignrec.pipeline.release.leaderboard import Groups, group_run
 from alignrec.pipeline.report import probes as probed
-from alignrec.pipeline.report.network import DIGITS, digest_vectors
+from alignrec.pipeline.report.network import DIGEST_DIGITS, digest_vectors
 from alignrec.pipeline.report.table import (
     describe_seeds,
     escape_markdown,
@@ -237,7 +237,7 @@ def contributed(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     for run in read_runs(RUNS):
         for group, entries in group_run(run).items():
             groups.setdefault(group, []).extend(entries)
-            releases |= {entry.source: (run.release or "")[:DIGITS] for entry in entries}
+            releases |= {entry.source: (run.release or "")[:DIGEST_DIGITS] for entry in entries}
 
     for dataset, protocol, fingerprint in sorted(groups):
         entries = sorted(groups[dataset, protocol, fingerprint], key=lambda e: -e.headline)
