@@ -171,7 +171,8 @@ def test_a_file_of_some_items_is_judged_as_if_there_were_no_others(tmp_path: Pat
     assert done.exit_code == 0, done.output
     said = f"Compared on the {len(some)} of {len(asins)} items that every set has a row of."
     assert said in " ".join(done.output.split())
-    assert done.output.startswith("Use whole or part on s: no significant difference ")  # the verdict comes before the tables
+    # the verdict comes before the tables
+    assert done.output.startswith("Use whole or part on s: no significant difference ")
     found = json.loads((shop / "out/compare.json").read_text())
     assert found["items"] == {"compared": len(some), "of": len(asins)}
     asked = [of for of in found["probes"].values() if "skipped" not in of]
