@@ -4,7 +4,7 @@ Shards of items are searched apart, by one machine, the parts of a job array, or
 run without a part joins them. It also links all items, where some are outside the k-core.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -47,11 +47,22 @@ def write_graphs(run: Run, names: Sequence[str]) -> None:
             drop_unlisted_sets(run.folder, names)
         for name in names:
             keys[name] = _resume(run, name)
-    if not run.part and run.finished():
+    if not run.part and _are_linked(run, keys) and run.finished():
         return
 
     for name in run.progress(names, unit="set"):
         write_edges(run, name, keys[name])
+
+
+def _are_linked(run: Run, keys: Mapping[str, str]) -> bool:
+    """Return whether sets, each with the key of its inputs, have their graphs."""
+    for name, key in keys.items():
+        paths = [run.layout.edges(name)]
+        if FeatureSet(name, run.layout.features(name)).further() is not None:
+            paths.append(run.layout.catalogue_edges(name))
+        if not all(io.is_finished(path, key) for path in paths):
+            return False
+    return True
 
 
 def _resume(run: Run, name: str) -> str:

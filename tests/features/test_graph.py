@@ -218,7 +218,7 @@ def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(
         inverted.find_approximate(features, 6)
 
 
-# --- parts of a job array
+# --- what is there already, and parts of a job array
 
 
 @pytest.fixture
@@ -250,6 +250,19 @@ def search_whole(layout: Layout, params: Parameters) -> dict[str, bytes]:
 def delete_graphs(layout: Layout) -> None:
     shutil.rmtree(layout.out("graph"))
     shutil.rmtree(layout.work("graph"))
+
+
+def test_a_set_that_is_new_or_gone_is_noticed(shop: Layout) -> None:
+    params = settings("exact")
+    before = search_whole(shop, params)
+    toy.write_set(shop.features("g"), toy.feature_table(clusters(ITEMS)[:, ::-1].copy()), rows=400)
+    both = search_whole(shop, params)
+    assert set(both) - set(before) == {"g/edges.parquet"}
+    shutil.rmtree(shop.features("g"))
+    after = search_whole(shop, params)
+    assert {name: after[name] for name in after if name != "run.json"} == {
+        name: before[name] for name in before if name != "run.json"
+    }
 
 
 @pytest.mark.parametrize("index", ["exact", "ivf"])
