@@ -9,6 +9,7 @@ from commands import alignrec, blocks, run_stages
 from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.benchmark.plan import tried_settings
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.features.names import DeclaredSets, maskable_sets
@@ -117,6 +118,12 @@ def test_the_page_shows_the_profile_and_valid_sources() -> None:
     assert set(BLOCKS[0]["pretrain"]) == {"init", "tokenizer", "vqkd"}  # the three paths that a user changes
     assert "alignrec profile baby && dvc repro" in PAGE
     assert all(AmazonSource.model_validate(block["sources"]["baby"]).files() for block in BLOCKS[1:])
+
+
+def test_the_profile_of_the_paper_keeps_the_settings_of_all_models() -> None:
+    given = load(Path("params.yaml"), "sample")[Benchmark].overrides
+    of_profile = load(Path("profiles/paper.yaml"), "sample")[Benchmark].overrides
+    assert of_profile == given | {"vbpr": of_profile["vbpr"]}
 
 
 def test_a_profile_lies_over_a_project_of_ones_own_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
