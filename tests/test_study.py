@@ -48,6 +48,14 @@ def test_without_cca_vectors_collapse_at_first_and_recover() -> None:
     assert last < first / 2
 
 
+def test_reg_separates_an_items_vectors_and_uia_joins_users_and_items() -> None:
+    assert "two vectors (*content id*) are a little closer without REG" in PAGE
+    assert "users and items (*user item*) further apart without UIA" in PAGE
+    last = {row["without"]: row for row in table("geometry")}
+    assert mean(last["reg"]["content id"]) > mean(last["nothing"]["content id"])
+    assert mean(last["uia"]["user item"]) < mean(last["nothing"]["user item"])
+
+
 def test_the_rarest_items_gain_from_alignrec() -> None:
     assert "the rarest items gain" in PAGE
     for row in table("exposure"):
