@@ -56,6 +56,14 @@ def test_reg_separates_an_items_vectors_and_uia_joins_users_and_items() -> None:
     assert mean(last["uia"]["user item"]) < mean(last["nothing"]["user item"])
 
 
+def test_fifty_steps_help_after_a_single_pass() -> None:
+    assert "is better on encoders of 50 steps than on an untrained one, significantly" in PAGE
+    untrained, without_teachers, with_teachers = table("single-pass")
+    recalls = [mean(row["valid Recall@20"]) for row in (untrained, without_teachers, with_teachers)]
+    assert recalls == sorted(recalls)
+    assert all(float(row["p"].removeprefix("≤ ")) < 0.05 for row in (without_teachers, with_teachers))
+
+
 def test_the_rarest_items_gain_from_alignrec() -> None:
     assert "the rarest items gain" in PAGE
     for row in table("exposure"):
