@@ -1,4 +1,4 @@
-"""Train AlignRec in a script that loads torch before alignrec, alone and next to three busy processes."""
+"""Train AlignRec in a script that loads torch before alignrec, on an idle machine and next to three busy processes."""
 
 from __future__ import annotations
 

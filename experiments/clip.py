@@ -37,7 +37,7 @@ SETS = {  # feature set of the branch -> its name here
     "beit3-untrained": "BEiT3, untrained",
 }
 PROBES = ("zero_shot", "item_cf")
-POWER = 2.8  # standard errors: a true difference of so many is found in 80 % of tests at .05
+POWER = 2.8  # standard errors: a true difference of this size is found in 80 % of tests at .05
 NOTE = (
     "Both of width 128 and 3 layers, from random weights but for MiniLM's words, trained for "
     "{steps:,} steps of 16 items: BEiT3 by MIM and MLM only, CLIP by contrast. Features are raw "

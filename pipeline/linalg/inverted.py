@@ -71,7 +71,7 @@ def _silence_stdout() -> Iterator[None]:
 
 
 class Inverted:
-    """Index of a catalogue in a folder, 5 bytes per vector component beside the vectors."""
+    """Index of a catalogue in a folder, 5 bytes per vector component on top of the vectors."""
 
     def __init__(self, folder: Path, width: int, k: int) -> None:
         """Open what `build_index` has written; K is cut to the rows with a direction.

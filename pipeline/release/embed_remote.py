@@ -119,7 +119,7 @@ def _refuse_fitted(choice: Choice, networks: Sequence[Network]) -> None:
     fitted = [*choice.parts]
     fitted += [network.name for network in networks if ENCODERS[network.kind].fit]
     if fitted:
-        fault = f"'{fitted[0]}' is made of the whole table, and s3:// is embedded part by part"
+        fault = f"'{fitted[0]}' is fitted to the whole table, and s3:// is embedded part by part"
         raise UserError(f"{fault}; embed a local table, or take an encoder of a release")
 
 

@@ -143,7 +143,7 @@ def test_objects_are_read_by_ranges(s3: Any, bucket: str, monkeypatch: pytest.Mo
         ("s3://{}/mixed", "s3://{}/out", "small", "mixed/b.parquet: has other columns than s3://"),
         ("s3://{}/t.parquet", "out", "small", "a table of s3:// is embedded into s3://"),
         ("t.parquet", "s3://{}/out", "small", "a table of s3:// is embedded into s3://"),
-        ("s3://{}/t.parquet", "s3://{}/out", "tfidf", "'tfidf' is made of the whole table"),
+        ("s3://{}/t.parquet", "s3://{}/out", "tfidf", "'tfidf' is fitted to the whole table"),
         ("s3://{}/t.parquet", "s3:///", "small", "the address names no bucket"),
     ],
 )
