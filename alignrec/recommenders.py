@@ -25,6 +25,7 @@ from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.scores import Filter
 from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.models.params import params_of
 from alignrec.pipeline.runtime.checkpoint import Checkpoint
 from alignrec.pipeline.runtime.section import require_known, validate
 from alignrec.pipeline.runtime.seeds import seed_for
@@ -200,7 +201,7 @@ def fit(
         raise UserError(f"cold_share: {cold_share}; give a share of the items, between 0 and 1")
     if vectors is None and MODELS[model].needs:
         raise UserError(f"{model} reads content; give vectors, one an item")
-    params = validate(MODELS[model].Params, settings, f"fit.{model}")
+    params = validate(params_of(model), settings, f"fit.{model}")
     require_positive(ks=ks, graph_k=[graph_k], most_train=[most_train])
 
     sets, names = (None, None) if vectors is None else align_sets({SINGLE: vectors}, ids)

@@ -20,7 +20,7 @@ from alignrec.pipeline.features.params import Combine, SemanticIds
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
-from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET
+from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET, params_of
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.params import Parameters
@@ -230,7 +230,7 @@ def _check_spaces(params: Parameters) -> None:
             continue
         for end in ("low", "high"):
             values = {name: getattr(space, end) for name, space in ranges.items()}
-            validate(MODELS[model].Params, values, f"search.spaces.{model}")
+            validate(params_of(model), values, f"search.spaces.{model}")
 
 
 def _check_sweeps(params: Parameters) -> None:

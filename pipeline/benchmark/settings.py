@@ -10,8 +10,8 @@ from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.evaluation.protocol import Protocol, selecting_protocol
 from alignrec.pipeline.features.params import Graph
-from alignrec.pipeline.models import ABLATED, MODELS, RELEASED
-from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.models import ABLATED, RELEASED
+from alignrec.pipeline.models.params import Train, params_of
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.section import validate
@@ -23,7 +23,7 @@ def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
     Raise UserError for a wrong key.
     """
     benchmark = params[Benchmark]
-    kind = MODELS[ABLATED if ablation else model].Params
+    kind = params_of(ABLATED if ablation else model)
     trained = params[TrainSettings].resolved().model_dump(exclude_unset=True)
     settings = {key: value for key, value in trained.items() if key in kind.model_fields}
 
@@ -46,7 +46,7 @@ def search_ranges(params: Parameters, model: str) -> dict[str, Range]:
     spaces = SPACES | params[Search].spaces
     if model in spaces:
         return spaces[model]
-    fields = MODELS[model].Params.model_fields
+    fields = params_of(model).model_fields
     return {key: space for key, space in RATES.items() if key in fields}
 
 
@@ -57,7 +57,7 @@ def sweep_params(params: Parameters, setting: Mapping[str, int | float], where: 
         by_section[section][key] = value
 
     train = by_section["train"]
-    validate(MODELS[RELEASED].Params, train, f"{where}.train")
+    validate(params_of(RELEASED), train, f"{where}.train")
     graph = params[Graph].model_dump(exclude_unset=True) | by_section["graph"]
     changed = validate(Graph, graph, f"{where}.graph")
     return with_settings(params.with_sections(changed), RELEASED, train)

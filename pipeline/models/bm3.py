@@ -20,8 +20,7 @@ from alignrec.pipeline.models.base import (
     xavier_uniform,
 )
 from alignrec.pipeline.models.lightgcn import propagate
-from alignrec.pipeline.models.params import Multimodal
-from alignrec.pipeline.runtime.section import Layers, Share, Weight
+from alignrec.pipeline.models.params import BM3Params
 
 
 # Unlike the paper, the reference implementation draws one dropout mask per table row, so that
@@ -29,12 +28,6 @@ from alignrec.pipeline.runtime.section import Layers, Share, Weight
 # unsquared norms of both tables (l2). Content is aligned to IDs and reaches the ranking only
 # through the shared predictor. `bm3-improved` follows the paper but reverses the alignment: items
 # of similar content get similar IDs. docs/study.md compares both.
-class BM3Params(Multimodal):
-    layers: Layers = 1  # LightGCN layers over the user-item graph
-    drop: Share = 0.3  # dropout rate of the second view
-    content: Weight | None = None  # weight of the content losses; null: 2, or 1 for bm3-improved
-
-
 class BM3(Recommender):
     """score(u, i) = h~_u . h~_i, h~ the output of the predictor."""
 

@@ -3,8 +3,6 @@
 Letters in shapes: see base.py.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
@@ -21,18 +19,13 @@ from alignrec.pipeline.models.base import (
     xavier_uniform,
 )
 from alignrec.pipeline.models.infonce import distinct_items
-from alignrec.pipeline.models.params import Regularised
+from alignrec.pipeline.models.params import BPRParams, Regularised
 
 
 # Unlike BPR's paper, the reference implementation penalises unsquared norms (l2), divides them by
 # the batch size, and initialises by Xavier normal. Unlike VBPR's paper, its reference has no item
 # or visual bias, but a bias of the projection; l2 penalises the unsquared norms of whole vectors,
 # projected content included, divided by the batch size.
-class BPRParams(Regularised):
-    variant: Literal["reference", "paper"] = "reference"
-    """reference: the published code, behind published tables; paper: its equations"""
-
-
 class BPR(Recommender):
     """score(u, i) = e_u . e_i."""
 

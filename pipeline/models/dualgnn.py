@@ -17,8 +17,7 @@ from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, pick_rows, xavier_normal
 from alignrec.pipeline.models.lightgcn import propagate
-from alignrec.pipeline.models.params import Multimodal
-from alignrec.pipeline.runtime.section import Positive
+from alignrec.pipeline.models.params import DualGNNParams
 from alignrec.pipeline.runtime.seeds import seed_for
 
 # Unlike the paper, the reference implementation has two-layer projections, rows of length 1 in
@@ -29,11 +28,6 @@ from alignrec.pipeline.runtime.seeds import seed_for
 USER_ITEM_LAYERS = 2  # graph convolutions over the user-item graph
 # as published: two columns of weights even for a single modality, which the l2 term includes
 MIN_WEIGHT_COLUMNS = 2
-
-
-class DualGNNParams(Multimodal):
-    neighbours: Positive = 40
-    """neighbours that a user aggregates, by common items (K); 40 in the published code"""
 
 
 class DualGNN(Recommender):

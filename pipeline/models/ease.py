@@ -6,12 +6,11 @@ min |X - X B|^2 + penalties, diag(B) = 0; all features have length 1. F feature 
 import sys
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from pydantic import model_validator
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -20,18 +19,15 @@ from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.linalg.scores import Filter
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
-from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.runtime.section import Rate, Share, Weight
+from alignrec.pipeline.models.params import (
+    AddEASEParams,
+    CEASEParams,
+    ClosedParams,
+    L3AEParams,
+)
 
 # the only I x I matrix is the model: it is filled, inverted and turned into weights in place
 MATRIX_BLOCK_ROWS = 512
-
-
-class ClosedParams(Train):
-    """Parameters shared by all closed-form models."""
-
-    l2: Rate = 200  # weight of |B|^2 (lambda), in units of one user's weight
-    gib: Rate = 24  # maximum size of the float32 I x I matrix, GiB; 24 GiB suffice for 80,000 items
 
 
 class Closed(Untrained):
@@ -67,13 +63,6 @@ class EASE(Closed):
 
 
 # CEASE and AddEASE: Jeunen, Van Balen and Goethals, RecSys 2020
-class CEASEParams(ClosedParams):
-    """Parameters of CEASE: EASE with feature columns as users."""
-
-    content: Weight = 100
-    """weight of feature columns (alpha), in units of one user's weight"""
-
-
 class CEASE(Closed):
     """score(u, .) = x_u B, B = argmin |X - X B|^2 + content |F - F B|^2 + l2 |B|^2, diag(B) = 0."""
 
@@ -85,15 +74,6 @@ class CEASE(Closed):
         matrix = gram_matrix(self.seen)
         add_product(matrix, params.content * features, features)
         return zero_diagonal(invert_ridge(matrix, params.l2, "cease"))
-
-
-class AddEASEParams(ClosedParams):
-    """Parameters of AddEASE: a sum of EASE on interactions and on features."""
-
-    content_l2: Rate = 10
-    """weight of |S|^2"""
-    share: Share = 0.3
-    """share of the feature model in the sum"""
 
 
 class AddEASE(Closed):
@@ -112,23 +92,6 @@ class AddEASE(Closed):
 
 
 # Moon, Park and Lee, CIKM 2025, arXiv 2508.13500: content scores items without interactions
-class L3AEParams(ClosedParams):
-    """Parameters of L3AE: EASE regularised towards an EASE on features."""
-
-    l2: float = 100
-    """weight of |B|^2; negative values, as the authors', need l2 + distil > 0"""
-    content_l2: Rate = 10
-    """weight of |S|^2"""
-    distil: Weight = 100
-    """weight of |B - S|^2; 0: EASE"""
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        if self.l2 + self.distil <= 0:
-            raise ValueError(f"l2 {self.l2:g} and distil {self.distil:g} must have a sum above 0")
-        return self
-
-
 class L3AE(Closed):
     """score(u, .) = x_u B, S an EASE on features.
 

@@ -19,17 +19,7 @@ from alignrec.pipeline.models.base import (
     xavier_uniform,
 )
 from alignrec.pipeline.models.lightgcn import propagate
-from alignrec.pipeline.models.params import ItemGraph
-from alignrec.pipeline.runtime.section import Rate, Share, Weight
-
-
-class FREEDOMParams(ItemGraph):
-    """Parameters of FREEDOM; the learning rate is that of the published benchmarks."""
-
-    lr: Rate = 1e-3
-    drop: Share = 0.8  # share of user-item edges dropped per epoch
-    first: Share = 0.9  # weight of the first modality's graph; the others share the rest
-    modal: Weight = 1e-3  # weight of the per-modality ranking losses (lambda)
+from alignrec.pipeline.models.params import FREEDOMParams
 
 
 class FREEDOM(Recommender):

@@ -10,22 +10,12 @@ from torch import Tensor
 
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
-from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.runtime.section import Positive, Rate
+from alignrec.pipeline.models.params import IALSParams
 
 # of a block; they bound memory to MAX_ROWS D^2 + MAX_ENTRIES D floats
 MAX_ROWS = 256
 MAX_ENTRIES = 1 << 14  # of padded histories
 INITIAL_DEVIATION = 0.1  # standard deviation, times sqrt(D)
-
-
-class IALSParams(Train):
-    sweeps: Positive = 16
-    """alternations, each over all users, then all items"""
-    l2: Rate = 3e-3
-    """regularisation (lambda)"""
-    unobserved: Rate = 0.1
-    """weight of all pairs with target 0; train pairs with target 1 have weight 1 (alpha_0)"""
 
 
 class HistoryBlock(NamedTuple):

@@ -12,15 +12,7 @@ from alignrec.pipeline.dataset import cooccurrence
 from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
-from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.runtime.section import Positive, Weight
-
-
-class ItemKNNParams(Train):
-    neighbours: Positive = 100  # neighbours per item (K)
-    shrink: Weight = (
-        0.0  # constant added to the norms (h), which discounts pairs of rare items; 0 in the paper
-    )
+from alignrec.pipeline.models.params import ItemKNNParams, Train
 
 
 class ItemKNN(Untrained):

@@ -23,16 +23,13 @@ from alignrec.pipeline.models.base import (
     learn_features,
     xavier_uniform,
 )
-from alignrec.pipeline.models.params import ItemGraph, Multimodal
+from alignrec.pipeline.models.params import LATTICEParams
 
 # Unlike the paper, the reference implementation updates the item graph only in the first batch of
 # an epoch, trains the features, mixes modalities before normalising the learned graph, keeps the
 # sign of cosines, averages over the user-item graph with self-loops, and penalises final rows (l2).
 # Here neighbours are searched once per epoch, and the graph is stored as edges.
 FIXED_SHARE = 0.9  # share of the fixed graph, as opposed to the learned one (lambda)
-
-
-class LATTICEParams(Multimodal, ItemGraph): ...
 
 
 class EdgeWeights(NamedTuple):

@@ -15,12 +15,7 @@ from alignrec.pipeline.models.base import (
     sum_norms,
     xavier_uniform,
 )
-from alignrec.pipeline.models.params import Accumulating, Regularised
-from alignrec.pipeline.runtime.section import Layers
-
-
-class LightGCNParams(Regularised, Accumulating):
-    layers: Layers = 2  # LightGCN layers over the user-item graph
+from alignrec.pipeline.models.params import LightGCNParams
 
 
 class LightGCN(GraphRecommender):

@@ -23,12 +23,7 @@ from alignrec.pipeline.models.base import (
 )
 from alignrec.pipeline.models.infonce import cosine_nce, distinct_items
 from alignrec.pipeline.models.lightgcn import propagate
-from alignrec.pipeline.models.params import Contrastive, ItemGraph
-from alignrec.pipeline.runtime.section import Weight
-
-
-class MGCNParams(Contrastive, ItemGraph):
-    contrast: Weight = 0.01  # weight of the contrastive loss between behaviour and content
+from alignrec.pipeline.models.params import MGCNParams
 
 
 class View(NamedTuple):

@@ -1,11 +1,14 @@
-"""Training parameters shared by recommenders, and those of AlignRec, which are section `train` of
-params.yaml and are checked before torch is loaded. Those of other models are in their own files.
+"""Parameters of recommenders, which are checked before torch is loaded.
+
+Those of AlignRec are section `train` of params.yaml, those of others `benchmark.overrides`.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.runtime.section import (
     Layers,
     Name,
@@ -122,3 +125,128 @@ class AlignRecParams(Regularised, Accumulating, ItemGraph):
     def _fill_in(cls, given: Any) -> Any:
         is_fast = isinstance(given, dict) and given.get("recipe") == "fast"
         return FAST | given if is_fast else given
+
+
+class ItemKNNParams(Train):
+    neighbours: Positive = 100  # neighbours per item (K)
+    shrink: Weight = 0.0
+    """constant added to the norms (h), which discounts pairs of rare items; 0 in the paper"""
+
+
+class IALSParams(Train):
+    sweeps: Positive = 16
+    """alternations, each over all users, then all items"""
+    l2: Rate = 3e-3
+    """regularisation (lambda)"""
+    unobserved: Rate = 0.1
+    """weight of all pairs with target 0; train pairs with target 1 have weight 1 (alpha_0)"""
+
+
+class ClosedParams(Train):
+    """Parameters shared by all closed-form models."""
+
+    l2: Rate = 200  # weight of |B|^2 (lambda), in units of one user's weight
+    gib: Rate = 24  # maximum size of the float32 I x I matrix, GiB; 24 GiB suffice for 80,000 items
+
+
+class CEASEParams(ClosedParams):
+    """Parameters of CEASE: EASE with feature columns as users."""
+
+    content: Weight = 100
+    """weight of feature columns (alpha), in units of one user's weight"""
+
+
+class AddEASEParams(ClosedParams):
+    """Parameters of AddEASE: a sum of EASE on interactions and on features."""
+
+    content_l2: Rate = 10
+    """weight of |S|^2"""
+    share: Share = 0.3
+    """share of the feature model in the sum"""
+
+
+class L3AEParams(ClosedParams):
+    """Parameters of L3AE: EASE regularised towards an EASE on features."""
+
+    l2: float = 100
+    """weight of |B|^2; negative values, as the authors', need l2 + distil > 0"""
+    content_l2: Rate = 10
+    """weight of |S|^2"""
+    distil: Weight = 100
+    """weight of |B - S|^2; 0: EASE"""
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if self.l2 + self.distil <= 0:
+            raise ValueError(f"l2 {self.l2:g} and distil {self.distil:g} must have a sum above 0")
+        return self
+
+
+class BPRParams(Regularised):
+    variant: Literal["reference", "paper"] = "reference"
+    """reference: the published code, behind published tables; paper: its equations"""
+
+
+class LightGCNParams(Regularised, Accumulating):
+    layers: Layers = 2  # LightGCN layers over the user-item graph
+
+
+class DualGNNParams(Multimodal):
+    neighbours: Positive = 40
+    """neighbours that a user aggregates, by common items (K); 40 in the published code"""
+
+
+class SLMRecParams(Contrastive):
+    layers: Layers = 3  # LightGCN layers over the user-item graph
+
+
+class BM3Params(Multimodal):
+    layers: Layers = 1  # LightGCN layers over the user-item graph
+    drop: Share = 0.3  # dropout rate of the second view
+    content: Weight | None = None  # weight of the content losses; null: 2, or 1 for bm3-improved
+
+
+class LATTICEParams(Multimodal, ItemGraph): ...
+
+
+class FREEDOMParams(ItemGraph):
+    """Parameters of FREEDOM; the learning rate is that of the published benchmarks."""
+
+    lr: Rate = 1e-3
+    drop: Share = 0.8  # share of user-item edges dropped per epoch
+    first: Share = 0.9  # weight of the first modality's graph; the others share the rest
+    modal: Weight = 1e-3  # weight of the per-modality ranking losses (lambda)
+
+
+class MGCNParams(Contrastive, ItemGraph):
+    contrast: Weight = 0.01  # weight of the contrastive loss between behaviour and content
+
+
+# of the recommenders here; those of other packages and of the ablations come with their model
+PARAMS: Mapping[str, type[Train]] = {
+    "itemknn": ItemKNNParams,
+    "contentknn": Train,
+    "ials": IALSParams,
+    "ease": ClosedParams,
+    "cease": CEASEParams,
+    "addease": AddEASEParams,
+    "l3ae": L3AEParams,
+    "bpr": BPRParams,
+    "lightgcn": LightGCNParams,
+    "vbpr": Regularised,
+    "mmgcn": Multimodal,
+    "grcn": Multimodal,
+    "dualgnn": DualGNNParams,
+    "slmrec": SLMRecParams,
+    "bm3": BM3Params,
+    "bm3-improved": BM3Params,
+    "lattice": LATTICEParams,
+    "freedom": FREEDOMParams,
+    "mgcn": MGCNParams,
+    RELEASED: AlignRecParams,
+}
+
+
+def params_of(model: str) -> type[Train]:
+    """Return the type of a recommender's parameters, without loading torch for the built-in ones."""
+    return PARAMS[model] if model in PARAMS else MODELS[model].Params

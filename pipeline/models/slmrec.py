@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, l2, pick_rows, xavier_uniform
 from alignrec.pipeline.models.infonce import cosine_nce
 from alignrec.pipeline.models.lightgcn import propagate
-from alignrec.pipeline.models.params import Contrastive
-from alignrec.pipeline.runtime.section import Layers
+from alignrec.pipeline.models.params import SLMRecParams
 
 # The self-supervised task is FAC, as in the reference implementation: the ID view goes through a
 # chain of linear maps, and after each is contrasted with a modality, the last modality first; the
@@ -19,10 +18,6 @@ from alignrec.pipeline.runtime.section import Layers
 # of all parameters. The supervised term is a softmax over the items of the batch.
 CHAIN_TEMPERATURE = 0.5  # of the self-supervised term, whose products are not cosines
 CHAIN_WEIGHT = 0.01  # of the self-supervised term
-
-
-class SLMRecParams(Contrastive):
-    layers: Layers = 3  # LightGCN layers over the user-item graph
 
 
 class SLMRec(Recommender):

@@ -13,6 +13,8 @@ from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.encoders.settings import SETTINGS
 from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.models import ABLATED, MODELS
+from alignrec.pipeline.models.params import PARAMS
 
 ROOT = Path(__file__).parents[2]
 KINDS = """
@@ -148,6 +150,8 @@ for how, without in ((read, {{"torch"}}), (load, {{"transformers", "sentence_tra
         ("encoders: {a: {kind: sentence-transformers, model: x, join: sum}}", "'encoders.a.join'"),
         ("encoders: {a: {kind: open_clip}}", "'encoders.a.model'"),
         ("encoders: {cnn: {stage: 8}}", "'encoders.cnn.stage'"),
+        ("benchmark: {overrides: {l3ae: {distill: 1}}}", "unknown key 'benchmark.overrides.l3ae.distill'"),
+        ("search: {spaces: {bm3: {dropp: {low: 0.1, high: 0.2}}}}", "unknown key 'search.spaces.bm3.dropp'"),
     ],
 )
 def test_errors_come_before_torch_is_loaded(tmp_path: Path, text: str, says: str) -> None:
@@ -163,3 +167,8 @@ def test_errors_come_before_torch_is_loaded(tmp_path: Path, text: str, says: str
 
 def test_settings_that_are_checked_early_are_those_of_the_encoders() -> None:
     assert {kind: ENCODERS[kind].params for kind in SETTINGS} == SETTINGS
+
+
+def test_parameters_that_are_checked_early_are_those_of_the_recommenders() -> None:
+    declared = {name: MODELS[name].Params for name in MODELS.built_in if name != ABLATED}
+    assert declared == PARAMS
