@@ -18,7 +18,7 @@ from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.probe import questions
 from alignrec.pipeline.probe.questions import Questions
 from alignrec.pipeline.probe.registry import PROBES, Data, Refit, Task
-from alignrec.pipeline.runtime import engine
+from alignrec.pipeline.runtime import engine, process
 from alignrec.schemas import TRAIN, VALID
 
 RAW_FORM = "raw"
@@ -120,6 +120,7 @@ def answer_sets(
     Each processor takes one set at a time. Sets that cannot be refitted are skipped by probes that
     hide items; `unprocessed` sets are judged raw in both forms.
     """
+    process.keep_large_buffers()
     refits = refits or {}
 
     def answer(pair: tuple[str, np.ndarray]) -> tuple[str, SetAnswers, SetAnswers]:
