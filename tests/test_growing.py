@@ -17,9 +17,11 @@ from alignrec.commands.own_data import Given
 from alignrec.commands.params import load
 from alignrec.commands.project import dvc_yaml
 from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from tests.realdata import growth
@@ -72,9 +74,13 @@ def table(folder: Path, read: Any) -> dict[str, Any]:
 
 
 def test_a_grown_catalogue_stays_in_the_spaces_of_the_release(tmp_path: Path) -> None:
-    shutil.copytree(make(tmp_path / "outputs", project(TODAY)).release, OLDER)
+    first = project(TODAY)
+    assert RELEASED in first[Benchmark].models
+    shutil.copytree(make(tmp_path / "outputs", first).release, OLDER)
     params = project([*NEW, *TODAY], OLDER)
     assert params[Encode].encoders == ["minilm", "tfidf"]
+    assert params[Encode].reuse
+    assert params[Benchmark].models == ["ease", "l3ae"]  # compared by AlignRec for the older release
     assert params.encoders == {"tfidf": {"kind": "released", "model": "older", "encoder": "tfidf"}}
     layout = make(tmp_path / "grown", params)
 

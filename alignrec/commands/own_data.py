@@ -36,6 +36,8 @@ MANY_ITEMS = 20_000
 QUICK_TRAINING = {"lr": 0.01, "epochs": 100, "patience": 5}
 QUICK_MODELS = ["ease", "l3ae", "alignrec"]
 QUICK_SEEDS = 2
+# of a project in the spaces of a release, whose features were compared by AlignRec there
+DAILY_MODELS = ["ease", "l3ae"]
 JUDGED_FIRST = ("beit3", "linear", "tfidf")  # of the feature sets of a release
 SKIPPED_ENCODER = "tfidf"  # of projects without text and images
 TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}  # modality -> encoders
@@ -244,7 +246,7 @@ def as_yaml(data: OwnData, beit3: bool, spaces: Spaces | None = None) -> str:
         sections["train"] = QUICK_TRAINING
         if judged:
             sections["benchmark"] = {
-                "models": QUICK_MODELS,
+                "models": DAILY_MODELS if spaces else QUICK_MODELS,
                 "features": judged,
                 "seeds": QUICK_SEEDS,
             }

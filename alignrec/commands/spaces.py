@@ -42,7 +42,7 @@ class Spaces(NamedTuple):
         declared = {name: given for name, given in self.encoders.items() if given}
         sections: dict[str, Any] = {
             "encoders": declared,
-            "encode": {"encoders": list(self.encoders)},
+            "encode": {"encoders": list(self.encoders), "reuse": True},
             "combine": {"sets": self.combined},
             "beit3": {"sets": []},
         }
