@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,8 +19,17 @@ from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.align import align_release
 from alignrec.pipeline.release.card import CROISSANT, make_croissant, render_card
 from alignrec.pipeline.release.encoder import hash_images, text_sha256
-from alignrec.pipeline.release.facts import gather_facts
-from alignrec.pipeline.release.manifest import Input, ItemColumns, Maker, Manifest, describe_file
+from alignrec.pipeline.release.facts import ReleaseFacts, gather_facts
+from alignrec.pipeline.release.manifest import (
+    Alignment,
+    File,
+    Input,
+    ItemColumns,
+    Maker,
+    Manifest,
+    Rounding,
+    describe_file,
+)
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.release.read import ITEMS_FILE, codebooks_path
 from alignrec.pipeline.release.rotated import ROTATION, ROTATION_FILE
@@ -45,6 +54,13 @@ BLANKED_COLUMNS: dict[Shown, tuple[str, ...]] = {  # by publish.texts
 TableKinds = Iterator[tuple[Path, str]]  # each table that was written, and its kind
 
 
+class VectorChanges(NamedTuple):
+    """How the vectors of a release differ from those of the stages."""
+
+    alignment: Alignment | None
+    rounding: Rounding | None
+
+
 def write_release(
     folder: Path,
     outputs: Outputs,
@@ -66,36 +82,17 @@ def write_release(
 
     tables = dict(_write_tables(folder, layout, publish, names, record))
     encoders = select_encoders(layout, names)
-    used_by = _copy_encoders(folder / encoder.ENCODERS_FOLDER, encoders)
+    _copy_encoders(folder / encoder.ENCODERS_FOLDER, encoders)
     _write_evidence(folder, outputs)
-    alignment = None
-    if publish.align is not None:
-        alignment = align_release(folder, Path(publish.align).expanduser(), warn)
-        for name in alignment.sets:
-            home = folder / encoder.ENCODERS_FOLDER / name
-            if (home / ROTATION_FILE).is_file():  # whoever needs the facts needs it, too
-                used_by[home / ROTATION_FILE] = used_by[home / encoder.ENCODER_FILE]
-    rounding = None
-    if publish.vectors != "float32":
-        rounding = round_release(folder, publish.vectors, outputs)
-    files = [
-        describe_file(folder, path, tables.get(path), used_by.get(path, ()))
-        for path in io.files_below(folder)
-    ]
+    changes = _change_vectors(folder, outputs, publish, warn)
 
+    files = _describe_files(folder, tables, encoders)
     inputs = _list_inputs(layout)
     made_by = _find_makers([*tables, layout.interactions, layout.items, layout.results], outputs)
     facts = gather_facts(
         folder / ITEMS_FILE, outputs, publish, names, empty, files, inputs, made_by
     )
-
-    # each of croissant.json, card and manifest lists all files written before it
-    io.write_json(folder / CROISSANT, make_croissant(facts, files))
-    files.append(describe_file(folder, folder / CROISSANT))
-    index = read_json(folder / INDEX_FACTS, None)
-    card = render_card(outputs, facts, files, encoders, index, alignment, rounding)
-    io.write_bytes(folder / README, card.encode())
-    files.append(describe_file(folder, folder / README))
+    _write_card(folder, outputs, facts, files, encoders, changes)
 
     manifest = Manifest(
         format=manifests.FORMAT,
@@ -108,13 +105,53 @@ def write_release(
         weights=_list_weights(layout),
         encoders=dict(facts.networks),
         columns=columns,
-        alignment=alignment,
-        rounding=rounding,
+        alignment=changes.alignment,
+        rounding=changes.rounding,
         made_by=dict(made_by),
         code=code.fingerprint("alignrec.stages.publish"),
     )
     manifests.write(folder / manifests.MANIFEST_FILE, manifest)
     return manifest
+
+
+def _change_vectors(
+    folder: Path, outputs: Outputs, publish: Publish, warn: Callable[[str], object]
+) -> VectorChanges:
+    """Rotate the vectors of a release onto an older one, then round them, if settings ask."""
+    alignment = None
+    if publish.align is not None:
+        alignment = align_release(folder, Path(publish.align).expanduser(), warn)
+    rounding = None
+    if publish.vectors != "float32":
+        rounding = round_release(folder, publish.vectors, outputs)
+    return VectorChanges(alignment, rounding)
+
+
+def _describe_files(
+    folder: Path, tables: Mapping[Path, str], encoders: Mapping[str, FeatureSet]
+) -> list[File]:
+    used_by = _find_users(folder / encoder.ENCODERS_FOLDER, encoders)
+    return [
+        describe_file(folder, path, tables.get(path), used_by.get(path, ()))
+        for path in io.files_below(folder)
+    ]
+
+
+def _write_card(
+    folder: Path,
+    outputs: Outputs,
+    facts: ReleaseFacts,
+    files: list[File],
+    encoders: Mapping[str, FeatureSet],
+    changes: VectorChanges,
+) -> None:
+    """Write croissant.json and the card, and add them to `files`: each lists all before it."""
+    io.write_json(folder / CROISSANT, make_croissant(facts, files))
+    files.append(describe_file(folder, folder / CROISSANT))
+    index = read_json(folder / INDEX_FACTS, None)
+    card = render_card(outputs, facts, files, encoders, index, *changes)
+    io.write_bytes(folder / README, card.encode())
+    files.append(describe_file(folder, folder / README))
 
 
 def _select_sets(outputs: Outputs, publish: Publish) -> tuple[list[str], list[str]]:
@@ -351,24 +388,28 @@ def _copy_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def _copy_encoders(folder: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path, list[str]]:
-    """Copy encoders to folders of their own; return file -> the sets that use it."""
-    used_by: dict[Path, list[str]] = {}
+def _copy_encoders(folder: Path, encoders: Mapping[str, FeatureSet]) -> None:
     for name, features in encoders.items():
         target = folder / name
         _copy_file(features.folder / SET, target / encoder.ENCODER_FILE)
         for path in io.files_below(features.encoder):
             _copy_file(path, target / path.relative_to(features.encoder))
-        for path in io.files_below(target):
-            used_by[path] = [name]
+
+
+def _find_users(folder: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path, list[str]]:
+    """Return the file of an encoder -> the sets that need it."""
+    users: dict[Path, list[str]] = {}
+    for name in encoders:
+        for path in io.files_below(folder / name):
+            users[path] = [name]
 
     # sets can share weights, stored in the folder of one of them, so fetching a set may need
     # files of another
     for name, features in encoders.items():
         for path in _list_shared(folder, features):
-            if name not in used_by[path]:
-                used_by[path].append(name)
-    return used_by
+            if name not in users[path]:
+                users[path].append(name)
+    return users
 
 
 def _list_shared(folder: Path, features: FeatureSet) -> list[Path]:
@@ -378,7 +419,7 @@ def _list_shared(folder: Path, features: FeatureSet) -> list[Path]:
         paths += io.files_below(folder / part)
     if features.facts.weights:
         weights = io.files_below(folder / features.facts.weights)
-        paths += [path for path in weights if path.name != encoder.ENCODER_FILE]
+        paths += [path for path in weights if path.name not in encoder.OF_ONE_SET]
     return paths
 
 

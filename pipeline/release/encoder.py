@@ -39,6 +39,7 @@ from alignrec.pipeline.runtime.layout import EncoderFiles
 # shared weights are in the folder of one set, third-party weights are only named
 ENCODERS_FOLDER = "encoders"
 ENCODER_FILE = "encoder.json"  # the set's set.json
+OF_ONE_SET = (ENCODER_FILE, ROTATION_FILE)  # files that sets with the same weights do not share
 RELEASE_LIBRARY = "alignrec"
 MOST_AT_A_TIME = 256  # upper bound on the release's batch size, which is untrusted
 IMAGES_PER_BLOCK = 1024
@@ -180,8 +181,7 @@ def _space_difference(home: Path, facts: Facts, shards: Sequence[Path]) -> str:
 def _digest_weights(home: Path, facts: Facts) -> str:
     if facts.network in BEIT3_SETS:
         return io.digest(EncoderFiles(home).present())
-    others = (ENCODER_FILE, ROTATION_FILE)
-    files = [path for path in home.glob("*") if path.is_file() and path.name not in others]
+    files = [path for path in home.glob("*") if path.is_file() and path.name not in OF_ONE_SET]
     return io.digest(sorted(files))
 
 
@@ -295,7 +295,7 @@ def _list_kept(encoders: ReleasedEncoders, facts: Facts) -> list[Path]:
     kept = []
     for file in encoders.manifest.files:
         is_below = facts.weights is not None and file.path.startswith(weights)
-        is_weight = is_below and Path(file.path).name not in (ENCODER_FILE, ROTATION_FILE)
+        is_weight = is_below and Path(file.path).name not in OF_ONE_SET
         if file.path not in wanted and not is_weight:
             continue
         path = encoders.release / file.path
