@@ -45,6 +45,7 @@ class MaskedModelling:
         self.steps_taken = 0
         self.model = PretrainingModel(network, task.mask_id)
         self.optimizer = build_optimizer(self.model, task.params)
+        self._ending = plan_ending((), task.params.steps, patience=0)
         self._batches: list[np.ndarray] = []
 
     def terms(self) -> dict[str, Tensor]:
@@ -68,9 +69,7 @@ class MaskedModelling:
 
     def step(self) -> None:
         """Follow the gradients of the network at the learning rate of the step."""
-        params = self.task.params
-        ending = plan_ending((), params.steps, patience=0)
-        rate = learning_rate(self.steps_taken, ending, params.lr)
+        rate = learning_rate(self.steps_taken, self._ending, self.task.params.lr)
         nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
