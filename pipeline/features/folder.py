@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -215,16 +216,16 @@ class FeatureSet:
 
 
 @contextmanager
-def linked_catalogue(features: FeatureSet, work: Path) -> Iterator[Path]:
+def linked_catalogue(features: FeatureSet) -> Iterator[Path]:
     """Yield a temporary folder with links to all files of a set, those of items outside the k-core
     last, so that it reads as one set.
     """
     further = features.further()
     paths = [*features.shards, *(further.shards if further else ())]
-    with io.scratch(work) as folder:
+    with TemporaryDirectory(prefix="alignrec-") as folder:
         for number, path in enumerate(paths):
-            io.shard(folder, "features", number).symlink_to(path.resolve())
-        yield folder
+            io.shard(Path(folder), "features", number).symlink_to(path.resolve())
+        yield Path(folder)
 
 
 def feature_rows(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: Any) -> pa.Table:

@@ -1,7 +1,7 @@
 """The item graph of a feature set: its nearest neighbours, as parameters ask.
 
 Shards of items are searched apart, by one machine, the parts of a job array, or a Ray cluster; the
-run without a part joins them. It also links all items, where some are outside the k-core.
+run without a part joins them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,11 +24,7 @@ from alignrec.schemas import EDGES
 
 # control without clusters and meaningful neighbours, exempt from the required recall
 MEANINGLESS = "random"
-SHARD = "shard"  # stem of the files of shards, which are deleted when they are joined
-INDEX = ".index"  # folder of an inverted file, which is deleted with them
-CATALOGUE = (
-    ".all"  # folder with links to the vectors of all items, which is deleted after the search
-)
+Search = ExactSearch | Inverted
 CODE_MODULES = ("alignrec.stages.graph", "alignrec.pipeline.features.graph")
 
 
@@ -82,43 +78,42 @@ def write_edges(run: Run, name: str, key: str) -> None:
     """Write the neighbours of a feature set among the items of the k-core, which recommenders are
     trained on, and those among all items, if there are others.
     """
-    path = run.layout.edges(name)
-    features = run.layout.features(name)
+    features = FeatureSet(name, run.layout.features(name))
+    search = _write_graph(run, name, features.folder, run.layout.edges(name), key)
+    if not run.part:
+        _describe_graph(run, name, search)
+
+    path = run.layout.catalogue_edges(name)
+    if features.further() is not None and not io.is_finished(path, key):
+        with linked_catalogue(features) as catalogue:
+            _write_graph(run, name, catalogue, path, key)
+
+
+def _write_graph(run: Run, name: str, vectors: Path, path: Path, key: str) -> Search:
+    """Write the neighbours among the vectors of a folder, or the shards of the run's part.
+
+    Shards and an inverted file, next to `path`, are deleted when the shards are joined.
+    """
+    index = path.with_name(f".{path.stem}-index")
     with run.lock_of_part():
-        search = _open_search(run, name, features, path.with_name(INDEX))
+        search = _open_search(run, name, vectors, index)
 
-    paths = [io.shard(path.parent, SHARD, number) for number in range(search.shards)]
+    shards = [io.shard(path.parent, path.stem, number) for number in range(search.shards)]
     if not io.is_finished(path, key):
-        _write_shards(run, search, paths, key)
+        _write_shards(run, search, shards, key)
     if run.part:
-        return
+        return search
 
     if not io.is_finished(path, key):
-        run.write_all((io.read_table(shard, EDGES) for shard in paths), path, EDGES)
+        run.write_all((io.read_table(shard, EDGES) for shard in shards), path, EDGES)
         io.finish(path, key)
-    for shard in paths:
+    for shard in shards:
         shard.unlink(missing_ok=True)
-    io.remove(path.with_name(INDEX))
-    _describe_graph(run, name, search)
-    _write_catalogue(run, FeatureSet(name, features), key)
+    io.remove(index)
+    return search
 
 
-def _write_catalogue(run: Run, features: FeatureSet, key: str) -> None:
-    """Write the neighbours among all items, if some are outside the k-core."""
-    path = run.layout.catalogue_edges(features.name)
-    if features.further() is None or io.is_finished(path, key):
-        return
-
-    with linked_catalogue(features, path.with_name(CATALOGUE)) as catalogue:
-        search = _open_search(run, features.name, catalogue, path.with_name(INDEX))
-        run.write_all(map(search.find, range(search.shards)), path, EDGES)
-    io.finish(path, key)
-    io.remove(path.with_name(INDEX))
-
-
-def _write_shards(
-    run: Run, search: ExactSearch | Inverted, paths: Sequence[Path], key: str
-) -> None:
+def _write_shards(run: Run, search: Search, paths: Sequence[Path], key: str) -> None:
     """Write the missing shards of the run's part."""
     missing: list[int] = []
     for number, path in enumerate(paths):
@@ -134,7 +129,7 @@ def _write_shards(
         raise UserError(f"{folder}: {fault}; run this part again, with the settings of all parts")
 
 
-def _open_search(run: Run, name: str, features: Path, index: Path) -> ExactSearch | Inverted:
+def _open_search(run: Run, name: str, features: Path, index: Path) -> Search:
     """Return the search among the vectors of a folder; an inverted file is made in the folder
     `index`, unless it is there.
     """
@@ -160,7 +155,7 @@ def _open_search(run: Run, name: str, features: Path, index: Path) -> ExactSearc
 
 
 def _find_shards(
-    run: Run, search: ExactSearch | Inverted, missing: Sequence[int]
+    run: Run, search: Search, missing: Sequence[int]
 ) -> Iterator[tuple[int, pa.Table]]:
     """Yield the numbers of shards with their EDGES."""
     if run.params[Graph].engine == "ray":
@@ -175,11 +170,11 @@ def _read_nothing(number: int) -> pa.Table:
     return pa.table({})
 
 
-def _load_on_node(search: ExactSearch | Inverted) -> cluster.Work[int]:
+def _load_on_node(search: Search) -> cluster.Work[int]:
     return lambda number, nothing: search.find(number)
 
 
-def _describe_graph(run: Run, name: str, search: ExactSearch | Inverted) -> None:
+def _describe_graph(run: Run, name: str, search: Search) -> None:
     if isinstance(search, Inverted):
         run.note(**{name: {"index": "ivf"} | search.settings._asdict()})
     items = len(search.directed)

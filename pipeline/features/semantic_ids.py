@@ -103,7 +103,7 @@ def write_catalogue(
         rows = released.table.filter(is_other).select(older.column_names)
         older = pa.concat_tables([older.cast(rows.schema), rows])
     path = layout.catalogue_codes(name)
-    with linked_catalogue(features, path.with_name(".all")) as folder:
+    with linked_catalogue(features) as folder:
         ids = io.read_features(folder).select(schemas.ITEM_IDS.names)
         coding = recode_items(folder, ids, ReleasedCodes(core.codebooks, older))
     table = as_table(ids, coding)

@@ -286,6 +286,25 @@ def test_parts_give_the_bytes_of_one_machine(index: str, shop: Layout, monkeypat
     assert len(searched) == 8, "what is there is not searched again"
 
 
+@pytest.mark.parametrize("index", ["exact", "ivf"])
+def test_parts_also_search_among_all_items(index: str, shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = clusters(ITEMS + 500)[ITEMS:]
+    further = toy.feature_table(vectors, item_id=range(ITEMS, ITEMS + 500))
+    io.write_table(further, io.shard(shop.features("f"), "further", 0), schemas.features(vectors.shape[1]))
+    expected = search_whole(shop, settings(index))
+    linked = io.read_table(shop.catalogue_edges("f"), schemas.EDGES)
+    assert {*linked["item_id"].to_pylist()} == {*range(ITEMS + 500)}
+    delete_graphs(shop)
+
+    for part in (3, 1, 2):
+        search_part(shop, settings(index), part)
+    searched: list[int] = []
+    for search in (neighbours.ExactSearch, inverted.Inverted):
+        monkeypatch.setattr(search, "find", lambda self, shard: searched.append(shard))
+    assert search_whole(shop, settings(index)) == expected
+    assert searched == []
+
+
 def test_all_parts_search_one_index(shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Path] = []
     build = inverted.build_index
@@ -297,7 +316,7 @@ def test_all_parts_search_one_index(shop: Layout, monkeypatch: pytest.MonkeyPatc
     assert not [path for path in built if path.exists()]
 
 
-@pytest.mark.parametrize("damaged", ["shard-00001.parquet", ".index/lists", ".index/units.f32"])
+@pytest.mark.parametrize("damaged", ["edges-00001.parquet", ".edges-index/lists", ".edges-index/units.f32"])
 def test_a_damaged_or_missing_part_is_made_again(
     damaged: str, shop: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -313,7 +332,7 @@ def test_a_damaged_or_missing_part_is_made_again(
     search_part(shop, params, 1)  # opens the index
     assert search_whole(shop, params) == expected
     warned = capsys.readouterr().err.splitlines()
-    if damaged.startswith("shard"):
+    if damaged.startswith("edges"):
         assert [line for line in warned if "altered" in line] == [
             f"warning: graph shop: {path} was altered after it was made; it is made again"
         ]
