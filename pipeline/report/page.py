@@ -226,7 +226,9 @@ def render_markdown(outputs: Outputs) -> str:
             continue
         blocks += [f"## {part.heading}", part.note]
         for table in part.tables:
-            blocks += [f"### {table.heading}", table.note, table.markdown if table.rows else ""]
+            if table.heading != part.heading:
+                blocks.append(f"### {table.heading}")
+            blocks += [table.note, table.markdown if table.rows else ""]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 

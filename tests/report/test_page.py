@@ -131,6 +131,12 @@ def test_missing_stages_are_left_out(tmp_path: Path, without: tuple[str, ...]) -
     assert (layout.report / "report.md").read_text().startswith("# shop")
 
 
+def test_no_heading_of_the_report_is_repeated(text: str) -> None:
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    assert "Recommenders on these features" in headings
+    assert len(headings) == len({*headings})
+
+
 def test_report_card_summary_and_readme_have_the_same_figures(layout: Layout, text: str) -> None:
     toy.run("publish", toy.PARAMS, layout.root)
     card = (layout.release / "README.md").read_text()
