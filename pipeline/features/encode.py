@@ -1,13 +1,11 @@
 """Write a feature set shard by shard; an interrupted run resumes (n items of a shard)."""
 
-import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
-from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
@@ -29,13 +26,7 @@ from alignrec.pipeline.encoders.registry import (
     Network,
     settings_facts,
 )
-from alignrec.pipeline.features.batching import (
-    HALVED,
-    Cells,
-    ItemContent,
-    encode_rows,
-    texts_and_images,
-)
+from alignrec.pipeline.features.batching import HALVED, ItemContent, encode_rows
 from alignrec.pipeline.features.folder import (
     MAX_SET_BYTES,
     READ,
@@ -45,16 +36,12 @@ from alignrec.pipeline.features.folder import (
     describe_model,
     judge_quality,
 )
-from alignrec.pipeline.images import several
+from alignrec.pipeline.features.row_cache import RowCache, hash_content
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.runtime import cluster
 from alignrec.pipeline.runtime.code import versions
 from alignrec.pipeline.runtime.run import Run
-
-KEY_BYTES = 16  # of the truncated sha256; n contents collide with probability n^2 / 2^129
-COUNTS = pa.schema([(name, pa.int64()) for name in Reading._fields])  # null without a text
-CACHED_COLUMNS = ("key", "has_image", "has_text", "vector", *COUNTS.names, "halved")
 
 EncodedShards = Iterator[tuple[range, pa.Table]]  # row numbers of a shard, and its rows
 
@@ -80,109 +67,6 @@ class LazyEncoder:
 
     def name_errors(self) -> AbstractContextManager[None]:
         return self.network.name_errors() if self.network else nullcontext()
-
-
-class RowCache:
-    """Cache of one encoder's rows by content, across runs and catalogues.
-
-    Only hashes and positions are in memory. It is io/journal.py that resumes a run.
-    """
-
-    def __init__(self, folder: Path, width: int) -> None:
-        self._folder = folder
-        # a file is named by its SHA-256, so damaged files are skipped
-        self._files = [
-            path
-            for path in sorted(folder.glob("*.parquet"))
-            if io.sha256(path) == path.stem and _has_rows(path, width)
-        ]
-        keys = [pq.read_table(path, columns=["key"])["key"] for path in self._files]
-        self._first_row = np.cumsum([0, *map(len, keys)])  # of each file
-        self._keys = pa.chunked_array(
-            [chunk for column in keys for chunk in column.chunks], pa.binary(KEY_BYTES)
-        )
-
-    def find(self, keys: pa.Array) -> np.ndarray:
-        """Return the positions of contents among the cached rows, int64 [n], -1 if unknown."""
-        positions: np.ndarray = pc.index_in(keys, self._keys).fill_null(-1).to_numpy()
-        return positions
-
-    def complete(
-        self, content: pa.Table, positions: np.ndarray, new_rows: pa.Table | None
-    ) -> pa.Table:
-        """Return the rows of all items, in order: cached ones, and `new_rows` of unknown ones."""
-        tables: list[pa.Table] = []
-        order: list[np.ndarray] = []
-        file_of = np.searchsorted(self._first_row, positions, side="right") - 1
-        for number in np.unique(file_of[positions >= 0]):
-            members = np.flatnonzero(file_of == number)
-            cached = pq.read_table(self._files[number]).drop_columns("key")
-            rows = cached.take(positions[members] - self._first_row[number])
-            items = content.take(members)
-            rows = rows.add_column(0, "item_id", items["item_id"])
-            tables.append(rows.add_column(1, "asin", items["asin"]))
-            order.append(members)
-
-        if new_rows is not None:
-            tables.append(new_rows)
-            order.append(np.flatnonzero(positions < 0))
-        merged = pa.concat_tables(tables, promote_options="default")
-        return merged.take(np.argsort(np.concatenate(order)))
-
-    def add(self, keys: pa.Array, rows: pa.Table) -> None:
-        rows = rows.append_column("key", keys)
-        rows = rows.select([name for name in CACHED_COLUMNS if name in rows.column_names])
-        self._folder.mkdir(parents=True, exist_ok=True)
-        # several processes may write here
-        with TemporaryDirectory(prefix=".", dir=self._folder) as folder:
-            path = Path(folder, "rows")
-            pq.write_table(rows, path)
-            path.replace(self._folder / f"{io.sha256(path)}.parquet")
-
-
-def _has_rows(path: Path, width: int) -> bool:
-    """Return whether a file has the columns of `RowCache`, vectors of `width`, and no null."""
-    flags = [(name, pa.bool_()) for name in ("has_image", "has_text", "halved")]
-    plain = pa.schema([("key", pa.binary(KEY_BYTES)), *flags])
-    try:
-        schema = pq.read_schema(path)
-        vector = schema.field("vector").type
-        if vector.list_size != width or vector.value_type != pa.float32():
-            return False
-        expected = {field.name: field.type for field in plain}
-        if not {*COUNTS.names}.isdisjoint(schema.names):
-            expected |= {field.name: field.type for field in COUNTS}
-        types = {name: schema.field(name).type for name in schema.names}
-        if types != {**expected, "vector": vector}:
-            return False
-
-        rows = pq.read_table(path, columns=list(expected))
-    except (pa.ArrowException, KeyError, AttributeError, OSError, UnicodeDecodeError):
-        return False
-
-    if any(rows[name].null_count for name in plain.names):
-        return False
-    without_text = pc.invert(rows["has_text"])
-    for name in expected.keys() & {*COUNTS.names}:
-        if not rows[name].is_null().equals(without_text) or (pc.min(rows[name]).as_py() or 0) < 0:
-            return False
-    return True
-
-
-def hash_content(content: pa.Table) -> pa.Array:
-    """Return a key of the text and images of each item."""
-    keys = []
-    further: Iterable[Any] = repeat(None, len(content))
-    if several.MORE in content.column_names:
-        further = Cells(content[several.MORE])
-    for text, image, others in zip(*texts_and_images(content), further, strict=True):
-        words = text.encode(errors="surrogatepass")
-        total = hashlib.sha256(f"{len(words)} {image is None} ".encode() + words)
-        total.update(image or b"")
-        for other in others or ():
-            total.update(hashlib.sha256(other).digest())
-        keys.append(total.digest()[:KEY_BYTES])
-    return pa.array(keys, pa.binary(KEY_BYTES))
 
 
 def list_inputs(

@@ -166,7 +166,7 @@ class Layout:
 
     @property
     def rows(self) -> Path:
-        """Folder of cached rows, see pipeline/features/encode.py; safe to delete."""
+        """Folder of cached rows, see pipeline/features/row_cache.py; safe to delete."""
         return self.root / WORK / "rows"
 
     @property
