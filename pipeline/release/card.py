@@ -15,15 +15,9 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.release.facts import CARD_TEMPLATES, ReleaseFacts
-from alignrec.pipeline.release.manifest import (
-    TABLES,
-    Alignment,
-    Encoder,
-    File,
-    Rounding,
-    record_sets,
-)
+from alignrec.pipeline.release.manifest import Alignment, Encoder, File, Rounding, record_sets
 from alignrec.pipeline.release.params import Publish, VectorType
+from alignrec.pipeline.release.table_kinds import TABLES
 from alignrec.pipeline.report import probes, results
 from alignrec.pipeline.report.advice import advise
 from alignrec.pipeline.report.outputs import Outputs, read_json

@@ -22,8 +22,9 @@ from alignrec.pipeline.encoders.hub import LOCAL
 from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.features.folder import FeatureSet, text_shares
 from alignrec.pipeline.release import catalogue
-from alignrec.pipeline.release.manifest import USER_VECTORS, Counts, Encoder, File, Input, Maker
+from alignrec.pipeline.release.manifest import Counts, Encoder, File, Input, Maker
 from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.release.table_kinds import USER_VECTORS
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.source import Licence

@@ -17,6 +17,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature
 from alignrec.pipeline.release.manifest import File, Manifest
+from alignrec.pipeline.release.paths import DELTA_FILE
 from alignrec.pipeline.release.read import join_faults, verify
 from alignrec.pipeline.release.stores import MAX_ATTEMPTS, Progress, Store, open_store, read_small
 from alignrec.pipeline.web.download import is_web_page
@@ -165,9 +166,7 @@ def _read_manifest(store: Store, work: Path, key: Path | None = None) -> Manifes
 
 def _has_delta(store: Store) -> bool:
     with suppress(UserError):
-        return read_small(store, manifests.DELTA_FILE, manifests.MAX_MANIFEST_BYTES).startswith(
-            b"{"
-        )
+        return read_small(store, DELTA_FILE, manifests.MAX_MANIFEST_BYTES).startswith(b"{")
     return False
 
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 import orjson
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import (
     Field,
@@ -23,94 +19,22 @@ from pydantic import (
     model_validator,
 )
 
-from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.params import VectorType, Version
+from alignrec.pipeline.release.paths import DATASET_NAME, find_path_fault
+from alignrec.pipeline.release.table_kinds import PER_SET, TABLES
 from alignrec.pipeline.runtime import releases
 from alignrec.pipeline.runtime.section import Part, first_fault
 
 FORMAT: Literal[5] = 5
 MANIFEST_FILE = releases.MANIFEST_FILE
-SIGNATURE_FILE = f"{MANIFEST_FILE}.sig"  # only in signed releases
-DELTA_FILE = "delta.json"  # lists the files of a delta, in place of MANIFEST_FILE
 MAX_MANIFEST_BYTES = releases.MAX_MANIFEST_BYTES
-DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-MAX_PATH_BYTES = 1024  # as file systems limit paths
-MAX_NAME_BYTES = 255  # of a component of a path
-FORBIDDEN_CHARACTERS = frozenset("\\:\0")  # in a path
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[
-    int, Field(ge=0, lt=1 << 53)
-]  # integers that every JSON parser represents exactly
+# integers that every JSON parser represents exactly
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 
-
-class TableKind(NamedTuple):
-    """A kind of table in a release: its files and schema."""
-
-    path: str  # glob of its files
-    description: str
-    # called with the vector width or number of codes; None: only in old releases and not read
-    schema: Callable[[int], pa.Schema] | None
-    numbered: str = "item"  # id that runs from 0 without gaps: item or user; empty: none
-
-
-TABLES = {
-    "items": TableKind(
-        "items.parquet",
-        "status of text and image, hashes of what was encoded, and the texts that are released",
-        lambda _: schemas.RELEASED_ITEMS,
-    ),
-    "interactions": TableKind(
-        "interactions.parquet",
-        "who bought what, with the split",
-        lambda _: schemas.INTERACTIONS,
-        numbered="",
-    ),
-    "users": TableKind(
-        "users.parquet",
-        "identifiers of the users",
-        lambda _: schemas.USERS,
-        numbered="user",
-    ),
-    "features": TableKind("features/*/*.parquet", "one vector per item", schemas.features),
-    "features_half": TableKind(
-        "features-half/*/*.parquet", "the same in float16", None, numbered=""
-    ),
-    "edges": TableKind(
-        "graph/*/edges.parquet",
-        "nearest items by cosine, itself first",
-        lambda _: schemas.EDGES,
-        numbered="",
-    ),
-    "item_embeddings": TableKind(
-        "embeddings/items.parquet",
-        "the trained recommender's item vectors",
-        schemas.item_embeddings,
-    ),
-    "user_embeddings": TableKind(
-        "embeddings/users.parquet",
-        "the trained recommender's user vectors; score = dot product",
-        schemas.user_embeddings,
-        numbered="user",
-    ),
-    "numbered_user_embeddings": TableKind(
-        "embeddings/users.parquet",
-        "the trained recommender's user vectors, by number; score = dot product",
-        schemas.numbered_user_embeddings,
-        numbered="user",
-    ),
-    "semantic_ids": TableKind(
-        "semantic_ids/*.parquet", "an item as a few discrete codes", schemas.semantic_ids
-    ),
-    "tried": TableKind(
-        "tried/*.parquet", "candidates of a set that valid chose", None, numbered=""
-    ),
-}
-USER_VECTORS = ("user_embeddings", "numbered_user_embeddings")
-# top-level folders with one entry per feature set
-PER_SET = {entry.path.split("/")[0] for entry in TABLES.values() if "*" in entry.path}
 
 Table = Literal[*TABLES]  # type: ignore[valid-type]
 
@@ -462,34 +386,3 @@ def parse(folder: Path, data: bytes) -> Manifest:
 
 def schema_json() -> str:
     return json.dumps(Manifest.model_json_schema(), indent=1) + "\n"
-
-
-def find_path_fault(paths: list[str]) -> str:
-    for path in paths:
-        if not _is_inside(path):
-            return f"{path!r} is no path inside the release"
-        longest_name = max(len(name.encode()) for name in path.split("/"))
-        if len(path.encode()) > MAX_PATH_BYTES or longest_name > MAX_NAME_BYTES:
-            return f"{path!r} is longer than file systems take"
-
-    # on some systems, paths that differ only in case or composition are one file
-    folded = {path: unicodedata.normalize("NFC", path).casefold() for path in paths}
-    counts = Counter([MANIFEST_FILE, SIGNATURE_FILE, *(folded[path] for path in paths)])
-    for path in paths:
-        if folded[path] in (MANIFEST_FILE, SIGNATURE_FILE):
-            return f"lists {path} itself"
-        if counts[folded[path]] > 1:
-            return f"{path!r} is named twice"
-
-    # sorts children directly after their parent
-    ordered = sorted(path.replace("/", "\0") for path in counts)
-    for above, below in pairwise(ordered):
-        if below.startswith(f"{above}\0"):
-            path = below.replace("\0", "/")
-            return f"{path!r}: its parent path is a file"
-    return ""
-
-
-def _is_inside(path: str) -> bool:
-    is_plain = all(name not in ("", ".", "..") for name in path.split("/"))
-    return is_plain and path.isprintable() and not FORBIDDEN_CHARACTERS.intersection(path)

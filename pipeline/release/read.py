@@ -21,6 +21,7 @@ from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.catalogue import core_files, core_of
 from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.probes import read_probes
+from alignrec.pipeline.release.table_kinds import TABLES, USER_VECTORS
 from alignrec.pipeline.runtime.layout import Layout
 
 MAX_LISTED = 5  # maximum faults listed in an error
@@ -39,7 +40,7 @@ NEEDS: dict[str, tuple[list[set[str]], str]] = {
     ),
     "embeddings": ([{"item_embeddings"}], "embeddings of a trained recommender"),
     "user embeddings": (
-        [{kind} for kind in manifests.USER_VECTORS],
+        [{kind} for kind in USER_VECTORS],
         "vectors of users, which are needed here; its publisher may set publish.users",
     ),
 }
@@ -92,7 +93,7 @@ class Release:
             self.refuse_without("user embeddings")
         name = f"embeddings/{what}.parquet"
         kind = next(file.table for file in self.manifest.files if file.path == name)
-        schema_of = manifests.TABLES[str(kind)].schema
+        schema_of = TABLES[str(kind)].schema
         assert schema_of is not None
 
         path = self.folder / name
@@ -161,7 +162,7 @@ def _list_links(release: Release, layout: Layout, whole: bool) -> dict[str, Path
         links["users.parquet"] = layout.users
     if "item_embeddings" in release.tables:
         links["embeddings/items.parquet"] = layout.item_embeddings
-    if not release.tables.isdisjoint(manifests.USER_VECTORS):
+    if not release.tables.isdisjoint(USER_VECTORS):
         links["embeddings/users.parquet"] = layout.user_embeddings
     return links
 
@@ -289,7 +290,7 @@ def _find_mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Yield vectors whose files differ in fingerprint, and faults of codebooks and probes."""
     sets: dict[str, list[Path]] = {}
     for file in manifest.files:
-        if file.table in ("features", "item_embeddings", *manifests.USER_VECTORS):
+        if file.table in ("features", "item_embeddings", *USER_VECTORS):
             above = file.path.rpartition("/")[0]
             sets.setdefault(above, []).append(folder / file.path)
 

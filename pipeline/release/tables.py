@@ -22,6 +22,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.parquet import read_batches
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Counts, File, Manifest
+from alignrec.pipeline.release.table_kinds import TABLES
 
 MAX_TEXT_BYTES = 1 << 28  # of a table in memory
 MAX_TEXT_EXPANSION = 100  # above it: ratio of a table's texts in memory to its bytes on disk
@@ -56,7 +57,7 @@ def find_faults(folder: Path, manifest: Manifest) -> list[str]:
         table = file.table_path
         counts = _counts_of_table(manifest, kind)
         checks: list[RowCheck] = []
-        if numbered := manifests.TABLES[kind].numbered:
+        if numbered := TABLES[kind].numbered:
             check = IdCheck(table, counts, numbered, names[numbered])
             checks.append(id_checks.setdefault(table, check))
         if kind in CONTENT_CHECKS:
@@ -75,7 +76,7 @@ def _collect_faults(checks: Mapping[str, RowCheck]) -> list[str]:
 
 
 def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[RowCheck]) -> str:
-    glob = manifests.TABLES[str(file.table)].path
+    glob = TABLES[str(file.table)].path
     if not fnmatchcase(file.path, glob):
         return f"is no path of a table of kind {file.table}, which is {glob}"
     try:
@@ -115,7 +116,7 @@ def _rows_fault(path: Path, file: File, checks: Sequence[RowCheck]) -> str:
 
 def table_schema(path: Path, file: File) -> pa.Schema | None:
     """Return the schema that the rows must have; ContractError if the columns differ from it."""
-    schema_of = manifests.TABLES[str(file.table)].schema
+    schema_of = TABLES[str(file.table)].schema
     if schema_of is None:
         return None
     stored = pq.read_schema(path)

@@ -16,12 +16,14 @@ from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Count, File, Manifest, Sha256
 from alignrec.pipeline.release.params import Version
+from alignrec.pipeline.release.paths import DATASET_NAME, DELTA_FILE, find_path_fault
 from alignrec.pipeline.release.stores import Store, read_small
+from alignrec.pipeline.release.table_kinds import TABLES
 from alignrec.pipeline.runtime.section import Part, first_fault
 from alignrec.pipeline.web.retries import Absent
 
 FORMAT: Literal[1] = 1
-NAME = manifests.DELTA_FILE
+NAME = DELTA_FILE
 ROWS_FOLDER = "rows"  # folder of the new and changed rows of rebuilt tables
 RUNS = "runs"  # folder of their order: runs of older and of new rows
 WHOLE = "whole"  # folder of files to copy
@@ -104,8 +106,8 @@ def parse_delta(data: bytes, where: str) -> Delta:
 
     if is_altered:
         raise UserError(f"{path}: altered, its digest differs; fetch it again")
-    fault = manifests.find_path_fault([file.path for file in delta.files])
-    if not manifests.DATASET_NAME.fullmatch(delta.dataset):
+    fault = find_path_fault([file.path for file in delta.files])
+    if not DATASET_NAME.fullmatch(delta.dataset):
         fault = f"{delta.dataset!r} is no name of a dataset"
     if fault:
         raise UserError(f"{path}: {fault}; do not trust this delta")
@@ -124,7 +126,7 @@ def read_delta(store: Store) -> tuple[Delta, bytes]:
 
 def list_older(older: Manifest, file: File) -> list[File]:
     """Return the files of the same table in the older release; empty without one of its columns."""
-    if file.table is None or manifests.TABLES[file.table].schema is None:
+    if file.table is None or TABLES[file.table].schema is None:
         return []
     files = [
         entry

@@ -31,6 +31,7 @@ from alignrec.pipeline.release.delta.listing import (
 from alignrec.pipeline.release.delta.rebuild import Numbers, TableFile
 from alignrec.pipeline.release.fetch import claim_target, download_files, is_filled
 from alignrec.pipeline.release.manifest import File, Manifest
+from alignrec.pipeline.release.paths import SIGNATURE_FILE
 from alignrec.pipeline.release.read import Release, verify
 from alignrec.pipeline.release.stores import Progress, Store, open_store
 from alignrec.pipeline.release.tables import table_schema
@@ -140,7 +141,7 @@ class Rebuilder:
         numbers = rebuild.match_numbers(self.older.folder, self.release)
         for file in others:
             self._write_file(file, numbers)
-        for name in (manifests.MANIFEST_FILE, manifests.SIGNATURE_FILE):
+        for name in (manifests.MANIFEST_FILE, SIGNATURE_FILE):
             if f"{WHOLE}/{name}" in self.listed:
                 self._copy(self.folder / WHOLE / name, name)
         self._check_removed(numbers)
@@ -211,7 +212,7 @@ class Rebuilder:
     def _drop_strays(self) -> None:
         """Delete what a killed run left half-written."""
         expected = {file.path for file in self.manifest.files}
-        expected |= {manifests.MANIFEST_FILE, manifests.SIGNATURE_FILE}
+        expected |= {manifests.MANIFEST_FILE, SIGNATURE_FILE}
         for path in [path for path in self.release.rglob("*") if path.is_file()]:
             if path.relative_to(self.release).as_posix() not in expected:
                 path.unlink()

@@ -20,7 +20,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.parquet import read_batches
-from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.table_kinds import TABLES
 from alignrec.pipeline.release.tables import COUNTED
 
 MAX_GROUP_BYTES = 1 << 29  # of a row group in memory, by the width of its numbers
@@ -51,7 +51,7 @@ class TableFile(NamedTuple):
     @property
     def own_id(self) -> str:
         """Column that numbers the rows; empty if there is none."""
-        numbered = manifests.TABLES[self.kind].numbered
+        numbered = TABLES[self.kind].numbered
         return f"{numbered}_id" if numbered else ""
 
 
