@@ -23,8 +23,9 @@ from alignrec.pipeline.runtime.stage import refuse_altered
 from alignrec.stages.order import STAGES
 
 if TYPE_CHECKING:
-    from alignrec.pipeline.release.embed import Choice, Summary
-    from alignrec.pipeline.release.item_file import ItemTable
+    from alignrec.pipeline.release.choice import Choice
+    from alignrec.pipeline.release.embed import Summary
+    from alignrec.pipeline.release.item_table import ItemTable
 
 REMEDIES = {
     "image": "name their folder by --images",
@@ -142,7 +143,7 @@ def _show_recipe(
         raise typer.BadParameter("is of one file", param_hint="--of")
     # loads torch
     from alignrec.pipeline.release import identify
-    from alignrec.pipeline.release.embed import choose_encoder
+    from alignrec.pipeline.release.choice import choose_encoder
     from alignrec.pipeline.report import terminal
     from alignrec.pipeline.report.feature_set import read_set
 
@@ -409,8 +410,9 @@ def embed(
         Release(release).verify()
 
     # loads torch, which a damaged release need not wait for
-    from alignrec.pipeline.release.embed import choose_encoder, choose_released, embed
-    from alignrec.pipeline.release.item_file import IMAGES
+    from alignrec.pipeline.release.choice import choose_encoder, choose_released
+    from alignrec.pipeline.release.embed import embed
+    from alignrec.pipeline.release.item_table import IMAGES
     from alignrec.pipeline.sources.tabular import OF_ITEMS
 
     named = args.parse_columns(column or [], OF_ITEMS)
@@ -458,7 +460,7 @@ def _open_items(
     path: Path,
 ) -> "ItemTable":
     """Find the columns of a table or of a part of one; warn of texts unlike the encoder's."""
-    from alignrec.pipeline.release.item_file import open_table
+    from alignrec.pipeline.release.item_table import open_table
 
     table = open_table(path, images, named, texts, choice.recipe, most)
     for difference in table.differences if "text" in choice.reads else ():

@@ -14,7 +14,6 @@ from alignrec.pipeline import io
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.linalg.projections import unit_rows
-from alignrec.pipeline.release import item_file
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.encoder import (
     ReleasedEncoders,
@@ -22,6 +21,9 @@ from alignrec.pipeline.release.encoder import (
     images_sha256,
     text_sha256,
 )
+from alignrec.pipeline.release.item_file import ItemRow, read_blocks
+from alignrec.pipeline.release.item_images import FoundImage
+from alignrec.pipeline.release.item_table import open_table
 from alignrec.pipeline.release.loading import Loaded
 from alignrec.pipeline.release.read import ITEMS_FILE
 from alignrec.pipeline.release.recipe import release_recipe
@@ -39,7 +41,7 @@ class AttestInputs(NamedTuple):
     """Items from which rows are recomputed."""
 
     asins: set[str]  # of all items
-    read: Callable[[set[str]], Iterable[item_file.ItemRow]]  # reads some of them
+    read: Callable[[set[str]], Iterable[ItemRow]]  # reads some of them
     most: int = 1  # images per item
 
 
@@ -56,13 +58,13 @@ def open_inputs(data: str, images: Path | None, root: Path, release: Path) -> At
 
 def _open_table(path: Path, images: Path | None, release: Path) -> AttestInputs:
     recipe = release_recipe(manifests.load(release))
-    table = item_file.open_table(path, images, recipe=recipe, most=recipe.most_images)
+    table = open_table(path, images, recipe=recipe, most=recipe.most_images)
 
-    def read_all() -> Iterator[item_file.ItemRow]:
-        for rows, _ in item_file.read_blocks(table):
+    def read_all() -> Iterator[ItemRow]:
+        for rows, _ in read_blocks(table):
             yield from rows
 
-    def read(asins: set[str]) -> Iterator[item_file.ItemRow]:
+    def read(asins: set[str]) -> Iterator[ItemRow]:
         return (row for row in read_all() if row.asin in asins)
 
     return AttestInputs({row.asin for row in read_all()}, read, recipe.most_images)
@@ -71,18 +73,18 @@ def _open_table(path: Path, images: Path | None, release: Path) -> AttestInputs:
 def open_dataset(layout: Layout) -> AttestInputs:
     from alignrec.pipeline.images.several import MORE, schema_of  # loads torch
 
-    def read(asins: set[str]) -> Iterator[item_file.ItemRow]:
-        images: dict[str, list[item_file.FoundImage]] = {}
+    def read(asins: set[str]) -> Iterator[ItemRow]:
+        images: dict[str, list[FoundImage]] = {}
         for path in list_image_files(layout.images):
             for asin, image in _select_rows(path, asins, "image"):
-                images[asin] = [item_file.FoundImage(image, "ok")]
+                images[asin] = [FoundImage(image, "ok")]
             if schema_of(path) is schemas.IMAGES_WITH_MORE:
                 for asin, further in _select_rows(path, asins, MORE):
                     stored = [one["image"] for one in further if one["image"] is not None]
-                    images[asin] += [item_file.FoundImage(image, "ok") for image in stored]
+                    images[asin] += [FoundImage(image, "ok") for image in stored]
         for table in tables:
             for asin, text in _select_rows(table, asins, "text"):
-                yield item_file.ItemRow(asin, text, images.get(asin, []))
+                yield ItemRow(asin, text, images.get(asin, []))
 
     tables = [path for path in (layout.items, layout.further_items) if path.is_file()]
     names = [io.read_table(path, schemas.ITEMS, ["asin"])["asin"].to_pylist() for path in tables]
@@ -171,7 +173,7 @@ def _compare_items(
     ]
 
 
-def _read_images(row: item_file.ItemRow, sha256: str, encoder: Loaded, most: int) -> list[bytes]:
+def _read_images(row: ItemRow, sha256: str, encoder: Loaded, most: int) -> list[bytes]:
     """Return the images of an item as encoders read them; `sha256` is that of the released ones."""
     from alignrec.pipeline.images.decode import Decoded, normalise_image  # loads torch
     from alignrec.pipeline.images.several import gather_images, mark_duplicate

@@ -18,8 +18,10 @@ from alignrec.pipeline import io
 from alignrec.pipeline.encoders.registry import ENCODERS, Network, settings_facts
 from alignrec.pipeline.features.encode import list_modules
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.release.embed import FACTS, Choice, Summary, embed, find_networks
-from alignrec.pipeline.release.item_file import ItemTable, digest_identifier
+from alignrec.pipeline.release.choice import Choice
+from alignrec.pipeline.release.embed import FACTS, Summary, embed, find_networks
+from alignrec.pipeline.release.item_file import digest_identifier
+from alignrec.pipeline.release.item_table import ItemTable
 from alignrec.pipeline.release.loading import facts_here
 from alignrec.pipeline.release.stores import MAX_ATTEMPTS, Bucket
 from alignrec.pipeline.runtime.layout import Layout

@@ -18,7 +18,7 @@ from alignrec.pipeline.io.errors import UserError, installing, one_line
 from alignrec.pipeline.linalg.nearest import find_nearest
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
-from alignrec.pipeline.release.item_file import find_image
+from alignrec.pipeline.release.item_images import find_image
 from alignrec.pipeline.release.loading import Loaded
 from alignrec.pipeline.release.probes import read_probes
 from alignrec.pipeline.release.read import PROBES_FILE, Release, refuse_damaged, unpack_release

@@ -15,7 +15,7 @@ from shop import releases, toy
 
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.release import item_file
+from alignrec.pipeline.release import item_file, item_images, item_table
 from alignrec.pipeline.release.manifest import ItemColumns
 from alignrec.pipeline.release.recipe import Recipe
 
@@ -229,7 +229,7 @@ def test_a_mistake_in_a_column_is_one_line(release: Path, args: list[str], fault
 
 
 def texts(path: Path, recipe: Recipe, **named: str) -> list[str]:
-    table = item_file.open_table(path, None, named, recipe=recipe)
+    table = item_table.open_table(path, None, named, recipe=recipe)
     return [row.text for rows, _ in item_file.read_blocks(table) for row in rows]
 
 
@@ -252,7 +252,7 @@ def test_addresses_of_images_are_not_mistaken_for_files(tmp_path: Path) -> None:
     (tmp_path / "c.jpg").write_bytes(b"image")
     path = tmp_path / "t.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    table = item_file.open_table(path, tmp_path, {"image_urls": "bild"})
+    table = item_table.open_table(path, tmp_path, {"image_urls": "bild"})
     ((first, second),) = (rows for rows, _ in item_file.read_blocks(table))
-    assert first.images == [item_file.FoundImage(None, "missing", "no file a.* among the images")]
-    assert second.images == [item_file.FoundImage(tmp_path / "c.jpg", "ok")]
+    assert first.images == [item_images.FoundImage(None, "missing", "no file a.* among the images")]
+    assert second.images == [item_images.FoundImage(tmp_path / "c.jpg", "ok")]

@@ -12,7 +12,7 @@ from alignrec.pipeline.dataset.products import Parsed, clean_text, parse_line
 from alignrec.pipeline.io.errors import one_line, printable
 from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object
 from alignrec.pipeline.io.text import read_lines
-from alignrec.pipeline.release import item_file
+from alignrec.pipeline.release import item_file, item_table
 from alignrec.pipeline.sources.amazon import Reader2014, Reader2018, Reader2023
 from alignrec.pipeline.sources.base import Reader, is_path, is_web
 from alignrec.pipeline.sources.mmrec import MmrecReader
@@ -80,7 +80,7 @@ def addressed(data: bytes) -> None:
 def items_of(data: bytes) -> None:
     for ending in ("csv", "jsonl"):
         for rows, rejects in item_file.read_blocks(
-            item_file.open_table(written(f"i.{ending}", data), folder("images"))
+            item_table.open_table(written(f"i.{ending}", data), folder("images"))
         ):
             assert all(row.asin for row in rows)
             assert all(reject.reason.isprintable() for reject in rejects)

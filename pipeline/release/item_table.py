@@ -1,0 +1,167 @@
+"""Columns of a table of items to embed: which of them are identifiers, texts and images."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.json_rows import column_names, refuse_repeated
+from alignrec.pipeline.release.manifest import ItemColumns
+from alignrec.pipeline.release.recipe import TABULAR, Recipe
+from alignrec.pipeline.runtime.section import nearest
+from alignrec.pipeline.vectors.identifiers import rank_identifier
+from alignrec.schemas import TEXT_FIELDS
+
+# identifier: the named column, or the one that `new` and `compare` would choose; text: the named
+# columns, or composed as in the pipeline, or the column `text`; image: bytes, a file name, or
+# <id>.<ext>
+ITEM, IMAGES = "item", "image_urls"  # roles, next to those of TEXT_FIELDS
+IMAGE, TEXT = "image", "text"  # columns read if none is named
+
+
+class Columns(NamedTuple):
+    """Columns of a table to read, and the text made of them."""
+
+    item: str | None = None  # identifiers, as named by the user
+    # identifiers in rows that have it; otherwise a name of IDENTIFIER_COLUMNS
+    usual_item: str | None = None
+    roles: Mapping[str, str] = {}  # role in texts -> column
+    appended: tuple[str, ...] = ()  # appended to the description
+    composed: tuple[str, ...] = TEXT_FIELDS  # roles that compose the text, in order
+    text: tuple[str, ...] = ()  # the text in place of the roles; a single column is kept verbatim
+    whole: bool = True  # whether the column `text`, if there is one, precedes the roles
+    image: str = IMAGE  # empty: ignore images
+    kind: str = TABULAR  # source whose own reader sees the rows first
+
+    def identifiers(self, present: Collection[str]) -> list[str]:
+        """Return the columns of identifiers among those that a table or row has, best first."""
+        if self.item is not None:
+            return [self.item]
+        if self.usual_item in present:
+            return [str(self.usual_item)]
+        usual = [name for name in present if rank_identifier(name) >= 0]
+        return sorted(usual, key=rank_identifier)
+
+    def of_texts(self) -> list[str]:
+        """Return the columns that texts are made of; `text` is read if they are empty."""
+        return list(self.text) or [*self.roles.values(), *self.appended]
+
+    def useful(self, present: Collection[str]) -> list[str]:
+        """Return the columns of identifiers, texts and images, whether present or not."""
+        return [*self.identifiers(present), *self.of_texts(), self.image]
+
+
+class ItemTable(NamedTuple):
+    """A table of items with its images, from `open_table`."""
+
+    path: Path  # a file, or a folder of Parquet files
+    images: Path | None  # folder of images
+    columns: Columns
+    identifier: str  # column of identifiers; "asin" if there is none
+    differences: Sequence[str] = ()  # how its texts differ from those of the recipe, as sentences
+    most: int = 1  # images per item
+    # of a part of a larger table: digests of the identifiers of earlier parts, to which its own are
+    # added, and the number of its first row
+    seen: set[bytes] | None = None
+    first_line: int = 1
+
+
+def open_table(
+    path: Path,
+    images: Path | None,
+    named: Mapping[str, str] = {},
+    text: Sequence[str] = (),
+    recipe: Recipe | None = None,
+    most: int = 1,
+) -> ItemTable:
+    """Find the columns of a table; UserError if a file, folder or column is missing.
+
+    Args:
+        path: A file, or a folder of Parquet files.
+        images: Folder of images.
+        named: Role -> column, overriding the recipe's and default names.
+        text: Columns joined as sentences, in place of roles; a single one is kept verbatim.
+        recipe: How the release or project that has the encoder makes its texts; None without one.
+        most: Images to read per item.
+    """
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file of items; give Parquet, CSV or JSON lines, an item a row"
+        )
+    if images is not None and not images.is_dir():
+        raise UserError(f"{images}: no such folder of images")
+    repeated = [role for role in named if role in TEXT_FIELDS]
+    if text and repeated:
+        fault = f"--text is the whole text, and --column its {repeated[0]}"
+        raise UserError(f"{fault}; give one of them")
+
+    required = [*named.values(), *text]
+    recorded = recipe.columns.names() if recipe and recipe.columns else []
+    files = sorted(path.glob("*.parquet"))[:1] if path.is_dir() else [path]
+    present: list[str] = []
+    for file in files:
+        present += column_names(file, [*required, *recorded])
+    if path.is_file() and path.stat().st_size:
+        for name in required:
+            if name not in present:
+                raise UserError(f"{path}: no column '{name}'{nearest(name, present)}")
+
+    columns = _choose_columns(present, named, text, recipe)
+    refuse_repeated(path, present, [*columns.useful(present), TEXT])
+    identifier = next(iter(columns.identifiers(present)), "asin")
+    differences = list(_find_differences(path, present, named, columns, recipe)) if recipe else []
+    return ItemTable(path, images, columns, identifier, differences, most)
+
+
+def _choose_columns(
+    present: Sequence[str], named: Mapping[str, str], text: Sequence[str], recipe: Recipe | None
+) -> Columns:
+    """Choose the columns: those named, otherwise the recipe's, otherwise those of default names."""
+    recorded = (recipe and recipe.columns) or ItemColumns()
+    usual = {role: column for role, column in recorded.roles.items() if column in present}
+    appended = tuple(name for name in recorded.text if name in present)
+    chosen = {**usual, **named}
+
+    roles = {role: chosen[role] for role in TEXT_FIELDS if role in chosen}
+    taken = {*chosen.values(), *appended}
+    roles |= {role: role for role in TEXT_FIELDS if role not in roles and role not in taken}
+
+    return Columns(
+        item=named.get(ITEM),
+        usual_item=usual.get(ITEM),
+        roles=roles,
+        appended=appended,
+        composed=recipe.text if recipe else TEXT_FIELDS,
+        text=tuple(text),
+        whole=not (recipe and recipe.columns) and named.keys().isdisjoint(TEXT_FIELDS),
+        image=chosen.get(IMAGES, IMAGE),
+        kind=recipe.kind if recipe and named.keys().isdisjoint(TEXT_FIELDS) else TABULAR,
+    )
+
+
+def _find_differences(
+    path: Path, present: Sequence[str], named: Mapping[str, str], columns: Columns, recipe: Recipe
+) -> Iterator[str]:
+    """Yield how the texts of a table differ from those of the recipe."""
+    if columns.text:
+        composed = ", ".join(recipe.text)
+        remedy = "name columns by role, such as --column title=NAME"
+        yield f"--text is not cleaned and composed like the encoder's texts ({composed}); {remedy}"
+        return
+    if recipe.columns is None:
+        return
+
+    recorded = recipe.columns.roles
+    described = [role for role in recipe.text if columns.roles.get(role) in present]
+    if not described and TEXT in present:  # texts that are composed already
+        return
+    for role in recipe.text:
+        if role in recorded and role not in described:
+            lacking = f"no {role} (column '{recorded[role]}'), which the encoder's texts have"
+            yield f"{path}: {lacking}; name its column by --column {role}=NAME"
+        if role in named and role not in recorded:
+            yield f"--column {role}={named[role]}: the encoder's texts have no {role}"
+    if "description" in recipe.text:
+        for name in recipe.columns.text:
+            if name not in columns.appended:
+                yield f"{path}: no column '{name}', which the encoder's texts have"
