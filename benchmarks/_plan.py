@@ -11,6 +11,7 @@ from typing import NamedTuple
 from alignrec.commands import estimate
 from alignrec.commands.params import load, read
 from alignrec.commands.plan import format_bytes, format_duration
+from alignrec.commands.size import read_size
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.runtime.layout import Layout
@@ -82,7 +83,7 @@ def compare(
     params: Parameters, layout: Layout, machine: estimate.Machine, sized: Layout
 ) -> list[Row]:
     """Return a row per stage that has run here, and one of their sums; `sized` has the counts."""
-    size = estimate.read_size(params, sized)
+    size = read_size(params, sized)
     plan = estimate.Plan(params, layout.dataset, size, machine.gemm)
     rows = []
     for stage, cost in estimate.estimate_stages(plan).items():

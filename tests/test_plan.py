@@ -24,12 +24,13 @@ from alignrec import schemas
 from alignrec.commands import estimate, plan
 from alignrec.commands import networks as encoder_models
 from alignrec.commands.params import load
+from alignrec.commands.size import CHARACTERS_PER_PIECE, read_size
 from alignrec.pipeline import io
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.sources import download
-from alignrec.pipeline.sources.amazon import CATEGORIES
+from alignrec.pipeline.sources.categories import CATEGORIES
 from alignrec.stages.order import STAGES
 from benchmarks import _plan
 
@@ -46,7 +47,7 @@ def params(folder: Path, sources: dict, **sections: object) -> tuple[Parameters,
 
 def planned(folder: Path, sources: dict, **sections: object) -> dict[str, estimate.Estimate]:
     asked, layout = params(folder, sources, **sections)
-    plan = estimate.Plan(asked, layout.dataset, estimate.read_size(asked, layout), GEMM, 7e9)
+    plan = estimate.Plan(asked, layout.dataset, read_size(asked, layout), GEMM, 7e9)
     return estimate.estimate_stages(plan)
 
 
@@ -58,22 +59,22 @@ BABY = {"baby": {"kind": "amazon2014", "category": "Baby"}}
 
 
 def test_a_size_is_counted_or_published_or_measured(tmp_path: Path) -> None:
-    found = estimate.read_size(*params(tmp_path, BABY))
+    found = read_size(*params(tmp_path, BABY))
     assert (found.users, found.items, found.interactions) == (19_445, 7_050, 160_792)
     assert str(found).endswith("160,792 interactions, 128 pieces a text, as published")
     layout = Layout(tmp_path / "outputs", "baby")
     io.write_json(layout.run_record("interactions"), {"rows_out": 9, "notes": {"users": 3, "items": 4}})
-    said = str(estimate.read_size(*params(tmp_path, BABY)))
+    said = str(read_size(*params(tmp_path, BABY)))
     assert said.startswith("3 users, 4 items, 9 interactions, 128 pieces a text, counted in ")
     ready = toy.outputs(tmp_path / "ready")
     ready.run_record("interactions").unlink()
-    counted = estimate.read_size(params(tmp_path, {"shop": {"kind": "sample"}})[0], ready)
+    counted = read_size(params(tmp_path, {"shop": {"kind": "sample"}})[0], ready)
     texts = io.read_table(ready.items, schemas.ITEMS)["text"].to_pylist()
-    assert counted.pieces == round(np.mean([len(text) for text in texts]) / estimate.CHARACTERS_PER_PIECE)
+    assert counted.pieces == round(np.mean([len(text) for text in texts]) / CHARACTERS_PER_PIECE)
     rows = "".join(f"u{u},i{i},{u * 30 + i}\n" for u in range(12) for i in range(12))
     (tmp_path / "ratings.csv").write_text("user,item,timestamp\n" + rows)
     mine = TABULAR | {"interactions": str(tmp_path / "ratings.csv"), "timestamps": "order"}
-    measured = estimate.read_size(*params(tmp_path, {"mine": mine}))
+    measured = read_size(*params(tmp_path, {"mine": mine}))
     assert (measured.users, measured.items, measured.interactions, measured.pieces) == (12, 12, 144, 0)
 
 
@@ -83,16 +84,16 @@ def test_a_published_split_is_counted_as_the_stage_imports_it(tmp_path: Path) ->
     inter = tmp_path / "toy.inter"
     write_inter(inter, pairs)
     source = {"kind": "mmrec", "interactions": str(inter)}
-    counted = estimate.read_size(*params(tmp_path, {"mine": source}))
+    counted = read_size(*params(tmp_path, {"mine": source}))
     assert (counted.users, counted.items, counted.interactions) == (12, 11, 121)
     assert str(counted).endswith("counted in its files")
 
 
 def test_sizes_of_amazons_categories_are_known_before_a_download(tmp_path: Path) -> None:
     games = {"games": {"kind": "amazon2023", "category": "Video_Games"}}
-    assert estimate.read_size(*params(tmp_path, games)).items == 25_612
+    assert read_size(*params(tmp_path, games)).items == 25_612
     small = {"small": {"kind": "amazon2023", "category": "All_Beauty"}}
-    found = estimate.read_size(*params(tmp_path, small))
+    found = read_size(*params(tmp_path, small))
     assert (found.users, found.interactions) == (280, 2_400)
     assert found.origin == "estimated from 701,500 published reviews"
     known = [category for category in CATEGORIES["2023"].values() if category.core]
@@ -131,7 +132,7 @@ def test_runs_that_are_one_count_once(tmp_path: Path) -> None:
 
 def test_only_networks_on_graphs_pay_for_propagation(tmp_path: Path) -> None:
     asked, layout = params(tmp_path, SAMPLE)
-    plan = estimate.Plan(asked, layout.dataset, estimate.read_size(asked, layout), GEMM)
+    plan = estimate.Plan(asked, layout.dataset, read_size(asked, layout), GEMM)
     longer = dataclasses.replace(plan, size=dataclasses.replace(plan.size, interactions=3 * 10**7))
 
     def step(of: estimate.Plan, model: str) -> float:
@@ -228,7 +229,7 @@ def with_encoder(folder: Path, **encoder: object) -> tuple[Parameters, Layout]:
 
 def encode_cost(given: tuple[Parameters, Layout]) -> estimate.Estimate:
     asked, layout = given
-    size = estimate.read_size(asked, layout)
+    size = read_size(asked, layout)
     return estimate.estimate_encode(estimate.Plan(asked, layout.dataset, size, GEMM))
 
 
@@ -304,7 +305,7 @@ def test_a_run_begins_with_the_names_of_models(tmp_path: Path, hub: Hub) -> None
 def test_regenerate_baby_states_what_is_planned() -> None:
     asked = load(Path("profiles/baby.yaml"), "baby")
     layout = Layout(Path("nowhere"), "baby")
-    size = estimate.read_size(asked, layout)
+    size = read_size(asked, layout)
     stages = estimate.estimate_stages(estimate.Plan(asked, "baby", size, 0.35e12))
     total = estimate.add_up(stages.values())
     page = Path("docs/regenerate-baby.md").read_text()

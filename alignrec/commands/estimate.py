@@ -10,22 +10,17 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
-
-import pyarrow.compute as pc
 
 from alignrec import schemas
 from alignrec.commands.networks import find_size, list_models, read_tokens
-from alignrec.commands.params import has_content
-from alignrec.pipeline import io
+from alignrec.commands.size import Size
 from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, BEiT3Config
 from alignrec.pipeline.beit3.inference import count_flops
 from alignrec.pipeline.beit3.params import VOCAB, BEiT3Sets, Pretrain
 from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.benchmark.plan import list_labels
 from alignrec.pipeline.benchmark.settings import model_settings
-from alignrec.pipeline.dataset.catalogue import measure_catalogue
 from alignrec.pipeline.dataset.profiles import COLD_SHARE, MAX_SCORES, MAX_USERS, MIN_USERS
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import kind_of
@@ -33,7 +28,6 @@ from alignrec.pipeline.features.kinds.linear import CHOICES, COLD_DRAWS
 from alignrec.pipeline.features.names import LINEAR, DeclaredSets, maskable_sets
 from alignrec.pipeline.features.params import Graph, SemanticIds
 from alignrec.pipeline.images.params import RATE, Images
-from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.device import gemm_rate
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.base import Untrained
@@ -47,14 +41,8 @@ from alignrec.pipeline.probe.params import ProbeParams
 from alignrec.pipeline.probe.questions import sample_size
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime import process
-from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
-from alignrec.pipeline.runtime.source import Source
-from alignrec.pipeline.sources.amazon import find_category
 from alignrec.pipeline.sources.base import Downloaded
-from alignrec.pipeline.sources.sample import SampleSource
-from alignrec.pipeline.vectors.formats import FEATURE
-from alignrec.pipeline.web.download import local_path
 
 BUSY_SECONDS = 0.5  # of short products, so that some are undisturbed
 START_SECONDS = 3.0  # of a stage
@@ -103,117 +91,6 @@ EDGE_BYTES = 14
 ITEM_BYTES = 2e3  # of an item's text and columns
 IMAGE_BYTES = 18e3
 CELL_BYTES_PER_USER = 200  # of a cell of the benchmark
-
-# embedded dataset: fraction of users and of items that the core filter keeps
-SAMPLE_USERS_SHARE = 2_970 / 3_600
-SAMPLE_ITEMS_SHARE = 1_559 / 1_600
-SAMPLE_INTERACTIONS_PER_USER = 31_692 / 3_600  # per generated user
-CHARACTERS_PER_PIECE = 4
-SAMPLE_PIECES = 12  # tokens of a text in `sample`
-DEFAULT_PIECES = 128  # tokens of a text whose length is unknown
-
-
-@dataclass(frozen=True)
-class Size:
-    """Size of a dataset after filtering."""
-
-    users: int
-    items: int
-    interactions: int
-    pieces: int  # mean tokens per text; 0 if items have neither texts nor images
-    origin: str
-
-    def __str__(self) -> str:
-        texts = f", {self.pieces} pieces a text" if self.pieces else ""
-        counts = f"{self.users:,} users, {self.items:,} items, {self.interactions:,} interactions"
-        return f"{counts}{texts}, {self.origin}"
-
-
-def read_size(params: Parameters, layout: Layout) -> Size:
-    source = params.source(layout.dataset)
-    pieces = count_pieces(params, layout)
-
-    record = layout.run_record("interactions")
-    if record.exists():
-        return read_counted_size(record, pieces)
-
-    if isinstance(source, SampleSource):
-        return estimate_sample_size(source, pieces)
-
-    published = read_published_size(source.kind, getattr(source, "category", None) or "", pieces)
-    if published:
-        return published
-
-    left = measure_catalogue(source, find_local_files(source, layout.dataset))
-    return Size(left.users, left.items, left.interactions, pieces, "counted in its files")
-
-
-def read_published_size(kind: str, category: str, pieces: int) -> Size | None:
-    """Return the size of a category's 5-core, as published or estimated; None if unknown."""
-    counts = find_category(kind, category)
-    core = counts.estimate_core()
-    if core is None:
-        return None
-    if counts.core:
-        return Size(*core, pieces, "as published")
-
-    published = counts.reviews or core.interactions
-    of_core = "" if counts.reviews else " of the 5-core"
-    origin = f"estimated from {published:,} published reviews{of_core}"
-    return Size(*core, pieces, origin)
-
-
-def count_pieces(params: Parameters, layout: Layout) -> int:
-    """Return the mean number of tokens of a text, measured if the items are there."""
-    if layout.items.exists():
-        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
-        mean_characters = pc.mean(pc.utf8_length(texts)).as_py() or 0
-        return max(1, round(mean_characters / CHARACTERS_PER_PIECE))
-
-    if not has_content(params, layout.dataset):
-        return 0
-
-    is_sample = isinstance(params.source(layout.dataset), SampleSource)
-    return SAMPLE_PIECES if is_sample else DEFAULT_PIECES
-
-
-def estimate_sample_size(source: SampleSource, pieces: int) -> Size:
-    return Size(
-        users=round(source.users * SAMPLE_USERS_SHARE),
-        items=round(source.items * SAMPLE_ITEMS_SHARE),
-        interactions=round(source.users * SAMPLE_INTERACTIONS_PER_USER),
-        pieces=pieces,
-        origin="as the embedded dataset's filter leaves them",
-    )
-
-
-def read_counted_size(record: Path, pieces: int) -> Size:
-    run = io.read_json(record)
-    notes = run["notes"]
-    return Size(notes["users"], notes["items"], run["rows_out"], pieces, f"counted in {record}")
-
-
-def find_local_files(source: Source, dataset: str) -> dict[str, Path]:
-    """Return role -> path of a source's files; UserError if they are not all on this machine."""
-    files = source.files() if isinstance(source, Downloaded) else {}
-    paths: dict[str, Path] = {}
-    remote = []
-    for role, mirrors in files.items():
-        if role.startswith(FEATURE):
-            continue
-        path = local_path(mirrors[0])
-        if path is None:
-            remote.append(role)
-        else:
-            paths[role] = path
-
-    if remote or not paths:
-        remedy = f"run `alignrec download {dataset} && alignrec interactions {dataset}`"
-        raise UserError(f"{dataset}: no published size; {remedy}, then plan the rest")
-    for path in paths.values():
-        io.require_plain(path)
-
-    return paths
 
 
 class Machine(NamedTuple):

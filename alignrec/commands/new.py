@@ -27,6 +27,7 @@ from alignrec.pipeline.beit3.params import BEiT3Sets, Pretrain
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release.paths import DATASET_NAME
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.section import require_known, validate
@@ -38,14 +39,13 @@ from alignrec.pipeline.runtime.yaml_files import (
     read_base,
     read_yaml,
 )
-from alignrec.pipeline.sources.amazon import CATEGORIES, by_size
+from alignrec.pipeline.sources.categories import CATEGORIES, by_size
 
 if TYPE_CHECKING:
-    from alignrec.commands.estimate import Size
     from alignrec.commands.own_data import Given
+    from alignrec.commands.size import Size
 
 PROFILES = Path(__file__).parents[1] / "profiles"
-DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MIN_SUGGESTED = 2_000  # interactions of the smallest category that is suggested
 
 
@@ -248,9 +248,10 @@ def describe_budget(pretrain: Pretrain) -> str:
 def estimate_beit3(params: Parameters, name: str, size: Size | None = None) -> str | None:
     """Return the time of pre-training all steps and encoding; None for an unknown size."""
     from alignrec.commands import estimate
+    from alignrec.commands.size import read_size
 
     try:
-        size = size or estimate.read_size(params, Layout(ROOT, name))
+        size = size or read_size(params, Layout(ROOT, name))
     except UserError:  # the category has no published size
         return None
 

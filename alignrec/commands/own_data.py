@@ -9,7 +9,7 @@ import duckdb
 import yaml
 
 from alignrec.commands.arguments import parse_columns
-from alignrec.commands.estimate import DEFAULT_PIECES, Size, read_published_size
+from alignrec.commands.size import DEFAULT_PIECES, Size, read_published_size
 from alignrec.commands.spaces import Spaces
 from alignrec.pipeline.dataset.catalogue import CatalogueSize, measure_catalogue
 from alignrec.pipeline.dataset.split_sql import USER_TIME
@@ -19,7 +19,7 @@ from alignrec.pipeline.io.json_rows import column_names
 from alignrec.pipeline.io.text import refuse_blank
 from alignrec.pipeline.runtime.section import require_known
 from alignrec.pipeline.sources import download, inspect
-from alignrec.pipeline.sources.amazon import KIND
+from alignrec.pipeline.sources.categories import KIND
 from alignrec.pipeline.sources.inspect import ImageLocation, InspectedTable
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 from alignrec.pipeline.web.download import local_path

@@ -65,11 +65,12 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     wait_for_answers = download.ask_for_files(addresses)
     wait_for_models = download.ask_in_background(questions, download.WAIT_SECONDS)
     from alignrec.commands import estimate
+    from alignrec.commands.size import read_size
 
     size = None
     faults = []
     try:
-        size = estimate.read_size(params, layout)
+        size = read_size(params, layout)
         check_catalogue(params, size.items)
     except UserError as e:
         faults.append(str(e))

@@ -12,9 +12,9 @@ import yaml
 
 from alignrec.commands import estimate
 from alignrec.commands import new as command
-from alignrec.commands.estimate import read_size
 from alignrec.commands.own_data import Given
 from alignrec.commands.params import load
+from alignrec.commands.size import read_size
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout

@@ -14,10 +14,10 @@ from commands import alignrec
 from ratings import write_inter
 
 from alignrec import schemas
-from alignrec.commands import estimate
 from alignrec.commands import new as command
 from alignrec.commands.own_data import Given
 from alignrec.commands.params import load
+from alignrec.commands.size import read_size
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.code import ROOT
@@ -170,7 +170,7 @@ def test_without_features_and_content_interactions_only_is_needed() -> None:
 def test_the_plan_counts_the_published_split() -> None:
     (FOLDER / "i_id_mapping.csv").unlink()
     new()
-    size = estimate.read_size(load(PARAMS, "mine"), Layout(Path("outputs"), "mine"))
+    size = read_size(load(PARAMS, "mine"), Layout(Path("outputs"), "mine"))
     counted = (size.users, size.items, size.interactions, size.pieces)
     assert counted == (USERS, ITEMS, len(PAIRS), 0)
 

@@ -1,0 +1,133 @@
+"""Size of a dataset after filtering: counted, published or estimated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from alignrec import schemas
+from alignrec.commands.params import has_content
+from alignrec.pipeline import io
+from alignrec.pipeline.dataset.catalogue import measure_catalogue
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.source import Source
+from alignrec.pipeline.sources.base import Downloaded
+from alignrec.pipeline.sources.categories import find_category
+from alignrec.pipeline.sources.sample import SampleSource
+from alignrec.pipeline.vectors.formats import FEATURE
+from alignrec.pipeline.web.download import local_path
+
+# embedded dataset: fraction of users and of items that the core filter keeps
+SAMPLE_USERS_SHARE = 2_970 / 3_600
+SAMPLE_ITEMS_SHARE = 1_559 / 1_600
+SAMPLE_INTERACTIONS_PER_USER = 31_692 / 3_600  # per generated user
+CHARACTERS_PER_PIECE = 4
+SAMPLE_PIECES = 12  # tokens of a text in `sample`
+DEFAULT_PIECES = 128  # tokens of a text whose length is unknown
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of a dataset after filtering."""
+
+    users: int
+    items: int
+    interactions: int
+    pieces: int  # mean tokens per text; 0 if items have neither texts nor images
+    origin: str
+
+    def __str__(self) -> str:
+        texts = f", {self.pieces} pieces a text" if self.pieces else ""
+        counts = f"{self.users:,} users, {self.items:,} items, {self.interactions:,} interactions"
+        return f"{counts}{texts}, {self.origin}"
+
+
+def read_size(params: Parameters, layout: Layout) -> Size:
+    source = params.source(layout.dataset)
+    pieces = count_pieces(params, layout)
+
+    record = layout.run_record("interactions")
+    if record.exists():
+        return read_counted_size(record, pieces)
+
+    if isinstance(source, SampleSource):
+        return estimate_sample_size(source, pieces)
+
+    published = read_published_size(source.kind, getattr(source, "category", None) or "", pieces)
+    if published:
+        return published
+
+    left = measure_catalogue(source, find_local_files(source, layout.dataset))
+    return Size(left.users, left.items, left.interactions, pieces, "counted in its files")
+
+
+def read_published_size(kind: str, category: str, pieces: int) -> Size | None:
+    """Return the size of a category's 5-core, as published or estimated; None if unknown."""
+    counts = find_category(kind, category)
+    core = counts.estimate_core()
+    if core is None:
+        return None
+    if counts.core:
+        return Size(*core, pieces, "as published")
+
+    published = counts.reviews or core.interactions
+    of_core = "" if counts.reviews else " of the 5-core"
+    origin = f"estimated from {published:,} published reviews{of_core}"
+    return Size(*core, pieces, origin)
+
+
+def count_pieces(params: Parameters, layout: Layout) -> int:
+    """Return the mean number of tokens of a text, measured if the items are there."""
+    if layout.items.exists():
+        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
+        mean_characters = pc.mean(pc.utf8_length(texts)).as_py() or 0
+        return max(1, round(mean_characters / CHARACTERS_PER_PIECE))
+
+    if not has_content(params, layout.dataset):
+        return 0
+
+    is_sample = isinstance(params.source(layout.dataset), SampleSource)
+    return SAMPLE_PIECES if is_sample else DEFAULT_PIECES
+
+
+def estimate_sample_size(source: SampleSource, pieces: int) -> Size:
+    return Size(
+        users=round(source.users * SAMPLE_USERS_SHARE),
+        items=round(source.items * SAMPLE_ITEMS_SHARE),
+        interactions=round(source.users * SAMPLE_INTERACTIONS_PER_USER),
+        pieces=pieces,
+        origin="as the embedded dataset's filter leaves them",
+    )
+
+
+def read_counted_size(record: Path, pieces: int) -> Size:
+    run = io.read_json(record)
+    notes = run["notes"]
+    return Size(notes["users"], notes["items"], run["rows_out"], pieces, f"counted in {record}")
+
+
+def find_local_files(source: Source, dataset: str) -> dict[str, Path]:
+    """Return role -> path of a source's files; UserError if they are not all on this machine."""
+    files = source.files() if isinstance(source, Downloaded) else {}
+    paths: dict[str, Path] = {}
+    remote = []
+    for role, mirrors in files.items():
+        if role.startswith(FEATURE):
+            continue
+        path = local_path(mirrors[0])
+        if path is None:
+            remote.append(role)
+        else:
+            paths[role] = path
+
+    if remote or not paths:
+        remedy = f"run `alignrec download {dataset} && alignrec interactions {dataset}`"
+        raise UserError(f"{dataset}: no published size; {remedy}, then plan the rest")
+    for path in paths.values():
+        io.require_plain(path)
+
+    return paths
