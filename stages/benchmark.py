@@ -1,11 +1,11 @@
 """Stage benchmark: models x feature sets x seeds, with slices and paired tests."""
 
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.checks.catalogue import check_catalogue
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.sources.base import SOURCES
+from alignrec.stages.checks import check_catalogue
 from alignrec.stages.combine import FEATURE_SET_STAGES
 from alignrec.stages.graph import GRAPH
 from alignrec.stages.interactions import INTERACTIONS

@@ -1,10 +1,10 @@
 """Stage interactions: k-core filtering, dense ids, and train/valid/test split."""
 
-from alignrec.pipeline.checks.catalogue import check_catalogue, check_cold_items
 from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import SOURCE, Stage
 from alignrec.pipeline.sources.base import SOURCES
+from alignrec.stages.checks import check_catalogue, check_cold_items
 from alignrec.stages.download import DOWNLOAD
 
 

@@ -11,7 +11,6 @@ from pydantic import create_model, field_validator
 from alignrec.pipeline.beit3.params import BEiT3Sets, refuse_encoder_names
 from alignrec.pipeline.benchmark.params import SPACES, Benchmark, Search, Study
 from alignrec.pipeline.benchmark.settings import model_settings, sweep_params
-from alignrec.pipeline.checks.settings import check_settings
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import check_encoders, settings_of
 from alignrec.pipeline.features import names
@@ -27,6 +26,7 @@ from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.section import Section, require_known, validate
 from alignrec.pipeline.runtime.yaml_files import read_extended
 from alignrec.pipeline.sources.base import SOURCES, Downloaded, Generated, declared_source
+from alignrec.stages.checks import check_settings
 from alignrec.stages.order import IN_ORDER
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from alignrec.commands.arguments import PARAMS, ROOT, OneOrAll, ParamsFile, Root
 from alignrec.commands.params import load, read
 from alignrec.commands.terminal import say, show
 from alignrec.pipeline.beit3.params import Pretrain, split_pin
-from alignrec.pipeline.checks.catalogue import check_catalogue
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.report.terminal import TerminalTable
@@ -26,6 +25,7 @@ from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.download import Answer
 from alignrec.pipeline.web.download import local_path
 from alignrec.pipeline.web.hosts import with_mirrors
+from alignrec.stages.checks import check_catalogue
 
 if TYPE_CHECKING:
     from alignrec.commands.estimate import Plan

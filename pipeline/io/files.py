@@ -26,6 +26,7 @@ NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 BINARY = getattr(os, "O_BINARY", 0)
 
 STAGES_FOLDER = Path(__file__).parents[2] / "stages"
+NO_STAGES = {"__init__", "checks", "order"}  # other files there
 
 
 def read_json(path: Path, max_bytes: int | None = None) -> Any:
@@ -86,9 +87,10 @@ def present(paths: Sequence[Path]) -> list[Path]:
 
 def made_by(path: Path) -> str:
     """Return the command of the stage whose folder a missing or damaged file lies in."""
+    stages = {file.stem for file in STAGES_FOLDER.glob("*.py")} - NO_STAGES
     parts = path.parts
     for i in [*range(len(parts) - 2, 0, -1), len(parts) - 1]:
-        if i > 0 and (STAGES_FOLDER / f"{parts[i - 1]}.py").is_file():
+        if i > 0 and parts[i - 1] in stages:
             return f"run `alignrec {parts[i - 1]} {parts[i]}` first"
     return "make or fetch it again"
 

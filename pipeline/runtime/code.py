@@ -25,7 +25,6 @@ HARNESS = {
     PIPELINE / "io" / "errors.py",
     *(PIPELINE / "runtime").glob("*.py"),
     *(PIPELINE / "web").glob("*.py"),
-    *(PIPELINE / "checks").glob("*.py"),
     *PIPELINE.rglob("params.py"),
 } - {PIPELINE / name for name in SHAPING}
 # suffixes of data files, which are hashed if a source file mentions their name

@@ -9,8 +9,8 @@ import yaml
 from commands import alignrec
 
 from alignrec.commands.params import load
-from alignrec.pipeline.checks.settings import check_settings
 from alignrec.pipeline.io.errors import UserError
+from alignrec.stages.checks import check_settings
 
 SAMPLE: dict[str, Any] = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}}
 WITHOUT_BEIT3: dict[str, Any] = SAMPLE | {"encode": {"encoders": ["tfidf"]}, "beit3": {"sets": []}}

@@ -1,6 +1,7 @@
-"""Settings that cannot work together, found before the first stage runs and by `alignrec plan`.
+"""Settings that cannot work together, found before the first stage runs and by `alignrec plan`; and
+those that need more items than there are, found as soon as items are counted.
 
-To add a check, write a function that raises UserError, and list it in CHECKS.
+To add a check of settings, write a function that raises UserError, and list it in CHECKS.
 """
 
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from alignrec.pipeline.beit3.params import BEIT3_SETS, IMAGE_TOKENS, BEiT3Sets, 
 from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.encoders.params import Encode
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, chance_note
 from alignrec.pipeline.features import names
 from alignrec.pipeline.features.kinds import MASKED
 from alignrec.pipeline.features.names import DeclaredSets
+from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
@@ -143,3 +146,34 @@ CHECKS: tuple[Callable[[Parameters, str], None], ...] = (
     check_long_tail,
     check_release,
 )
+
+
+def check_catalogue(params: Parameters, items: int) -> None:
+    """Raise UserError if a setting needs more items than the catalogue has."""
+    largest = max(params[Benchmark].ks)
+    if largest > items:
+        raise UserError(
+            f"'benchmark.ks': {largest} is larger than the catalogue of {items:,} items; "
+            "give smaller ones, or lower interactions.item_core"
+        )
+
+    semantic_ids = params[SemanticIds]
+    codes = semantic_ids.for_items(items).codes
+    is_learned = semantic_ids.features and semantic_ids.codebooks is None
+    if is_learned and codes > items:
+        raise UserError(
+            f"'semantic_ids.codes': {codes:,} is more than the catalogue's {items:,} items; "
+            "give fewer"
+        )
+
+
+def check_cold_items(params: Parameters, valid: int, test: int) -> str:
+    """Raise UserError for too few cold items in valid or test; return a note if chance is high."""
+    largest = max(CUTOFF, *params[Benchmark].ks)
+    if min(valid, test) <= largest:
+        raise UserError(
+            f"'interactions.cold_share': {valid:,} items are cold in valid and {test:,} in test, "
+            f"and the largest cutoff is {largest}; raise it, give smaller 'benchmark.ks' or more "
+            "data"
+        )
+    return chance_note(min(valid, test))

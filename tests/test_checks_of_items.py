@@ -7,8 +7,8 @@ import yaml
 from commands import alignrec
 from shop import cold, toy
 
-from alignrec.pipeline.checks.catalogue import check_catalogue, check_cold_items
 from alignrec.pipeline.io.errors import UserError
+from alignrec.stages.checks import check_catalogue, check_cold_items
 
 
 def test_a_cutoff_above_the_catalogue_is_refused() -> None:

@@ -1,1 +1,0 @@
-"""Checks across sections: settings that cannot work together, or need more items than there are."""
