@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
-from alignrec.pipeline.report.network import networks_of, read_network
+from alignrec.pipeline import io
+from alignrec.pipeline.report.network import NETWORK
 from alignrec.pipeline.runtime.layout import Layout
 
 BY_PROFILE = (
@@ -23,6 +26,24 @@ OF_ANOTHER = re.compile(r"^Made from another network \(`([0-9a-f]+)`\): ", re.MU
 STATEMENT = re.compile(
     r"\n*^(?:Made from (?:a |another )?network |Not made yet: ).*\n", re.MULTILINE
 )
+
+
+def read_network(layout: Layout) -> str:
+    """Return the network of the last report, or else of the one that git keeps.
+
+    Empty if neither recorded it.
+    """
+    kept = layout.root / "figures" / layout.dataset / "metrics.json"
+    for path in (layout.figures("metrics"), kept):
+        if path.is_file():
+            return str(io.read_json(path).get(NETWORK, ""))
+    return ""
+
+
+def networks_of(path: Path) -> list[str]:
+    """Return the distinct networks of a file of tables; empty text for those not recorded."""
+    tables: Sequence[dict[str, Any]] = io.read_json(path)
+    return list(dict.fromkeys(str(table.get(NETWORK, "")) for table in tables))
 
 
 def stated_network(body: str) -> str:

@@ -3,6 +3,7 @@ docs/study.md.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.benchmark.cell import Cell, CellLabel, DatasetData
 from alignrec.pipeline.benchmark.experiment import Store, complete_cells, read_evaluation
-from alignrec.pipeline.benchmark.plan import plan_compared
-from alignrec.pipeline.benchmark.settings import protocol_of
-from alignrec.pipeline.benchmark.significance import summarise_recalls
+from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import MAIN, mean_and_sd
@@ -90,7 +89,16 @@ def planned(
     layout = next(iter(data.values())).layout
     split = inputs.read_inputs(layout, None).split
     protocol = protocol_of(params, layout.dataset, split)
-    return plan_compared(params, data, models, seeds, protocol, split.n_items)
+    ks = (bounded_cutoff(split.n_items),)
+    cells = {}
+    for model in models:
+        settings = model_settings(params, model)
+        for name, stored in data.items():
+            for number in range(seeds):
+                seed = seed_for("compare", stored.layout.dataset, model, number)
+                label = CellLabel(model, name, number)
+                cells[label] = Cell(stored, model, settings, protocol, seed, ks)
+    return cells
 
 
 def recalls(
@@ -135,6 +143,35 @@ def compared(
     seeds = describe_seeds([summary["seeds"]]).capitalize()
     note = f"{note} {seeds}; {TESTED}".strip()
     return Table.of("", note, ("model", "", f"{split} {measure_name(*MAIN)}", *CHANGE), rows)
+
+
+def summarise_recalls(
+    recalls: Mapping[CellLabel, np.ndarray], names: Sequence[str]
+) -> dict[str, Any]:
+    """Return mean and sd over seeds, and paired tests of every two sets over users.
+
+    `recalls` are float64 [N].
+    """
+    seeds = sorted({label.seed for label in recalls})
+    summary: dict[str, Any] = {}
+    comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
+    for model in dict.fromkeys(label.model for label in recalls):
+        summary[model] = {}
+        by_user = {}
+        for name in names:
+            by_seed = [recalls[CellLabel(model, name, seed)] for seed in seeds]
+            by_user[name] = np.mean(by_seed, axis=0)
+            figure = mean_and_sd([float(np.mean(recall)) for recall in by_seed])
+            values = list(figure.values)
+            summary[model][name] = {"mean": figure.mean, "sd": figure.sd, "values": values}
+
+        measure = f"{model} recall@{CUTOFF}"
+        comparisons += [(measure, a, b, by_user[a], by_user[b]) for a, b in combinations(names, 2)]
+    return {
+        "seeds": len(seeds),
+        RECALL: summary,
+        "paired": corrected_tests(comparisons, seed_for("compare", "tests")),
+    }
 
 
 def _change_from_first(pair: Mapping[str, float] | None) -> Difference | None:

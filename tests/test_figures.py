@@ -8,7 +8,7 @@ from shop import toy
 
 from alignrec.pipeline import io
 from alignrec.pipeline.report import figures
-from alignrec.pipeline.report.network import digest_vectors, read_network
+from alignrec.pipeline.report.network import digest_vectors
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.runtime.layout import Layout
@@ -56,13 +56,13 @@ def test_the_digest_is_of_the_vectors_only(layout: Layout) -> None:
 def test_metrics_and_tables_of_a_run_carry_its_network(layout: Layout) -> None:
     network = digest_vectors(layout, "beit3")
     assert len(network) == 12
-    assert read_network(layout) == network
+    assert _networks.read_network(layout) == network
     for path in layout.figures("metrics").parent.glob("article-*.json"):
         assert {table["network"] for table in io.read_json(path)} == {network}
 
 
 def test_a_block_of_the_run_names_its_network(layout: Layout) -> None:
-    network = read_network(layout)
+    network = _networks.read_network(layout)
     experiment(layout, "clip", network)
     text = page("results shop", "article shop clip")
     updated, absent, stale = _figures.rewritten(text, layout.root)
@@ -84,7 +84,7 @@ def test_a_block_of_another_network_says_so_and_what_makes_it_again(layout: Layo
     assert f"| beit3 | .2 |\n\nThree seeds.\n\nMade from {origin}: `{command}` makes it again.\n" in updated
     assert _figures.rewritten(updated, layout.root).text == updated
 
-    experiment(layout, "single-pass", read_network(layout))  # made again
+    experiment(layout, "single-pass", _networks.read_network(layout))  # made again
     assert "Made from a" not in _figures.rewritten(updated, layout.root).text
 
 
@@ -92,7 +92,7 @@ def test_a_block_without_outputs_is_judged_by_the_network_that_it_names(layout: 
     """As in a fresh clone, which has the files that git keeps only."""
     shown = _figures.rewritten(page("results shop"), layout.root).text
     clone = Layout(tmp_path / "clone", "shop")
-    kept(clone, "metrics", {"network": read_network(layout)})
+    kept(clone, "metrics", {"network": _networks.read_network(layout)})
     same = _figures.rewritten(shown, clone.root)
     assert (same.text, same.stale) == (shown, [])
     assert len(same.absent) == 1
@@ -100,7 +100,7 @@ def test_a_block_without_outputs_is_judged_by_the_network_that_it_names(layout: 
     kept(clone, "metrics", {"network": "f" * 12})
     other = _figures.rewritten(shown, clone.root)
     assert other.stale == ["make repro"]
-    assert f"Made from another network (`{read_network(layout)}`): `make repro` makes it again." in other.text
+    assert f"Made from another network (`{_networks.read_network(layout)}`): `make repro` makes it again." in other.text
     assert "| alignrec | beit3 |" in other.text
     assert _figures.rewritten(other.text, clone.root).text == other.text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -14,9 +14,8 @@ from alignrec.pipeline.benchmark.cell import NO_FEATURES, VALID_RECALL, Cell, Ce
 from alignrec.pipeline.benchmark.experiment import CellResult, Experiment
 from alignrec.pipeline.benchmark.params import Benchmark, Range
 from alignrec.pipeline.benchmark.settings import model_settings, search_ranges, with_settings
-from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
+from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.evidence import group_values
-from alignrec.pipeline.evaluation.protocol import Protocol
 from alignrec.pipeline.features.names import CEILINGS, kind_of
 from alignrec.pipeline.features.params import Combine, Graph
 from alignrec.pipeline.io.errors import UserError
@@ -221,24 +220,3 @@ def scale_point(space: Range, u: float) -> int | float:
         return min(math.floor(value), space.high)
     rounded = float(f"{value:.{SIGNIFICANT_DIGITS}g}")
     return min(max(rounded, low), space.high)
-
-
-def plan_compared(
-    params: Parameters,
-    data: Mapping[str, DatasetData],
-    models: Sequence[str],
-    seeds: int,
-    rules: Protocol,
-    items: int,
-) -> dict[CellLabel, Cell]:
-    """Plan runs that compare datasets; all get the same negatives for runs of equal number."""
-    ks = (bounded_cutoff(items),)
-    cells = {}
-    for model in models:
-        settings = model_settings(params, model)
-        for name, stored in data.items():
-            for number in range(seeds):
-                seed = seed_for("compare", stored.layout.dataset, model, number)
-                label = CellLabel(model, name, number)
-                cells[label] = Cell(stored, model, settings, rules, seed, ks)
-    return cells

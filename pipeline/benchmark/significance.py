@@ -4,7 +4,6 @@ Letters: N test users, D draws, K cutoff.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,7 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline.benchmark.cell import NO_FEATURES, CellLabel
-from alignrec.pipeline.evaluation.cutoff import CUTOFF
-from alignrec.pipeline.evaluation.evidence import mean_and_sd
-from alignrec.pipeline.evaluation.statistics import corrected_tests, holm, paired_bootstrap
+from alignrec.pipeline.evaluation.statistics import holm, paired_bootstrap
 from alignrec.pipeline.features.names import CEILINGS
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.runtime.seeds import seed_for
@@ -112,32 +109,3 @@ def _mean_by_draw(
         values = [per_user[kind._replace(seed=seed)][metric] for seed in of_draw]
         means.append(np.mean(values, axis=0))
     return np.stack(means, axis=1)
-
-
-def summarise_recalls(
-    recalls: Mapping[CellLabel, np.ndarray], names: Sequence[str]
-) -> dict[str, Any]:
-    """Return mean and sd over seeds, and paired tests of every two sets over users.
-
-    `recalls` are float64 [N].
-    """
-    seeds = sorted({label.seed for label in recalls})
-    summary: dict[str, Any] = {}
-    comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
-    for model in dict.fromkeys(label.model for label in recalls):
-        summary[model] = {}
-        by_user = {}
-        for name in names:
-            by_seed = [recalls[CellLabel(model, name, seed)] for seed in seeds]
-            by_user[name] = np.mean(by_seed, axis=0)
-            figure = mean_and_sd([float(np.mean(recall)) for recall in by_seed])
-            values = list(figure.values)
-            summary[model][name] = {"mean": figure.mean, "sd": figure.sd, "values": values}
-
-        measure = f"{model} recall@{CUTOFF}"
-        comparisons += [(measure, a, b, by_user[a], by_user[b]) for a, b in combinations(names, 2)]
-    return {
-        "seeds": len(seeds),
-        f"recall@{CUTOFF}": summary,
-        "paired": corrected_tests(comparisons, seed_for("compare", "tests")),
-    }

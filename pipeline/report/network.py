@@ -5,9 +5,6 @@ made from one run of them.
 """
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from alignrec.pipeline import io
 from alignrec.pipeline.runtime.layout import Layout
@@ -32,21 +29,3 @@ def digest_vectors(layout: Layout, *names: str) -> str:
         for start in range(0, len(vectors), ROWS_PER_HASH):
             total.update(vectors[start : start + ROWS_PER_HASH].tobytes())
     return total.hexdigest()[:DIGEST_DIGITS]
-
-
-def read_network(layout: Layout) -> str:
-    """Return the network of the last report, or else of the one that git keeps.
-
-    Empty if neither recorded it.
-    """
-    kept = layout.root / "figures" / layout.dataset / "metrics.json"
-    for path in (layout.figures("metrics"), kept):
-        if path.is_file():
-            return str(io.read_json(path).get(NETWORK, ""))
-    return ""
-
-
-def networks_of(path: Path) -> list[str]:
-    """Return the distinct networks of a file of tables; empty text for those not recorded."""
-    tables: Sequence[dict[str, Any]] = io.read_json(path)
-    return list(dict.fromkeys(str(table.get(NETWORK, "")) for table in tables))
