@@ -153,8 +153,10 @@ class Release:
         return self._tables.semantic_ids(features or self._default_set())
 
     def __repr__(self) -> str:
-        counts = f"{self.info.counts.items:,} items, {self.info.counts.users:,} users"
-        return f"<Release {self.info.dataset} {self.info.version}: {counts}, features {', '.join(self.features)}>"
+        return (
+            f"<Release {self.info.dataset} {self.info.version}: {self.info.counts.items:,} items, "
+            f"{self.info.counts.users:,} users, features {', '.join(self.features)}>"
+        )
 
     def _repr_html_(self) -> str:
         """Return what notebooks show: the counts, the feature sets and the titles of the first

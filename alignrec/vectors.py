@@ -111,8 +111,9 @@ def _find_rows(vectors: Vectors, items: list[Any], name: str) -> list[int]:
     rows = []
     for item in items:
         if item not in vectors.rows:
-            lack = f"no vector of item {item!r}, which other vectors have"
-            raise UserError(f"{name}: {lack}; give the same items")
+            raise UserError(
+                f"{name}: no vector of item {item!r}, which other vectors have; give the same items"
+            )
         rows.append(vectors.rows[item])
 
     return rows

@@ -48,8 +48,9 @@ def check(table: pa.Table, schema: pa.Schema, where: str = "table", first: int =
     for field in schema:
         column = table.column(field.name)
         if column.type != field.type:
-            fault = f"column '{field.name}' is {column.type}, expected {field.type}"
-            raise ContractError(f"{where}: {fault}")
+            raise ContractError(
+                f"{where}: column '{field.name}' is {column.type}, expected {field.type}"
+            )
         if violation := _first_violation(column, field):
             row, fault = violation
             raise ContractError(f"{where}: column '{field.name}', row {first + row}: {fault}")

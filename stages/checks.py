@@ -43,8 +43,10 @@ def check_teachers(params: Parameters, dataset: str) -> None:
 
 def check_official_weights(params: Parameters, dataset: str) -> None:
     if OFFICIAL_SET in params[BEiT3Sets].sets and not params[Pretrain].init:
-        why = f"'{OFFICIAL_SET}' is encoded by the weights of pretrain.init"
-        raise UserError(f"'beit3.sets': {why}; give that key too")
+        raise UserError(
+            f"'beit3.sets': '{OFFICIAL_SET}' is encoded by the weights of pretrain.init; "
+            "give that key too"
+        )
 
 
 def check_image_tokens(params: Parameters, dataset: str) -> None:
@@ -57,10 +59,9 @@ def check_image_tokens(params: Parameters, dataset: str) -> None:
         return
 
     complete = ", ".join([*encoders, *absent])
-    why = f"pretrain.size mini reads images by {' and '.join(IMAGE_TOKENS)}"
     raise UserError(
-        f"'encode.encoders': {why}; write encode: {{encoders: [{complete}]}}, or, without BEiT3, "
-        "beit3: {sets: []}"
+        f"'encode.encoders': pretrain.size mini reads images by {' and '.join(IMAGE_TOKENS)}; "
+        f"write encode: {{encoders: [{complete}]}}, or, without BEiT3, beit3: {{sets: []}}"
     )
 
 
@@ -68,8 +69,10 @@ def check_combinations(params: Parameters, dataset: str) -> None:
     declared = DeclaredSets(params, dataset)
     for name in declared.combined:
         if declared.takes_all(name) and not declared.parts_of(name):
-            hint = f"write encode: {{encoders: [tfidf]}}, or leave {name} out of combine.sets"
-            raise UserError(f"'combine.sets.{name}': no encoder to build on; {hint}")
+            raise UserError(
+                f"'combine.sets.{name}': no encoder to build on; "
+                f"write encode: {{encoders: [tfidf]}}, or leave {name} out of combine.sets"
+            )
         if names.kind_of(declared.combined, name) is MASKED:
             refuse_mask_of_trained(params, declared, name)
 

@@ -104,8 +104,10 @@ class Machine(NamedTuple):
         if self.idle >= process.MIN_IDLE_SHARE:
             return f"{rate}, measured now"
         cores = os.cpu_count() or 1
-        free = f"{self.idle * cores:.1f} of {cores} cores are free"
-        return f"the machine is busy: {free}; {rate}, as if it were idle"
+        return (
+            f"the machine is busy: {self.idle * cores:.1f} of {cores} cores are free; "
+            f"{rate}, as if it were idle"
+        )
 
 
 def measure_machine() -> Machine:

@@ -63,8 +63,10 @@ def is_mmrec(interactions: Path) -> bool:
 def read_folder(given: Given) -> OwnData:
     """Inspect MMRec's folder, or the folder of the .inter file that is given."""
     if given.columns:
-        fault = f"the columns of MMRec's files have fixed names: {', '.join(COLUMNS)}"
-        raise UserError(f"--column {given.columns[0]}: {fault}")
+        raise UserError(
+            f"--column {given.columns[0]}: the columns of MMRec's files have fixed names: "
+            f"{', '.join(COLUMNS)}"
+        )
 
     inter = find_inter(given.interactions)
     own_data.check_paths([inter])
@@ -87,8 +89,10 @@ def read_folder(given: Given) -> OwnData:
     described = inspect.list_modalities(files.items) if files.items else []
     modalities = own_data.join_modalities(described, pictures)
     if not modalities and not features and not given.interactions_only:
-        lack = "no features (such as image_feat.npy), texts or images next to it"
-        raise UserError(f"{inter}: {lack}; add them; --interactions-only does without")
+        raise UserError(
+            f"{inter}: no features (such as image_feat.npy), texts or images next to it; add them; "
+            "--interactions-only does without"
+        )
     if files.items:
         seen += own_data.describe_language(files.items)
 
@@ -124,8 +128,10 @@ def find_inter(given: Path) -> Path:
 
     inter_files = sorted([*given.glob(f"*{ENDING}"), *given.glob(f"*{ENDING}.gz")])
     if not inter_files:
-        fault = "a folder without an .inter file; give MMRec's folder, or a file of interactions"
-        raise UserError(f"{given}: {fault}")
+        raise UserError(
+            f"{given}: a folder without an .inter file; "
+            "give MMRec's folder, or a file of interactions"
+        )
     if len(inter_files) > 1:
         names = " or ".join(path.name for path in inter_files)
         raise UserError(f"{given}: the interactions may be {names}; give one by its path")
@@ -137,8 +143,10 @@ def find_tables(inter: Path, items: Path | None) -> ItemFiles:
     tables = {path: _read_columns(path) for path in _list_folder(inter, TABLES)}
     items_table = _item_table(items) if items else _find_items(tables)
     if items_table and not inspect.list_modalities(items_table):
-        lack = f"no row has one of {', '.join(CONTENT.values())}"
-        raise UserError(f"{items_table.path}: {lack}; give another file")
+        raise UserError(
+            f"{items_table.path}: no row has one of {', '.join(CONTENT.values())}; "
+            "give another file"
+        )
 
     item_mapping = _find_mapping(tables, "itemID", ITEM_NAMES)
     if items_table and items_table.roles["item"] == IDENTIFIER_COLUMN:

@@ -241,8 +241,10 @@ def cost_of_beit3(name: str, text: str, asked: bool, size: Size | None = None) -
 def describe_budget(pretrain: Pretrain) -> str:
     if not pretrain.patience:
         return f"BEiT3 is pre-trained for {pretrain.steps:,} steps"
-    steps = f"at most {pretrain.steps:,} steps, fewer if its held-out losses stop falling"
-    return f"BEiT3 is pre-trained for {steps}"
+    return (
+        f"BEiT3 is pre-trained for at most {pretrain.steps:,} steps, "
+        "fewer if its held-out losses stop falling"
+    )
 
 
 def estimate_beit3(params: Parameters, name: str, size: Size | None = None) -> str | None:

@@ -161,8 +161,10 @@ def _describe_catalogue(rows: InspectedTable, left: CatalogueSize) -> list[str]:
     seen = [f"{origin} {count_catalogue(left)}"]
     for role, count in (("user", left.users), ("item", left.items)):
         if count < DOUBTFUL_COUNT:
-            doubt = f"does '{rows.roles[role]}' hold {role}s? If not, name it: --column {role}=NAME"
-            seen.append(f"warning: only {count} {role}s: {doubt}")
+            seen.append(
+                f"warning: only {count} {role}s: "
+                f"does '{rows.roles[role]}' hold {role}s? If not, name it: --column {role}=NAME"
+            )
 
     return seen
 
@@ -195,14 +197,17 @@ def _describe_source(rows: InspectedTable, item_rows: InspectedTable | None) -> 
 def _explain_lack(given: Given, item_rows: InspectedTable | None) -> str:
     without = "--interactions-only does without"
     if item_rows is None:
-        remedy = "give --items FILE with titles or images, or --images FOLDER"
-        return f"{given.interactions}: interactions and no items; {remedy}; {without}"
+        return (
+            f"{given.interactions}: interactions and no items; "
+            f"give --items FILE with titles or images, or --images FOLDER; {without}"
+        )
 
     columns = [name for name in item_rows.columns if name != item_rows.roles["item"]]
-    roles = "or brand, categories, description, image_urls"
-    remedy = f"name them by --column title=NAME ({roles}), or give --images FOLDER"
-    lack = f"no text or image in {', '.join(columns) or 'its only column'}"
-    return f"{item_rows.path}: {lack}; {remedy}; {without}"
+    return (
+        f"{item_rows.path}: no text or image in {', '.join(columns) or 'its only column'}; name "
+        "them by --column title=NAME (or brand, categories, description, image_urls), or give "
+        f"--images FOLDER; {without}"
+    )
 
 
 def join_modalities(described: Sequence[str], pictures: ImageLocation | None) -> list[str]:
@@ -331,5 +336,6 @@ def check_paths(files: Sequence[Path]) -> None:
         if path.suffix not in (".parquet", ".npy"):
             refuse_blank(path)
         if local_path(str(path)) != path or stored[str(path)] != path.name:
-            fault = "reads as an address, not a path; rename it (letters, digits, . _ -)"
-            raise UserError(f"{path}: {fault}")
+            raise UserError(
+                f"{path}: reads as an address, not a path; rename it (letters, digits, . _ -)"
+            )

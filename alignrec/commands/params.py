@@ -194,8 +194,10 @@ def of_release(release: Release, path: Path) -> Parameters:
     try:
         return validate(Params, {"datasets": [manifest.dataset], "sources": declared, **recorded})
     except UserError as e:
-        why = f"its parameters are not this alignrec's: {e}"
-        raise UserError(f"{release.folder}: {why}; pass a file by --params") from None
+        raise UserError(
+            f"{release.folder}: its parameters are not this alignrec's: {e}; "
+            "pass a file by --params"
+        ) from None
 
 
 def check(params: Parameters, path: Path, dataset: str = "") -> None:

@@ -160,15 +160,19 @@ def warn_of_disk(root: Path, needed: float) -> None:
 
     free = shutil.disk_usage(folder).free
     if needed > free:
-        lack = f"{format_bytes(needed)} are needed, {format_bytes(free)} are free in {folder}"
-        say(f"too little disk: {lack}")
+        say(
+            f"too little disk: {format_bytes(needed)} are needed, "
+            f"{format_bytes(free)} are free in {folder}"
+        )
 
 
 def warn_of_memory(stage: str, needed: float) -> None:
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > installed:
-        lack = f"{format_bytes(needed)} are needed, the machine has {format_bytes(installed)}"
-        say(f"too little memory for {stage}: {lack}")
+        say(
+            f"too little memory for {stage}: "
+            f"{format_bytes(needed)} are needed, the machine has {format_bytes(installed)}"
+        )
 
 
 def format_duration(seconds: float) -> str:

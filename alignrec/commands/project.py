@@ -139,8 +139,10 @@ def begin_project(folder: Path) -> Iterator[str]:
     yield from _add_missing_sections(folder / PARAMS)
     params = read(folder / PARAMS)
     if not params[Encode].encoders:  # DVC's stages read the folder that stage encode writes
-        remedy = f"list {Encode().encoders[-1]}, which a dataset without texts and images skips"
-        raise UserError(f"{folder / PARAMS}: 'encode.encoders' is empty; {remedy}")
+        raise UserError(
+            f"{folder / PARAMS}: 'encode.encoders' is empty; "
+            f"list {Encode().encoders[-1]}, which a dataset without texts and images skips"
+        )
     yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(params))
     io.write_json(folder / CODE, code_json())
 
@@ -291,8 +293,10 @@ def _track_files(folder: Path, paths: list[str]) -> Iterator[str]:
         if not path.exists() or Path(f"{path}.dvc").exists():
             continue
         if not path.resolve().is_relative_to(folder.resolve()):
-            outside = "outside of the project, so `dvc push` leaves it"
-            yield f"{name}: {outside}; without it, `dvc repro --allow-missing`"
+            yield (
+                f"{name}: outside of the project, so `dvc push` leaves it; "
+                "without it, `dvc repro --allow-missing`"
+            )
         elif run_git(folder, "ls-files", "--error-unmatch", name).returncode:
             _add_to_dvc(folder, name)
             yield f"dvc add {name}: `dvc push` hands it on"

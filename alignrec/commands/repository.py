@@ -28,8 +28,10 @@ def find_repository(folder: Path) -> str:
 
     place = str(folder.absolute())
     if "{" in place or "}" in place:  # DVC takes the path of a folder as a template
-        fault = "DVC cannot work in a folder with braces in its path"
-        raise UserError(f"{place}: {fault}; rename it, or choose another")
+        raise UserError(
+            f"{place}: DVC cannot work in a folder with braces in its path; "
+            "rename it, or choose another"
+        )
 
     for name in OWN_FILES:
         if (folder / name).exists():
@@ -52,8 +54,10 @@ def _refuse_unreadable(repository: str) -> None:
     try:
         pygit2.Repository(repository)
     except pygit2.GitError as e:
-        remedy = f"`git config --global --add safe.directory {repository}`"
-        raise UserError(f"{one_line(e)}; if you trust it, run {remedy}") from None
+        raise UserError(
+            f"{one_line(e)}; "
+            f"if you trust it, run `git config --global --add safe.directory {repository}`"
+        ) from None
 
 
 def run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -76,8 +76,10 @@ def read_spaces(folder: Path) -> Spaces:
                 combined[name] = {"kind": LINEAR.name, **combined[name]}
         else:
             encoders[name] = _declare_encoder(folder, facts)
-    title = f"{folder}: {manifest.dataset} {manifest.version}"
-    seen.append(f"{title}: the space of {', '.join(facts_of)} is kept")
+    seen.append(
+        f"{folder}: {manifest.dataset} {manifest.version}: "
+        f"the space of {', '.join(facts_of)} is kept"
+    )
 
     without = [name for name in manifest.sets_with("features") if name not in facts_of]
     if without:

@@ -62,8 +62,7 @@ def obtain_file(pinned_address: str, folder: Path, fetch: Fetch) -> Path:
 
     name = unquote(urlsplit(address).path).rsplit("/", 1)[-1]
     if not PLAIN_NAME.fullmatch(name):
-        why = "its last part is no usable file name (letters, digits, . _ -)"
-        raise UserError(f"{address}: {why}")
+        raise UserError(f"{address}: its last part is no usable file name (letters, digits, . _ -)")
     path = folder / name
     if not path.exists():
         fetch(address, path)
@@ -118,8 +117,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: a PyTorch file, but without named tensors; {GIVE_PUBLISHED}")
     odd = [name for name, tensor in tensors.items() if not is_plain(tensor)]
     if odd:
-        why = f"{_list_names(odd)}: no plain tensors of numbers"
-        raise UserError(f"{path}: {why}; {GIVE_PUBLISHED}")
+        raise UserError(
+            f"{path}: {_list_names(odd)}: no plain tensors of numbers; {GIVE_PUBLISHED}"
+        )
     _refuse_shared_memory(path, tensors)
     return tensors
 
@@ -162,8 +162,7 @@ def _refuse_shared_memory(path: Path, tensors: Mapping[str, Tensor]) -> None:
         storage_bytes[storage.data_ptr()] = storage.nbytes()
     tensor_bytes = sum(tensor.nbytes for tensor in tensors.values())
     if tensor_bytes > MAX_TENSORS_PER_STORAGE * sum(storage_bytes.values()):
-        why = "its tensors share their memory many times over"
-        raise UserError(f"{path}: {why}; {GIVE_PUBLISHED}")
+        raise UserError(f"{path}: its tensors share their memory many times over; {GIVE_PUBLISHED}")
 
 
 def _is_zipped_checkpoint(path: Path) -> bool:
@@ -190,8 +189,7 @@ def _is_zipped_checkpoint(path: Path) -> bool:
     except archives.FAULTS as e:
         raise _unreadable(path, e) from None
     if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in members):
-        why = f"a zip of {_list_names(members)}, not a checkpoint"
-        raise UserError(f"{path}: {why}; {GIVE_WHOLE}")
+        raise UserError(f"{path}: a zip of {_list_names(members)}, not a checkpoint; {GIVE_WHOLE}")
     return True
 
 

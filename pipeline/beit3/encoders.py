@@ -52,8 +52,10 @@ class TextReader(Splitter):
 
     def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
         if self.tokenizer is None:
-            why = "pre-trained without text, so it cannot read any; run `alignrec pretrain` again"
-            raise UserError(f"beit3: {why}")
+            raise UserError(
+                "beit3: pre-trained without text, so it cannot read any; "
+                "run `alignrec pretrain` again"
+            )
         split = []
         for ids in self.tokenizer.encode(texts):
             parts = split_text(ids, self._max_tokens, self._max_parts)
@@ -110,8 +112,10 @@ class BEiT3Items(TextReader):
         positions = config.positions - FIRST_POSITION
         super().__init__(tokenizer, min(max_tokens or positions, positions), chunks)
         if tokenizer is not None and tokenizer.vocab > config.vocab:
-            sizes = f"{tokenizer.vocab:,} ids, and the network {config.vocab:,}"
-            raise UserError(f"beit3: the tokenizer has {sizes}")
+            raise UserError(
+                f"beit3: the tokenizer has {tokenizer.vocab:,} ids, "
+                f"and the network {config.vocab:,}"
+            )
         self._device = device_of(network)
         self._network = Inference(network.eval(), precision)
         self._whitening = _move_map(whitening, self._device)
@@ -295,8 +299,9 @@ def _load_mini(
     files: EncoderFiles, params: BEiT3Params, is_mapped: bool, cache: ImageVectorCache | None
 ) -> MiniItems:
     if params.precision != "float32":
-        why = f"mini encodes in float32, not {params.precision}; leave out beit3.precision"
-        raise UserError(f"beit3: {why}")
+        raise UserError(
+            f"beit3: mini encodes in float32, not {params.precision}; leave out beit3.precision"
+        )
     network = Mini(stored.read_config(files, MiniConfig))
     whitening = stored.read_whitening(files, network.summary_width) if is_mapped else None
     network.load_state_dict(load_file(io.require_plain(files.weights)), strict=True)

@@ -176,8 +176,10 @@ def _write_untrained_set(
 def _write_official_set(trained: EncoderFiles, to: EncoderFiles) -> None:
     """Write the weights of `pretrain.init` before training."""
     if not trained.official.is_file():
-        hint = "name official weights under pretrain.init, run `alignrec pretrain`"
-        raise UserError(f"{OFFICIAL}: no {trained.official}; {hint}")
+        raise UserError(
+            f"{OFFICIAL}: no {trained.official}; "
+            "name official weights under pretrain.init, run `alignrec pretrain`"
+        )
     shape = stored.read_config(trained, BEiT3Config)
     network = BEiT3(replace(shape, codes=0, mlm=False))
     network.load_state_dict(load_file(io.require_plain(trained.official)), strict=True)

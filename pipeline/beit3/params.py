@@ -208,9 +208,12 @@ def refuse_encoder_names(encoders: Encoders, listed: Iterable[str]) -> None:
     ours = [name for name in BEIT3_SETS if kind_of(encoders, name) != RELEASED_KIND]
     for name in encoders:
         if name in ours:
-            why = "its settings are those of section beit3; give them there"
-            raise UserError(f"'encoders.{name}': {why}")
+            raise UserError(
+                f"'encoders.{name}': its settings are those of section beit3; give them there"
+            )
     for name in listed:
         if name in ours:
-            why = "is encoded by what `pretrain` makes; list it in beit3.sets"
-            raise UserError(f"'encode.encoders': '{name}' {why}")
+            raise UserError(
+                f"'encode.encoders': '{name}' is encoded by what `pretrain` makes; "
+                "list it in beit3.sets"
+            )

@@ -142,8 +142,9 @@ def published_shape(tensors: Mapping[str, Tensor], where: str) -> BEiT3Config:
     except KeyError as e:
         raise UserError(f"{where}: no BEiT3 weights: it lacks {e}") from None
     except (TypeError, IndexError, ValueError):
-        why = "a tensor has another number of dimensions"
-        raise UserError(f"{where}: no BEiT3 weights: {why}") from None
+        raise UserError(
+            f"{where}: no BEiT3 weights: a tensor has another number of dimensions"
+        ) from None
 
 
 def _count_layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
@@ -220,15 +221,17 @@ def _fit_patch_positions(table: Tensor, grid: int, where: str) -> Tensor:
         patches = resize_grid(table[BEFORE_PATCHES:], grid)
         return torch.cat([table[:BEFORE_PATCHES], patches])
     except (RuntimeError, ValueError):
-        why = f"{PATCH_POSITIONS} is {list(table.shape)}, no table of square patches"
-        raise UserError(f"{where}: {why}") from None
+        raise UserError(
+            f"{where}: {PATCH_POSITIONS} is {list(table.shape)}, no table of square patches"
+        ) from None
 
 
 def _fit_text_positions(table: Tensor, positions: int, where: str) -> Tensor:
     """Interpolate the table for longer texts (arXiv 2306.15595), or cut it."""
     if table.ndim != 2:
-        why = f"{TEXT_POSITIONS} is {list(table.shape)}, no table of text positions"
-        raise UserError(f"{where}: {why}")
+        raise UserError(
+            f"{where}: {TEXT_POSITIONS} is {list(table.shape)}, no table of text positions"
+        )
     if positions <= len(table):
         return table[:positions]
     along = table[FIRST_POSITION:].float().T[None]  # [1, D, n - 2]
@@ -272,8 +275,9 @@ def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[VQKD, Lo
     except KeyError as e:
         raise UserError(f"{path}: no VQ-KD weights: it lacks {e}") from None
     except (TypeError, IndexError, ValueError, RuntimeError, ArithmeticError):
-        why = "a tensor has another number of dimensions"
-        raise UserError(f"{path}: no VQ-KD weights: {why}") from None
+        raise UserError(
+            f"{path}: no VQ-KD weights: a tensor has another number of dimensions"
+        ) from None
 
     network = vqkd.VQKD(config)
     report = fill_network(network, tensors, str(path), VQKD_UNUSED, ())

@@ -50,8 +50,9 @@ def read_config(files: EncoderFiles, kind: type[NetworkShape]) -> NetworkShape:
     except ValidationError as e:
         fault = e.errors(include_input=False, include_url=False)[0]
         key = ".".join(map(str, fault["loc"])) or "the file"
-        why = f"'{one_line(key, 64)}': {one_line(fault['msg'].lower(), 160)}"
-        raise UserError(f"{path}: {why}; {AGAIN}") from None
+        raise UserError(
+            f"{path}: '{one_line(key, 64)}': {one_line(fault['msg'].lower(), 160)}; {AGAIN}"
+        ) from None
     _check_weights(config, files)
     return config
 
@@ -83,8 +84,9 @@ def _check_pieces(files: EncoderFiles, config: MiniConfig) -> None:
         raise UserError(f"{path}: no list of word pieces; {AGAIN}")
     distinct = len({*pieces})
     if distinct != len(pieces) or distinct != config.vocab:
-        counts = f"has {distinct:,} pieces, and the network {config.vocab:,}"
-        raise UserError(f"{path}: {counts}; {AGAIN}")
+        raise UserError(
+            f"{path}: has {distinct:,} pieces, and the network {config.vocab:,}; {AGAIN}"
+        )
 
 
 def _check_tokenizer(files: EncoderFiles, config: BEiT3Config) -> None:
@@ -134,8 +136,9 @@ def load_network(files: EncoderFiles) -> BEiT3:
     tensors = load_file(io.require_plain(files.weights))
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            why = f"tensor '{name}' holds values that are not finite"
-            raise UserError(f"{files.weights}: {why}; {AGAIN}")
+            raise UserError(
+                f"{files.weights}: tensor '{name}' holds values that are not finite; {AGAIN}"
+            )
     with torch.device("meta"):  # skips drawing initial weights, which `assign` would replace
         network = BEiT3(config)
     network.load_state_dict(tensors, strict=True, assign=True)
@@ -149,15 +152,17 @@ def _check_weights(config: BEiT3Config | MiniConfig, files: EncoderFiles) -> Non
     """
     actual = arrays.read_shapes(files.weights)
     if config.layers * TENSORS_PER_LAYER > len(actual):  # rejected before the layers are built
-        counts = f"{config.layers:,} layers in {len(actual):,} tensors"
-        raise UserError(f"{files.weights}: {counts}; {AGAIN}")
+        raise UserError(
+            f"{files.weights}: {config.layers:,} layers in {len(actual):,} tensors; {AGAIN}"
+        )
     try:
         expected = _expected_shapes(config)
     except ModuleNotFoundError:
         return
     except RuntimeError:  # a size overflows
-        why = "a network that is larger than any file"
-        raise UserError(f"{files.config}: {why}; {AGAIN}") from None
+        raise UserError(
+            f"{files.config}: a network that is larger than any file; {AGAIN}"
+        ) from None
 
     faults = _differing_tensors(actual, expected)
     if faults:

@@ -42,8 +42,7 @@ class Tokenizer:
             raise UserError("tokenizer: not a SentencePiece model") from None
         special = self._names[:3]
         if special != ["<unk>", "<s>", "</s>"]:
-            why = f"its first pieces are {special}, expected <unk>, <s>, </s>"
-            raise UserError(f"tokenizer: {why}")
+            raise UserError(f"tokenizer: its first pieces are {special}, expected <unk>, <s>, </s>")
         self.mask = len(self._pieces) + 1
         self.vocab = len(self._pieces) + 2
 

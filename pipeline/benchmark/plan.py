@@ -43,8 +43,10 @@ def list_labels(params: Parameters, draws: int = 1) -> list[CellLabel]:
         candidates.append(Candidate(RELEASED, released))
     runs = len(candidates) * seeds + len(benchmark.ablations) * ablation_seeds
     if runs > MAX_CELLS:
-        fault = f"{runs:,} training runs, and {MAX_CELLS:,} are the most"
-        raise UserError(f"'benchmark': {fault}; lower its seeds, or list fewer models and features")
+        raise UserError(
+            f"'benchmark': {runs:,} training runs, and {MAX_CELLS:,} are the most; "
+            "lower its seeds, or list fewer models and features"
+        )
 
     labels = []
     for model, features in candidates:

@@ -69,8 +69,10 @@ def list_mask_labels(experiment: Experiment) -> list[MaskLabel]:
         return []
     maskable = maskable_sets(experiment.layout.feature_sets())
     if not maskable:  # the parameters name some, but no stage has made them
-        lacking = f"no feature set of {experiment.dataset} with each modality masked"
-        raise UserError(f"{experiment.layout.root}: {lacking}, as study.mask asks; run `dvc repro`")
+        raise UserError(
+            f"{experiment.layout.root}: no feature set of {experiment.dataset} with each modality "
+            "masked, as study.mask asks; run `dvc repro`"
+        )
 
     masks = [(WHOLE, 0.0)]
     for modality in MODALITIES:

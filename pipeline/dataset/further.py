@@ -44,8 +44,10 @@ def _read_name(reader: Reader, line: bytes) -> str | None:
 def refuse_numbered(reader: Reader, asins: Sequence[str], kind: str) -> None:
     """Raise UserError if the metadata of a source names items by number."""
     if list(reader.wanted(list(asins))) != list(asins):
-        fault = f"the item file of a source of kind {kind} names no items but those of its split"
-        raise UserError(f"'{ALL_KEY}': {fault}; leave it out")
+        raise UserError(
+            f"'{ALL_KEY}': the item file of a source of kind {kind} names no items but those of "
+            "its split; leave it out"
+        )
 
 
 def write_further(run: Run, asins: Sequence[str]) -> None:
@@ -55,8 +57,10 @@ def write_further(run: Run, asins: Sequence[str]) -> None:
     reader = run.source.reader()
     path = reader.metadata(downloaded_files(layout.sources))
     if path is None:
-        fault = f"{run.dataset} has no item file, which would name further items"
-        raise UserError(f"'{ALL_KEY}': {fault}; leave it out")
+        raise UserError(
+            f"'{ALL_KEY}': {run.dataset} has no item file, which would name further items; "
+            "leave it out"
+        )
     refuse_numbered(reader, asins, run.source.kind)
 
     further = list_further(reader, run.progress(reader.lines(path), "further", unit="line"), asins)

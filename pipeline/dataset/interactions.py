@@ -82,8 +82,10 @@ def _describe_tables(run: Run, tables: SplitTables) -> None:
 
     below = tables.drops.get("below_k_core", 0)
     if below > MAX_SHARE_BELOW_CORE * tables.rows:
-        few = f"{below:,} of {tables.rows:,} ratings are of users or items with too few"
-        run.warn(f"{few}; lower interactions.user_core and item_core if these should count")
+        run.warn(
+            f"{below:,} of {tables.rows:,} ratings are of users or items with too few; "
+            "lower interactions.user_core and item_core if these should count"
+        )
 
 
 def split_ratings(

@@ -327,12 +327,14 @@ def _check_losses(run: Run, file: Path) -> None:
     """
     inventory = _take_inventory(run.layout.items)
     if not run.rows_in:
-        fault = "no item in it; give another file, or leave the key out of the source"
-        raise UserError(f"{file}: {fault}")
+        raise UserError(
+            f"{file}: no item in it; give another file, or leave the key out of the source"
+        )
     if inventory.absent == inventory.items:
-        fault = f"none of its {run.rows_in:,} lines is of one of the {inventory.items:,} items"
-        hint = "are reviews and metadata swapped, or is the identifier in another column?"
-        raise UserError(f"{file}: {fault}; {hint}")
+        raise UserError(
+            f"{file}: none of its {run.rows_in:,} lines is of one of the {inventory.items:,} "
+            "items; are reviews and metadata swapped, or is the identifier in another column?"
+        )
 
     _check_unmapped(run, file, inventory)
     _check_content(run, file, inventory)
@@ -353,11 +355,14 @@ def _check_unmapped(run: Run, file: Path, inventory: _Inventory) -> None:
         if plain_name(key) not in (*KNOWN[field], *TRANSLATED[field]):
             continue
         if isinstance(run.source, AmazonSource):
-            fault = f"no item has {field}, but lines have '{key}', as in another version"
-            hint = f"is sources.{run.dataset}.kind: {run.source.kind} right?"
-            raise UserError(f"{file}: {fault}; {hint}")
-        remedy = f"name it under `columns`: {{{field}: {key}}}"
-        run.warn(f"no item has {field}, but the file has '{key}'; {remedy}")
+            raise UserError(
+                f"{file}: no item has {field}, but lines have '{key}', as in another version; "
+                f"is sources.{run.dataset}.kind: {run.source.kind} right?"
+            )
+        run.warn(
+            f"no item has {field}, but the file has '{key}'; "
+            f"name it under `columns`: {{{field}: {key}}}"
+        )
 
 
 def _check_content(run: Run, file: Path, inventory: _Inventory) -> None:

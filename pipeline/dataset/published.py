@@ -44,9 +44,10 @@ def _refuse_bad_ids(db: Db) -> None:
     ).fetchone()
     if bad:
         line, user, item, split = bad
-        row = f"userID {user}, itemID {item}, x_label {split}"
-        expected = "whole numbers from 0 and x_label 0, 1 or 2"
-        raise UserError(f"the .inter file, line {line}: {row}; expected {expected}")
+        raise UserError(
+            f"the .inter file, line {line}: userID {user}, itemID {item}, x_label {split}; "
+            "expected whole numbers from 0 and x_label 0, 1 or 2"
+        )
 
 
 def _refuse_sparse_ids(db: Db, what: str) -> None:
@@ -55,9 +56,10 @@ def _refuse_sparse_ids(db: Db, what: str) -> None:
     largest, distinct = sizes.fetchall()[0]
     if largest >= max(MAX_IDS_PER_ROW * distinct, SPARE_IDS):
         line = query_count(db, f"SELECT min(rowid) + 2 FROM raw WHERE {what} = {largest}")
-        fault = f"{what}ID {largest:,}, and only {distinct:,} {what}s have rows"
-        expected = f"MMRec numbers {what}s from 0 on without gaps"
-        raise UserError(f"the .inter file, line {line}: {fault}; {expected}")
+        raise UserError(
+            f"the .inter file, line {line}: {what}ID {largest:,}, "
+            f"and only {distinct:,} {what}s have rows; MMRec numbers {what}s from 0 on without gaps"
+        )
 
 
 def import_published(

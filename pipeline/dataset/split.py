@@ -61,8 +61,7 @@ def load_split(interactions: pa.Table, n_users: int, n_items: int) -> Split:
     part_of_row = interactions["split"].to_numpy()
     is_train = part_of_row == TRAIN
     if not is_train.any():
-        fault = "no train rows (split = 0); there is nothing to learn from"
-        raise UserError(f"interactions: {fault}")
+        raise UserError("interactions: no train rows (split = 0); there is nothing to learn from")
 
     # duplicate pairs and users without train interactions are dropped (method.md section 6)
     has_train = np.zeros(n_users, bool)

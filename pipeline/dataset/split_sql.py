@@ -87,9 +87,11 @@ def load_raw(db: Db, ratings: str, dated: bool) -> None:
     if found:
         row, time = found
         n = query_count(db, f"SELECT count(*) FROM raw WHERE {outside}")
-        fault = f"{n:,} times are not of the years 1990 to 2100, the first {time} in row {row:,}"
-        remedy = "order if they are positions, unix if seconds of any year, none to ignore them"
-        raise UserError(f"interactions: {fault}; set `timestamps` of the source: {remedy}")
+        raise UserError(
+            f"interactions: {n:,} times are not of the years 1990 to 2100, the first {time} in row "
+            f"{row:,}; set `timestamps` of the source: order if they are positions, unix if "
+            "seconds of any year, none to ignore them"
+        )
 
 
 def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]]:
@@ -104,8 +106,10 @@ def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]
 
     rows = query_count(db, "SELECT count(*) FROM raw")
     if not rows:
-        fault = "the interactions have no rows that can be read"
-        raise UserError(f"{fault}; is the file empty, or the metadata in place?")
+        raise UserError(
+            "the interactions have no rows that can be read; "
+            "is the file empty, or the metadata in place?"
+        )
     left = query_count(db, f"SELECT count(*) FROM raw WHERE {complete}")
     if 2 * left < rows:
         raise _mostly_incomplete(db, columns, rows, rows - left)
@@ -114,8 +118,9 @@ def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]
         return _rows_sql(complete), drops
 
     if "rating" not in columns:
-        fault = "needs ratings, and this source has none; leave it out"
-        raise UserError(f"interactions.min_rating {fault}")
+        raise UserError(
+            "interactions.min_rating needs ratings, and this source has none; leave it out"
+        )
     rated = f"{complete} AND rating >= {float(min_rating)}"
     drops["below_min_rating"] = left - query_count(db, f"SELECT count(*) FROM raw WHERE {rated}")
     return _rows_sql(rated), drops
@@ -131,10 +136,11 @@ def _mostly_incomplete(db: Db, columns: Sequence[str], rows: int, incomplete: in
         nulls = query_count(db, f"SELECT count(*) - count({column}) FROM raw")
         if nulls:
             counts.append(f"{nulls:,} without {column}")
-    fault = f"{incomplete:,} of {rows:,} rows lack a value or cannot be read ({', '.join(counts)})"
-    swapped = "are reviews and metadata swapped"
-    hint = f"{swapped}, or is the source of another `kind` or with other `columns`?"
-    return UserError(f"interactions: {fault}; {hint}")
+    return UserError(
+        f"interactions: {incomplete:,} of {rows:,} rows lack a value or cannot be read "
+        f"({', '.join(counts)}); are reviews and metadata swapped, or is the source of another "
+        "`kind` or with other `columns`?"
+    )
 
 
 def load_core(
@@ -191,8 +197,9 @@ def _prefilter_core(db: Db, rows: str, cores: dict[str, int], seed: int) -> str:
 def _filter_core(db: Db, cores: dict[str, int]) -> None:
     conditions = []
     for what, least in cores.items():
-        few = f"SELECT {what} FROM core GROUP BY {what} HAVING count(*) < {least}"
-        conditions.append(f"{what} IN ({few})")
+        conditions.append(
+            f"{what} IN (SELECT {what} FROM core GROUP BY {what} HAVING count(*) < {least})"
+        )
     below = " OR ".join(conditions)
     while query_count(db, f"DELETE FROM core WHERE {below}"):  # each pass may push others below
         pass
@@ -222,8 +229,9 @@ def divide_core(db: Db, division: Division) -> str:
 def _divide_by_user(db: Db, protocol: str, has_times: bool) -> None:
     order, rule = BY_USER[protocol]
     if order == TIME and not has_times:
-        fault = f"interactions.protocol {protocol} needs times, and this source has none"
-        raise UserError(f"{fault}; use mmrec")
+        raise UserError(
+            f"interactions.protocol {protocol} needs times, and this source has none; use mmrec"
+        )
     db.execute(
         f"""CREATE TABLE parted AS
         SELECT pos, user, item, rating, timestamp, ({rule})::TINYINT AS split
@@ -282,8 +290,10 @@ def _cold_items_rule(db: Db, division: Division) -> tuple[str, str]:
     items = query_count(db, "SELECT count(DISTINCT item) FROM undivided")
     cold = round(division.cold_share * items)
     if cold < 2:
-        fault = f"{division.cold_share:g} of {items:,} items are {cold}, too few for valid and test"
-        raise UserError(f"interactions.cold_share: {fault}; raise it")
+        raise UserError(
+            f"interactions.cold_share: {division.cold_share:g} of {items:,} items are {cold}, "
+            "too few for valid and test; raise it"
+        )
 
     # draws partition the items; when every item has been cold once, the next partition follows
     partition, part = divmod(division.draw, items // cold)

@@ -144,8 +144,9 @@ def _refuse_unknown_part(db: Db, part: str) -> None:
     ).fetchone()
     if unknown:
         row, name = unknown
-        fault = f"split is {name!r}; expected train, valid, test, or 0, 1, 2"
-        raise UserError(f"interactions, row {row}: {fault}")
+        raise UserError(
+            f"interactions, row {row}: split is {name!r}; expected train, valid, test, or 0, 1, 2"
+        )
 
 
 def _number_rows(db: Db, rows: int, drops: dict[str, int], division: str) -> SplitTables:

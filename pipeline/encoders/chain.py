@@ -82,8 +82,9 @@ def read(folder: Path, widths: Sequence[int] | None = None) -> JoinedMap:
     try:
         return _joined_map(blocks, tensors, widths)
     except UserError as e:
-        fault = f"no chain of these encoders: {e}"
-        raise UserError(f"{folder}: {fault}; make or fetch it again") from None
+        raise UserError(
+            f"{folder}: no chain of these encoders: {e}; make or fetch it again"
+        ) from None
 
 
 def _least_widths(blocks: Sequence[ChainBlock]) -> list[int]:
@@ -106,8 +107,9 @@ def _joined_map(
     joined = []
     for number, (block, fitted) in enumerate(zip(blocks, maps, strict=True)):
         if block.part >= len(widths) or not block.first < block.last <= widths[block.part]:
-            columns = f"columns {block.first} to {block.last}"
-            raise UserError(f"a block of {columns} of part {block.part}")
+            raise UserError(
+                f"a block of columns {block.first} to {block.last} of part {block.part}"
+            )
 
         if fitted is None:
             joined_width += block.last - block.first

@@ -166,8 +166,10 @@ def _read_modalities(
 
     own = hub.read_model_json(f"'{where}.model'", source.folder / "config.json")
     if "auto_map" in own and own.get("model_type") not in CONFIG_MAPPING:
-        hint = "trust_remote_code: true lets it run here"
-        raise UserError(f"'{where}.model': {params.model} is Python code of its own; {hint}")
+        raise UserError(
+            f"'{where}.model': {params.model} is Python code of its own; "
+            "trust_remote_code: true lets it run here"
+        )
     with hub.reraise_as_user_error(where):
         config = AutoConfig.from_pretrained(
             source.folder, local_files_only=True, trust_remote_code=False

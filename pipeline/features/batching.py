@@ -296,8 +296,10 @@ def _encode_batches(
 
     if not np.isfinite(vectors).all():
         row = int((~np.isfinite(vectors).all(axis=1)).argmax())
-        remedy = "check its weights, or take another encoder"
-        raise UserError(f"row {row}: the encoder's vector is not finite; {remedy}")
+        raise UserError(
+            f"row {row}: the encoder's vector is not finite; "
+            "check its weights, or take another encoder"
+        )
     return vectors, halved
 
 
@@ -320,10 +322,13 @@ def _encode_halves(encoder: Encoder, prepare: Prepare, rows: np.ndarray) -> Tens
         return torch.cat(vectors)
 
     if len(rows) > 2:
-        fault = f"memory ran out in half a batch of {len(rows):,} too"
-        raise UserError(f"{fault}; lower batch_size, or give more memory")
-    fault = "memory ran out with one item per forward pass"
-    raise UserError(f"{fault}; take a smaller network, or give more memory")
+        raise UserError(
+            f"memory ran out in half a batch of {len(rows):,} too; "
+            "lower batch_size, or give more memory"
+        )
+    raise UserError(
+        "memory ran out with one item per forward pass; take a smaller network, or give more memory"
+    )
 
 
 def plan_batches(

@@ -229,8 +229,10 @@ def write_features(
     for shard, rows in encode(encoder, items, missing, settings, context):
         if not was_halved and pc.any(rows["halved"]).as_py():
             was_halved = True
-            smaller = f"set `encode.batch_size` to {max(1, settings.batch_size // 2)}"
-            context.warn(f"{facts.encoder}: {HALVED}; {smaller}")
+            context.warn(
+                f"{facts.encoder}: {HALVED}; "
+                f"set `encode.batch_size` to {max(1, settings.batch_size // 2)}"
+            )
         schema = schemas.features(rows["vector"].type.list_size)
         shard_record = record | _describe_rows(rows, facts)
         io.write_table(rows.select(schema.names), paths[shard], schema, shard_record)

@@ -161,8 +161,10 @@ class FeatureSet:
         """Open a feature set; raises UserError if no stage has written it."""
         folder = layout.features(name)
         if not (folder / SET).is_file():
-            where = f"{folder}: no feature set '{name}' of {layout.dataset}"
-            raise UserError(f"{where}; list it in the parameters, run `dvc repro`")
+            raise UserError(
+                f"{folder}: no feature set '{name}' of {layout.dataset}; "
+                "list it in the parameters, run `dvc repro`"
+            )
         return cls(name, folder)
 
     def further(self) -> FeatureSet | None:
@@ -307,8 +309,9 @@ def describe_reading(shares: Shares) -> list[str]:
     """Return what an encoder did not read of the texts."""
     problems = []
     if shares.cut:
-        average = f"reads {shares.read:.0%} of a text on average"
-        problems.append(f"{average}; {shares.cut:.0%} of texts are cut")
+        problems.append(
+            f"reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of texts are cut"
+        )
     if shares.unread >= MIN_UNREAD:
         problems.append(
             f"cannot read {shares.unread:.0%} of texts; add an encoder of their language, such as "

@@ -125,8 +125,10 @@ def _write_shards(run: Run, search: Search, paths: Sequence[Path], key: str) -> 
 
     folder = paths[0].parent
     if (folder / io.KEY).read_text() != key:
-        fault = "settings or features changed while neighbours were searched"
-        raise UserError(f"{folder}: {fault}; run this part again, with the settings of all parts")
+        raise UserError(
+            f"{folder}: settings or features changed while neighbours were searched; "
+            "run this part again, with the settings of all parts"
+        )
 
 
 def _open_search(run: Run, name: str, features: Path, index: Path) -> Search:

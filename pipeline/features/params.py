@@ -68,8 +68,10 @@ class SemanticIds(Section):
         for key, size in sizes.items():
             given = getattr(self, key)
             if key in self.model_fields_set and given != size:
-                fault = f"{given:,}, and the codebooks of the release have {size:,}"
-                raise UserError(f"'semantic_ids.{key}': {fault}; leave the key out")
+                raise UserError(
+                    f"'semantic_ids.{key}': "
+                    f"{given:,}, and the codebooks of the release have {size:,}; leave the key out"
+                )
 
     def for_items(self, items: int) -> Self:
         if "codes" in self.model_fields_set or self.codebooks is not None:

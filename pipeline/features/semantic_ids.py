@@ -49,8 +49,10 @@ def code_items(
     directed = _directed_items(folder, rows_per_block)
     n = int(directed.sum())
     if n < params.codes:
-        excess = f"{params.codes:,} is more than the {n:,} items with content"
-        raise UserError(f"'semantic_ids.codes': {excess}; give fewer")
+        raise UserError(
+            f"'semantic_ids.codes': {params.codes:,} is more than the {n:,} items with content; "
+            "give fewer"
+        )
 
     rng = np.random.default_rng(seed)
     drawn = np.zeros(len(directed), bool)

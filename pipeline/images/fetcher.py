@@ -114,8 +114,10 @@ class Fetcher(ExitStack):
         try:
             decoded = normalise_image(fetched.data, *limits)
         except MemoryError:
-            fault = "not enough memory to decode this image; give more, or lower images.max_pixels"
-            raise UserError(f"{one_line(url)}: {fault}") from None
+            raise UserError(
+                f"{one_line(url)}: not enough memory to decode this image; "
+                "give more, or lower images.max_pixels"
+            ) from None
         if decoded.sha256 in self._placeholders:
             return Decoded("placeholder", "one of images.placeholders", sha256=decoded.sha256)
         return decoded
@@ -296,8 +298,10 @@ def count_outcomes(run: Run, paths: Sequence[Path]) -> None:
     n_named = run.rows_in - run.drops["missing"]
     patterns = run.params[Images].pattern
     if not n_named and patterns:
-        files = f"no item has a file {' or '.join(patterns)} below {run.measured['folder']}"
-        raise UserError(f"images: {files}; correct images.pattern or images.folder")
+        raise UserError(
+            f"images: no item has a file {' or '.join(patterns)} below {run.measured['folder']}; "
+            "correct images.pattern or images.folder"
+        )
     if n_named and run.rows_out < (1 - MAX_FAILED_SHARE) * n_named:
         _report_failures(run, paths, n_named)
 
@@ -312,9 +316,11 @@ def _report_failures(run: Run, paths: Sequence[Path], n_named: int) -> None:
     local = [row for row in rows if is_path(row["url"])]
     failures = {(row["status"], row["reason"]) for row in local}
     if len(local) > MAX_FAILED_SHARE * n_named and failures == {access.NO_FILE[1:]}:
-        example = f"such as {local[0]['url']!r} below {run.measured['folder']}"
-        lacking = f"not one of the {len(local):,} files that items name is there, {example}"
-        raise UserError(f"images: {lacking}; name in images.folder where paths start")
+        raise UserError(
+            f"images: not one of the {len(local):,} files that items name is there, such as "
+            f"{local[0]['url']!r} below {run.measured['folder']}; name in images.folder where "
+            "paths start"
+        )
 
     drops = {status: n for status, n in run.drops.items() if status != "missing"}
     status = max(drops, key=drops.__getitem__)
@@ -323,6 +329,8 @@ def _report_failures(run: Run, paths: Sequence[Path], n_named: int) -> None:
     failed = f"{n_named - run.rows_out:,} of {n_named:,} images could not be had"
     text = f"{failed}, {drops[status]:,} of them {status}, such as {reason!r}"
     if not run.rows_out and status == "blocked":
-        remedy = "see `images` in the parameters: such as folder, outside and private_hosts"
-        raise UserError(f"images: {text}; {remedy}")
+        raise UserError(
+            f"images: {text}; "
+            "see `images` in the parameters: such as folder, outside and private_hosts"
+        )
     run.warn(f"{text}; `alignrec images {run.dataset} --retry-failed` tries again")

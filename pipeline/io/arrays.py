@@ -76,8 +76,9 @@ def require_tensor(
     x = tensors[name]
     if x.dtype != dtype or not _has_shape(x, shape):
         sizes = ", ".join("any" if size is None else str(size) for size in shape)
-        expected = f"{np.dtype(dtype)} [{sizes}]"
-        raise UserError(f"tensor '{name}' is {x.dtype} {list(x.shape)}, expected {expected}")
+        raise UserError(
+            f"tensor '{name}' is {x.dtype} {list(x.shape)}, expected {np.dtype(dtype)} [{sizes}]"
+        )
     if not np.isfinite(x).all():
         raise UserError(f"tensor '{name}' holds values that are not finite")
     return x

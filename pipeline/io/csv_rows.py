@@ -48,8 +48,9 @@ def column_names(path: Path, delimiter: str) -> list[str]:
     try:
         return next(csv.reader([first_line(path)], delimiter=delimiter))
     except csv.Error as e:  # such as a carriage return in the header
-        fault = f"its first line is not CSV: {one_line(e, 100)}; end lines with a line feed"
-        raise UserError(f"{path}: {fault}") from None
+        raise UserError(
+            f"{path}: its first line is not CSV: {one_line(e, 100)}; end lines with a line feed"
+        ) from None
 
 
 def read_rows(
@@ -135,8 +136,9 @@ def _select_columns(path: Path, columns: Sequence[str]) -> Iterator[list[str | N
     first = next(rows, None)
     header = first.values if isinstance(first, CsvRow) else []
     if absent := [name for name in columns if name not in header]:
-        fault = f"its first line is not CSV: no column '{absent[0]}'; end it with a line feed"
-        raise UserError(f"{path}: {fault}")
+        raise UserError(
+            f"{path}: its first line is not CSV: no column '{absent[0]}'; end it with a line feed"
+        )
 
     places = [header.index(name) for name in columns]
     for row in rows:

@@ -53,8 +53,10 @@ def require_plain(path: Path, max_bytes: int | None = None) -> Path:
 
     size = path.stat().st_size
     if size > max_bytes:
-        limit = f"files of this kind have at most {max_bytes:,}; is it the right one?"
-        raise UserError(f"{path}: {size:,} bytes, and {limit}")
+        raise UserError(
+            f"{path}: {size:,} bytes, and files of this kind have at most {max_bytes:,}; "
+            "is it the right one?"
+        )
     return path
 
 

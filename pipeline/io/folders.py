@@ -54,8 +54,10 @@ def refuse_links(path: Path, root: Path) -> None:
         if part == root:
             return
         if part.is_symlink():
-            remedy = "delete the link, or give the whole folder another place by --root"
-            raise UserError(f"{part}: a link, and files there would be deleted; {remedy}")
+            raise UserError(
+                f"{part}: a link, and files there would be deleted; "
+                "delete the link, or give the whole folder another place by --root"
+            )
 
 
 def unlink_special(folder: Path) -> None:

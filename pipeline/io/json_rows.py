@@ -39,8 +39,9 @@ def column_names(path: Path, required: Iterable[str] = ()) -> list[str]:
         if number >= ROWS_INSPECTED and (not keys or missing <= keys.keys()):
             break
     if not keys:
-        fault = "the file is empty, or neither JSON lines nor named .csv, .tsv or .parquet"
-        raise UserError(f"{path}: {fault}")
+        raise UserError(
+            f"{path}: the file is empty, or neither JSON lines nor named .csv, .tsv or .parquet"
+        )
     return list(keys)
 
 

@@ -70,9 +70,10 @@ def _largest_mean(path: Path) -> int:
         mean = size // max(1, rows)
         # Arrow holds whole pages in memory, so the footer is used to reject texts that are too long
         if mean > MAX_MEAN_BYTES and column.logical_type.type in ("STRING", "JSON"):
-            texts = f"texts of column '{one_line(column.path, 64)}'"
-            limit = f"{MAX_MEAN_BYTES:,} is the most; shorten them"
-            raise UserError(f"{path}: {texts} have {mean:,} bytes on average, and {limit}")
+            raise UserError(
+                f"{path}: texts of column '{one_line(column.path, 64)}' have {mean:,} bytes on "
+                f"average, and {MAX_MEAN_BYTES:,} is the most; shorten them"
+            )
         largest = max(largest, mean)
     return largest
 

@@ -269,8 +269,9 @@ def common_fingerprint(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> dic
             first_path = path
             common = fingerprint
         elif difference := first_difference(common, fingerprint):
-            fault = f"not of one set with {first_path.name}: {difference}"
-            raise UserError(f"{path}: {fault}; make the set again")
+            raise UserError(
+                f"{path}: not of one set with {first_path.name}: {difference}; make the set again"
+            )
     return common
 
 
@@ -352,8 +353,10 @@ def _require_dense(folder: Path, part: pa.Table, first: int) -> None:
     wrong = np.flatnonzero(ids != np.arange(first, first + len(ids)))
     if wrong.size:
         row = first + int(wrong[0])
-        fault = f"{ids[wrong[0]]}, expected {row} (dense, in order)"
-        raise schemas.ContractError(f"{folder}: column 'item_id', row {row}: {fault}")
+        raise schemas.ContractError(
+            f"{folder}: column 'item_id', row {row}: "
+            f"{ids[wrong[0]]}, expected {row} (dense, in order)"
+        )
 
 
 def width(folder: Path) -> int:
@@ -361,8 +364,9 @@ def width(folder: Path) -> int:
     with reraise_faults(path):
         kind = pq.read_schema(path).field("vector").type
     if not pa.types.is_fixed_size_list(kind):
-        fault = f"column 'vector' is {kind}, expected fixed_size_list<float>"
-        raise schemas.ContractError(f"{path}: {fault}")
+        raise schemas.ContractError(
+            f"{path}: column 'vector' is {kind}, expected fixed_size_list<float>"
+        )
     return int(kind.list_size)
 
 

@@ -54,8 +54,9 @@ def open_text(path: Path) -> Iterator[BufferedReader]:
                 file.read(len(codecs.BOM_UTF8))
             yield file
     except (EOFError, gzip.BadGzipFile, IsalError):  # type: ignore[misc]  # stub: an instance
-        fault = "the gzip file is damaged or cut off; fetch it again, or pack it again"
-        raise UserError(f"{path}: {fault}") from None
+        raise UserError(
+            f"{path}: the gzip file is damaged or cut off; fetch it again, or pack it again"
+        ) from None
 
 
 def _refuse_other_encodings(path: Path, head: bytes) -> None:
@@ -63,8 +64,9 @@ def _refuse_other_encodings(path: Path, head: bytes) -> None:
     if 10 * zeros > 9 * len(head):  # UTF-32 has three zeros in four bytes
         raise UserError(f"{path}: holds NUL bytes, not text; fetch it again")
     if head.startswith(MARKS) or 4 * zeros > len(head):  # UTF-16 pads Latin letters with zero bytes
-        fault = "is in UTF-16 or UTF-32, expected UTF-8"
-        raise UserError(f"{path}: {fault}; convert it, as `iconv -t UTF-8` does")
+        raise UserError(
+            f"{path}: is in UTF-16 or UTF-32, expected UTF-8; convert it, as `iconv -t UTF-8` does"
+        )
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
@@ -74,8 +76,10 @@ def read_lines(path: Path) -> Iterator[bytes]:
         for line in iter(partial(file.readline, MAX_LINE_BYTES + 1), b""):
             blank = blank + 1 if line.isspace() else 0
             if blank > MAX_BLANK_LINES:
-                fault = f"more than {MAX_BLANK_LINES:,} blank lines in a row"
-                raise UserError(f"{path}: {fault}; is this the right file?")
+                raise UserError(
+                    f"{path}: more than {MAX_BLANK_LINES:,} blank lines in a row; "
+                    "is this the right file?"
+                )
             yield line
             if len(line) > MAX_LINE_BYTES:
                 _skip_rest(file, line)
@@ -91,11 +95,13 @@ def first_line(path: Path) -> str:
         raw = file.readline(MAX_HEADER_BYTES + 1)
     line = raw.decode("utf-8", errors="replace").rstrip("\r\n")
     if not line.strip():
-        expected = "a first line with the names of the columns"
-        raise UserError(f"{path}: the file is empty; expected {expected}")
+        raise UserError(
+            f"{path}: the file is empty; expected a first line with the names of the columns"
+        )
     if len(line) > MAX_HEADER_BYTES:
-        fault = f"longer than {MAX_HEADER_BYTES:,} bytes; expected names of columns"
-        raise UserError(f"{path}, line 1: {fault}")
+        raise UserError(
+            f"{path}, line 1: longer than {MAX_HEADER_BYTES:,} bytes; expected names of columns"
+        )
     return line
 
 
@@ -129,7 +135,7 @@ def refuse_many(
         return
     common = Counter(reject.reason for reject in rejects).most_common(3)
     reasons = ", ".join(f"{reason} ({n:,}x)" for reason, n in common)
-    unreadable = f"{len(rejects):,} of {total:,} {what} are unreadable"
-    limit = f"more than {key} = {max_share:g} allows"
-    first = f"the first is line {rejects[0].line}"
-    raise UserError(f"{file}: {unreadable}, {limit}: {reasons}; {first}")
+    raise UserError(
+        f"{file}: {len(rejects):,} of {total:,} {what} are unreadable, "
+        f"more than {key} = {max_share:g} allows: {reasons}; the first is line {rejects[0].line}"
+    )

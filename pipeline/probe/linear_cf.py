@@ -254,8 +254,10 @@ def build_task(data: Data) -> LinearCF | str:
 
     matrix_gib = data.items**2 * 4 / 2**30
     if matrix_gib > MAX_MATRIX_GIB:
-        size = f"{matrix_gib:,.1f} GiB for {data.items:,} items"
-        return f"the closed form takes {size}, more than {MAX_MATRIX_GIB:g}"
+        return (
+            f"the closed form takes {matrix_gib:,.1f} GiB for {data.items:,} items, "
+            f"more than {MAX_MATRIX_GIB:g}"
+        )
 
     n_users = int(data.interactions["user_id"].to_numpy().max(initial=-1)) + 1
     parts = split.load_split(data.interactions, n_users, data.items)

@@ -131,8 +131,10 @@ def _was_refitted(name: str, shards: Sequence[Path], older_shards: Sequence[Path
     encoder = _without_fits(fingerprint)
     older_encoder = _without_fits(older_fingerprint)
     if difference := io.first_difference(older_encoder, encoder):
-        fault = f"{name} is of another encoder there ({difference})"
-        raise UserError(f"'{ALIGN_KEY}': {fault}; give it another name, or align an older release")
+        raise UserError(
+            f"'{ALIGN_KEY}': {name} is of another encoder there ({difference}); "
+            "give it another name, or align an older release"
+        )
     return fingerprint != older_fingerprint
 
 
@@ -165,9 +167,10 @@ def _fit(
     width = vectors.shape[1]
     older_width = older.shape[1]
     if fitted_to < max(width, older_width):
-        fault = f"{fitted_to:,} items have the same text and image in both releases"
-        needed = f"fewer than the {max(width, older_width):,} columns of {name}"
-        raise UserError(f"'{ALIGN_KEY}': {fault}, {needed}; publish without it")
+        raise UserError(
+            f"'{ALIGN_KEY}': {fitted_to:,} items have the same text and image in both releases, "
+            f"fewer than the {max(width, older_width):,} columns of {name}; publish without it"
+        )
 
     def pairs(of: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(of), PAIRS_PER_BLOCK):

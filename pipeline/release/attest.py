@@ -51,8 +51,7 @@ def open_inputs(data: str, images: Path | None, root: Path, release: Path) -> At
         return _open_table(Path(data), images, release)
     layout = Layout(root, data)
     if Path(data).name != data or not layout.items.is_file():
-        fault = f"neither a file of items nor a dataset with items under {root}"
-        raise UserError(f"'{data}': {fault}")
+        raise UserError(f"'{data}': neither a file of items nor a dataset with items under {root}")
     return open_dataset(layout)
 
 
@@ -110,16 +109,18 @@ def attest(
     encoders = ReleasedEncoders(release)
     loaded = encoders.load_all(names or encoders.names)
     if not loaded:
-        fault = "this release carries no encoder; publish it again with this alignrec"
-        raise UserError(f"{release}: {fault}")
+        raise UserError(
+            f"{release}: this release carries no encoder; publish it again with this alignrec"
+        )
 
     columns = ["asin", "input_text_sha256", "input_image_sha256"]
     items = io.read_table(release / ITEMS_FILE, schemas.RELEASED_ITEMS, columns)
     asins = items["asin"].to_pylist()
     covered = [item for item, asin in enumerate(asins) if asin in inputs.asins]
     if not covered:
-        fault = f"the data has none of the items of {release}"
-        raise UserError(f"{fault}; items are matched by identifier (asin)")
+        raise UserError(
+            f"the data has none of the items of {release}; items are matched by identifier (asin)"
+        )
 
     seed = seed_for("attest", io.sha256(release / manifests.MANIFEST_FILE))
     rng = np.random.default_rng(seed)
@@ -236,8 +237,7 @@ def describe_outcome(outcome: Mapping[str, Any], release: Path) -> Iterator[str]
     for row in rows:
         yield _describe_row(row)
     if outcome["covered"] < outcome["items"]:
-        covered = f"{outcome['covered']:,} of the release's {outcome['items']:,}"
-        yield f"the data has {covered} items"
+        yield f"the data has {outcome['covered']:,} of the release's {outcome['items']:,} items"
     if outcome["unattested"]:
         names = ", ".join(outcome["unattested"])
         yield f"not attested, their encoder is not in the release: {names}"
@@ -245,15 +245,16 @@ def describe_outcome(outcome: Mapping[str, Any], release: Path) -> Iterator[str]
     cosine = min(min(row["cosines"].values()) for row in rows)
     lowest = f"lowest cosine {cosine:.5f}"
     if outcome["agrees"]:
-        agreement = f"text, image and vector of {len(rows)} rows agree"
-        yield f"{release}: attested; {agreement}, {lowest}"
+        yield f"{release}: attested; text, image and vector of {len(rows)} rows agree, {lowest}"
         return
 
     differences = list(filter(None, map(_list_differences, rows)))
     counts = Counter(part for parts in differences for part in parts)
     reasons = ", ".join(f"{part} of {counts[part]}" for part in COMPARED_PARTS if counts[part])
-    differing = f"{len(differences)} of {len(rows)} rows differ ({reasons})"
-    yield f"{release}: NOT attested; {differing}, {lowest}"
+    yield (
+        f"{release}: NOT attested; "
+        f"{len(differences)} of {len(rows)} rows differ ({reasons}), {lowest}"
+    )
 
 
 def _describe_row(row: Mapping[str, Any]) -> str:

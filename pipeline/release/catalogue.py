@@ -24,11 +24,15 @@ def refuse_uncovered(layout: Layout, names: Sequence[str], key: str = "publish.f
     for name in names:
         further = FeatureSet.of(layout, name).further()
         if further is None:
-            fault = f"{name} has no vectors of the items that items.all adds"
-            raise UserError(f"'{key}': {fault}; leave it out, or leave items.all out")
+            raise UserError(
+                f"'{key}': {name} has no vectors of the items that items.all adds; "
+                "leave it out, or leave items.all out"
+            )
         if io.rows(further.shards) != expected:
-            fault = f"{further.folder}: vectors of other items than {layout.further_items}"
-            raise UserError(f"{fault}; run `dvc repro`")
+            raise UserError(
+                f"{further.folder}: vectors of other items than {layout.further_items}; "
+                "run `dvc repro`"
+            )
         for core, whole in (
             (layout.edges, layout.catalogue_edges),
             (layout.codes, layout.catalogue_codes),
@@ -93,8 +97,9 @@ def core_files(folder: Path, manifest: Manifest, name: str) -> list[Path]:
             break
         rows = pq.read_metadata(path).num_rows
         if rows > left:
-            fault = f"{path}: has items with and without interactions"
-            raise UserError(f"{fault}; publish the release again")
+            raise UserError(
+                f"{path}: has items with and without interactions; publish the release again"
+            )
         left -= rows
         paths.append(path)
     return paths

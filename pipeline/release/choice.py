@@ -117,8 +117,9 @@ def _choose_combination(choice: Choice, combine: Combine) -> Choice:
         kind = names.kind_of(combine.sets, name)
         needs_interactions = kind is not None and (kind.refit is not None or kind.is_ceiling)
         if name in BEIT3_SETS or needs_interactions:
-            remedy = "run `dvc repro`, or name a release by --release"
-            raise UserError(f"'{name}' needs more than a table; {remedy}")
+            raise UserError(
+                f"'{name}' needs more than a table; run `dvc repro`, or name a release by --release"
+            )
 
     networks = [name for name in needed if name not in combine.sets]
     combined = [name for name in needed if name in combine.sets]

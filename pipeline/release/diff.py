@@ -127,8 +127,9 @@ def summarise_diff(diff: Difference) -> str:
     if turned:
         names = ", ".join(turned)
         are = "are" if len(turned) > 1 else "is"
-        advice = f"{names} {are} turned: index all items again, or publish with --align"
-        return f"{items}; {advice}{kept}"
+        return (
+            f"{items}; {names} {are} turned: index all items again, or publish with --align{kept}"
+        )
     if reformed:
         return f"{items}; index all items again{kept}"
 
@@ -162,8 +163,10 @@ def exceeds(diff: Difference, threshold: str) -> bool:
     except ValueError:
         share = -1
     if not 0 <= share <= 1:
-        expected = f"{', '.join(BUMPS[1:])}, {TURNED}, or a share of items, 0 to 1"
-        raise UserError(f"--fail-on {threshold}: expected {expected}")
+        raise UserError(
+            f"--fail-on {threshold}: "
+            f"expected {', '.join(BUMPS[1:])}, {TURNED}, or a share of items, 0 to 1"
+        )
     features = diff["features"].values()
     return any(similarity["neighbours_changed"] > share for similarity in features)
 
@@ -189,8 +192,10 @@ def describe_diff(diff: Difference) -> Iterator[str]:
         if similarity["form"]:
             yield f"{name}: another form, {similarity['form']}; {KEEP_FORM}"
         for item in changed_only(similarity):
-            share = f"{item['overlap']:.0%} shared"
-            yield f"{name}: most changed {item['asin']} ({share}) {item['title']}"
+            yield (
+                f"{name}: "
+                f"most changed {item['asin']} ({item['overlap']:.0%} shared) {item['title']}"
+            )
 
     if unchanged:
         yield f"the same: {', '.join(unchanged)}"
@@ -204,8 +209,10 @@ def _list_items(asins: Sequence[str]) -> str:
 
 
 def describe_verdict(diff: Difference) -> str:
-    versions = f"{diff['a']['version']} -> {diff['version']}"
-    return f"{_describe_bump(diff['bump'])}: {versions}; it calls itself {diff['b']['version']}"
+    return (
+        f"{_describe_bump(diff['bump'])}: {diff['a']['version']} -> {diff['version']}; "
+        f"it calls itself {diff['b']['version']}"
+    )
 
 
 def _describe_bump(bump: str) -> str:
@@ -221,8 +228,10 @@ def _describe_similarity(similarity: Difference) -> str:
     others = f"{similarity['neighbours_changed']:.1%} of items have others"
     figures = [shared, others, f"CKA {similarity['cka']:.4f}"]
     if similarity["cosine"] is not None:
-        rotated = f"{similarity['rotated_cosine']:.3f} after the best rotation"
-        figures.append(f"cosine of old and new {similarity['cosine']:.3f}, {rotated}")
+        figures.append(
+            f"cosine of old and new {similarity['cosine']:.3f}, "
+            f"{similarity['rotated_cosine']:.3f} after the best rotation"
+        )
     figures.append(f"median norm {old['norm']:.3g} -> {new['norm']:.3g}")
     figures.append(f"effective rank {old['effective_rank']:.1f} -> {new['effective_rank']:.1f}")
     figures.append(f"mean cosine {old['mean_cosine']:.3f} -> {new['mean_cosine']:.3f}")

@@ -88,8 +88,9 @@ def _require_writable(to: Path) -> None:
         with TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent):
             pass
     except OSError as e:
-        fault = f"no folder can be made there ({e.strerror})"
-        raise UserError(f"--to {to}: {fault}; name another") from None
+        raise UserError(
+            f"--to {to}: no folder can be made there ({e.strerror}); name another"
+        ) from None
 
 
 def _refuse_existing(to: Path, rejects: Path, retry_failed: bool) -> None:
@@ -102,8 +103,9 @@ def _refuse_existing(to: Path, rejects: Path, retry_failed: bool) -> None:
         raise UserError(f"{to}: exists already; {remedy}")
 
     if rejects.exists() and not (rejects.is_file() and io.record(rejects).get("stage") == "embed"):
-        remedy = "move it, or name another folder"
-        raise UserError(f"{rejects}: exists already, and is not of `embed`; {remedy}")
+        raise UserError(
+            f"{rejects}: exists already, and is not of `embed`; move it, or name another folder"
+        )
 
 
 def _embed_next_to(to: Path, rejects: Path, table: ItemTable, choice: Choice) -> Summary:

@@ -121,8 +121,10 @@ def _refuse_fitted(choice: Choice, networks: Sequence[Network]) -> None:
     fitted = [*choice.parts]
     fitted += [network.name for network in networks if ENCODERS[network.kind].fit]
     if fitted:
-        fault = f"'{fitted[0]}' is fitted to the whole table, and s3:// is embedded part by part"
-        raise UserError(f"{fault}; embed a local table, or take an encoder of a release")
+        raise UserError(
+            f"'{fitted[0]}' is fitted to the whole table, and s3:// is embedded part by part; "
+            "embed a local table, or take an encoder of a release"
+        )
 
 
 def _key_of(
@@ -208,8 +210,7 @@ def _open(source: Source) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(ObjectFile(source), pre_buffer=False)
     except pa.ArrowException as e:
-        fault = f"not a sound Parquet file: {one_line(e, 100)}"
-        raise UserError(f"{source.address}: {fault}") from None
+        raise UserError(f"{source.address}: not a sound Parquet file: {one_line(e, 100)}") from None
 
 
 def _count_rows(sources: Sequence[Source]) -> int:
@@ -230,8 +231,10 @@ def _is_done(bucket: Bucket, name: str, key: str) -> bool:
     with suppress(Absent), bucket.translate_errors():
         stored = bucket.objects.get(name, options={"head": True})
         if stored.attributes.get(KEY) != key:
-            fault = "exists already, of another table, encoder or settings"
-            raise UserError(f"{bucket.address}/{name}: {fault}; name another folder")
+            raise UserError(
+                f"{bucket.address}/{name}: exists already, of another table, encoder or settings; "
+                "name another folder"
+            )
         return True
     return False
 
@@ -246,8 +249,10 @@ def _read_rows(
         for group in range(file.num_row_groups):
             metadata = file.metadata.row_group(group)
             if metadata.total_byte_size > MAX_GROUP_BYTES:
-                fault = f"a row group takes {metadata.total_byte_size:,} bytes of memory"
-                raise UserError(f"{source.address}: {fault}; write smaller ones")
+                raise UserError(
+                    f"{source.address}: a row group takes {metadata.total_byte_size:,} bytes of "
+                    "memory; write smaller ones"
+                )
 
             last = place + metadata.num_rows - 1
             if needed.isdisjoint(range(place // rows, last // rows + 1)):

@@ -72,8 +72,10 @@ class ReleasedEncoders:
         path = self.folder(name) / ENCODER_FILE
         facts = Facts.read(path, MAX_SET_BYTES)
         if facts.encoder != name:
-            fault = f"of '{one_line(facts.encoder, 64)}', not of '{name}'"
-            raise UserError(f"{path}: {fault}; fetch the release again")
+            raise UserError(
+                f"{path}: of '{one_line(facts.encoder, 64)}', not of '{name}'; "
+                "fetch the release again"
+            )
         return facts
 
     def folder(self, name: str) -> Path:
@@ -92,8 +94,10 @@ class ReleasedEncoders:
             shards = self.manifest.paths_of(self.release, "features", name)
             width = io.width(shards[0].parent) if shards else encoder.width
             if width != encoder.width:
-                widths = f"gives {encoder.width} numbers, and the feature set has {width}"
-                raise UserError(f"{self.folder(name) / ENCODER_FILE}: {widths}; do not trust it")
+                raise UserError(
+                    f"{self.folder(name) / ENCODER_FILE}: gives {encoder.width} numbers, "
+                    f"and the feature set has {width}; do not trust it"
+                )
         return loaded
 
 
@@ -132,8 +136,10 @@ def find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
             listed = " or ".join(map(str, sorted(possible)))
             yield f"{path}: its network gives {listed} numbers, and the feature set has {width}"
         if difference := _space_difference(home, facts, shards):
-            fault = f"encodes into another space than {name}: {difference}"
-            yield f"{path}: {fault}; do not use them together"
+            yield (
+                f"{path}: encodes into another space than {name}: {difference}; "
+                "do not use them together"
+            )
 
 
 def _encoder_widths(home: Path, facts: Facts, networks: dict[str, set[int]]) -> set[int]:

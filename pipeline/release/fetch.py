@@ -61,8 +61,9 @@ def claim_target(to: Path) -> Iterator[Path]:
                 if not any(path.is_dir() for path in work.iterdir()):
                     shutil.rmtree(work, ignore_errors=True)
     except Timeout:
-        remedy = "wait for that one, or name another folder"
-        raise UserError(f"{to}: another fetch is filling it; {remedy}") from None
+        raise UserError(
+            f"{to}: another fetch is filling it; wait for that one, or name another folder"
+        ) from None
 
 
 def _claim_folder(work: Path) -> None:
@@ -146,19 +147,21 @@ def _read_manifest(store: Store, work: Path, key: Path | None = None) -> Manifes
     try:
         data = read_small(store, manifests.MANIFEST_FILE, manifests.MAX_MANIFEST_BYTES)
         if is_web_page(data):
-            question = "is that the address of a release?"
-            raise UserError(f"{path}: a web page, and no manifest; {question}")
+            raise UserError(
+                f"{path}: a web page, and no manifest; is that the address of a release?"
+            )
         io.write_bytes(path, data)
         _copy_signature(store, work / signature.SIGNATURE_FILE)
         signature.check(work, data, key)
         return manifests.parse(work, manifests.read(work))
     except Absent:
         if _has_delta(store):
-            advice = "name its older release by --onto"
-            raise UserError(f"{store.address}: a delta and no release; {advice}") from None
-        question = "is this the address of a release?"
+            raise UserError(
+                f"{store.address}: a delta and no release; name its older release by --onto"
+            ) from None
         raise UserError(
-            f"{store.address}: no {manifests.MANIFEST_FILE} there; {question}"
+            f"{store.address}: no {manifests.MANIFEST_FILE} there; "
+            "is this the address of a release?"
         ) from None
     except UserError as e:
         raise UserError(str(e).replace(str(work), store.address)) from None
@@ -201,8 +204,10 @@ def download_files(store: Store, files: list[File], release: Path, progress: Pro
             stopped.set()
             raise
     if faults:
-        remedy = "What is whole is kept; run again to fetch the rest"
-        raise UserError(f"{store.address}: {join_faults(faults)}. {remedy}")
+        raise UserError(
+            f"{store.address}: {join_faults(faults)}. What is whole is kept; "
+            "run again to fetch the rest"
+        )
 
 
 def _download_file(

@@ -83,16 +83,18 @@ def _read_codes_of(release: Release, features: FeatureSet) -> ReleasedCodes:
     table = release.semantic_ids(name)
     path = folder / codebooks_path(name)
     if codebooks_path(name) not in {file.path for file in release.manifest.files}:
-        fault = f"no codebooks of {name}, which earlier versions did not publish"
-        raise UserError(f"{folder}: {fault}; publish it again, or leave `codebooks` out")
+        raise UserError(
+            f"{folder}: no codebooks of {name}, which earlier versions did not publish; "
+            "publish it again, or leave `codebooks` out"
+        )
 
     shards = release.manifest.paths_of(folder, "features", name)
     older = io.common_fingerprint((shard, io.record(shard)) for shard in shards)
     if difference := _space_difference(older, features.facts.fingerprint):
-        fault = f"{name} is in another space there ({difference})"
-        keep = "keep it by `fitted` or kind released"
-        anew = "leave `codebooks` out, and `publish.align` turns the vectors"
-        raise UserError(f"{folder}: {fault}; {keep}, or {anew}")
+        raise UserError(
+            f"{folder}: {name} is in another space there ({difference}); keep it by `fitted` or "
+            "kind released, or leave `codebooks` out, and `publish.align` turns the vectors"
+        )
 
     levels = table.schema.field("codes").type.list_size
     largest = pc.max(table["suffix"]).as_py() or 0
@@ -111,20 +113,24 @@ def _refuse_other_parts(folder: Path, facts: Facts, parts: Sequence[FeatureSet])
     names = [part.name for part in parts]
     if facts.parts != names:
         joined = ", ".join(facts.parts) or "no other sets"
-        fault = f"{facts.encoder} is made of {joined} there, and of {', '.join(names)} here"
-        raise UserError(f"{folder}: {fault}; list those under `of`, or {NOT_FITTED}")
+        raise UserError(
+            f"{folder}: {facts.encoder} is made of {joined} there, and of {', '.join(names)} here; "
+            f"list those under `of`, or {NOT_FITTED}"
+        )
 
     spaces = facts.fingerprint.get("parts")
     for part in parts:
         space = spaces.get(part.name) if isinstance(spaces, dict) else None
         if not isinstance(space, dict):
-            fault = f"does not say which space of {part.name} its {facts.encoder} was fitted to"
-            raise UserError(f"{folder}: {fault}; {NOT_FITTED}")
+            raise UserError(
+                f"{folder}: does not say which space of {part.name} its {facts.encoder} was fitted "
+                f"to; {NOT_FITTED}"
+            )
         if difference := io.first_difference(space, part.facts.fingerprint):
-            fault = f"{part.name} is in another space there ({difference})"
-            released = f"kind: released, model: {folder}, encoder: {part.name}"
-            remedy = f"declare it under encoders, {part.name}: {{{released}}}"
-            raise UserError(f"{folder}: {fault}; {remedy}")
+            raise UserError(
+                f"{folder}: {part.name} is in another space there ({difference}); declare it under "
+                f"encoders, {part.name}: {{kind: released, model: {folder}, encoder: {part.name}}}"
+            )
 
 
 def _read_turn(encoders: ReleasedEncoders, part: FeatureSet) -> np.ndarray | None:
@@ -137,8 +143,10 @@ def _read_turn(encoders: ReleasedEncoders, part: FeatureSet) -> np.ndarray | Non
         return None
     facts = encoders.facts(part.name)
     if facts.fingerprint.get(ROTATION) != digest:
-        fault = f"{part.name} is rotated otherwise than there"
-        raise UserError(f"{encoders.release}: {fault}; take its encoder of this release, too")
+        raise UserError(
+            f"{encoders.release}: {part.name} is rotated otherwise than there; "
+            "take its encoder of this release, too"
+        )
     return read_rotation(encoders.folder(part.name), facts)
 
 
@@ -149,8 +157,9 @@ def _refuse_other_widths(
         blocks = [block.columns for block in fit.blocks if block.part == number]
         if blocks and not np.any(blocks, axis=0)[-1]:
             there = int(np.flatnonzero(np.any(blocks, axis=0))[-1]) + 1
-            fault = f"{part.name} has {there} columns there, and {width} here"
-            raise UserError(f"{folder}: {fault}; {NOT_FITTED}")
+            raise UserError(
+                f"{folder}: {part.name} has {there} columns there, and {width} here; {NOT_FITTED}"
+            )
 
 
 def _turn_parts_back(
@@ -166,8 +175,10 @@ def _turn_parts_back(
         turn = turns[block.part]
         if turn is not None:
             if not block.columns.all():
-                fault = f"{parts[block.part].name} is rotated there, and joined by modality"
-                raise UserError(f"{folder}: {fault}; {NOT_FITTED}")
+                raise UserError(
+                    f"{folder}: {parts[block.part].name} is rotated there, and joined by modality; "
+                    f"{NOT_FITTED}"
+                )
             fitted = _compose_back(turn, fitted)
             block = block._replace(columns=np.ones(turn.shape[1], bool))
         blocks.append(block)

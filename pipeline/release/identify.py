@@ -80,8 +80,10 @@ class JudgedRecipe:
         return ", ".join([*settings, f"{made.columns} columns", self.lengths])
 
     def summarise(self) -> str:
-        items = f"{int(self.agrees.sum())} of {len(self.agrees)} items"
-        return f"cosine {self.cosines.mean():.4f}, {items}"
+        return (
+            f"cosine {self.cosines.mean():.4f}, "
+            f"{int(self.agrees.sum())} of {len(self.agrees)} items"
+        )
 
 
 def find_recipe(

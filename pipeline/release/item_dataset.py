@@ -51,8 +51,9 @@ def write_dataset(
         io.write_tables(shards, layout.items, schemas.ITEMS, record)
         if not io.rows([layout.items]):
             reason = _first_reject(rejects)
-            expected = "give Parquet, CSV or JSON lines, an item a row"
-            raise UserError(f"{table.path}: 0 items{reason}; {expected}")
+            raise UserError(
+                f"{table.path}: 0 items{reason}; give Parquet, CSV or JSON lines, an item a row"
+            )
     except UserError:
         shutil.rmtree(layout.root)  # nothing to resume
         raise

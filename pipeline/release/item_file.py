@@ -121,8 +121,10 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[bytes | Cells]:
         present = column_names(file)
         identifiers = columns.identifiers(present)
         if not identifiers:
-            remedy = "name that of the identifiers by --column item=NAME"
-            raise UserError(f"{file}: no column {', '.join(IDENTIFIER_COLUMNS)}; {remedy}")
+            raise UserError(
+                f"{file}: no column {', '.join(IDENTIFIER_COLUMNS)}; "
+                "name that of the identifiers by --column item=NAME"
+            )
 
         useful = columns.useful(present)
         if not columns.text:

@@ -44,8 +44,10 @@ def list_images(asin: str, cell: Any, images: Path | None, most: int) -> list[Fo
     names = list(filter(is_path, addresses))
     if images is None:
         if names:
-            remedy = "pass the folder that holds it with --images"
-            raise UserError(f"item {asin!r} names the image {names[0]!r}; {remedy}")
+            raise UserError(
+                f"item {asin!r} names the image {names[0]!r}; "
+                "pass the folder that holds it with --images"
+            )
         if addresses:
             reason = "its image is on the web, and only files are read"
             return [FoundImage(None, "missing", reason)]

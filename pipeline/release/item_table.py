@@ -92,8 +92,9 @@ def open_table(
         raise UserError(f"{images}: no such folder of images")
     repeated = [role for role in named if role in TEXT_FIELDS]
     if text and repeated:
-        fault = f"--text is the whole text, and --column its {repeated[0]}"
-        raise UserError(f"{fault}; give one of them")
+        raise UserError(
+            f"--text is the whole text, and --column its {repeated[0]}; give one of them"
+        )
 
     required = [*named.values(), *text]
     recorded = recipe.columns.names() if recipe and recipe.columns else []
@@ -145,8 +146,10 @@ def _find_differences(
     """Yield how the texts of a table differ from those of the recipe."""
     if columns.text:
         composed = ", ".join(recipe.text)
-        remedy = "name columns by role, such as --column title=NAME"
-        yield f"--text is not cleaned and composed like the encoder's texts ({composed}); {remedy}"
+        yield (
+            f"--text is not cleaned and composed like the encoder's texts ({composed}); "
+            "name columns by role, such as --column title=NAME"
+        )
         return
     if recipe.columns is None:
         return
@@ -157,8 +160,10 @@ def _find_differences(
         return
     for role in recipe.text:
         if role in recorded and role not in described:
-            lacking = f"no {role} (column '{recorded[role]}'), which the encoder's texts have"
-            yield f"{path}: {lacking}; name its column by --column {role}=NAME"
+            yield (
+                f"{path}: no {role} (column '{recorded[role]}'), which the encoder's texts have; "
+                f"name its column by --column {role}=NAME"
+            )
         if role in named and role not in recorded:
             yield f"--column {role}={named[role]}: the encoder's texts have no {role}"
     if "description" in recipe.text:

@@ -73,11 +73,11 @@ def read_results(folder: Path, manifest: Manifest) -> list[ResultRow]:
     path = folder / RESULTS
     hashes = {file.path: file.sha256 for file in manifest.files}
     if RESULTS not in hashes or not path.is_file():
-        remedy = "publish it after `alignrec benchmark`"
-        raise UserError(f"{folder}: no {RESULTS} in this release; {remedy}")
+        raise UserError(
+            f"{folder}: no {RESULTS} in this release; publish it after `alignrec benchmark`"
+        )
     if path.stat().st_size > MAX_RESULTS_BYTES or io.sha256(path) != hashes[RESULTS]:
-        fault = "is not the file that the manifest names; fetch the release again"
-        raise UserError(f"{path}: {fault}")
+        raise UserError(f"{path}: is not the file that the manifest names; fetch the release again")
     try:
         return ROWS.validate_python(orjson.loads(path.read_bytes())["results"])
     except (orjson.JSONDecodeError, ValidationError, KeyError, TypeError) as e:

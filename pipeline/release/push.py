@@ -90,8 +90,9 @@ def _is_released(store: Store, parcel: Parcel) -> bool:
     except Absent:
         return False
     if published != parcel.read_listing():
-        fault = "this version is released with other content; raise publish.version"
-        raise UserError(f"{store.address}: {fault}")
+        raise UserError(
+            f"{store.address}: this version is released with other content; raise publish.version"
+        )
     return True
 
 
@@ -164,8 +165,10 @@ def _translate_errors(address: str) -> Iterator[None]:
             raise
         status = getattr(getattr(e, "response", None), "status_code", None)
         if status in (401, 403, 404):
-            fault = f"no such repository, or access denied (HTTP {status}); is HF_TOKEN right?"
-            raise UserError(f"{address}: {fault}") from None
+            raise UserError(
+                f"{address}: no such repository, or access denied (HTTP {status}); "
+                "is HF_TOKEN right?"
+            ) from None
         raise TransientError(f"HTTP {status}" if status else type(e).__name__) from None
 
 
@@ -199,8 +202,10 @@ def _claim_version(bucket: Bucket, claim: str, mark: bytes) -> None:
     if _create_object(bucket, claim, mark) and _create_object(bucket, claim, mark):
         with bucket.translate_errors():
             bucket.objects.delete(claim)
-        fault = "this store ignores the condition of a PUT, so two publishers could mix"
-        raise UserError(f"{bucket.address}: {fault}; send to a folder, and copy that")
+        raise UserError(
+            f"{bucket.address}: this store ignores the condition of a PUT, "
+            "so two publishers could mix; send to a folder, and copy that"
+        )
     _check_claim(bucket, claim, mark)
 
 
@@ -237,6 +242,7 @@ def _check_claim(bucket: Bucket, claim: str, mark: bytes) -> None:
             f"{bucket.address}/{claim}: deleted while we published; run again"
         ) from None
     if holder != mark:
-        fault = "another publisher is at work on this version with other content"
-        remedy = f"if that one was given up, delete {bucket.address}/{claim} and run again"
-        raise UserError(f"{bucket.address}: {fault}; {remedy}")
+        raise UserError(
+            f"{bucket.address}: another publisher is at work on this version with other content; "
+            f"if that one was given up, delete {bucket.address}/{claim} and run again"
+        )

@@ -91,8 +91,10 @@ def rotate_encoder(folder: Path, facts: Facts, encoder: Encoder) -> Encoder:
     if rotation is None:
         return encoder
     if len(rotation) != encoder.width:
-        fault = f"for {len(rotation)} columns, and the encoder gives {encoder.width}"
-        raise UserError(f"{folder / ROTATION_FILE}: {fault}; do not trust it")
+        raise UserError(
+            f"{folder / ROTATION_FILE}: "
+            f"for {len(rotation)} columns, and the encoder gives {encoder.width}; do not trust it"
+        )
     return RotatedEncoder(encoder, rotation)
 
 

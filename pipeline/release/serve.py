@@ -90,8 +90,10 @@ class Nearest:
     def __init__(self, release: Release) -> None:
         self.encoders = ReleasedEncoders(release.folder).names
         if not self.encoders:
-            why = "no encoder in this release, so nothing can be asked"
-            raise UserError(f"{release.folder}: {why}; publish one with it")
+            raise UserError(
+                f"{release.folder}: no encoder in this release, so nothing can be asked; "
+                "publish one with it"
+            )
         self._release = release
         self._titles = item_titles(release.items)
         self._paths = category_paths(release.items)
@@ -148,8 +150,7 @@ def _encode_query(name: str, encoder: Loaded, text: str, image: bytes) -> np.nda
     picture = _decode_image(encoder, image) if image else None
     units, directed = unit_rows(encode_items(encoder, [text], [picture]))
     if not directed[0]:
-        advice = "try other words, or another encoder"
-        raise Refused(f"{name} finds nothing to go by in this; {advice}")
+        raise Refused(f"{name} finds nothing to go by in this; try other words, or another encoder")
     return units[0]
 
 
@@ -245,8 +246,10 @@ def read_pictures(folder: Path, items: pa.Table, rows: Iterable[int]) -> Iterato
             found += 1
             yield pa.table({"item_id": [row], "image": [decoded]})
     if not found:
-        expected = "give files named after items, or a project's outputs/images/NAME"
-        raise UserError(f"--images {folder}: no image of an item shown; {expected}")
+        raise UserError(
+            f"--images {folder}: no image of an item shown; "
+            "give files named after items, or a project's outputs/images/NAME"
+        )
 
 
 def render_page(
@@ -323,8 +326,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family)
     except OSError as e:
-        where = f"cannot listen at {host}, port {port}"
-        raise UserError(f"{where}: {e.strerror or e}; name another by --port") from None
+        raise UserError(
+            f"cannot listen at {host}, port {port}: {e.strerror or e}; name another by --port"
+        ) from None
 
 
 def _server_config(application: Starlette) -> uvicorn.Config:

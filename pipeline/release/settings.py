@@ -12,7 +12,8 @@ def resolve_settings(publish: Publish, licence: Licence) -> Publish:
         interactions = licence.interactions
     users = publish.users or ("names" if interactions else "none")
     if interactions and users == "none":
-        fault = "publish.users is none, but interactions are released"
-        raise UserError(f"{fault}; set it to numbers or names")
+        raise UserError(
+            "publish.users is none, but interactions are released; set it to numbers or names"
+        )
     texts = publish.texts or licence.texts
     return publish.model_copy(update={"interactions": interactions, "users": users, "texts": texts})

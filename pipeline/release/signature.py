@@ -49,8 +49,7 @@ def _check_any(path: Path, manifest: bytes) -> str:
         return "signed; not checked: there is no ssh-keygen here"
     checking = _ssh_keygen("check-novalidate", ["-s", str(path)], manifest)
     if checking.returncode:
-        fault = f"not a signature of this manifest ({_last_line(checking.stderr)})"
-        raise UserError(f"{path}: {fault}")
+        raise UserError(f"{path}: not a signature of this manifest ({_last_line(checking.stderr)})")
     signer = _last_line(checking.stdout).rpartition(" with ")[2]
     return f"signed with {signer}; pass --key to say whose that must be"
 
@@ -77,8 +76,7 @@ def _read_public_key(key: Path) -> str:
         fields = f.read(MAX_SIGNATURE_BYTES).split()[:2]
     is_text = all(field.isascii() and field.decode().isprintable() for field in fields)
     if len(fields) < 2 or not is_text:
-        advice = "pass the one-line file that ends in .pub"
-        raise UserError(f"{key}: not a public SSH key; {advice}")
+        raise UserError(f"{key}: not a public SSH key; pass the one-line file that ends in .pub")
     return b" ".join(fields).decode()
 
 

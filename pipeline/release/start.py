@@ -38,9 +38,9 @@ def read_start(folder: Path, width: int) -> Start:
 def _refuse_other_width(table: pa.Table, folder: Path, width: int) -> None:
     found = table["vector"].type.list_size
     if found != width:
-        fault = f"{folder} has vectors of {found} numbers, and train.dim is {width}"
         raise UserError(
-            f"'{START_KEY}': {fault}; give 'train.dim: {found}', or leave {START_KEY} out"
+            f"'{START_KEY}': {folder} has vectors of {found} numbers, and train.dim is {width}; "
+            f"give 'train.dim: {found}', or leave {START_KEY} out"
         )
 
 

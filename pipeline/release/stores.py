@@ -63,8 +63,9 @@ Progress = Callable[[int, int], None]  # called with (bytes done, total bytes)
 def scheme_of(address: str) -> str:
     scheme = address.partition("://")[0].lower() if "://" in address else "file"
     if scheme not in ("file", "http", "https", "s3", "hf"):
-        usable = "a path, https://, s3:// or hf://datasets/"
-        raise UserError(f"cannot use '{scheme}' addresses; use {usable}")
+        raise UserError(
+            f"cannot use '{scheme}' addresses; use a path, https://, s3:// or hf://datasets/"
+        )
     return scheme
 
 
@@ -192,8 +193,7 @@ class Hub(Http):
 
         repository, revision, path = hub_parts(address)
         revision = quote(revision, safe="")
-        root = f"{constants.ENDPOINT}/datasets/{repository}"
-        super().__init__(f"{root}/resolve/{revision}/{path}")
+        super().__init__(f"{constants.ENDPOINT}/datasets/{repository}/resolve/{revision}/{path}")
         self.address = address
         if token := get_token():
             self.client.headers["Authorization"] = f"Bearer {token}"
@@ -229,8 +229,9 @@ class Bucket:
         try:
             self.objects = S3Store(bucket, prefix=prefix or None, **options)
         except BaseError as e:
-            fault = f"invalid settings ({type(e).__name__})"
-            raise UserError(f"{self.address}: {fault}; {KEYS_HINT}") from None
+            raise UserError(
+                f"{self.address}: invalid settings ({type(e).__name__}); {KEYS_HINT}"
+            ) from None
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         with self.translate_errors():
@@ -251,16 +252,19 @@ class Bucket:
         except FileNotFoundError:
             raise Absent(f"{self.address}: no such bucket or object") from None
         except (PermissionDeniedError, UnauthenticatedError) as e:
-            fault = f"access denied ({type(e).__name__})"
-            raise UserError(f"{self.address}: {fault}; {KEYS_HINT}") from None
+            raise UserError(
+                f"{self.address}: access denied ({type(e).__name__}); {KEYS_HINT}"
+            ) from None
         except BaseError as e:
             message = str(e)
             if any(sign in message for sign in OTHER_REGION_SIGNS):
-                fault = "the bucket is in another region; set AWS_REGION"
-                raise UserError(f"{self.address}: {fault}") from None
+                raise UserError(
+                    f"{self.address}: the bucket is in another region; set AWS_REGION"
+                ) from None
             if f" {CLOSED_PROXY}," in message:  # it lists causes, one socket address per line
-                fault = "the server redirects to another host, which is refused"
-                raise UserError(f"{self.address}: {fault}") from None
+                raise UserError(
+                    f"{self.address}: the server redirects to another host, which is refused"
+                ) from None
             raise TransientError(type(e).__name__) from None  # the message may contain signed URLs
 
 

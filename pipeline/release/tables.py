@@ -139,8 +139,9 @@ def _count_text_bytes(column: pa.Array) -> int:
 
     longest = pc.max(pc.utf8_length(texts)).as_py() or 0
     if longest > MAX_TEXT_CHARACTERS:
-        limit = f"none has more than {MAX_TEXT_CHARACTERS:,}"
-        raise UserError(f"has a text of {longest:,} characters; {limit}")
+        raise UserError(
+            f"has a text of {longest:,} characters; none has more than {MAX_TEXT_CHARACTERS:,}"
+        )
     return pc.sum(pc.binary_length(texts)).as_py() or 0
 
 

@@ -78,11 +78,14 @@ def _say_what_to_use(where: str, chosen: str, released: str, outcomes: ReleasedO
     if chosen != released:
         places = outcomes.rivals[chosen]
         if is_worse(places):
-            counts = f"{_count(places, 'worse')} of {_comparisons(len(places))}"
-            verdict = f"it is significantly better in {counts}"
-            return f"Use {chosen} (train.features) on {where}, not {released}: {verdict}."
-        lead = f"{released} is significantly better in none of {_comparisons(len(places))} with it"
-        return f"Use {chosen} (train.features) on {where}: it needs no training, and {lead}."
+            return (
+                f"Use {chosen} (train.features) on {where}, not {released}: it is significantly "
+                f"better in {_count(places, 'worse')} of {_comparisons(len(places))}."
+            )
+        return (
+            f"Use {chosen} (train.features) on {where}: it needs no training, and {released} is "
+            f"significantly better in none of {_comparisons(len(places))} with it."
+        )
 
     unbeaten = _list_unbeaten(outcomes.controls)
     if unbeaten:
@@ -94,8 +97,10 @@ def _say_what_to_use(where: str, chosen: str, released: str, outcomes: ReleasedO
     words = _list_outcomes(outcomes.rivals)
     others = _name_others(outcomes.rivals)
     if {*words} == {"undecided"}:
-        level = f"no significant difference from {others} in {_comparisons(len(words))}"
-        return f"Use {released}, or any other set, on {where}: {level}."
+        return (
+            f"Use {released}, or any other set, on {where}: "
+            f"no significant difference from {others} in {_comparisons(len(words))}."
+        )
     return f"Use {released} on {where}: {_describe_outcomes(words, others)}."
 
 
@@ -113,8 +118,10 @@ def _describe_controls(released: str, controls: Mapping[str, Places]) -> str:
     if not controls:
         return ""
     words = _list_outcomes(controls)
-    counts = f"{words.count('better')} of {_comparisons(len(words))}"
-    return f"{released} is above {_name_controls(controls)} in {counts}."
+    return (
+        f"{released} is above {_name_controls(controls)} in {words.count('better')} of "
+        f"{_comparisons(len(words))}."
+    )
 
 
 def _list_unbeaten(controls: Mapping[str, Places]) -> list[str]:
@@ -195,8 +202,10 @@ def _say_which_is_best(
     words = [word for name in best for word in outcomes[name]]
     if {*words} == {"undecided"}:
         tested = sum(len(places) for places in outcomes_by_pair(comparison).values())
-        level = f"no significant difference in {_comparisons(tested)}"
-        return f"Use {' or '.join(best)} on {where}: {level}."
+        return (
+            f"Use {' or '.join(best)} on {where}: "
+            f"no significant difference in {_comparisons(tested)}."
+        )
 
     clauses = []
     for name in best:
@@ -211,9 +220,10 @@ def _describe_control(comparison: Fields, name: str) -> str:
     for probed in read_probes(probe_figures(comparison)).values():
         figures = probed.headline(RAW)
         if {name, SHUFFLED} <= figures.keys():
-            measure = f"{probed.probe.name} {probed.probe.figure}"
-            values = f"{figures[name]:.3f}, that of the control {SHUFFLED} {figures[SHUFFLED]:.3f}"
-            return f"The {measure} of {name} is {values}."
+            return (
+                f"The {probed.probe.name} {probed.probe.figure} of {name} is {figures[name]:.3f}, "
+                f"that of the control {SHUFFLED} {figures[SHUFFLED]:.3f}."
+            )
     return ""
 
 

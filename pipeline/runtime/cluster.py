@@ -90,14 +90,17 @@ def facts(packages: Sequence[str] = ()) -> dict[str, str]:
 
 
 def check_node(expected: dict[str, str], here: dict[str, str]) -> None:
-    differences = []
-    for name in sorted(expected.keys() | here.keys()):
-        if expected.get(name) != here.get(name):
-            versions = f"{here.get(name, 'none')}, not {expected.get(name, 'none')}"
-            differences.append(f"{name} {versions}")
+    names = sorted(expected.keys() | here.keys())
+    differences = [
+        f"{name} {here.get(name, 'none')}, not {expected.get(name, 'none')}"
+        for name in names
+        if expected.get(name) != here.get(name)
+    ]
     if differences:
-        node = f"a node of the Ray cluster ({platform.node()})"
-        raise UserError(f"{node} has {', '.join(differences)}; install the same on all")
+        raise UserError(
+            f"a node of the Ray cluster ({platform.node()}) has {', '.join(differences)}; "
+            "install the same on all"
+        )
 
 
 def _connect() -> Any:
@@ -110,8 +113,10 @@ def _connect() -> Any:
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS", "")
         if address.startswith("ray://"):
-            remedy = "start this on a node of the cluster, and give its host:port"
-            raise UserError(f"RAY_ADDRESS is {address}; {remedy}")
+            raise UserError(
+                f"RAY_ADDRESS is {address}; "
+                "start this on a node of the cluster, and give its host:port"
+            )
         os.environ.setdefault(
             "RAY_BACKEND_LOG_LEVEL", "fatal"
         )  # Ray logs each worker start as an error
@@ -151,8 +156,9 @@ def _find_needs(ray: Any) -> _Needs:
     # nodes of KubeRay and `ray up` have this label: such clusters may scale up
     may_grow = any("ray.io/node-group" in node["Labels"] for node in nodes)
     if not fits and not may_grow:
-        remedy = "`ray status` says what there is, and OMP_NUM_THREADS sets the threads"
-        raise UserError(f"{lack}; {remedy}")
+        raise UserError(
+            f"{lack}; `ray status` says what there is, and OMP_NUM_THREADS sets the threads"
+        )
     return _Needs(threads, options, lack)
 
 

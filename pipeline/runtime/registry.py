@@ -37,8 +37,10 @@ class Registry(Mapping[str, Part]):
         others = installed_parts(f"alignrec.{self.kind}")
         # the meaning of a built-in name must not depend on installed packages
         if twice := sorted(others.keys() & self.built_in.keys()):
-            entry_point = f"entry point '{twice[0]}' of alignrec.{self.kind}"
-            raise UserError(f"{entry_point}: the name is taken; choose another")
+            raise UserError(
+                f"entry point '{twice[0]}' of alignrec.{self.kind}: the name is taken; "
+                "choose another"
+            )
         return {**self.built_in, **others}
 
     def __getitem__(self, name: str) -> Part:
@@ -61,8 +63,10 @@ class Registry(Mapping[str, Part]):
         return cast(Part, part)
 
     def _refusal(self, name: str, fault: str) -> UserError:
-        entry_point = f"entry point '{name} = {self.entries[name]}' of alignrec.{self.kind}"
-        return UserError(f"{entry_point}: {one_line(fault)}; correct its package")
+        return UserError(
+            f"entry point '{name} = {self.entries[name]}' of alignrec.{self.kind}: "
+            f"{one_line(fault)}; correct its package"
+        )
 
     def __contains__(self, name: object) -> bool:
         return name in self.entries

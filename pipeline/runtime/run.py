@@ -294,12 +294,15 @@ def hold_lock(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=MAX_SECONDS_LOCKED)
         except Timeout:
-            fault = "another run has held this folder for an hour; stop it and run again"
-            raise UserError(f"{folder}: {fault}") from None
+            raise UserError(
+                f"{folder}: another run has held this folder for an hour; stop it and run again"
+            ) from None
     except (PermissionError, FileExistsError, NotADirectoryError) as e:
         path = e.filename or folder.parent
-        remedy = "give this user access or delete it: unfinished work is made again"
-        raise UserError(f"{path}: {e.strerror or e}; {remedy}") from None
+        raise UserError(
+            f"{path}: {e.strerror or e}; "
+            "give this user access or delete it: unfinished work is made again"
+        ) from None
     try:
         yield
     finally:

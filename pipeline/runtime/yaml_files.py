@@ -60,9 +60,10 @@ def read_yaml(path: Path) -> Any:
             raise ValueError(f"larger than {MAX_FILE_BYTES:,} bytes")
         return yaml.load(data.decode("utf-8-sig"), Loader)  # Loader derives from SafeLoader
     except FileNotFoundError:
-        command = "`alignrec new NAME --interactions FILE`"
-        remedy = f"run from the project's root, pass --params, or begin one with {command}"
-        raise UserError(f"{path}: no such parameter file; {remedy}") from None
+        raise UserError(
+            f"{path}: no such parameter file; run from the project's root, pass --params, "
+            "or begin one with `alignrec new NAME --interactions FILE`"
+        ) from None
     except RecursionError:
         raise UserError(f"{path}: not YAML that can be read: nested too deeply") from None
     except FAULTS as e:
@@ -81,8 +82,9 @@ def find_base(path: Path, over: dict[str, Any]) -> Path:
     """Return the file that a parameter file names under `extends`."""
     name = over[EXTENDS]
     if not isinstance(name, str):
-        remedy = "give the path of a parameter file, from the folder of this one"
-        raise UserError(f"{path}: '{EXTENDS}': {remedy}")
+        raise UserError(
+            f"{path}: '{EXTENDS}': give the path of a parameter file, from the folder of this one"
+        )
     return path.parent / name
 
 
@@ -90,8 +92,9 @@ def read_base(path: Path, base_path: Path) -> dict[str, Any]:
     """Read the file that the parameter file `path` extends."""
     base = read_yaml(base_path)
     if not isinstance(base, dict) or EXTENDS in base:
-        fault = f"{base_path} must be a whole parameter file, which extends none"
-        raise UserError(f"{path}: '{EXTENDS}': {fault}")
+        raise UserError(
+            f"{path}: '{EXTENDS}': {base_path} must be a whole parameter file, which extends none"
+        )
     return base
 
 

@@ -252,8 +252,9 @@ class Downloaded(Source):
             return self
         for name, mirrors in self.features.items():
             if format_of(mirrors[0]) == "npy":
-                fault = "its rows name no items; map them by feature_rows: item, row"
-                raise ValueError(f"features.{name}: {fault}")
+                raise ValueError(
+                    f"features.{name}: its rows name no items; map them by feature_rows: item, row"
+                )
         return self
 
     @abstractmethod

@@ -123,8 +123,7 @@ def file_names(addresses: Addresses) -> dict[str, str]:
         if not SAFE_NAME.fullmatch(name) or name == "sources.json":
             raise UserError(f"{address}: invalid file name; use letters, digits, . _ -")
         if name in names.values():
-            fault = f"two files of this dataset are called {name}; rename one"
-            raise UserError(f"{address}: {fault}")
+            raise UserError(f"{address}: two files of this dataset are called {name}; rename one")
         names[role] = name
     return names
 
@@ -183,8 +182,9 @@ def _pack_checked(folder: Path, target: Path, expected: str | None) -> None:
     with io.atomic(target) as temporary:
         pack_folder(folder, temporary)
         if expected is not None and io.sha256(temporary) != expected:
-            fault = f"expected sha256 {expected}: its rows differ from those pinned"
-            raise UserError(f"{folder}: {fault}")
+            raise UserError(
+                f"{folder}: expected sha256 {expected}: its rows differ from those pinned"
+            )
 
 
 def _suggest_paths(dataset: str, addresses: Addresses, raw: Path, names: Mapping[str, str]) -> str:

@@ -118,8 +118,9 @@ def inspect_table(path: Path, flags: Mapping[str, str], item: str | None = None)
             chosen[role] = column
         elif role in required:
             present = ", ".join(names)
-            remedy = f"use --column {role}=<name>"
-            raise UserError(f"{path}: no column for the {role} in {present}; {remedy}")
+            raise UserError(
+                f"{path}: no column for the {role} in {present}; use --column {role}=<name>"
+            )
     refuse_repeated(path, names, chosen.values())
     return InspectedTable(path, names, chosen)
 
@@ -208,8 +209,10 @@ def inspect_images(given: str, table: InspectedTable) -> ImageLocation:
 
     folder = Path(given)
     if not folder.exists():
-        fault = "no such folder; give a folder, a zip archive, or a pattern with {item}"
-        raise UserError(f"--images {given}: {fault}")
+        raise UserError(
+            f"--images {given}: no such folder; "
+            "give a folder, a zip archive, or a pattern with {item}"
+        )
 
     if "image_urls" in table.roles:
         return _inspect_paths(folder, table)

@@ -149,8 +149,9 @@ def read_asins(path: Path | None, items: int) -> list[str]:
 
     if len(set(names)) < items:
         repeated, _ = Counter(names).most_common(1)[0]
-        fault = f"asin {repeated} belongs to several itemIDs; an asin names one item"
-        raise UserError(f"{path}: {fault}")
+        raise UserError(
+            f"{path}: asin {repeated} belongs to several itemIDs; an asin names one item"
+        )
     return names
 
 
@@ -166,7 +167,8 @@ def _read_items(path: Path) -> Iterator[tuple[int, str | None]]:
 
         item = record["itemID"]
         if item in distinct:
-            fault = f"itemID {item} occurs twice; keep one row per item"
-            raise UserError(f"{path}, item {number}: {fault}")
+            raise UserError(
+                f"{path}, item {number}: itemID {item} occurs twice; keep one row per item"
+            )
         distinct.add(item)
         yield item, identifier_of(as_text(record.get("asin")))

@@ -237,8 +237,10 @@ def _check_columns(path: Path, names: Mapping[str, str], required: Collection[st
     for role, name in columns_of_roles.items():
         if name not in columns:
             present = ", ".join(columns)
-            remedy = f"map the {role} under `columns` of the source"
-            raise UserError(f"{path}: no column '{name}'; it has {present}; {remedy}")
+            raise UserError(
+                f"{path}: no column '{name}'; it has {present}; "
+                f"map the {role} under `columns` of the source"
+            )
     return columns
 
 

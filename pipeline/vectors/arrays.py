@@ -34,8 +34,7 @@ def open_npy(path: Path) -> VectorFile:
 
 def open_matrix(path: Path, array: np.ndarray) -> VectorFile:
     if array.ndim != 2 or not all(array.shape) or array.dtype.kind not in "fiu":
-        fault = f"is {array.dtype} {array.shape}, expected numbers [items, width]"
-        raise UserError(f"{path}: {fault}")
+        raise UserError(f"{path}: is {array.dtype} {array.shape}, expected numbers [items, width]")
     count, width = array.shape
     return VectorFile(path, count, width, lambda numbers: array[numbers])
 
@@ -66,8 +65,9 @@ def open_torch(path: Path) -> VectorFile:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch raises exceptions of pickle and its own
-        fault = f"not a plain tensor ({type(e).__name__}); save it with torch.save(tensor)"
-        raise UserError(f"{path}: {fault}") from None
+        raise UserError(
+            f"{path}: not a plain tensor ({type(e).__name__}); save it with torch.save(tensor)"
+        ) from None
 
     values = content if isinstance(content, dict) else {"": content}
     arrays: dict[str, Any] = {}
@@ -81,8 +81,9 @@ def _tensor_array(path: Path, tensor: Any) -> np.ndarray:
     from alignrec.pipeline.io.arrays import is_plain
 
     if not is_plain(tensor):
-        fault = "expected a dense tensor of numbers, not sparse, nested, quantised or complex"
-        raise UserError(f"{path}: {fault}")
+        raise UserError(
+            f"{path}: expected a dense tensor of numbers, not sparse, nested, quantised or complex"
+        )
     values = tensor.detach().float() if tensor.is_floating_point() else tensor
     return values.resolve_neg().numpy()
 
@@ -108,8 +109,10 @@ def open_named(path: Path, values: Mapping[str, Any]) -> VectorFile:
 
     shapes = [f"{one_line(name, 32)} {array.shape}" for name, array in arrays.items()]
     listed = ", ".join(shapes[:MAX_SHOWN_ARRAYS])
-    expected = "one matrix [items, width], also with one array of identifiers"
-    raise UserError(f"{path}: holds {listed}; expected {expected}")
+    raise UserError(
+        f"{path}: holds {listed}; "
+        "expected one matrix [items, width], also with one array of identifiers"
+    )
 
 
 def _open_vectors(path: Path, arrays: Mapping[str, np.ndarray]) -> VectorFile:

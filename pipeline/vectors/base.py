@@ -70,11 +70,13 @@ def check_vector(path: Path, row: int, value: object, width: int | None) -> np.n
     if array.ndim == 2 and len(array) == 1:
         array = array[0]
     if array.ndim != 1 or not 0 < len(array) <= MAX_WIDTH or array.dtype.kind not in "fiu":
-        fault = f"holds {array.dtype} {array.shape}, expected a vector of numbers"
-        raise UserError(f"{path}, row {row}: {fault}")
+        raise UserError(
+            f"{path}, row {row}: holds {array.dtype} {array.shape}, expected a vector of numbers"
+        )
     if width is not None and len(array) != width:
-        fault = f"{len(array):,} numbers, the rows before have {width:,}"
-        raise UserError(f"{path}, row {row}: {fault}")
+        raise UserError(
+            f"{path}, row {row}: {len(array):,} numbers, the rows before have {width:,}"
+        )
     return array
 
 
@@ -207,8 +209,10 @@ def _match_by_order(vectors: VectorFile, order: Path, asins: Sequence[str]) -> M
 
 def _match_by_position(vectors: VectorFile, asins: Sequence[str], key: str) -> MatchedFile:
     if vectors.count != len(asins):
-        fault = f"{vectors.count} rows, {len(asins)} items, and no identifiers; map them by {key}"
-        raise UserError(f"{vectors.path}: {fault}")
+        raise UserError(
+            f"{vectors.path}: {vectors.count} rows, {len(asins)} items, and no identifiers; "
+            f"map them by {key}"
+        )
 
     assumed = "rows assumed to be in order of item_id: it holds no identifiers"
     how = f"{assumed}; {key} gives another order"

@@ -68,8 +68,10 @@ def _read_numbers(path: Path, row: CsvRow, header: _Header) -> np.ndarray:
     if len(values) == 1:
         values = values[0].split()
     if not _are_numbers(values):
-        fault = "not all are numbers; keep one column of identifiers and numbers"
-        raise UserError(f"{path}, line {row.line}: {fault}")
+        raise UserError(
+            f"{path}, line {row.line}: not all are numbers; "
+            "keep one column of identifiers and numbers"
+        )
     return np.array(values, np.float32)
 
 

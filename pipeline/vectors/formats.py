@@ -69,8 +69,10 @@ def list_parts(folder: Path) -> list[Path]:
     """Return the files per item in a folder, or the Parquet files of a table."""
     parts = list_members(folder) or io.list_plain(folder, "*.parquet")
     if not parts:
-        fault = "no .npy, .json or .parquet in this folder; name the folder that holds the files"
-        raise UserError(f"{folder}: {fault}")
+        raise UserError(
+            f"{folder}: no .npy, .json or .parquet in this folder; "
+            "name the folder that holds the files"
+        )
     return parts
 
 
@@ -99,8 +101,9 @@ def _pack_table(parts: list[Path], target: Path) -> None:
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for path in parts:
             if not _feature_schema(path).equals(schema):
-                fault = f"has other columns than {parts[0]}; name the files of one table"
-                raise UserError(f"{path}: {fault}")
+                raise UserError(
+                    f"{path}: has other columns than {parts[0]}; name the files of one table"
+                )
 
             for batch in read_batches(path, schema.names):
                 writer.write_batch(batch.cast(schema))

@@ -88,8 +88,9 @@ def _identifier_columns(path: Path, table: pa.Table) -> dict[str, pa.ChunkedArra
             columns.setdefault(name, column)
     if not columns:
         names = ", ".join(IDENTIFIER_COLUMNS)
-        fault = f"no column identifies the items ({names}); rename yours, or give --order"
-        raise UserError(f"{path}: {fault}")
+        raise UserError(
+            f"{path}: no column identifies the items ({names}); rename yours, or give --order"
+        )
     return columns
 
 
@@ -173,8 +174,9 @@ def _resolve_integers(
         if by_identifier[name].agrees(by_number[name]):
             continue
         if not has_other_column:
-            fault = f"column '{name}' fits as identifiers and as item numbers; add asin"
-            raise UserError(f"{path}: {fault}")
+            raise UserError(
+                f"{path}: column '{name}' fits as identifiers and as item numbers; add asin"
+            )
         del by_identifier[name]
 
 
@@ -196,5 +198,7 @@ def _no_match(
     first = next(iter(columns[name].drop_null().slice(0, 1).to_pylist()), None)
     in_file = repr(str(first)[:MAX_SHOWN_ID_CHARACTERS])
     in_dataset = repr(asins[0][:MAX_SHOWN_ID_CHARACTERS])
-    fault = f"none of its {rows:,} rows is of one of the {len(asins):,} items"
-    return UserError(f"{path}: {fault}; {name} is {in_file} there, and {in_dataset} here")
+    return UserError(
+        f"{path}: none of its {rows:,} rows is of one of the {len(asins):,} items; "
+        f"{name} is {in_file} there, and {in_dataset} here"
+    )

@@ -79,13 +79,13 @@ def read_numbering(path: Path, number: str, names: Sequence[str], count: int) ->
     identifiers = [value.strip() for value in columns[name].to_pylist()]
     if len({*identifiers, ""}) <= len(identifiers):
         repeated, _ = Counter(["", *identifiers]).most_common(1)[0]
-        fault = f"{name} {repeated!r} is empty or occurs twice; keep one row each"
-        raise UserError(f"{path}: {fault}")
+        raise UserError(f"{path}: {name} {repeated!r} is empty or occurs twice; keep one row each")
 
     numbers = _read_permutation(columns[number])
     if numbers is None or len(identifiers) != count:
-        expected = f"{number} 0 .. {count - 1:,}, each once"
-        raise UserError(f"{path}: {len(identifiers):,} rows, expected {expected}")
+        raise UserError(
+            f"{path}: {len(identifiers):,} rows, expected {number} 0 .. {count - 1:,}, each once"
+        )
     return [identifiers[i] for i in np.argsort(numbers)]
 
 

@@ -34,8 +34,9 @@ Member = tuple[str, Callable[[], bytes]]  # name, and a function that reads its 
 
 def open_folder(path: Path) -> VectorFile:
     if not path.is_dir():
-        fault = "no folder, and its name has no ending of a known format"
-        raise UserError(f"{path}: {fault}; see docs/compare.md")
+        raise UserError(
+            f"{path}: no folder, and its name has no ending of a known format; see docs/compare.md"
+        )
 
     files = list_members(path)
     is_feature_set = any(path.glob("features-*.parquet"))  # whose set.json is not a vector
@@ -84,8 +85,10 @@ def _unpack_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo
     label = f"{path}, {member.filename}"
     size = member.file_size
     if size > MAX_MEMBER_BYTES:  # zipfile reads no further than `file_size`
-        fault = f"no member of this kind has more than {MAX_MEMBER_BYTES:,}"
-        raise UserError(f"{label}: {size:,} bytes unpacked; {fault}")
+        raise UserError(
+            f"{label}: {size:,} bytes unpacked; "
+            f"no member of this kind has more than {MAX_MEMBER_BYTES:,}"
+        )
     return b"".join(archives.read_member(archive, member, label))
 
 

@@ -81,8 +81,9 @@ def _iterate_document(path: Path) -> Iterator[NamedVector]:
     with open_text(path) as f:
         data = f.read(MAX_DOCUMENT_BYTES + 1)
     if len(data) > MAX_DOCUMENT_BYTES:
-        fault = f"longer than {MAX_DOCUMENT_BYTES:,} bytes; write JSON lines, or Parquet"
-        raise UserError(f"{path}: {fault}")
+        raise UserError(
+            f"{path}: longer than {MAX_DOCUMENT_BYTES:,} bytes; write JSON lines, or Parquet"
+        )
 
     is_array = data.lstrip().startswith(b"[")
     try:
@@ -117,8 +118,7 @@ def _split_object(path: Path, row: int, value: Any) -> NamedVector:
     lists = [key for key in value if _is_vector(value[key])]
     if len(lists) != 1:
         names = ", ".join(lists) or "none"
-        fault = f"{len(lists)} lists of numbers ({names}), expected one"
-        raise UserError(f"{path}, row {row}: {fault}")
+        raise UserError(f"{path}, row {row}: {len(lists)} lists of numbers ({names}), expected one")
 
     vector = value[lists[0]]
     identifiers = [key for key in value if rank_identifier(key) >= 0]

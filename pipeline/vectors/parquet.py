@@ -48,14 +48,17 @@ def open_parquet(path: Path, column: str | None = None) -> VectorFile:
 def _list_files(path: Path) -> list[Path]:
     files = io.list_plain(path, "*.parquet") if path.is_dir() else [path]
     if not files:
-        fault = "no *.parquet in this folder; for a release, name features/<encoder> in it"
-        raise UserError(f"{path}: {fault}")
+        raise UserError(
+            f"{path}: no *.parquet in this folder; for a release, name features/<encoder> in it"
+        )
 
     schema = pq.read_schema(files[0])
     for file in files:
         if not pq.read_schema(file).equals(schema):
-            fault = f"has other columns than {files[0].name}; keep files of one table in the folder"
-            raise UserError(f"{file}: {fault}")
+            raise UserError(
+                f"{file}: has other columns than {files[0].name}; "
+                "keep files of one table in the folder"
+            )
     io.require_same_space(files)
     return files
 
@@ -68,8 +71,9 @@ def _choose_column(path: Path, lists: Sequence[str], column: str | None) -> str:
         return column
     if len(lists) != 1:
         hint = f"; name one, as in {path.name}:{lists[0]}" if lists else ""
-        fault = f"{len(lists)} columns hold vectors ({available}), expected one{hint}"
-        raise UserError(f"{path}: {fault}")
+        raise UserError(
+            f"{path}: {len(lists)} columns hold vectors ({available}), expected one{hint}"
+        )
     return lists[0]
 
 
@@ -102,22 +106,25 @@ def _read_identifiers(path: Path, names: list[str]) -> pa.Table:
     for field in pq.read_schema(path):
         is_unfit = pa.types.is_nested(field.type) or isinstance(field.type, pa.JsonType)
         if field.name in names and is_unfit:
-            fault = f"column '{field.name}' is {field.type}; identifiers are texts or integers"
-            raise UserError(f"{path}: {fault}")
+            raise UserError(
+                f"{path}: column '{field.name}' is {field.type}; identifiers are texts or integers"
+            )
 
     for column, rows, size in io.column_sizes(path):
         max_bytes = MAX_MEAN_IDENTIFIER_BYTES * rows + SPARE_IDENTIFIER_BYTES
         if column.path in names and size > max_bytes:
-            fault = f"column '{column.path}' holds texts, and no identifiers; leave it out"
-            raise UserError(f"{path}: {fault}")
+            raise UserError(
+                f"{path}: column '{column.path}' holds texts, and no identifiers; leave it out"
+            )
 
     with pq.ParquetFile(path, pre_buffer=False, read_dictionary=names) as file:
         table = file.read(names)
     try:
         table.validate(full=True)
     except pa.ArrowInvalid as e:
-        fault = f"identifiers are not UTF-8 ({one_line(e, 60)}); write them as UTF-8"
-        raise UserError(f"{path}: {fault}") from None
+        raise UserError(
+            f"{path}: identifiers are not UTF-8 ({one_line(e, 60)}); write them as UTF-8"
+        ) from None
     return table
 
 

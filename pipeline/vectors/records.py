@@ -64,5 +64,7 @@ def _iterate_records(path: Path) -> Iterator[tuple[int, memoryview]]:
                 number += 1
             if cut_bytes:
                 position = number * RECORD_BYTES + cut_bytes
-                fault = f"cut off at byte {position:,}, inside a record of {RECORD_BYTES:,}"
-                raise UserError(f"{path}: {fault}; download it again")
+                raise UserError(
+                    f"{path}: cut off at byte {position:,}, inside a record of {RECORD_BYTES:,}; "
+                    "download it again"
+                )

@@ -138,8 +138,9 @@ def _refuse_failure(response: httpx.Response, label: str) -> None:
     if code in (404, 410):
         raise Absent(f"{label}: no such file (HTTP {code})")
     if code in (401, 403):
-        remedy = "are password, signature or HF_TOKEN right?"
-        raise UserError(f"{label}: access denied (HTTP {code}); {remedy}")
+        raise UserError(
+            f"{label}: access denied (HTTP {code}); are password, signature or HF_TOKEN right?"
+        )
     if code not in (200, 206, 416):
         raise UserError(f"{label}: HTTP {code} {response.reason_phrase}")
 

@@ -82,9 +82,10 @@ def _find_fault(part: Path, name: str, sha256: str, pinned: str | None) -> str |
     if name.endswith(".gz") and not head.startswith(b"\x1f\x8b"):
         return "not gzip, though its name ends in .gz"
     if pinned not in (None, sha256):
-        cause = f"its sha256 is {sha256}, expected {pinned}: the file changed"
-        remedy = "delete the dataset's sources.json, or change sha256 in the parameters"
-        return f"{cause}; {remedy}, if that is right"
+        return (
+            f"its sha256 is {sha256}, expected {pinned}: the file changed; delete the dataset's "
+            "sources.json, or change sha256 in the parameters, if that is right"
+        )
     return None
 
 
@@ -105,8 +106,9 @@ def _download_part(
                 part.unlink()
             if isinstance(e, UserError):
                 raise
-            fault = f"{e} (after {retries + 1} tries)"
-            raise UserError(f"{address}: {fault}; run again to continue") from None
+            raise UserError(
+                f"{address}: {e} (after {retries + 1} tries); run again to continue"
+            ) from None
 
 
 def _read_rest(

@@ -34,8 +34,10 @@ def further_rows(recipe: SetRecipe) -> Iterator[pa.Table]:
     asins = recipe.ids["asin"].to_pylist()
     core = recipe.file.matched(asins)
     if not core.identified and recipe.file.order is None:
-        fault = f"{recipe.file.path}: its rows name no items, so those of `items.all` have none"
-        raise UserError(f"{fault}; map them by feature_rows, or leave items.all out")
+        raise UserError(
+            f"{recipe.file.path}: its rows name no items, so those of `items.all` have none; "
+            "map them by feature_rows, or leave items.all out"
+        )
     # together with the core, as the file may have no further item
     matched = recipe.file.matched([*asins, *recipe.further["asin"].to_pylist()])
     yield from rows_of_items(matched, recipe.further, recipe.shard_rows, len(asins))

@@ -119,8 +119,9 @@ def read_delta(store: Store) -> tuple[Delta, bytes]:
     try:
         data = read_small(store, NAME, manifests.MAX_MANIFEST_BYTES)
     except Absent:
-        question = "is this the address of a delta?"
-        raise UserError(f"{store.address}: no {NAME} there; {question}") from None
+        raise UserError(
+            f"{store.address}: no {NAME} there; is this the address of a delta?"
+        ) from None
     return parse_delta(data, store.address), data
 
 

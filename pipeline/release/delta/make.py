@@ -45,8 +45,10 @@ def write_delta(release: Path, older: Path, to: Path) -> Delta:
     newer = Release(release).refuse_without("items").verify()
     base = Release(older).refuse_without("items").verify()
     if newer.manifest.dataset != base.manifest.dataset:
-        fault = f"a release of {base.manifest.dataset}, not of {newer.manifest.dataset}"
-        raise UserError(f"{older}: {fault}; name an older release of the same dataset")
+        raise UserError(
+            f"{older}: a release of {base.manifest.dataset}, not of {newer.manifest.dataset}; "
+            "name an older release of the same dataset"
+        )
     if io.sha256(release / manifests.MANIFEST_FILE) == io.sha256(older / manifests.MANIFEST_FILE):
         raise UserError(f"{older}: is the same release; name an older one")
 

@@ -69,10 +69,10 @@ def fetch_onto(
     delta, data = read_delta(store)
     base = Release(older)
     if io.sha256(older / manifests.MANIFEST_FILE) != delta.older:
-        fault = (
-            f"not the release {delta.dataset} {delta.older_version} that the delta was made from"
+        raise UserError(
+            f"{older}: not the release {delta.dataset} {delta.older_version} that the delta was "
+            f"made from (manifest {delta.older[:12]}); name that one"
         )
-        raise UserError(f"{older}: {fault} (manifest {delta.older[:12]}); name that one")
     base.verify()
 
     to = to or older.absolute().with_name(f"{delta.dataset}-{delta.version}")
@@ -158,8 +158,10 @@ class Rebuilder:
         elif file.sha256 in self.known:
             self._copy(self.older.folder / self.known[file.sha256], file.path)
         else:
-            fault = f"neither in the delta nor in {self.older.folder}"
-            raise UserError(f"{file.path}: {fault}; fetch the whole release")
+            raise UserError(
+                f"{file.path}: neither in the delta nor in {self.older.folder}; "
+                "fetch the whole release"
+            )
 
     def _copy(self, path: Path, name: str) -> None:
         with io.atomic(self.release / name) as temporary:
@@ -174,9 +176,10 @@ class Rebuilder:
                 f"{file.path}: cannot be rebuilt ({fault}); fetch the delta again"
             ) from None
         if io.sha256(self.release / file.path) != file.sha256:
-            fault = "rebuilt with another sha256 than the manifest's"
-            remedy = f"install pyarrow {self.delta.pyarrow}, or fetch the whole release"
-            raise UserError(f"{file.path}: {fault}; {remedy} (pyarrow here: {pa.__version__})")
+            raise UserError(
+                f"{file.path}: rebuilt with another sha256 than the manifest's; install pyarrow "
+                f"{self.delta.pyarrow}, or fetch the whole release (pyarrow here: {pa.__version__})"
+            )
 
     def _rebuild_table(self, file: File, numbers: Numbers) -> None:
         older = list_older(self.older.manifest, file)
@@ -206,8 +209,9 @@ class Rebuilder:
             is_equal = is_equal and part.column(0).equals(removed.slice(n_read, len(part)))
             n_read += len(part)
         if not is_equal or n_read != len(removed):
-            fault = "not the items that the release lacks"
-            raise UserError(f"{REMOVED}: {fault}; fetch the delta again")
+            raise UserError(
+                f"{REMOVED}: not the items that the release lacks; fetch the delta again"
+            )
 
     def _drop_strays(self) -> None:
         """Delete what a killed run left half-written."""

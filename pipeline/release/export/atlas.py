@@ -26,8 +26,10 @@ FARTHEST = 2.0  # cosine distance
 def write_atlas(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
     n_items = len(content.items)
     if n_items > gallery.MAX_MAPPED:
-        fault = f"{n_items:,} items, and a map has at most {gallery.MAX_MAPPED:,}"
-        raise UserError(f"{content.name}: {fault}; name those to export in a file for --order")
+        raise UserError(
+            f"{content.name}: {n_items:,} items, and a map has at most {gallery.MAX_MAPPED:,}; "
+            "name those to export in a file for --order"
+        )
 
     columns = {
         "id": content.items["asin"],

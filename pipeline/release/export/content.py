@@ -239,8 +239,7 @@ def _follow_order(content: ExportContent, order: Path) -> ExportContent:
     left_out = len(available) - present
     notes = [f"Items are numbered as in {order.name}, not as in the dataset."]
     if lacking:
-        lack = "Items of it that the dataset lacks, and that have no content"
-        notes.append(f"{lack}: {lacking:,}.")
+        notes.append(f"Items of it that the dataset lacks, and that have no content: {lacking:,}.")
     if left_out:
         notes.append(f"Items of the dataset left out, as it does not name them: {left_out:,}.")
     return _take_items(content, rows, asins, notes)

@@ -86,8 +86,9 @@ def _user_sequences(content: ExportContent) -> dict[str, list[int]]:
     table = content.interactions
     assert table is not None
     if content.clock() == "none" or table["timestamp"].null_count:
-        needed = "sequences need an order, and the interactions have no timestamps"
-        raise UserError(f"{content.name}: {needed}")
+        raise UserError(
+            f"{content.name}: sequences need an order, and the interactions have no timestamps"
+        )
     user = table["user_id"].to_numpy()
     item = table["item_id"].to_numpy()
     order = np.lexsort((table["timestamp"].to_numpy(), user))  # stable: ties keep the table's order

@@ -33,8 +33,10 @@ def write_mmrec(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
     notes = []
     sets = {*chosen.values()}
     if len(sets) == 1:
-        doubled = "is both `image_feat.npy` and `text_feat.npy`"
-        notes.append(f"`{sets.pop()}` {doubled}, as no exported sets are of one modality each.")
+        notes.append(
+            f"`{sets.pop()}` is both `image_feat.npy` and `text_feat.npy`, "
+            "as no exported sets are of one modality each."
+        )
     return _describe_usage(content, chosen), notes
 
 

@@ -87,8 +87,10 @@ def _describe_export(content: ExportContent, form: str, notes: Sequence[str]) ->
 
     formulas = _count_formulas(content)
     if formulas:
-        warning = "names begin with =, +, - or @, formulas to a spreadsheet"
-        lines.append(f"{formulas:,} {warning}: import them as text.")
+        lines.append(
+            f"{formulas:,} names begin with =, +, - or @, formulas to a spreadsheet: "
+            "import them as text."
+        )
     if any(content.filled.values()):
         lines.append(
             "In place of zeros, items without content (`filled.tsv`) have random numbers, each "
