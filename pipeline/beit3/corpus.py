@@ -53,9 +53,8 @@ class TextParts(Sequence[np.ndarray]):
 class Corpus:
     """All items of a dataset as text ids and pixels."""
 
-    parts: Sequence[
-        np.ndarray
-    ]  # ids of all parts of texts, in item order, int [<= T]; only <s> </s> without text
+    # ids of all parts of texts, in item order, int [<= T]; only <s> </s> without text
+    parts: Sequence[np.ndarray]
     first: np.ndarray  # int64 [I + 1], the first part of each item, and the number of parts
     whole: np.ndarray  # int64 [I], number of ids of each text
     row: np.ndarray  # int64 [I], row in `pixels`; -1 without image

@@ -174,9 +174,8 @@ def _move_map(whitening: Whitening | None, device: torch.device) -> tuple[Tensor
 class MiniBatch(NamedTuple):
     """Image vectors, images to encode and tokenised texts of B items."""
 
-    image: (
-        Tensor | None
-    )  # float32 [B, W], zeros for images that are not cached; None without images
+    # float32 [B, W], zeros for images that are not cached; None without images
+    image: Tensor | None
     new: np.ndarray  # int64, rows of images that are not cached
     parts: list[Any]  # images that are not cached, prepared for each image encoder
     chunks: Chunks | None  # parts of the texts

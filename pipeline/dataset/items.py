@@ -41,9 +41,8 @@ class Products:
     def __init__(self, items: int, folder: Path | None, part: int = PART) -> None:
         self.part = part
         self._seen = np.zeros(items, bool)
-        self._starts: defaultdict[int, array[int]] = defaultdict(
-            lambda: array("q")
-        )  # part -> byte offsets
+        # part -> byte offsets
+        self._starts: defaultdict[int, array[int]] = defaultdict(lambda: array("q"))
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
         # unlinked, so a kill leaves nothing behind

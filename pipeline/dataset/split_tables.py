@@ -49,9 +49,8 @@ class SplitTables(NamedTuple):
     item_ids: Query  # ITEM_IDS
     rows: int  # ratings read
     drops: dict[str, int]  # reason -> ratings
-    facts: dict[
-        str, int
-    ]  # users, items, rows per split, repeated pairs; cold items per part for `cold-items`
+    # users, items, rows per split, repeated pairs; cold items per part for `cold-items`
+    facts: dict[str, int]
     division: str = ""  # protocol with its setting if it needs content, such as `cold-items 0.2`
     own_split: bool = False  # whether the split came with the ratings
     rejects: pa.Table | None = None  # schema REJECTS; None if DuckDB read the file directly

@@ -88,9 +88,8 @@ class HuggingFace(towers.Towers):
         own = getattr(output, "pooler_output", None)
         if own is not None and not any("pooler" in name for name in self._missing):
             return own.flatten(1).float()
-        hidden: Tensor = (
-            output.last_hidden_state.float()
-        )  # [B, T, W], or [B, W, H, W'] of a convolutional network
+        # [B, T, W], or [B, W, H, W'] of a convolutional network
+        hidden: Tensor = output.last_hidden_state.float()
         return hidden.flatten(2).mean(2) if hidden.ndim == 4 else hidden[:, 0]
 
     def text_vectors(self, inputs: dict[str, Any]) -> Tensor:
@@ -175,9 +174,8 @@ def _read_modalities(
             source.folder, local_files_only=True, trust_remote_code=False
         )
         classes: Any = MODEL_MAPPING.get(type(config), ())
-    network = (
-        classes[0] if isinstance(classes, tuple) and classes else classes
-    )  # some types have several classes
+    # some types have several classes
+    network = classes[0] if isinstance(classes, tuple) and classes else classes
     if network and not config.is_encoder_decoder and (reads := _modalities_of(network)):
         return type(config), reads
     raise UserError(
@@ -214,9 +212,8 @@ def _load_network(
 
 
 def _vectors_of(output: Any) -> Tensor:
-    vectors: Tensor = (
-        output if isinstance(output, Tensor) else output.pooler_output
-    )  # an object in transformers 5
+    # an object in transformers 5
+    vectors: Tensor = output if isinstance(output, Tensor) else output.pooler_output
     return vectors.float()
 
 

@@ -32,9 +32,8 @@ class OpenClip(towers.Towers):
         self._network: Any = network.eval()
         self._look: Any = look
         self._tokenizer = open_clip.get_tokenizer(name)
-        self.tokenizer = getattr(
-            self._tokenizer, "tokenizer", None
-        )  # None for open_clip's own tokenizer
+        # None for open_clip's own tokenizer
+        self.tokenizer = getattr(self._tokenizer, "tokenizer", None)
         self.break_controls = towers.control_breaker(
             self.tokenizer, CONTROL_TOKENS if self.tokenizer is None else ()
         )

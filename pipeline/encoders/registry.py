@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 ENCODER = "encoder"  # folder of a feature set with the files that encode new items
 RELEASED_KIND = "released"  # kind of the encoders of a release
-Encoders = Mapping[
-    str, Mapping[str, Any]
-]  # section `encoders`: name -> `kind` and the keys of that kind
+# section `encoders`: name -> `kind` and the keys of that kind
+Encoders = Mapping[str, Mapping[str, Any]]
 
 
 class NothingToFit(UserError):

@@ -96,9 +96,8 @@ class Towers(Splitter):
         self._widths = {modality: dim or width for modality, width in widths.items()}
         if join == "mean" and len({*self._widths.values()}) > 1:
             raise UserError("join mean needs vectors of one width for image and text; take concat")
-        self.halves = (
-            self._widths if join == "concat" and len(self.reads) > 1 else {}
-        )  # columns by modality
+        # columns by modality
+        self.halves = self._widths if join == "concat" and len(self.reads) > 1 else {}
         self.width = sum(self.halves.values()) or self._widths[self.reads[0]]
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:

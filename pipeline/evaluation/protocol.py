@@ -34,9 +34,8 @@ class Protocol:
     rule: Rule
     split: str  # how interactions are split: `interactions.protocol`, or `imported`
     filter: str  # filter of ratings, users and items
-    questions: (
-        str  # SHA-256 of the number of items and all (user, item) pairs by part, over all draws
-    )
+    # SHA-256 of the number of items and all (user, item) pairs by part, over all draws
+    questions: str
     candidates: str = ALL
     users: str = "with train and with a target"
     selection: str = SELECTION

@@ -8,9 +8,8 @@ from alignrec.pipeline.runtime.section import WRAPPED, Positive, Rate, Section, 
 
 MAX_SIDE = 1 << 16  # pixels
 RATE = 50.0  # maximum requests per second to one host
-Pattern = Annotated[
-    str, Field(pattern=r"^[^{}]*(\{(item|asin)\}[^{}]*)+$")
-]  # {item} is the item's identifier
+# {item} is the item's identifier
+Pattern = Annotated[str, Field(pattern=r"^[^{}]*(\{(item|asin)\}[^{}]*)+$")]
 
 
 class Images(Section):

@@ -144,9 +144,8 @@ def _folder_above(path: Path) -> Path | None:
 
 def _append_line(folder: Path, path: Path, entry: str) -> None:
     with (folder / JOURNAL).open("a", encoding="utf-8") as file:
-        file.write(
-            f"\n{entry}  {path.relative_to(folder)}"
-        )  # a kill may have cut off the line before
+        # a kill may have cut off the line before
+        file.write(f"\n{entry}  {path.relative_to(folder)}")
         file.flush()
         os.fsync(file.fileno())
 

@@ -129,9 +129,8 @@ def _parse_json(line: bytes) -> Any:
         if b"NaN" not in line and b"Infinity" not in line:
             raise ValueError("not JSON") from None
     try:
-        record = json.loads(
-            line.decode(), parse_constant=lambda _: None
-        )  # Python's constants as null
+        # Python's constants as null
+        record = json.loads(line.decode(), parse_constant=lambda _: None)
         json.dumps(
             record, ensure_ascii=False
         ).encode()  # refuses lone surrogates, which Arrow cannot store

@@ -35,9 +35,8 @@ class UserBlock(NamedTuple):
     """A block of b users, their N train items and their T targets."""
 
     history: sp.csr_array  # float32 [b, I]
-    seen: tuple[
-        np.ndarray, np.ndarray
-    ]  # int64 [N], ascending: user of each train item, 0 .. b-1; and the item
+    # int64 [N], ascending: user of each train item, 0 .. b-1; and the item
+    seen: tuple[np.ndarray, np.ndarray]
     targets: tuple[np.ndarray, np.ndarray]  # targets in the same form, [T]
 
     def recalls(

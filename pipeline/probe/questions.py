@@ -29,9 +29,8 @@ class Questions:
 
     members: sparse.csr_array  # [N, I], 1 where an item is one of the question's members
     target: np.ndarray  # int64 [N], the target item; never a member of its own question
-    group: (
-        np.ndarray
-    )  # int64 [N], user or item that a question belongs to, 0 .. G-1; groups have equal weight
+    # int64 [N], user or item that a question belongs to, 0 .. G-1; groups have equal weight
+    group: np.ndarray
     unit: str = "users"  # what a group is: users or items
     note: str = ""  # caveat of the figures
 

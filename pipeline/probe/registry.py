@@ -52,16 +52,14 @@ class Task(Protocol):
 class Probe:
     """A probe: its questions about a dataset, and the texts of its report."""
 
-    ask: Callable[
-        [Data], Questions | Task | str
-    ]  # returns questions, a task, or the reason why it cannot run
+    # returns questions, a task, or the reason why it cannot run
+    ask: Callable[[Data], Questions | Task | str]
     name: str  # display name
     figure: str  # headline figure, such as accuracy or hit@20
     question: str  # one phrase
     note: str  # caption of its figures; {n} is the number of groups or cases
-    leak: str = (
-        ""  # why its figures favour sets learned from train interactions; empty if they do not
-    )
+    # why its figures favour sets learned from train interactions; empty if they do not
+    leak: str = ""
     # Whether the task answers in several draws [n, D], each hiding some items. Tests then resample
     # draws as well as cases, and sets that learned from interactions are refitted without the
     # hidden items.

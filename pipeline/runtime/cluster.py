@@ -117,9 +117,8 @@ def _connect() -> Any:
                 f"RAY_ADDRESS is {address}; "
                 "start this on a node of the cluster, and give its host:port"
             )
-        os.environ.setdefault(
-            "RAY_BACKEND_LOG_LEVEL", "fatal"
-        )  # Ray logs each worker start as an error
+        # Ray logs each worker start as an error
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         try:
             ray.init(log_to_driver=False, logging_level=logging.WARNING)  # reads RAY_ADDRESS
         except (ConnectionError, RuntimeError, ValueError) as e:
@@ -217,9 +216,8 @@ class _Worker:
     def __call__(self, batch: pa.Table) -> pa.Table:
         import torch
 
-        torch.set_num_threads(
-            self.threads
-        )  # the setting is per thread, and the actor may use another
+        # the setting is per thread, and the actor may use another
+        torch.set_num_threads(self.threads)
         if batch[ERROR][0].as_py():
             return batch
 

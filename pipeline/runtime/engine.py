@@ -29,18 +29,16 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 Worker = Callable[[Job], Result]
 Submit = Callable[[Any], Future[Any]]  # starts a job in an open pool of workers
-Make = Callable[
-    [], Worker[Job, Result]
-]  # worker factory, called in the worker's process, as it may load a network
+# worker factory, called in the worker's process, as it may load a network
+Make = Callable[[], Worker[Job, Result]]
 
 
 KILLED = (
     "one of {} worker processes was killed, most likely as memory ran out; lower `workers` in the "
     "stage's section of the parameters, if it has one, or give more memory, and run again"
 )
-CORES = min(
-    os.cpu_count() or 1, 8
-)  # default threads; more are limited by memory bandwidth, and each holds a block
+# default threads; more are limited by memory bandwidth, and each holds a block
+CORES = min(os.cpu_count() or 1, 8)
 
 
 @dataclass(frozen=True)
@@ -65,9 +63,8 @@ class Processes:
 
     @contextmanager
     def opened(self, make: Make[Any, Any]) -> Iterator[Submit]:
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # fork would copy held locks of BLAS and torch threads
+        # fork would copy held locks of BLAS and torch threads
+        context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(self.number, context, _begin, (make, self.torch)) as pool:
             try:
                 yield lambda job: pool.submit(_work, job)
@@ -91,9 +88,8 @@ def _begin(make: Make[Any, Any], torch: bool) -> None:
     if torch:
         from torch import set_num_threads
 
-        set_num_threads(
-            1
-        )  # the order of summation, and so the result, must not depend on the number of cores
+        # the order of summation, and so the result, must not depend on the number of cores
+        set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

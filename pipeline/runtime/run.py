@@ -53,9 +53,8 @@ class Run:
     measured: dict[str, Any] = field(default_factory=dict)
 
     bars: list[tqdm] = field(default_factory=list)
-    was_finished: bool = (
-        False  # whether the work folder was already complete, so that its record is kept
-    )
+    # whether the work folder was already complete, so that its record is kept
+    was_finished: bool = False
 
     def __post_init__(self, root: Path) -> None:
         self.layout = Layout(root, self.dataset, (self.stage, self.item))

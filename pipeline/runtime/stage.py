@@ -47,9 +47,8 @@ class Stage:
     # the dataset's source
     sections: tuple[str, ...] = ()
     loads: tuple[Registry[Any], ...] = ()  # registries of parts that it loads by name
-    light: bool = (
-        False  # starts without torch: settings of models and encoders were validated by `download`
-    )
+    # starts without torch: settings of models and encoders were validated by `download`
+    light: bool = False
     resumes: bool = False  # resumes unfinished work, which is deleted for other stages
     # matrix key besides the dataset, such as "encoder": one run for each of `<name>.<per>s` in
     # params.yaml

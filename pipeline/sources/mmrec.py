@@ -43,9 +43,8 @@ class PublishedSplit(InterFile):
     """MMRec's published split of an Amazon category."""
 
     items: Mirrors  # i_id_mapping.csv: asin, itemID
-    users: Mirrors | None = (
-        None  # u_id_mapping.csv: user_id, userID; by default users are named by number
-    )
+    # u_id_mapping.csv: user_id, userID; by default users are named by number
+    users: Mirrors | None = None
 
     def files(self) -> dict[str, list[str]]:
         users = {SPLIT_USERS_ROLE: self.users} if self.users else {}

@@ -39,8 +39,7 @@ class SampleSource(Generated):
         return Reader2014()
 
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
-        from alignrec.pipeline.sources import (
-            sticker_shop,
-        )  # loads drawing libraries, which other sources do not need
+        # loads drawing libraries, which other sources do not need
+        from alignrec.pipeline.sources import sticker_shop
 
         return sticker_shop.make_shop(self.users, self.items, self.seed, raw, progress)

@@ -60,9 +60,8 @@ class TabularSource(Downloaded):
     columns: dict[InteractionColumn | ItemColumn, str] = {}
     item_columns: dict[ItemColumn, str] = {}  # overrides `columns` for the item file
     text: list[str] = []  # columns of the item file to append to the description
-    max_reject_share: Share = (
-        0.01  # maximum share of unreadable CSV rows of interactions; see also `items`
-    )
+    # maximum share of unreadable CSV rows of interactions; see also `items`
+    max_reject_share: Share = 0.01
 
     @property
     def has_images(self) -> bool:

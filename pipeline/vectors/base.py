@@ -34,9 +34,8 @@ class VectorFile:
     count: int  # number of rows N
     width: int  # width F of the vectors
     take: Callable[[np.ndarray], np.ndarray]  # ascending row numbers, int64 [n] -> vectors [n, F]
-    ids: pa.Table | None = (
-        None  # possible identifier columns, N values each; None if the format has none
-    )
+    # possible identifier columns, N values each; None if the format has none
+    ids: pa.Table | None = None
     of_images: bool = False  # whether it is known to encode only images
 
 
@@ -223,9 +222,8 @@ class ImportedFile(NamedTuple):
     """A feature file of a source, and its mapping file."""
 
     path: Path
-    order: Path | None = (
-        None  # mapping file, for formats without identifiers; None if row i is item i
-    )
+    # mapping file, for formats without identifiers; None if row i is item i
+    order: Path | None = None
 
     @property
     def format(self) -> str:

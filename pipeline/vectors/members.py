@@ -26,9 +26,8 @@ from alignrec.pipeline.vectors.formats import (
 )
 from alignrec.pipeline.vectors.parquet import open_parquet
 
-MAX_NAMED_ARRAYS = (
-    2  # of a .npz with a matrix and its identifiers; otherwise it has one array per item
-)
+# of a .npz with a matrix and its identifiers; otherwise it has one array per item
+MAX_NAMED_ARRAYS = 2
 Member = tuple[str, Callable[[], bytes]]  # name, and a function that reads its bytes
 
 

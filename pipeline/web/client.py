@@ -33,9 +33,8 @@ LOOKUP_ATTEMPTS = 3
 MAX_CACHED_HOSTS = 4096  # host names whose IP addresses are cached
 SECONDS_PER_RATE = 60.0  # of waiting, over which throughput is measured
 MIN_BYTES_PER_SECOND = 1000
-_GLOBAL_UNICAST = ipaddress.ip_network(
-    "2000::/3"
-)  # all of IANA's allocations; the rest is special-purpose
+# all of IANA's allocations; the rest is special-purpose
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: an IPv4 address in the last 32 bits
 _ISATAP = (0x00005EFE, 0x02005EFE)  # the 32 bits before the embedded IPv4 address (RFC 5214)
 

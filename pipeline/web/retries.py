@@ -12,13 +12,11 @@ from alignrec.pipeline.io.errors import UserError
 
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be transient
 MAX_WAIT_SECONDS = 60.0  # even if Retry-After is longer
-SECONDS = re.compile(
-    r"\s*([0-9]{1,9})\s*"
-)  # ASCII only: str.isdigit accepts digits that float refuses
+# ASCII only: str.isdigit accepts digits that float refuses
+SECONDS = re.compile(r"\s*([0-9]{1,9})\s*")
 MIN_PROGRESS_BYTES = 1 << 16  # new bytes that count as progress
-NO_FOLLOW = getattr(
-    os, "O_NOFOLLOW", 0
-)  # never write through a planted link; Windows has no such flag
+# never write through a planted link; Windows has no such flag
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 Result = TypeVar("Result")
 

@@ -76,9 +76,8 @@ class SetRecipe:
     batch_size: int  # of sets without parts
     seed: int
     file: ImportedFile | None = None  # third-party feature file
-    further: pa.Table | None = (
-        None  # schema ITEM_IDS, items outside the k-core; None: none are kept
-    )
+    # schema ITEM_IDS, items outside the k-core; None: none are kept
+    further: pa.Table | None = None
     read_map: ReadMap | None = None  # of kinds whose settings can name a release
 
     def shards(self) -> Iterator[tuple[int, pa.Table]]:
@@ -108,13 +107,11 @@ class SetKind:
     make: Callable[[SetRecipe], Combination]
     params: type[KindSettings] = KindSettings  # class of its settings in `combine.sets`
     files: Callable[[SetRecipe], list[Path]] = no_files  # what it reads besides its parts
-    warnings: Callable[[SetRecipe, FeatureSet], list[str]] = (
-        no_warnings  # about a set that is written
-    )
+    # about a set that is written
+    warnings: Callable[[SetRecipe, FeatureSet], list[str]] = no_warnings
     takes_all: bool = False  # derived from all available encoders unless its settings name parts
-    is_ceiling: bool = (
-        False  # upper bound: neither trained on nor released, nor a part of other sets
-    )
+    # upper bound: neither trained on nor released, nor a part of other sets
+    is_ceiling: bool = False
     is_yardstick: bool = False  # only calibrates the figures of probes, which judge it raw
     is_generated: bool = False  # only generated datasets have it
     # Relearns a set's vectors, float32 [I, W], without the interactions of items, int [C]. Kinds
