@@ -22,7 +22,7 @@ from alignrec.pipeline.io.text import RejectedRow, refuse_many, reject_table
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources.amazon import AmazonSource
-from alignrec.pipeline.sources.base import Product, is_web
+from alignrec.pipeline.sources.base import Product, end_sentence, is_web
 from alignrec.pipeline.vectors.identifiers import plain_name
 from alignrec.schemas import TEXT_FIELDS
 
@@ -32,7 +32,6 @@ MAX_ABSENT_SHARE = 0.5  # share of items without metadata above which the stage 
 MIN_READ_SHARE = 0.9  # share of text read by encoders below which the stage warns
 MAX_EXTRAS_INSPECTED = 1000  # items whose extra fields are inspected
 MAX_NAMES_SHOWN = 5  # in a message
-SENTENCE_ENDS = ".!?"
 
 
 class Products:
@@ -84,7 +83,7 @@ def compose_text(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
     for name in fields:
         text = _category_path(product) if name == "categories" else getattr(product, name)
         if text:
-            sentences.append(text if text[-1] in SENTENCE_ENDS else f"{text}.")
+            sentences.append(end_sentence(text))
     return " ".join(sentences)
 
 

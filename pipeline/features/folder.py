@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from alignrec.pipeline.runtime.run import Run
 
 SET = "set.json"
-RELEASED = "released"  # folder of a set like the set's own, see `FeatureSet.released`
+RELEASED_FOLDER = "released"  # folder of a set like the set's own, see `FeatureSet.released`
 MAX_SET_BYTES = 1 << 16  # of set.json
 MAX_ENTRIES = 64  # parts, settings and packages of a set
 READ = "text"  # key in the metadata of a Parquet file under which it has `Reading.facts`
@@ -194,7 +194,7 @@ class FeatureSet:
 
         There the parts and maps are those before the rotation, which comes last.
         """
-        stored = FeatureSet(self.name, self.folder / RELEASED)
+        stored = FeatureSet(self.name, self.folder / RELEASED_FOLDER)
         return stored if (stored.folder / SET).is_file() else self
 
     @property

@@ -13,6 +13,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.evaluation import evidence
 from alignrec.pipeline.features.folder import SET, FeatureSet
+from alignrec.pipeline.features.names import LINEAR
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import catalogue, encoder
 from alignrec.pipeline.release import manifest as manifests
@@ -35,7 +36,7 @@ from alignrec.pipeline.release.read import ITEMS_FILE, codebooks_path
 from alignrec.pipeline.release.rotated import ROTATION, ROTATION_FILE
 from alignrec.pipeline.release.rounding import round_release
 from alignrec.pipeline.report.outputs import Outputs, read_json
-from alignrec.pipeline.report.verdict import LINEAR, is_below
+from alignrec.pipeline.report.verdict import is_below
 from alignrec.pipeline.runtime import code
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.record import quoted_record

@@ -16,7 +16,7 @@ from alignrec.pipeline.linalg.rotation import fit_rotation, paired_cosines, rota
 from alignrec.pipeline.release.form import KEEP_FORM, describe_form_change, read_fingerprint
 from alignrec.pipeline.release.manifest import Column, Manifest
 from alignrec.pipeline.release.read import ITEMS_FILE, Release
-from alignrec.pipeline.report.feature_set import ComparedSet
+from alignrec.pipeline.report.feature_set import MIN_COMPARED_ITEMS, ComparedSet
 from alignrec.pipeline.report.similarity import NEIGHBOURS, compare_sets
 from alignrec.pipeline.report.verdict import format_overlap
 
@@ -28,7 +28,6 @@ MINOR_BOUNDS = {"overlap": 0.5, "cka": 0.9}
 BUMPS = ("none", "patch", "minor", "major")  # in increasing order
 TURNED = "turned"
 MIN_MENDED_SHARE = 0.5  # of what a set's cosine lacks to 1, for it to count as turned
-MIN_COMPARED_ITEMS = 3
 MAX_NAMED_ITEMS = 10  # in a line
 ITEM_COLUMNS = ["asin", "title", "input_text_sha256", "input_image_sha256", "image_status"]
 INPUT_COLUMNS = ("input_text_sha256", "input_image_sha256")

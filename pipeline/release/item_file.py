@@ -25,7 +25,7 @@ from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, RejectedRow
 from alignrec.pipeline.release.item_images import FoundImage, list_images
 from alignrec.pipeline.release.item_table import TEXT, Columns, ItemTable
 from alignrec.pipeline.release.recipe import TABULAR, source_reader
-from alignrec.pipeline.sources.base import Product, as_json, as_text
+from alignrec.pipeline.sources.base import Product, as_json, as_text, end_sentence
 from alignrec.pipeline.sources.tabular import Tabular, TabularSource
 from alignrec.pipeline.vectors.identifiers import IDENTIFIER_COLUMNS
 from alignrec.schemas import TEXT_FIELDS
@@ -231,4 +231,4 @@ def _join(texts: Iterable[str]) -> str:
     if len(parts) == 1:
         return parts[0]
     stripped = filter(None, map(str.strip, parts))
-    return " ".join(part if part[-1] in ".!?" else f"{part}." for part in stripped)
+    return " ".join(map(end_sentence, stripped))

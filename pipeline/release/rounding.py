@@ -17,6 +17,7 @@ from alignrec.pipeline.probe.questions import sample_ids
 from alignrec.pipeline.probe.registry import PROBES, Data
 from alignrec.pipeline.release.manifest import ProbedRounding, RoundedSet, Rounding
 from alignrec.pipeline.release.params import VectorType
+from alignrec.pipeline.report.feature_set import MIN_COMPARED_ITEMS
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.probes import CHANCE
 from alignrec.pipeline.report.similarity import NEIGHBOURS, find_neighbours, overlap
@@ -24,7 +25,6 @@ from alignrec.pipeline.runtime.seeds import seed_for
 
 VECTORS_KEY = "publish.vectors"
 LOSS_DIGITS = 6  # decimal places
-MIN_COMPARED_ITEMS = 3
 
 
 def round_release(folder: Path, stored: VectorType, outputs: Outputs) -> Rounding:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from alignrec.pipeline.encoders import hub
 from alignrec.pipeline.encoders.registry import Encoder, Encoders, find_network, settings_of
+from alignrec.pipeline.encoders.sentence_transformers import STORED_PROMPTS
 from alignrec.pipeline.encoders.towers import Towers, open_images
 
 BATCH_SIZE = 16
-STORED_PROMPTS = "config_sentence_transformers.json"
 OWN_POOLING = "its own"  # the encoder's usual pooling
 TEXT, IMAGE, BOTH = "text", "image", "both"
 

@@ -13,7 +13,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.vectors.base import match_file
 
-MIN_ITEMS = 3  # of a comparison
+MIN_COMPARED_ITEMS = 3  # of a comparison
 MAX_NAME_CHARACTERS = 40  # of a set named after a file
 
 
@@ -68,14 +68,14 @@ def read_encoded(layout: Layout, name: str) -> ComparedSet:
 
 
 def common_items(sets: Sequence[ComparedSet]) -> np.ndarray:
-    """Return the items that have a row in all sets, int [C]; UserError if fewer than MIN_ITEMS."""
+    """Return the items that have a row in all sets, int [C]; UserError if fewer than MIN_COMPARED_ITEMS."""
     n_items = len(sets[0].vectors)
     is_common = np.ones(n_items, bool)
     for features in sets:
         if features.has_row is not None:
             is_common &= features.has_row
 
-    if is_common.sum() < min(MIN_ITEMS, n_items):
+    if is_common.sum() < min(MIN_COMPARED_ITEMS, n_items):
         names = ", ".join(features.name for features in sets)
         raise UserError(f"{names}: {is_common.sum()} items have a row in all; give larger files")
     return np.flatnonzero(is_common)

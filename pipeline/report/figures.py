@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alignrec.pipeline import io
+from alignrec.pipeline.beit3.stopping import TASKS
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.report import probes, results
@@ -17,7 +18,6 @@ from alignrec.pipeline.report.table import Table, with_labels, without_zero
 UNTRAINED_PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")
 HISTORIES = ("pretrain", "train")  # stages
 PLOTS = ("mask", "curves", "heatmaps")  # of the study
-TASKS = ("mim", "mlm")  # of pre-training
 DIGITS = 4  # decimal places
 
 

@@ -32,7 +32,6 @@ from alignrec.schemas import MODALITIES, variant
 
 # suffixes of an encoder's controls: the network before pre-training
 NOT_TRAINED = ("-untrained", "-official")
-LINEAR = "linear"  # baseline without training, which leads a release if the trained set is worse
 MARKS = {"better": BETTER, "worse": WORSE, "undecided": SAME}
 RULE = (
     f"Better, worse: all tests of a place agree, p below {LEVEL} by paired bootstrap after Holm's "

@@ -26,22 +26,19 @@ from alignrec.pipeline.runtime.section import Mirrors
 from alignrec.pipeline.runtime.source import Licence
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text
-
-_SNAP = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
-_LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
-_REPOSITORY = "https://datarepo.eng.ucsd.edu/mcauley_group/data"
+from alignrec.pipeline.web.hosts import LAB, REPOSITORY, SNAP
 
 # Formats and addresses: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018) and
 # amazon-reviews-2023.github.io (2023). {} is the category as the publisher spells it; mirrors are
 # tried in order.
 MIRRORS = {
-    "amazon2014": [f"{_SNAP}/{{}}", f"{_LAB}/amazon/categoryFiles/{{}}"],
+    "amazon2014": [f"{SNAP}/categoryFiles/{{}}", f"{LAB}/amazon/categoryFiles/{{}}"],
     "amazon2018": [
-        f"{_LAB}/amazon_v2/{{}}",
-        f"{_REPOSITORY}/amazon_v2/{{}}",
+        f"{LAB}/amazon_v2/{{}}",
+        f"{REPOSITORY}/amazon_v2/{{}}",
         "https://jmcauley.ucsd.edu/data/amazon_v2/{}",
     ],
-    "amazon2023": [f"{_LAB}/amazon_2023/{{}}.gz", f"{_REPOSITORY}/amazon_2023/{{}}.gz"],
+    "amazon2023": [f"{LAB}/amazon_2023/{{}}.gz", f"{REPOSITORY}/amazon_2023/{{}}.gz"],
 }
 PATHS = {
     "amazon2014": {

@@ -33,8 +33,8 @@ NOT_A_PATH = re.compile(
 EARLIEST_SECONDS = 631_152_000
 LATEST_SECONDS = 4_102_444_800
 
-
 MAX_RETRIES = 100
+SENTENCE_ENDS = ".!?"
 
 
 class Product(NamedTuple):
@@ -72,6 +72,10 @@ def as_list(value: Any) -> list[str]:
     """Return the texts of a list, or a text, that are not blank."""
     values = value if isinstance(value, list) else [value]
     return [text for text in values if isinstance(text, str) and text.strip()]
+
+
+def end_sentence(text: str) -> str:
+    return text if not text or text[-1] in SENTENCE_ENDS else f"{text}."
 
 
 def extra_fields(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from alignrec.pipeline.sources.base import (
     Reader,
     as_list,
     as_text,
+    end_sentence,
     extra_fields,
     is_column,
 )
@@ -39,7 +40,6 @@ PER_SECOND = {
 }
 EXPECTED = {"rating": "numbers", "timestamp": "numbers, or dates such as 2024-12-31"}
 MAX_SHOWN_VALUE_CHARACTERS = 80  # of a value in a message
-SENTENCE_ENDS = ".!?"
 SEPARATOR = "|"  # between categories or addresses in one CSV cell
 
 
@@ -286,7 +286,7 @@ def _first_row(path: Path, query: str) -> tuple[Any, ...]:
 
 def _end_sentence(value: Any) -> str:
     text = ", ".join(as_list(value)) if isinstance(value, list) else as_text(value).strip()
-    return text if not text or text[-1] in SENTENCE_ENDS else f"{text}."
+    return end_sentence(text)
 
 
 def split_values(value: Any) -> list[str]:

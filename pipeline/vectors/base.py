@@ -15,11 +15,11 @@ import pyarrow as pa
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.runtime.registry import Registry, fault_of_function
+from alignrec.pipeline.runtime.section import MAX_WIDTH
 from alignrec.pipeline.vectors.formats import FEATURE, FOLDER_FORMAT, ROWS, format_of, raw_files
 from alignrec.pipeline.vectors.identifiers import match_rows
 from alignrec.pipeline.vectors.mapping_files import read_order
 
-MAX_WIDTH = 1 << 20  # of vectors
 NumberedVectors = Iterable[tuple[int, object]]  # ascending row number, and a vector (array-like)
 
 

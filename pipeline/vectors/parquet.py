@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.parquet import MAX_BATCH_BYTES
-from alignrec.pipeline.vectors.base import MAX_WIDTH, VectorFile, no_vectors
+from alignrec.pipeline.runtime.section import MAX_WIDTH
+from alignrec.pipeline.vectors.base import VectorFile, no_vectors
 from alignrec.pipeline.vectors.formats import is_number, is_vector
 from alignrec.pipeline.vectors.identifiers import rank_identifier
 

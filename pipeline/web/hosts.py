@@ -2,25 +2,25 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-_SNAP = "https://snap.stanford.edu/data/amazon/productGraph"
-_LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
-_REPOSITORY = "https://datarepo.eng.ucsd.edu/mcauley_group/data"
+SNAP = "https://snap.stanford.edu/data/amazon/productGraph"
+LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
+REPOSITORY = "https://datarepo.eng.ucsd.edu/mcauley_group/data"
 
 # folders with the same files: an address below one of them is tried below the others, in order
 SAME_FOLDERS: tuple[tuple[str, ...], ...] = (
     (
-        _SNAP,
-        f"{_LAB}/amazon",
-        f"{_REPOSITORY}/amazon",
+        SNAP,
+        f"{LAB}/amazon",
+        f"{REPOSITORY}/amazon",
     ),
     (
-        f"{_LAB}/amazon_v2",
-        f"{_REPOSITORY}/amazon_v2",
+        f"{LAB}/amazon_v2",
+        f"{REPOSITORY}/amazon_v2",
         "https://jmcauley.ucsd.edu/data/amazon_v2",
         "http://deepyeti.ucsd.edu/jianmo/amazon",
         "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2",
     ),
-    (f"{_LAB}/amazon_2023", f"{_REPOSITORY}/amazon_2023"),
+    (f"{LAB}/amazon_2023", f"{REPOSITORY}/amazon_2023"),
 )
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders import chain
 from alignrec.pipeline.encoders.registry import ENCODER
-from alignrec.pipeline.features.folder import RELEASED, SET, FeatureSet, feature_rows
+from alignrec.pipeline.features.folder import RELEASED_FOLDER, SET, FeatureSet, feature_rows
 from alignrec.pipeline.features.kinds.base import Combination, SetRecipe, describe
 from alignrec.pipeline.linalg.projections import Block, JoinedMap, Whitening
 
@@ -46,7 +46,7 @@ def make_from_release(recipe: SetRecipe, release: Path) -> Combination:
     stored = recipe.folder
     if released.is_rotated:
         chain.write(recipe.folder / ENCODER, released.fit)
-        stored = recipe.folder / RELEASED
+        stored = recipe.folder / RELEASED_FOLDER
     for file in released.files:
         io.write_bytes(stored / ENCODER / file.name, file.read_bytes())
 
