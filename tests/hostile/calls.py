@@ -1,7 +1,8 @@
 """A pytest plugin that notes which functions of the product each test calls, for mutants.py.
 
-Each process of `pytest -p tests.hostile.calls` writes JSON lines into the folder `CALLS`: a test, its seconds, and the
-functions as "path:first line". What a fixture calls counts for every test of the file, as others may share it.
+`pytest -p tests.hostile.calls` writes JSON lines into the folder `CALLS`, a file for each file of tests: a test that
+passes, its seconds, and the functions as "path:qualified name". What a fixture calls counts for every test of the file,
+as others may share it.
 """
 
 import json
@@ -9,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -28,25 +29,24 @@ class Calls:
         self.codes: set[CodeType] = set()
 
     def __enter__(self) -> "Calls":
-        threading.setprofile(self._note)
-        sys.setprofile(self._note)
+        threading.settrace(self._note)
+        sys.settrace(self._note)
         return self
 
     def __exit__(self, *error: object) -> None:
-        sys.setprofile(None)
-        threading.setprofile(None)
+        sys.settrace(None)
+        threading.settrace(None)
 
-    def _note(self, frame: FrameType, event: str, argument: Any) -> None:
-        if event == "call":
-            self.codes.add(frame.f_code)
+    def _note(self, frame: FrameType, event: str, argument: Any) -> None:  # None: lines are not traced
+        self.codes.add(frame.f_code)
 
     def of_product(self) -> list[str]:
-        """Return the functions as "path:first line", of files as they are and not as they are linked."""
+        """Return the functions as "path:qualified name", of files as they are and not as they are linked."""
         names = set()
         for code in self.codes:
             path = os.path.realpath(code.co_filename)
             if path.startswith(PRODUCT):
-                names.add(f"{os.path.relpath(path, ROOT)}:{code.co_firstlineno}")
+                names.add(f"{os.path.relpath(path, ROOT)}:{code.co_qualname}")
         return sorted(names)
 
 
@@ -58,17 +58,26 @@ def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, None]:
     start = time.perf_counter()
     with Calls() as calls:
-        yield
-    _write(item, "call", calls, time.perf_counter() - start)
+        outcome = yield
+    if outcome.excinfo is None:
+        _write(item, "call", calls, time.perf_counter() - start)
+
+
+STARTED: set[Path] = set()
+"""files that this process began"""
+
+
+def path_of(folder: Path, tests: str) -> Path:
+    """Return the file with the calls of a file of tests."""
+    return folder / f"{tests.replace('/', '.')}.jsonl"
 
 
 def _write(item: pytest.Item, phase: str, calls: Calls, seconds: float) -> None:
-    functions = calls.of_product()
-    if not functions:
-        return
-    found = {"test": item.nodeid, "phase": phase, "seconds": seconds, "functions": functions}
-    with open(FOLDER / f"{os.getpid()}.jsonl", "a") as file:
+    path = path_of(FOLDER, item.nodeid.partition("::")[0])
+    found = {"test": item.nodeid, "phase": phase, "seconds": seconds, "functions": calls.of_product()}
+    with path.open("a" if path in STARTED else "w") as file:
         file.write(json.dumps(found) + "\n")
+    STARTED.add(path)

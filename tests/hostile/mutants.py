@@ -2,30 +2,50 @@
 
 Each mutant is drawn by a seed among the comparisons, arithmetic, `and`, `or`, `not`, conditional expressions and
 numbers in functions of pipeline/, except those of messages and defaults. A copy of the clone is changed in place, and
-the tests that call the mutated function run, the quickest first. A survivor is a missing test, dead code or an
-expression of the same meaning.
+the tests that call the mutated function run, those of its package and the quickest first. A survivor is a missing test,
+dead code or an expression of the same meaning; those that a person found to be the last are listed in equivalent.json.
+
+What a test calls in other processes is not seen, so tests marked as slow and the files of LEFT_OUT do not take part,
+except that a function which no test calls is tested by the file that is named after its module.
 """
 
 import argparse
 import ast
+import hashlib
 import json
 import os
-import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.hostile import runs
+from tests.hostile.calls import path_of
 
 ROOT = Path(__file__).parents[2]
+EQUIVALENT = Path(__file__).with_name("equivalent.json")
+"""name of a mutant -> why no test can notice it"""
+LEFT_OUT = (
+    "release/test_docs.py",
+    "release/test_export_docs.py",
+    "release/test_light.py",
+    "release/test_memory.py",
+    "report/test_browser.py",
+    "runtime/test_cluster.py",
+    "runtime/test_parallel.py",
+    "runtime/test_start.py",
+)
+"""files of tests that work in other processes"""
 MODULES = (
     "numpy",
     "torch",
@@ -34,12 +54,20 @@ MODULES = (
     "pyarrow.parquet",
     "faiss",
     "scipy.sparse",
+    "scipy.stats",
+    "hypothesis",
     "PIL.Image",
     "pytest",
 )
 """imported once; each mutant's process is forked with them"""
 SECONDS = 90.0
 """of tests per mutant, by their durations without a mutant"""
+PATIENCE = 5
+"""times these durations that the tests of a mutant may take, and START"""
+START = 60.0
+"""seconds until the first test runs"""
+UNKNOWN = 20.0
+"""seconds of tests that were not timed"""
 COMPARED = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -57,11 +85,12 @@ COMPUTED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.
 
 class Mutant(NamedTuple):
     path: str  # in the clone
-    function: int  # first line, decorators included, as code objects count
+    function: str  # its qualified name
     line: int
     start: int  # offsets in the file's bytes
     end: int
     text: str  # what stands there instead
+    name: str  # the function and the change, which other changes of the file leave as it is
 
 
 class Tested(NamedTuple):
@@ -70,19 +99,23 @@ class Tested(NamedTuple):
     tests: Mapping[str, set[str]]
     seconds: Mapping[str, float]
 
-    def of(self, mutant: Mutant) -> list[str]:
-        """Return the tests of a mutant, the quickest first, up to SECONDS in all."""
+    def of(self, mutant: Mutant, limit: float = SECONDS) -> list[str]:
+        """Return the tests of a mutant, those of its package and the quickest first, up to `limit` seconds in all."""
+        package = f"tests/{Path(mutant.path).parent.name}/"
+        found = self.tests.get(f"{mutant.path}:{mutant.function}", set())
+        ordered = sorted(found, key=lambda test: (not test.startswith(package), self.seconds[test], test))
         chosen = []
         total = 0.0
-        for test in sorted(self.tests.get(f"{mutant.path}:{mutant.function}", ()), key=self._order):
-            total += self.seconds.get(test, 1.0)
-            if chosen and total > SECONDS:
+        for test in ordered:
+            total += self.seconds[test]
+            if chosen and total > limit:
                 break
             chosen.append(test)
         return chosen
 
-    def _order(self, test: str) -> tuple[float, str]:
-        return self.seconds.get(test, 1.0), test
+    def limit(self, tests: Sequence[str]) -> float:
+        """Return the seconds until tests count as endless."""
+        return START + PATIENCE * sum(self.seconds[test] for test in tests)
 
 
 def find_mutants(root: Path) -> list[Mutant]:
@@ -90,32 +123,46 @@ def find_mutants(root: Path) -> list[Mutant]:
     mutants = []
     for path in sorted((root / "pipeline").rglob("*.py")):
         source = path.read_bytes()
+        lines = source.splitlines(keepends=True)
         offsets = [0]
-        for line in source.splitlines(keepends=True):
+        for line in lines:
             offsets.append(offsets[-1] + len(line))
+
         seen = set()
-        for function in functions_in(ast.parse(source)):
-            for node in expressions_of(function):
-                text = mutated(node)
-                place = (offsets[node.lineno - 1] + node.col_offset, offsets[node.end_lineno - 1] + node.end_col_offset)
-                if text is None or place in seen:
+        names: Counter[str] = Counter()
+        for function, node in functions_in(ast.parse(source)):
+            for expression in expressions_of(node):
+                text = mutated(expression)
+                start = offsets[expression.lineno - 1] + expression.col_offset
+                end = offsets[expression.end_lineno - 1] + expression.end_col_offset
+                if text is None or (start, end) in seen:
                     continue
-                seen.add(place)
-                name = path.relative_to(root).as_posix()
-                mutants.append(Mutant(name, first_line(function), node.lineno, *place, text))
+                seen.add((start, end))
+                file = path.relative_to(root).as_posix()
+                statement = lines[expression.lineno - 1].decode().strip()
+                name = f"{file}:{function} | {statement} | {source[start:end].decode()} -> {text}"
+                names[name] += 1
+                if names[name] > 1:
+                    name += f" | {names[name]}"
+                mutants.append(Mutant(file, function, expression.lineno, start, end, text, name))
     return mutants
 
 
-def functions_in(tree: ast.AST) -> Iterator[ast.FunctionDef]:
-    """Yield functions, inner ones before those around them."""
+def draw(mutants: Sequence[Mutant], n: int, seed: int) -> list[Mutant]:
+    """Return a sample that stays nearly the same when the product changes a little."""
+    return sorted(mutants, key=lambda mutant: hashlib.sha256(f"{seed} {mutant.name}".encode()).digest())[:n]
+
+
+def functions_in(tree: ast.AST, outer: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Yield functions and their qualified names, inner ones before those around them."""
     for child in ast.iter_child_nodes(tree):
-        yield from functions_in(child)
-    if isinstance(tree, ast.FunctionDef):
-        yield tree
-
-
-def first_line(function: ast.FunctionDef) -> int:
-    return min([function.lineno, *[decorator.lineno for decorator in function.decorator_list]])
+        if isinstance(child, ast.FunctionDef):
+            yield from functions_in(child, f"{outer}{child.name}.<locals>.")
+            yield f"{outer}{child.name}", child
+        elif isinstance(child, ast.ClassDef):
+            yield from functions_in(child, f"{outer}{child.name}.")
+        else:
+            yield from functions_in(child, outer)
 
 
 def expressions_of(function: ast.FunctionDef) -> Iterator[ast.expr]:
@@ -168,22 +215,36 @@ def copy_clone(folder: Path) -> Path:
     return folder
 
 
-def find_tests(copy: Path, folder: Path, workers: int) -> Tested:
-    """Run all tests of the packages once, and note what each calls."""
-    folder.mkdir()
-    packages = sorted(path.name for path in (copy / "pipeline").iterdir() if (copy / "tests" / path.name).is_dir())
-    command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "-p", "tests.hostile.calls"]
-    command += ["-p", "no:cacheprovider", *[f"tests/{name}" for name in packages]]
-    environment = os.environ | {"PYTHONPATH": str(copy), "CALLS": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, cwd=copy, env=environment)
+def compile_files(copy: Path) -> None:
+    """Import the tests and the product once, so that no process of a mutant compiles them."""
+    subprocess.run([sys.executable, "-m", "pytest", "--collect-only", "-qq"], cwd=copy, stdout=subprocess.DEVNULL)
+
+
+def find_tests(copy: Path, folder: Path, workers: int) -> None:
+    """Run the tests of the packages, and note what each calls; those that did not change since are not run again."""
+    folder.mkdir(exist_ok=True)
+    packages = {path.name for path in (copy / "pipeline").iterdir()}
+    waiting = []
+    for file in sorted((copy / "tests").glob("*/test_*.py")):
+        name = f"{file.parent.name}/{file.name}"
+        noted = path_of(folder, f"tests/{name}")
+        is_known = noted.exists() and noted.stat().st_mtime >= file.stat().st_mtime
+        if file.parent.name in packages and name not in LEFT_OUT and not is_known:
+            waiting.append(f"tests/{name}")
+    if not waiting:
+        return
+    command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "-p", "tests.hostile.calls", "-m", "not slow"]
+    environment = os.environ | {"PYTHONPATH": str(copy), "CALLS": str(folder)}
+    done = subprocess.run([*command, *waiting], cwd=copy, env=environment)
     if done.returncode:
-        sys.exit("tests fail without a mutant")
-    return read_calls(folder)
+        print("tests that fail without a mutant are left out", flush=True)
+    for name in waiting:
+        path_of(folder, name).touch()  # of a file whose tests are all slow, too
 
 
 def read_calls(folder: Path) -> Tested:
     tests = defaultdict(set)
-    seconds = defaultdict(float)
+    seconds: dict[str, float] = defaultdict(lambda: UNKNOWN)
     in_setup = defaultdict(set)
     by_file = defaultdict(set)
     for path in sorted(folder.glob("*.jsonl")):
@@ -191,40 +252,71 @@ def read_calls(folder: Path) -> Tested:
             found = json.loads(line)
             test = found["test"]
             file = test.partition("::")[0]
-            by_file[file].add(test)
-            seconds[test] += found["seconds"]
-            for function in found["functions"]:
-                if found["phase"] == "setup":
+            if found["phase"] == "setup":
+                for function in found["functions"]:
                     in_setup[function].add(file)
-                else:
-                    tests[function].add(test)
+                continue
+            by_file[file].add(test)
+            seconds[test] = found["seconds"]
+            for function in found["functions"]:
+                tests[function].add(test)
     for function, files in in_setup.items():
         for file in files:
             tests[function] |= by_file[file]
     return Tested(tests, seconds)
 
 
-def run_mutant(mutant: Mutant, tests: Sequence[str], copy: Path) -> str:
-    """Run the tests of a mutant in a process forked from this; return killed, SURVIVED or UNTESTED."""
+def file_of(mutant: Mutant, copy: Path) -> list[str]:
+    """Return the file of tests that is named after the module, if there is one."""
+    module = Path(mutant.path)
+    name = f"tests/{module.parent.name}/test_{module.name}"
+    return [name] if (copy / name).exists() else []
+
+
+def run_mutant(mutant: Mutant, tests: Sequence[str], copy: Path, limit: float) -> tuple[str, list[str]]:
+    """Run the tests of a mutant; return killed, SURVIVED or UNTESTED, and the tests that killed it."""
     if not tests:
-        return "UNTESTED"
+        return "UNTESTED", []
     path = copy / mutant.path
     source = path.read_bytes()
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     path.write_bytes(source[: mutant.start] + mutant.text.encode() + source[mutant.end :])
     try:
-        process = get_context("fork").Process(target=run_tests, args=(tests, copy))
-        process.start()
-        process.join(3 * SECONDS)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            return "killed"
+        failed = run_tests(tests, copy, limit, "-x")
     finally:
         path.write_bytes(source)
-    return "SURVIVED" if process.exitcode == 0 else "killed"
+        os.utime(path, ns=times)  # so that its bytecode is right again
+    return ("killed", failed) if failed else ("SURVIVED", [])
 
 
-def run_tests(tests: Sequence[str], copy: Path) -> None:
+def run_tests(tests: Sequence[str], copy: Path, limit: float, *options: str) -> list[str]:
+    """Run tests in a process forked from this; return those that failed, or all if it broke off."""
+    failed = copy / "failed.txt"
+    failed.unlink(missing_ok=True)
+    process = get_context("fork").Process(target=perform, args=(tests, copy, failed, options))
+    process.start()
+    process.join(limit)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    if process.exitcode == 0:
+        return []
+    return failed.read_text("utf-8").splitlines() if failed.exists() else list(tests)
+
+
+class Failures:
+    """A pytest plugin that writes the tests that failed into a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(f"{report.nodeid}\n")
+
+
+def perform(tests: Sequence[str], copy: Path, failed: Path, options: Sequence[str]) -> None:
     os.setsid()
     os.chdir(copy)
     silence = os.open(os.devnull, os.O_WRONLY)
@@ -236,45 +328,84 @@ def run_tests(tests: Sequence[str], copy: Path) -> None:
         del sys.modules[name]
     os.environ["PYTHONPATH"] = str(copy)
     pytest = import_module("pytest")
-    os._exit(int(pytest.main(["-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests])))
+    words = ["-q", "-n", "0", "-p", "no:cacheprovider", *options, *tests]
+    os._exit(int(pytest.main(words, plugins=[Failures(failed)])))
+
+
+class Notes:
+    """How mutants ended, kept in a file if there is one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.outcomes: dict[str, tuple[str, list[str]]] = {}
+        for line in path.read_text("utf-8").splitlines() if path and path.exists() else ():
+            name, outcome, killers = json.loads(line)
+            self.outcomes[name] = outcome, killers
+
+    def add(self, mutant: Mutant, outcome: str, killers: Sequence[str]) -> None:
+        self.outcomes[mutant.name] = outcome, list(killers)
+        if self.path:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([mutant.name, outcome, list(killers)]) + "\n")
+
+
+def try_mutants(chosen: Sequence[Mutant], tested: Tested, copy: Path, notes: Notes, seconds: float) -> None:
+    """Note how mutants end that no test has killed yet. A test that fails without a mutant kills none."""
+    waiting = [mutant for mutant in chosen if notes.outcomes.get(mutant.name, ("", []))[0] != "killed"]
+    unreliable: set[str] = set()
+    while waiting:
+        for mutant in waiting:
+            start = time.perf_counter()
+            tests = tested.of(mutant, seconds) or file_of(mutant, copy)
+            tests = [test for test in tests if test not in unreliable]
+            outcome, killers = run_mutant(mutant, tests, copy, tested.limit(tests))
+            notes.add(mutant, outcome, killers)
+            took = f"{len(tests)} tests, {time.perf_counter() - start:.0f} s"
+            print(f"{outcome} line {mutant.line} of {mutant.name} | {took}", flush=True)
+
+        killers_of = {mutant: notes.outcomes[mutant.name][1] for mutant in chosen}
+        killing = sorted(set(chain(*killers_of.values())) - unreliable)
+        failing = set(run_tests(killing, copy, tested.limit(killing))) if killing else set()
+        if failing:
+            print(f"fail without a mutant: {', '.join(sorted(failing))}", flush=True)
+        unreliable |= failing
+        waiting = [mutant for mutant, killers in killers_of.items() if failing & set(killers)]
 
 
 def main(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.hostile.mutants", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mutants", type=int, default=200)
-    parser.add_argument(
-        "--workers", type=int, default=2, help="processes that run all tests once, to see what they call"
-    )
+    parser.add_argument("--workers", type=int, default=2, help="processes that run all tests once")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of tests per mutant")
     parser.add_argument("--calls", type=Path, help="a folder that keeps what each test calls; made if it is not there")
+    parser.add_argument("--outcomes", type=Path, help="a file that keeps how each ended; killed ones do not run again")
     parser.add_argument("--record", action="store_true", help="write the counts into runs.json and docs/robustness.md")
     arguments = parser.parse_args(words)
 
-    counts: dict[str, int] = defaultdict(int)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = copy_clone(Path(folder) / "clone")
+        compile_files(copy)
         calls = arguments.calls or Path(folder) / "calls"
-        tested = read_calls(calls) if calls.is_dir() else find_tests(copy, calls, arguments.workers)
+        find_tests(copy, calls, arguments.workers)
         for module in MODULES:
             import_module(module)
 
         mutants = find_mutants(copy)
         print(f"{len(mutants):,} mutants", flush=True)
-        for mutant in random.Random(arguments.seed).sample(mutants, arguments.mutants):
-            start = time.perf_counter()
-            tests = tested.of(mutant)
-            outcome = run_mutant(mutant, tests, copy)
-            counts[outcome] += 1
-            seconds = time.perf_counter() - start
-            was = (copy / mutant.path).read_bytes()[mutant.start : mutant.end].decode()
-            where = f"{mutant.path}:{mutant.line}"
-            print(f"{outcome} {where} | {was} -> {mutant.text} | {len(tests)} tests, {seconds:.0f} s", flush=True)
+        drawn = draw(mutants, arguments.mutants, arguments.seed)
+        equivalent = json.loads(EQUIVALENT.read_text("utf-8"))
+        chosen = [mutant for mutant in drawn if mutant.name not in equivalent]
+        notes = Notes(arguments.outcomes)
+        try_mutants(chosen, read_calls(calls), copy, notes, arguments.seconds)
 
-    survived = arguments.mutants - counts["killed"]
-    print(f"{counts['killed']} of {arguments.mutants} killed", flush=True)
+    n_equivalent = len(drawn) - len(chosen)
+    survived = [mutant for mutant in chosen if notes.outcomes[mutant.name][0] != "killed"]
+    n_killed = len(chosen) - len(survived)
+    print(f"{len(drawn)} mutants: {n_killed} killed, {n_equivalent} equivalent, {len(survived)} survived")
     if arguments.record:
-        runs.record("mutants", arguments.mutants, "mutants", survived)
-    return min(survived, 1)
+        runs.record("mutants", len(drawn), f"mutants, {n_equivalent} of them equivalent", len(survived))
+    return min(len(survived), 1)
 
 
 if __name__ == "__main__":
