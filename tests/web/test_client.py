@@ -4,14 +4,16 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpcore
 import httpx
 import pytest
 from webserver import Answer, Handler, body, cut, serving, status
 
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.web import retries
-from alignrec.pipeline.web.client import Blocked, Guard, first_byte, open_client, request_file
+from alignrec.pipeline.web.client import Blocked, Guard, first_byte, limit_time, open_client, request_file
 from alignrec.pipeline.web.retries import TransientError, append_blocks, retry
 
 
@@ -120,6 +122,26 @@ def test_the_number_that_was_checked_is_connected_to(monkeypatch: pytest.MonkeyP
     assert asked == ["files.invalid"]
 
 
+def test_a_connection_has_the_shorter_of_its_timeout_and_the_time_that_is_left() -> None:
+    class Backend(httpcore.MockBackend):
+        def connect_tcp(self, host: str, port: int, timeout: float | None = None, **_: Any) -> httpcore.NetworkStream:
+            given.append(timeout)
+            return httpcore.MockStream([])
+
+    given: list[float | None] = []
+    guard = Guard(["127.0.0.1"], Backend([]))
+    for timeout in (None, 5.0):
+        guard.connect_tcp("127.0.0.1", 80, timeout)
+    assert given == [None, 5.0]
+    with limit_time(60.0), limit_time(90.0):
+        for timeout in (None, 5.0, 100.0):
+            guard.connect_tcp("127.0.0.1", 80, timeout)
+    assert given[3] == 5.0
+    assert all(59.0 < seconds <= 60.0 for seconds in (given[2], given[4]))
+    with limit_time(0.0), pytest.raises(httpx.ReadTimeout, match="takes too long"):
+        guard.connect_tcp("127.0.0.1", 80, 5.0)
+
+
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     seconds: list[float] = []
@@ -140,6 +162,14 @@ def test_retries_end_and_wait_as_asked(slept: list[float]) -> None:
     with pytest.raises(TransientError, match="d"):
         retry(work, 2)
     assert slept == [3.0, 0.0, 1.0]  # nobody waits after the last try
+
+
+def test_waits_double_and_are_drawn_around_half_a_second() -> None:
+    for attempt in range(5):
+        waits = [retries.seconds_to_wait(attempt) / 2**attempt for _ in range(200)]
+        assert 0.25 <= min(waits) < 0.35
+        assert 0.65 < max(waits) <= 0.75
+    assert (retries.seconds_to_wait(0, 7.0), retries.seconds_to_wait(20)) == (7.0, retries.MAX_WAIT_SECONDS)
 
 
 def test_a_file_goes_on_from_its_end_until_tries_bring_too_little(slept: list[float], tmp_path: Path) -> None:
