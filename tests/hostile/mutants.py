@@ -101,7 +101,7 @@ class Tested(NamedTuple):
 
     def of(self, mutant: Mutant, limit: float = SECONDS) -> list[str]:
         """Return the tests of a mutant, those of its package and the quickest first, up to `limit` seconds in all."""
-        package = f"tests/{Path(mutant.path).parent.name}/"
+        package = f"tests/{Path(mutant.path).parts[1]}/"
         found = self.tests.get(f"{mutant.path}:{mutant.function}", set())
         ordered = sorted(found, key=lambda test: (not test.startswith(package), self.seconds[test], test))
         chosen = []
@@ -269,7 +269,7 @@ def read_calls(folder: Path) -> Tested:
 def file_of(mutant: Mutant, copy: Path) -> list[str]:
     """Return the file of tests that is named after the module, if there is one."""
     module = Path(mutant.path)
-    name = f"tests/{module.parent.name}/test_{module.name}"
+    name = f"tests/{module.parts[1]}/test_{module.name}"
     return [name] if (copy / name).exists() else []
 
 
