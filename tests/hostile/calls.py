@@ -43,7 +43,7 @@ class Calls:
     def of_product(self) -> list[str]:
         """Return the functions as "path:qualified name", of files as they are and not as they are linked."""
         names = set()
-        for code in self.codes:
+        for code in list(self.codes):  # threads that go on may add some
             path = os.path.realpath(code.co_filename)
             if path.startswith(PRODUCT):
                 names.add(f"{os.path.relpath(path, ROOT)}:{code.co_qualname}")
