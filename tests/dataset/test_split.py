@@ -47,6 +47,7 @@ def test_of_a_large_catalogue_drawn_users_are_asked_for_all_of_their_targets() -
     rows = [(u, i, part) for u in range(50) for i, part in ((u % 7, 0), (7, 1), (8, 2))]
     parts = load_split(interactions(rows), 50, 10)
     assert limit_users(parts) is parts
+    assert limit_users(parts, max_scores=50 * 10) is parts
     few = limit_users(parts, max_scores=129)
     assert len(np.unique(few.test.users)) == 12
     assert few.valid.users.tolist() == few.test.users.tolist()
