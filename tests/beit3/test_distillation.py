@@ -90,6 +90,17 @@ def test_items_are_as_like_as_what_the_map_to_the_teachers_reads_of_them() -> No
     np.testing.assert_allclose(read @ read.T, expected @ expected.T, atol=1e-3 * np.abs(expected @ expected.T).max())
 
 
+def test_the_first_steps_weigh_alike_in_the_running_mean_and_covariance() -> None:
+    running = losses.RunningWhitening(3)
+    cls = torch.randn(5, 40, 3, generator=torch.Generator().manual_seed(0)).cumsum(0)  # [steps, items, width]
+    for of_step in cls:
+        running(of_step)
+        running.update()
+    seen = cls.flatten(0, 1)
+    torch.testing.assert_close(running.mean, seen.mean(0))
+    torch.testing.assert_close(running.covariance, torch.cov(seen.T.double(), correction=0), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("untaught", [False, True])
 def test_cls_is_whitened_where_no_encoder_teaches_or_nothing_was_trained(tmp_path: Path, untaught: bool) -> None:
     toy, net = task(48) if untaught else _taught(48, distill=1.0), network()
