@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commands import alignrec
 from shop import toy
@@ -20,7 +22,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.amazon import MIRRORS, Amazon2023, AmazonSource
-from alignrec.pipeline.sources.base import Download
+from alignrec.pipeline.sources.base import FEATURE, Download
 from alignrec.pipeline.sources.download import (
     download_files,
     expected_hashes,
@@ -146,6 +148,19 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
         {"role": "reviews", "name": "r.json.gz", "url": f"http://{host}/r.json.gz"} | common,
         {"role": "metadata", "name": "meta.json.gz", "url": "file:meta.json.gz"} | common,
     ]
+
+
+def test_folders_are_packed_if_they_are_features(tmp_path: Path) -> None:
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    pq.write_table(pa.table({"asin": ["a"], "vector": [[1.0]]}), folder / "part-0.parquet")
+    (tmp_path / "other.npy").write_bytes(DATA)
+    addresses = {f"{FEATURE}text": [str(folder)], f"{FEATURE}image": [str(tmp_path / "other.npy")]}
+    rows = download_files("shop", addresses, tmp_path / "raw", {}, [], ONCE, quiet)
+    assert [row["name"] for row in rows] == ["vectors.parquet", "other.npy"]
+    assert (tmp_path / "raw/other.npy").read_bytes() == DATA
+    with pytest.raises(UserError, match="not a plain file but a folder"):
+        download_files("shop", {"items": [str(folder)]}, tmp_path / "other", {}, [], ONCE, quiet)
 
 
 def test_a_damaged_list_of_files_is_made_again(tmp_path: Path) -> None:
