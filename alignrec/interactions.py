@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alignrec.pipeline import io
 from alignrec.pipeline.dataset import split_tables
 from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.dataset.split import Split, load_split
@@ -110,8 +111,7 @@ def _renumber_items(result: Numbered, names: list[str]) -> Numbered:
 
     rows = result.table
     item_ids = pa.array(places[rows["item_id"].to_numpy()], pa.int32())
-    column = rows.column_names.index("item_id")
-    return replace(result, table=rows.set_column(column, "item_id", item_ids))
+    return replace(result, table=io.set_column(rows, "item_id", item_ids))
 
 
 def _keep_covered(table: pa.Table, names: list[str]) -> pa.Table:

@@ -19,7 +19,7 @@ from alignrec.pipeline.benchmark.cell import Cell, InMemoryData
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.dataset.split import Pairs, Split
-from alignrec.pipeline.evaluation.metrics import Evaluation, topk
+from alignrec.pipeline.evaluation.metrics import topk
 from alignrec.pipeline.evaluation.protocol import selecting_protocol
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError
@@ -263,9 +263,9 @@ def _train_cell(
     for variant, evaluation in zip(cell.protocol.variants, evaluations, strict=True):
         metrics = {}
         if len(split.valid):
-            metrics["valid"] = _named_means(evaluation.valid)
+            metrics["valid"] = evaluation.valid.named_means()
         if len(split.test):
-            metrics["test"] = _named_means(evaluation.test)
+            metrics["test"] = evaluation.test.named_means()
         judged.append({"protocol": variant.describe(), "metrics": metrics})
     return Recommender(
         model=cell.model,
@@ -280,10 +280,6 @@ def _train_cell(
         dropped={**data.dropped, **split.dropped},
         seen=split.train,
     )
-
-
-def _named_means(evaluation: Evaluation) -> dict[str, float]:
-    return {f"{metric}@{k}": value for (metric, k), value in evaluation.mean.items()}
 
 
 def _with_ids(vectors: Any, ids: np.ndarray) -> Any:

@@ -271,9 +271,7 @@ def _failed_values(reason: str, lines: Sequence[dict[str, Any]]) -> dict[str, An
 
 def _means_of(evaluation: ModelEvaluation) -> dict[str, Any]:
     """Return the protocol's name and fingerprint, and part -> metric -> mean."""
-    metrics = {}
-    for part, judged in (("valid", evaluation.valid), ("test", evaluation.test)):
-        metrics[part] = {f"{metric}@{k}": mean for (metric, k), mean in judged.mean.items()}
+    metrics = {"valid": evaluation.valid.named_means(), "test": evaluation.test.named_means()}
     return evaluation.label | {"metrics": metrics}
 
 

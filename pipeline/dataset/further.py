@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from alignrec import schemas
+from alignrec.pipeline import io
 from alignrec.pipeline.dataset.items import item_tables, read_metadata
 from alignrec.pipeline.dataset.params import Items
 from alignrec.pipeline.io.errors import UserError
@@ -76,7 +77,6 @@ def write_further(run: Run, asins: Sequence[str]) -> None:
 
 def _number(tables: Iterable[pa.Table], first: int) -> Iterator[pa.Table]:
     """Add the id of the first item to the ids of tables."""
-    place = schemas.ITEMS.get_field_index("item_id")
     for table in tables:
         ids = table["item_id"].to_numpy() + np.int32(first)
-        yield table.set_column(place, "item_id", pa.array(ids, pa.int32()))
+        yield io.set_column(table, "item_id", pa.array(ids, pa.int32()))

@@ -147,6 +147,9 @@ class Evaluation:
             means[key] = float(values.mean()) if len(values) else 0.0
         return means
 
+    def named_means(self) -> dict[str, float]:
+        return {f"{metric}@{k}": mean for (metric, k), mean in self.mean.items()}
+
 
 def evaluate_vectors(
     user: Vectors,

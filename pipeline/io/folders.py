@@ -18,6 +18,11 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, onerror=_raise_unless_gone)
 
 
+def is_free(path: Path) -> bool:
+    """Return whether a path is absent or an empty folder."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
 def rename_file(path: Path, to: Path) -> None:
     """Rename a file onto another; OSError if the disk has not done what it says."""
     path.replace(to)

@@ -237,6 +237,12 @@ def _check_stored(table: pa.Table, expected: pa.Schema, path: Path, first: int =
     return schemas.check(decode_vectors(checked), expected, str(path), first)
 
 
+def set_column(table: pa.Table, name: str, values: Any) -> pa.Table:
+    """Replace the values of a column, whose type they have."""
+    place = table.column_names.index(name)
+    return table.set_column(place, table.schema.field(place), values)
+
+
 def vectors(array: np.ndarray) -> pa.FixedSizeListArray:
     flat = pa.array(np.ascontiguousarray(array, dtype=np.float32).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, type=schemas.vector(array.shape[1]))

@@ -27,8 +27,7 @@ def ask_last_items(data: Data) -> Questions | str:
     if clock == "none":
         return "the source has no real timestamps"
 
-    columns = ("user_id", "item_id", "timestamp")
-    user, item, time = (data.interactions[column].to_numpy() for column in columns)
+    user, item, time = data.columns("user_id", "item_id", "timestamp")
     several = np.flatnonzero(np.bincount(user) > 1)
     users, note = _sample_groups(several, data, "zero_shot", "users")
     is_asked = np.isin(user, users)
@@ -83,8 +82,7 @@ def _differs_from_previous(values: np.ndarray) -> np.ndarray:
 
 
 def ask_co_bought(data: Data) -> Questions | str:
-    columns = ("user_id", "item_id", "split")
-    user, item, split = (data.interactions[column].to_numpy() for column in columns)
+    user, item, split = data.columns("user_id", "item_id", "split")
     is_train = split == TRAIN
     seen = user_item_matrix(user[is_train], item[is_train], data.items)
     # items that share a user with another item
@@ -120,8 +118,7 @@ def co_bought(seen: sparse.csr_array, items: np.ndarray) -> Questions:
 
 
 def ask_test_items(data: Data) -> Questions | str:
-    columns = ("user_id", "item_id", "split")
-    user, item, split = (data.interactions[column].to_numpy() for column in columns)
+    user, item, split = data.columns("user_id", "item_id", "split")
     eligible_users = np.intersect1d(user[split == TRAIN], user[split == TEST])
     users, note = _sample_groups(eligible_users, data, "content_knn", "users")
     is_asked = np.isin(user, users)

@@ -55,8 +55,7 @@ class Processing:
 
         `width` is the maximum.
         """
-        columns = ("user_id", "item_id", "split")
-        user, item, split = (data.interactions[column].to_numpy() for column in columns)
+        user, item, split = data.columns("user_id", "item_id", "split")
         has = user[split == TRAIN], item[split == TRAIN]
         finds = user[split == VALID], item[split == VALID]
         users = profiles.draw_users(finds[0], data.items, 0)

@@ -29,6 +29,10 @@ class Data:
     # feature set that learned from train interactions -> its refit, None if it cannot be refitted
     refits: Mapping[str, Refit | None] = field(default_factory=dict)
 
+    def columns(self, *names: str) -> list[np.ndarray]:
+        """Return columns of the interactions."""
+        return [self.interactions[name].to_numpy() for name in names]
+
 
 class Task(Protocol):
     """A probe's evaluation of one feature set at a time, over n cases such as users."""

@@ -236,17 +236,11 @@ def _write_interactions(folder: Path, layout: Layout, publish: Publish) -> Table
 
     users = io.read_tables(layout.users, schemas.USERS)
     if publish.users != "names":
-        users = map(_number_users, users)
+        # names are replaced by numbers
+        users = (io.set_column(part, "user", part["user_id"].cast(pa.string())) for part in users)
     target = folder / "users.parquet"
     io.write_tables(users, target, schemas.USERS, io.record(layout.users) or None)
     yield target, "users"
-
-
-def _number_users(users: pa.Table) -> pa.Table:
-    """Replace the names of users by their numbers."""
-    column = schemas.USERS.get_field_index("user")
-    numbers = users["user_id"].cast(pa.string())
-    return users.set_column(column, schemas.USERS.field(column), numbers)
 
 
 def _copy_feature_set(folder: Path, layout: Layout, name: str) -> TableKinds:

@@ -95,8 +95,7 @@ def _require_writable(to: Path) -> None:
 
 def _refuse_existing(to: Path, rejects: Path, retry_failed: bool) -> None:
     is_earlier_output = (to / FACTS).is_file()
-    is_free = not to.exists() or (to.is_dir() and not any(to.iterdir()))
-    if not is_free and not (retry_failed and is_earlier_output):
+    if not io.is_free(to) and not (retry_failed and is_earlier_output):
         remedy = "name another folder, or delete this one"
         if is_earlier_output:
             remedy += "; --retry-failed encodes what failed or is new"

@@ -7,7 +7,7 @@ from contextlib import suppress
 from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import orjson
 import pyarrow as pa
@@ -33,13 +33,19 @@ ROWS_PER_BATCH = 256  # in memory, with images
 KEY = "key"  # attribute of an object: the hash of what it was made of
 
 
-class Source(NamedTuple):
+class TableObject(NamedTuple):
     """A Parquet object of a table."""
 
     bucket: Bucket
     name: str
     size: int
     etag: str | None
+
+    @classmethod
+    def find(cls, bucket: Bucket, name: str) -> Self:
+        with bucket.translate_errors():
+            meta = bucket.objects.head(name)
+        return cls(bucket, name, meta["size"], meta.get("e_tag"))
 
     @property
     def address(self) -> str:
@@ -49,7 +55,7 @@ class Source(NamedTuple):
 class ObjectFile(RawIOBase):
     """An object of S3 as a file, read by ranges."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: TableObject) -> None:
         self._source = source
         self._place = 0
 
@@ -128,7 +134,7 @@ def _refuse_fitted(choice: Choice, networks: Sequence[Network]) -> None:
 
 
 def _key_of(
-    sources: Sequence[Source], choice: Choice, networks: Sequence[Network], options: Any
+    sources: Sequence[TableObject], choice: Choice, networks: Sequence[Network], options: Any
 ) -> str:
     """Return a hash of all that the parts depend on."""
     facts = [[source.address, source.size, source.etag] for source in sources]
@@ -148,7 +154,7 @@ def _key_of(
     return Run.key(files, [facts, settings], modules)
 
 
-def list_sources(address: str) -> list[Source]:
+def list_sources(address: str) -> list[TableObject]:
     """Return the Parquet objects at an address, which names one or a folder of them."""
     if address.endswith(".parquet"):
         above, _, name = address.rpartition("/")
@@ -165,14 +171,14 @@ def list_sources(address: str) -> list[Source]:
         name = meta["path"]
         # as of a local folder: not those of folders below, or named _ or . at the start
         if name.endswith(".parquet") and "/" not in name and name[0] not in "_.":
-            sources.append(Source(bucket, name, meta["size"], meta.get("e_tag")))
+            sources.append(TableObject(bucket, name, meta["size"], meta.get("e_tag")))
     if not sources:
         raise UserError(f"{address}: no *.parquet there; tables in s3:// are Parquet")
     return sources
 
 
 def _embed_parts(
-    sources: Sequence[Source],
+    sources: Sequence[TableObject],
     bucket: Bucket,
     open_part: Callable[[Path], ItemTable],
     choice: Choice,
@@ -206,14 +212,14 @@ def _name(number: int, stem: str = "features") -> str:
     return io.shard(Path(), stem, number).name
 
 
-def _open(source: Source) -> pq.ParquetFile:
+def _open(source: TableObject) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(ObjectFile(source), pre_buffer=False)
     except pa.ArrowException as e:
         raise UserError(f"{source.address}: not a sound Parquet file: {one_line(e, 100)}") from None
 
 
-def _count_rows(sources: Sequence[Source]) -> int:
+def _count_rows(sources: Sequence[TableObject]) -> int:
     """Return the rows of all objects; UserError unless they have the same columns."""
     total = 0
     schema: pa.Schema | None = None
@@ -240,7 +246,7 @@ def _is_done(bucket: Bucket, name: str, key: str) -> bool:
 
 
 def _read_rows(
-    sources: Sequence[Source], rows: int, needed: set[int]
+    sources: Sequence[TableObject], rows: int, needed: set[int]
 ) -> Iterator[tuple[int, pa.Table]]:
     """Yield tables of rows with the number of their part, without those of other parts."""
     place = 0
@@ -264,7 +270,7 @@ def _read_rows(
                     yield number, table
 
 
-def _read_group(file: pq.ParquetFile, group: int, source: Source) -> Iterator[pa.Table]:
+def _read_group(file: pq.ParquetFile, group: int, source: TableObject) -> Iterator[pa.Table]:
     try:
         for batch in file.iter_batches(ROWS_PER_BATCH, [group]):
             yield pa.Table.from_batches([batch])
@@ -318,9 +324,7 @@ def send_part(path: Path, bucket: Bucket, name: str, key: str) -> None:
 
 def _read_columns(bucket: Bucket, name: str) -> pa.Table:
     """Read identifiers, `has_image` and `has_text` of a part that was sent."""
-    with bucket.translate_errors():
-        meta = bucket.objects.head(name)
-    file = _open(Source(bucket, name, meta["size"], meta.get("e_tag")))
+    file = _open(TableObject.find(bucket, name))
     return file.read([file.schema_arrow.names[0], "has_image", "has_text"])
 
 
@@ -351,10 +355,8 @@ def _summarise(bucket: Bucket, numbers: Sequence[int], key: str) -> Summary:
 def _count_reasons(bucket: Bucket, name: str) -> Counter[str]:
     """Count the reasons of a part's rejected rows, if it has any."""
     try:
-        with bucket.translate_errors():
-            meta = bucket.objects.head(name)
+        table = TableObject.find(bucket, name)
     except Absent:
         return Counter()
-    file = _open(Source(bucket, name, meta["size"], meta.get("e_tag")))
-    reasons = file.read(["reason"])["reason"].to_pylist()
+    reasons = _open(table).read(["reason"])["reason"].to_pylist()
     return Counter("occurred before" if r.endswith("occurred before") else r for r in reasons)

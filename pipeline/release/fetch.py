@@ -108,13 +108,17 @@ def _fill_folder(
             shutil.copyfile(path, release / path.name)
         verify(release)
         io.rename_folder(release, to)
-    for unfinished in [path for path in work.iterdir() if path.is_dir()]:
-        shutil.rmtree(unfinished)
+    drop_unfinished(work)
+
+
+def drop_unfinished(work: Path) -> None:
+    for folder in [path for path in work.iterdir() if path.is_dir()]:
+        shutil.rmtree(folder)
 
 
 def is_filled(to: Path, name: str, listing: bytes) -> bool:
     """Return whether a target has this listing; UserError if it is neither that nor empty."""
-    if not to.exists() or (to.is_dir() and not any(to.iterdir())):
+    if io.is_free(to):
         return False
     present = to / name
     if not present.is_file() or present.read_bytes() != listing:

@@ -82,9 +82,7 @@ def _renumber_items(
     position[rows] = np.arange(len(rows), dtype=np.int32)
     for table in tables:
         ids = pa.array(position[table["item_id"].to_numpy()])
-        column = table.schema.get_field_index("item_id")
-        renumbered = table.set_column(column, table.schema.field(column), ids)
-        yield renumbered.filter(pc.greater_equal(ids, 0))
+        yield io.set_column(table, "item_id", ids).filter(pc.greater_equal(ids, 0))
 
 
 def _render_page(

@@ -29,7 +29,7 @@ from alignrec.pipeline.release.delta.listing import (
     read_delta,
 )
 from alignrec.pipeline.release.delta.rebuild import Numbers, TableFile
-from alignrec.pipeline.release.fetch import claim_target, download_files, is_filled
+from alignrec.pipeline.release.fetch import claim_target, download_files, drop_unfinished, is_filled
 from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.paths import SIGNATURE_FILE
 from alignrec.pipeline.release.read import Release, verify
@@ -50,7 +50,7 @@ def copy_delta(address: str, to: Path, progress: Progress) -> None:
         folder = _download_delta(store, delta, data, work, progress)
         io.write_bytes(folder / NAME, data)
         io.rename_folder(folder, to)
-        _drop_unfinished(work)
+        drop_unfinished(work)
 
 
 def fetch_onto(
@@ -87,7 +87,7 @@ def fetch_onto(
             Rebuilder(delta, folder, base, manifest, release).write()
             verify(release)
             io.rename_folder(release, to)
-        _drop_unfinished(work)
+        drop_unfinished(work)
     return to
 
 
@@ -98,11 +98,6 @@ def _download_delta(
     folder = work / hashlib.sha256(data).hexdigest()
     download_files(store, delta.files, folder, progress)
     return folder
-
-
-def _drop_unfinished(work: Path) -> None:
-    for folder in [path for path in work.iterdir() if path.is_dir()]:
-        shutil.rmtree(folder)
 
 
 def _read_manifest(folder: Path, delta: Delta, address: str, key: Path | None) -> Manifest:

@@ -226,9 +226,7 @@ def renumber(part: pa.Table, file: TableFile, numbers: Numbers) -> pa.Table:
 
 
 def _set_numbers(part: pa.Table, column: str, values: np.ndarray) -> pa.Table:
-    place = part.schema.get_field_index(column)
-    field = part.schema.field(place)
-    return part.set_column(place, field, pa.array(values).cast(field.type))
+    return io.set_column(part, column, pa.array(values).cast(part.schema.field(column).type))
 
 
 def read_origins(path: Path, n_rows: int, n_older: int, n_added: int) -> np.ndarray:

@@ -284,12 +284,7 @@ def _fill_zeros(name: str, table: pa.Table, is_zero: np.ndarray) -> pa.Table:
     noise = np.array([generator.standard_normal(x.shape[1]) for generator in generators])
     limit = np.finfo(np.float32).max
     x[is_zero] = np.clip(mean + deviation * noise, -limit, limit)
-    return _set_column(table, "vector", io.vectors(x))
-
-
-def _set_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    index = table.column_names.index(name)
-    return table.set_column(index, table.schema.field(name), values)
+    return io.set_column(table, "vector", io.vectors(x))
 
 
 def _take_items(
@@ -304,7 +299,7 @@ def _take_items(
     def take_rows(table: pa.Table) -> pa.Table:
         blank = pa.Table.from_pylist([_blank_row(table.schema)], table.schema.remove_metadata())
         table = pa.concat_tables([table.replace_schema_metadata(), blank]).take(index)
-        return _set_column(_set_column(table, "item_id", item_ids), "asin", names)
+        return io.set_column(io.set_column(table, "item_id", item_ids), "asin", names)
 
     interactions = content.interactions
     if interactions is not None:
@@ -353,7 +348,7 @@ def _renumber_items(table: pa.Table, column: str, rows: np.ndarray, n_items: int
     numbers = np.full(n_items, -1, np.int32)
     numbers[rows[is_present]] = np.flatnonzero(is_present)
     item_ids = pa.array(numbers[table[column].to_numpy()])
-    return _set_column(table, column, item_ids).filter(pc.greater_equal(item_ids, 0))
+    return io.set_column(table, column, item_ids).filter(pc.greater_equal(item_ids, 0))
 
 
 def write_tsv(path: Path, table: pa.Table, header: list[str] | None, delimiter: str = "\t") -> None:

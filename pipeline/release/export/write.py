@@ -38,7 +38,7 @@ FORMULA = r"^[=+\-@]"  # pattern of names that a spreadsheet evaluates
 def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
     """Write an export to a new or empty folder and return its notes."""
     to = to.resolve()
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+    if not io.is_free(to):
         raise UserError(f"{to}: holds something already; name another folder, or delete this one")
 
     with io.scratch(io.next_to(to, "new")) as folder:
