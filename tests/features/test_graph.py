@@ -109,6 +109,12 @@ def test_an_inverted_file_finds_nearly_all_and_itself_first(small: None, capfd: 
     assert capfd.readouterr().out == "", "FAISS prints what it merges"
 
 
+def test_a_recall_that_equals_what_is_required_suffices(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inverted, "REQUIRED_RECALL", 1.0)
+    monkeypatch.setattr(inverted, "FREE_CELLS", 1 << 20)  # so that all cells may be searched
+    assert len(inverted.find_approximate(clusters(900), 5)) == 900 * 5
+
+
 def test_cosines_are_exact_and_equal_ones_come_in_order(small: None) -> None:
     features = clusters(900)
     features[400:410] = features[3]
