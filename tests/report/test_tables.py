@@ -209,6 +209,8 @@ def test_a_model_that_draws_nothing_has_no_deviation() -> None:
 def test_colours_are_of_the_first_level_of_categories_that_tells_items_apart() -> None:
     paths = [["shop", "a"]] * 10 + [["shop", "b", "deep"]] * 12 + [["shop", "rare"]] + [[]]
     assert gallery.colour_classes(paths) == (["b", "a"], [1] * 10 + [0] * 12 + [-1] * 2)
+    half = [["a", "x"]] * 3 + [["b", "y"]] * 2 + [[f"rare {n}", "xy"[n % 2]] for n in range(5)]
+    assert gallery.colour_classes(half) == (["a", "b"], [0] * 3 + [1] * 2 + [-1] * 5)
     assert gallery.colour_classes([["shop"]] * 50) == ([], [-1] * 50)
     assert gallery.colour_classes([]) == ([], [])
 
