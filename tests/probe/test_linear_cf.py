@@ -48,6 +48,13 @@ def test_the_gain_is_that_of_l3ae_over_ease_as_the_models_have_them() -> None:
     np.testing.assert_allclose(task.answer(features), found["l3ae"] - found["ease"])
 
 
+def test_of_equally_good_strengths_of_ease_the_first_is_taken() -> None:
+    rows = [(user, item, part) for user in range(6) for part, item in enumerate((user, user + 6, user + 12))]
+    split = load_split(tastes.interactions(rows), 6, 60)  # items that no two users share
+    recall, ridge, _ = linear_cf.LinearCF(split).ease
+    assert (recall, ridge) == (1.0, linear_cf.RIDGES[0])
+
+
 def test_real_features_add_and_random_ones_do_not() -> None:
     task = linear_cf.build_task(data())
     assert isinstance(task, linear_cf.LinearCF)
