@@ -241,6 +241,13 @@ def test_there_are_no_more_codes_than_different_patches(tmp_path: Path) -> None:
 # --- masks of a batch, and parts of texts
 
 
+def test_seeds_beyond_what_faiss_takes_wrap_around() -> None:
+    sample = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
+    found = [visual_tokens.train_kmeans(sample, 4, seed).centroids for seed in (5, 2**31 + 5, 6)]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
 @pytest.mark.parametrize(("grid", "share"), [(14, 0.4), (4, 0.4), (6, 0.75), (2, 0.5), (5, 0.0), (5, 1.0), (1, 1.0)])
 def test_every_image_has_exactly_the_share_masked(grid: int, share: float) -> None:
     drawn = masks.mask_patches(grid * grid, share, masks.make_generators(np.arange(40), 3))
