@@ -3,6 +3,8 @@
 import gzip
 import json
 import shutil
+import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.vectors import records
+from alignrec.pipeline.vectors import members, objects, records
 from alignrec.pipeline.vectors.base import match_file, open_vectors
 from alignrec.pipeline.vectors.formats import list_members, pack_folder
 from alignrec.pipeline.vectors.mapping_files import read_order
@@ -146,6 +148,26 @@ def test_several_tensors_of_items_are_refused_and_code_is_never_run(tmp_path: Pa
     torch.save({"image": torch.ones(3, 2), "text": torch.ones(3, 2)}, tmp_path / "x.pt")
     with pytest.raises(UserError, match=r"holds image \(3, 2\), text \(3, 2\); expected one matrix"):
         match_file(tmp_path / "x.pt", ASINS)
+
+
+def test_what_is_as_large_as_may_be_is_read_and_a_byte_less_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = json.dumps({"asin": ASINS[0], "vector": [1.0, 2.0]}).encode()
+    (tmp_path / "x.jsonl").write_bytes(line)
+    for most in (len(line), len(line) - 1):
+        monkeypatch.setattr(objects, "MAX_LINE_BYTES", most)
+        with nullcontext() if most == len(line) else pytest.raises(UserError, match="line 1: longer than"):
+            match_file(tmp_path / "x.jsonl", ASINS)
+
+    (tmp_path / "m3l").mkdir()
+    archive = Path(shutil.make_archive(str(tmp_path / "x"), "zip", formats.m3l(tmp_path / "m3l", ASINS, VECTORS)))
+    with zipfile.ZipFile(archive) as opened:
+        largest = max(member.file_size for member in opened.infolist())
+    for most in (largest, largest - 1):
+        monkeypatch.setattr(members, "MAX_MEMBER_BYTES", most)
+        with nullcontext() if most == largest else pytest.raises(UserError, match="no member of this kind has more"):
+            match_file(archive, ASINS).rows(0, ITEMS)
 
 
 EMPTY = {"asin": pa.array([], pa.string()), "v": pa.array([], pa.list_(pa.float32()))}
