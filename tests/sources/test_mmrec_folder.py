@@ -22,6 +22,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.code import ROOT
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.sources.mmrec import MmrecSource
 from tests.vectors import formats
 
 USERS = 12
@@ -189,3 +190,13 @@ def test_dvc_runs_what_new_wrote() -> None:
     assert names == ASINS
     assert io.read_table(layout.users, schemas.USERS)["user"].to_pylist()[:2] == ["A0", "A1"]
     assert {"linear", "image_feat", "text_feat"} <= {*layout.feature_sets()}
+
+
+def test_items_have_images_if_their_file_has_addresses() -> None:
+    found = []
+    for fields in (None, {"title": "x"}, {"imUrl": "x.jpg"}):
+        if fields is not None:
+            write_items(**fields)
+        files = {} if fields is None else {"items": [str(FOLDER / "items.jsonl")]}
+        found.append(MmrecSource(kind="mmrec", interactions=[str(INTER)], **files).has_images)
+    assert found == [False, False, True]
