@@ -16,11 +16,18 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset import items as build
 from alignrec.pipeline.dataset.items import compose_text, find_shared
+from alignrec.pipeline.dataset.params import Items
 from alignrec.pipeline.dataset.products import clean_text
 from alignrec.pipeline.io import read_json
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.amazon import AmazonSource
 from alignrec.pipeline.sources.base import Product
+
+
+def test_records_name_the_key_for_further_items_only_where_it_is_set() -> None:
+    default = Items()
+    assert default.facts() == {"max_reject_share": default.max_reject_share, "text": default.text}
+    assert Items(all=True).facts() == default.facts() | {"all": True}
 
 
 @pytest.mark.parametrize(
