@@ -92,6 +92,10 @@ class Mutant(NamedTuple):
     text: str  # what stands there instead
     name: str  # the function and the change, which other changes of the file leave as it is
 
+    @property
+    def package(self) -> str:
+        return Path(self.path).parts[1]
+
 
 class Tested(NamedTuple):
     """Which tests call which function, and how long each takes."""
@@ -101,7 +105,7 @@ class Tested(NamedTuple):
 
     def of(self, mutant: Mutant, limit: float = SECONDS) -> list[str]:
         """Return the tests of a mutant, those of its package and the quickest first, up to `limit` seconds in all."""
-        package = f"tests/{Path(mutant.path).parts[1]}/"
+        package = f"tests/{mutant.package}/"
         found = self.tests.get(f"{mutant.path}:{mutant.function}", set())
         ordered = sorted(found, key=lambda test: (not test.startswith(package), self.seconds[test], test))
         chosen = []
@@ -268,8 +272,7 @@ def read_calls(folder: Path) -> Tested:
 
 def file_of(mutant: Mutant, copy: Path) -> list[str]:
     """Return the file of tests that is named after the module, if there is one."""
-    module = Path(mutant.path)
-    name = f"tests/{module.parts[1]}/test_{module.name}"
+    name = f"tests/{mutant.package}/test_{Path(mutant.path).name}"
     return [name] if (copy / name).exists() else []
 
 
@@ -372,6 +375,11 @@ def try_mutants(chosen: Sequence[Mutant], tested: Tested, copy: Path, notes: Not
         waiting = [mutant for mutant, killers in killers_of.items() if failing & set(killers)]
 
 
+def outside(packages: Sequence[str]) -> str:
+    """Return what follows `mutants` where packages are left out."""
+    return f" outside of {' and '.join(sorted(packages))}" if packages else ""
+
+
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile.mutants", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
@@ -380,6 +388,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of tests per mutant")
     parser.add_argument("--calls", type=Path, help="a folder that keeps what each test calls; made if it is not there")
     parser.add_argument("--outcomes", type=Path, help="a file that keeps how each ended; killed ones do not run again")
+    parser.add_argument("--without", nargs="*", default=[], help="packages of pipeline/ that are not changed")
     parser.add_argument("--record", action="store_true", help="write the counts into runs.json and docs/robustness.md")
     arguments = parser.parse_args(words)
 
@@ -391,7 +400,7 @@ def main(words: Sequence[str]) -> int:
         for module in MODULES:
             import_module(module)
 
-        mutants = find_mutants(copy)
+        mutants = [mutant for mutant in find_mutants(copy) if mutant.package not in arguments.without]
         print(f"{len(mutants):,} mutants", flush=True)
         drawn = draw(mutants, arguments.mutants, arguments.seed)
         equivalent = json.loads(EQUIVALENT.read_text("utf-8"))
@@ -404,7 +413,8 @@ def main(words: Sequence[str]) -> int:
     n_killed = len(chosen) - len(survived)
     print(f"{len(drawn)} mutants: {n_killed} killed, {n_equivalent} equivalent, {len(survived)} survived")
     if arguments.record:
-        runs.record("mutants", len(drawn), f"mutants, {n_equivalent} of them equivalent", len(survived))
+        unit = f"mutants{outside(arguments.without)}, {n_equivalent} of them equivalent"
+        runs.record("mutants", len(drawn), unit, len(survived))
     return min(len(survived), 1)
 
 

@@ -77,6 +77,13 @@ def test_seeds_draw_other_mutants(tmp_path: Path) -> None:
     assert all(set(mutants.draw(found, 4, seed)) == set(found) for seed in range(5))
 
 
+def test_packages_that_are_left_out_are_said(tmp_path: Path) -> None:
+    (mutant, *_) = mutants.find_mutants(clone(tmp_path, "True"))
+    assert mutant.package == "toy"
+    assert mutants.outside(["web", "io"]) == " outside of io and web"
+    assert mutants.outside([]) == ""
+
+
 def test_functions_have_the_names_of_their_code() -> None:
     tree = ast.parse("class A:\n    def b(self):\n        def c(): pass\n        return c\n")
     assert [name for name, _ in mutants.functions_in(tree)] == ["A.b.<locals>.c", "A.b"]
