@@ -158,7 +158,7 @@ def params(folder: Path, text: str = PARAMS) -> Path:
     return path
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("installed", "one_process")
 def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> None:
     asked, layout = load(params(tmp_path)), Layout(tmp_path, "desk")
     for stage in STAGES.split():

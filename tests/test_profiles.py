@@ -81,6 +81,7 @@ def test_every_model_of_the_paper_is_tuned_by_an_equal_budget() -> None:
     assert params.benchmark.budget > 1
 
 
+@pytest.mark.usefixtures("one_process")
 def test_the_profile_of_baby_masks_each_modality(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     _raw2014.write(raw, ITEMS)
