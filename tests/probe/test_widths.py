@@ -1,8 +1,7 @@
 """Feature sets at several widths: which sets, equal to cutting them by hand, and the stage's table."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from alignrec.pipeline.report.probes import width_tables
 from alignrec.pipeline.runtime.layout import Layout
 
 PROJECT = """datasets: [s]
-sources: {s: {kind: sample, users: 600, items: 500}}
+sources: {s: {kind: sample, users: 400, items: 260}}
 encode: {encoders: [tfidf]}
 beit3: {sets: []}
 combine: {sets: {linear: {}, mapped: {of: tfidf}, both: {kind: concat, of: [tfidf, linear]}}}
@@ -35,21 +34,32 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def probed(project: Path) -> tuple[dict[str, Any], str]:
-    done = alignrec("probe", "s", cwd=project)
-    assert done.exit_code == 0, done.output
-    return json.loads(Layout(project / "outputs", "s").probes.read_text()), " ".join(done.output.split())
+class Probed(NamedTuple):
+    before: dict[str, Any]  # without widths
+    recorded: dict[str, Any]  # parameters of that run
+    after: dict[str, Any]
+    said: str
 
 
-def test_widths_add_a_table_and_change_nothing_else(project: Path) -> None:
+@pytest.fixture(scope="module")
+def probed(project: Path) -> Probed:
+    """Figures of the stage without widths, and with them."""
     layout = Layout(project / "outputs", "s")
-    before = json.loads(layout.probes.read_text())
+    before = io.read_json(layout.probes)
     recorded = io.read_json(layout.run_record("probe"))["params"]
-    assert "widths" not in before
-    assert set(recorded) == {"ks", "width"}
 
     (project / "params.yaml").write_text(PROJECT + WIDTHS)
-    after, said = probed(project)
+    done = alignrec("probe", "s", cwd=project)
+    assert done.exit_code == 0, done.output
+    return Probed(before, recorded, io.read_json(layout.probes), " ".join(done.output.split()))
+
+
+def test_widths_add_a_table_and_change_nothing_else(project: Path, probed: Probed) -> None:
+    before, said, layout = probed.before, probed.said, Layout(project / "outputs", "s")
+    assert "widths" not in before
+    assert set(probed.recorded) == {"ks", "width"}
+
+    after = dict(probed.after)
     assert read_probes(layout.probes) == after  # as a release is read
     found = after.pop("widths")
     assert after == before
@@ -68,16 +78,14 @@ def test_widths_add_a_table_and_change_nothing_else(project: Path) -> None:
     assert "Leak: of mapped," in said
 
 
-def test_a_row_has_the_figures_of_a_set_that_is_cut_by_hand(project: Path) -> None:
-    (project / "params.yaml").write_text(PROJECT + WIDTHS)
-    found, _ = probed(project)
+def test_a_row_has_the_figures_of_a_set_that_is_cut_by_hand(project: Path, probed: Probed) -> None:
     layout = Layout(project / "outputs", "s")
     vectors = io.map_features(layout.features("linear"))
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     # figures are of directions: as authors do, a cut vector is scaled to length 1 again
     cut = vectors[:, :16] / np.linalg.norm(vectors[:, :16], axis=1, keepdims=True).clip(1e-12)
     judged, _ = judge.judge_sets(Data(interactions, len(vectors)), [("cut", cut)], [5, 10, 20, 50], [], 0, 8)
-    (row,) = [r for r in found["widths"]["rows"] if (r["features"], r["width"]) == ("linear", 16)]
+    (row,) = [r for r in probed.after["widths"]["rows"] if (r["features"], r["width"]) == ("linear", 16)]
     for probe in widths.JUDGED_BY:
         assert row[probe] == pytest.approx(judged["probes"][probe]["cut"], abs=1e-6)
 
