@@ -27,6 +27,7 @@ FORKED = [
     *("pytest", "hypothesis", "torch", "pyarrow.dataset", "duckdb", "faiss", "scipy.stats", "dvc.repo"),
     "transformers.models",  # which takes longer than transformers
     "torch._dynamo",  # which an optimiser loads, in a second
+    "tests.preloaded",
 ]
 CONTEXT.set_forkserver_preload(FORKED)
 

@@ -59,7 +59,7 @@ STARTING = threading.Lock()
 
 
 def _main(name: str, arguments: list[str], folder: str, environment: dict[str, str], files: tuple[int, ...]) -> None:
-    """Call a pickled function, or run the command with the modules of its project instead of this clone's."""
+    """Call a pickled function, or run the command with the modules that PYTHONPATH names."""
     forked()
     for number, file in enumerate(files):
         os.dup2(file, number)
@@ -75,9 +75,10 @@ def _main(name: str, arguments: list[str], folder: str, environment: dict[str, s
         return function(*own)
     os.setsid()
     sys.argv = [name, *arguments]
-    for module in [module for module in sys.modules if module.partition(".")[0] == "alignrec"]:
-        del sys.modules[module]
     own = [os.path.abspath(path) for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if next((path for path in own if os.path.isdir(f"{path}/alignrec")), str(ROOT)) != str(ROOT):
+        for module in [module for module in sys.modules if module.partition(".")[0] == "alignrec"]:
+            del sys.modules[module]
     sys.path[:] = [*own, *(path for path in sys.path if path not in ("", str(ROOT), str(ROOT / "tests")))]
     if name == "dvc":
         from dvc.cli import main

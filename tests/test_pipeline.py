@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import toyproject
 from commands import alignrec
 from shop import toy
 from toyproject import environment, project, run
@@ -74,6 +75,7 @@ def due(folder: Path) -> list[str]:
 
 def test_code_and_parameters_are_dvcs_to_compare(undisturbed: Path, tmp_path: Path) -> None:
     folder = copied(undisturbed, tmp_path)
+    toyproject.copied(folder)
     for path in ("pipeline/runtime/run.py", "pipeline/io/files.py", "pipeline/linalg/neighbours.py"):
         edit(folder, path, "\n\n\n", "\n\n\n# a comment\n")
     edit(folder, "pipeline/features/semantic_ids.py", "\n\n\n", "\n\n\nNEW = 1\n\n\n")

@@ -1,16 +1,15 @@
 """`alignrec new` makes any folder a project for DVC."""
 
 import json
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
-import toyproject
 import yaml
 from commands import alignrec
 from PIL import Image
+from toyproject import run
 
 from alignrec.commands import project
 from alignrec.commands.params import read
@@ -24,13 +23,6 @@ interactions: {user_core: 2, item_core: 2}
 pretrain: {size: small, steps: 0}
 benchmark: {ks: [5]}
 """
-
-
-def said(*command: str, cwd: Path) -> str:
-    environment = toyproject.environment() | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
 
 
 pytestmark = pytest.mark.usefixtures("shims")
@@ -83,7 +75,7 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     templates = (f".dvc/plots/{template.name}" for template in (ROOT / ".dvc/plots").iterdir())
     for name in (".dvc/config", ".dvcignore", "outputs/.gitignore", *templates):
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
-    due = said("dvc", "repro", "--dry", "--force", cwd=tmp_path)  # before anything ran
+    due = run("dvc", "repro", "--dry", "--force", cwd=tmp_path)  # before anything ran
     ran = [line.split()[2] for line in due.splitlines() if line.startswith("> alignrec ")]
     assert [*dict.fromkeys(ran)] == [*STAGES]
     again = alignrec(*NEW, cwd=tmp_path)
@@ -172,17 +164,17 @@ def test_a_colleague_pulls_own_data_and_nothing_runs(tmp_path: Path) -> None:
     files(ours)
     begun(*NEW, "--images", "images", cwd=ours)
     author = ("-c", "user.name=t", "-c", "user.email=t@t")
-    said("dvc", "remote", "add", "-q", "-d", "shared", str(tmp_path / "remote"), cwd=ours)
-    said("dvc", "repro", "-q", "images@mine", cwd=ours)
-    said("dvc", "push", "-q", cwd=ours)
+    run("dvc", "remote", "add", "-q", "-d", "shared", str(tmp_path / "remote"), cwd=ours)
+    run("dvc", "repro", "-q", "images@mine", cwd=ours)
+    run("dvc", "push", "-q", cwd=ours)
     for words in (("add", "."), (*author, "commit", "-qm", "Run"), ("clone", "-q", ".", str(theirs))):
-        said("git", *words, cwd=ours)
-    said("dvc", "pull", "-d", "images@mine", cwd=theirs)
-    assert "unning stage" not in said("dvc", "repro", "images@mine", cwd=theirs)
+        run("git", *words, cwd=ours)
+    run("dvc", "pull", "-d", "images@mine", cwd=theirs)
+    assert "unning stage" not in run("dvc", "repro", "images@mine", cwd=theirs)
     with (ours / "ratings.csv").open("a") as file:  # twice, as DVC makes the file a link to its cache
         file.write("u1,i9,99\n")
     (ours / "images/1.png").write_bytes(b"no picture")  # which alone concerns `images`, as there are the same items
-    lines = said("dvc", "repro", "images@mine", cwd=ours)
+    lines = run("dvc", "repro", "images@mine", cwd=ours)
     assert "Running stage 'interactions@mine'" in lines
     assert "Running stage 'images@mine'" in lines
     assert (ours / "ratings.csv").stat().st_nlink == 1

@@ -1,4 +1,4 @@
-"""A project on a toy shop with the code of this clone, run by DVC; and the parameter files as committed."""
+"""A project on a toy shop, run by DVC with this clone's code or a copy; and the parameter files as committed."""
 
 import atexit
 import os
@@ -37,15 +37,16 @@ def copied(folder: Path) -> None:
 
 
 def project(folder: Path) -> Path:
-    """Create a fresh clone's pipeline in `folder`, compiled, with toy parameters."""
-    copied(folder)
+    """Create a project in `folder`, with toy parameters."""
     (folder / "params.yaml").write_text(PARAMS)
     run("alignrec", "new", cwd=folder)
     return folder
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PATH": f"{COMMANDS}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "."}
+    """Return an environment whose commands have the code of their folder, if any, or this clone's."""
+    path = f"{COMMANDS}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "PYTHONPATH": f".{os.pathsep}{ROOT}"}
 
 
 def run(*command: str, cwd: Path) -> str:

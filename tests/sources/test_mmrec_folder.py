@@ -2,16 +2,15 @@
 
 import gzip
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import toyproject
 import yaml
 from commands import alignrec
 from ratings import write_inter
+from toyproject import run
 
 from alignrec import schemas
 from alignrec.commands import new as command
@@ -20,7 +19,6 @@ from alignrec.commands.params import load
 from alignrec.commands.size import read_size
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime.code import ROOT
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.mmrec import MmrecSource
 from tests.vectors import formats
@@ -181,10 +179,7 @@ def test_dvc_runs_what_new_wrote() -> None:
     done = alignrec("new", "mine", "--interactions", str(FOLDER))
     assert done.exit_code == 0, done.output
     assert alignrec("plan").exit_code == 0
-    environment = toyproject.environment() | {"PYTHONPATH": str(ROOT)}
-    repro = ("dvc", "repro", "-q", "combine@mine")
-    ran = subprocess.run(repro, env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    run("dvc", "repro", "-q", "combine@mine", cwd=Path())
     layout = Layout(Path("outputs"), "mine")
     names = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     assert names == ASINS
