@@ -64,10 +64,12 @@ def outputs(root: Path) -> Layout:
 def made(make: Callable[..., object], *arguments: object) -> Path:
     """Return a folder that `make` wrote, once for all workers, as it takes seconds; tests change copies."""
     path = shims.folder() / "-".join(map(str, (make.__module__, make.__name__, *arguments)))
+    unfinished = Path(f"{path}.part")
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            make(path.with_suffix(".part"), *arguments)
-            path.with_suffix(".part").rename(path)
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a test that failed
+            make(unfinished, *arguments)
+            unfinished.rename(path)
     return path
 
 
