@@ -40,6 +40,21 @@ FAULTS = ("short", "full", "read", "rename", "lost", "change", "sync", "link", "
 ENCODERS = ["tfidf", "descriptors"]
 LONGEST = 120
 """seconds of a stage"""
+LOADED = (
+    *("torch", "duckdb", "faiss", "scipy.sparse.linalg", "PIL.Image", "scipy.linalg", "multiprocessing.synchronize"),
+    *("pyarrow.dataset", "pyarrow.pandas_compat", "alignrec.commands.terminal"),
+    *(
+        "alignrec.pipeline.sources.download",
+        "alignrec.pipeline.dataset.interactions",
+        "alignrec.pipeline.images.fetcher",
+    ),
+    *("alignrec.pipeline.encoders.tfidf", "alignrec.pipeline.encoders.descriptors"),
+    *("alignrec.pipeline.features.encode", "alignrec.pipeline.features.combine", "alignrec.pipeline.features.graph"),
+    *("alignrec.pipeline.probe.dataset", "alignrec.pipeline.probe.behaviour", "alignrec.pipeline.probe.cold_items"),
+    *("alignrec.pipeline.probe.linear_cf", "alignrec.pipeline.release.build", "alignrec.pipeline.release.read"),
+    *("alignrec.pipeline.release.fitted", "alignrec.pipeline.release.recipe", "alignrec.pipeline.report.outputs"),
+)
+"""modules of the stages, which each process inherits"""
 FAILED = re.compile(r"run `alignrec (\w+)")
 
 
@@ -109,15 +124,11 @@ class Shop:
         from alignrec.stages.order import STAGES
         from tests.hostile import differential
 
-        for module in ("torch", "duckdb", "faiss", "scipy.sparse.linalg", "PIL.Image", "scipy.linalg"):
+        for module in LOADED:
             import_module(module)
         code.versions()
         for name in differential.RUN:
             code.fingerprint(f"alignrec.stages.{name}")
-        for name in ("release.build", "release.read", "report.outputs", "features.encode", "features.graph"):
-            import_module(f"alignrec.pipeline.{name}")
-        for name in ("features.combine", "probe.dataset", "images.fetcher", "dataset.interactions", "sources.download"):
-            import_module(f"alignrec.pipeline.{name}")
 
         self.base = base
         self.params = load(write_shop(base), "shop")
