@@ -67,16 +67,28 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "has_gpu", lambda: False)
 
 
+def _write_today(root: Path) -> None:
+    root.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        make(root / "outputs", project(TODAY))
+
+
+@pytest.fixture
+def older() -> None:
+    """Copy a release of today's catalogue."""
+    shutil.copytree(Layout(toy.made(_write_today) / "outputs", "shop").release, OLDER)
+
+
 def table(folder: Path, read: Any) -> dict[str, Any]:
     rows = read(folder)
     values = io.matrix(rows["vector"]) if "vector" in rows.column_names else rows["codes"].to_pylist()
     return dict(zip(rows["asin"].to_pylist(), values, strict=True))
 
 
+@pytest.mark.usefixtures("older")
 def test_a_grown_catalogue_stays_in_the_spaces_of_the_release(tmp_path: Path) -> None:
-    first = project(TODAY)
-    assert RELEASED in first[Benchmark].models
-    shutil.copytree(make(tmp_path / "outputs", first).release, OLDER)
+    assert RELEASED in project(TODAY)[Benchmark].models
     params = project([*NEW, *TODAY], OLDER)
     assert params[Encode].encoders == ["minilm", "tfidf"]
     assert params[Encode].reuse
@@ -98,8 +110,8 @@ def test_a_grown_catalogue_stays_in_the_spaces_of_the_release(tmp_path: Path) ->
     assert project(TODAY, Path("next"))[SemanticIds].codebooks == "next"
 
 
-def test_dvc_compares_the_manifest_of_the_release(tmp_path: Path) -> None:
-    shutil.copytree(make(tmp_path / "outputs", project(TODAY)).release, OLDER)
+@pytest.mark.usefixtures("older")
+def test_dvc_compares_the_manifest_of_the_release() -> None:
     stages = yaml.safe_load(dvc_yaml(project(TODAY, OLDER)))["stages"]
     reading = [name for name, stage in stages.items() if "older/manifest.json" in stage.get("deps", [])]
     assert reading == ["encode", "combine", "semantic_ids"]
