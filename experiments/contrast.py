@@ -1,5 +1,6 @@
 """A CLIP trained on the images and texts of a dataset, as a baseline of BEiT3. I items, W width."""
 
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -34,6 +35,11 @@ PEAK_RATE = 1e-3
 ITEMS_PER_BATCH = 256  # that are encoded
 
 
+@cache
+def load_tokenizer() -> Any:
+    return SimpleTokenizer(context_length=MAX_TOKENS)
+
+
 def network(vocabulary: int, length: int) -> Any:
     """Return an untrained CLIP for texts of at most `length` tokens."""
     vision = CLIPVisionCfg(
@@ -54,7 +60,7 @@ def start_from_words(clip: Any, vocabulary: np.ndarray) -> None:
 
     `vocabulary` has the tokenizer's ids of the pieces in use.
     """
-    decoder = SimpleTokenizer().decoder
+    decoder = load_tokenizer().decoder
     pieces = []
     for piece in (decoder[number] for number in vocabulary.tolist()):
         is_word = piece.endswith(WORD_END)
@@ -87,9 +93,7 @@ def trained_clip(layout: Layout, steps: int, seed: int = 0) -> np.ndarray:
     column = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
     texts = [text[:MAX_CHARACTERS] for text in column.to_pylist()]
     has_text = np.array([bool(text.strip()) for text in texts])
-    tokens = SimpleTokenizer(context_length=MAX_TOKENS)(
-        texts
-    ).numpy()  # int64 [I, T], padded with 0
+    tokens = load_tokenizer()(texts).numpy()  # int64 [I, T], padded with 0
     # CLIP pools at the largest id, the end of the text, which stays the largest as `unique` sorts;
     # no token attends to later ones, so padding is cut
     tokens = tokens[:, : tokens.argmax(axis=1).max() + 1]

@@ -6,7 +6,7 @@ The tests of what varies compare tensors: weights, features, splits and loss ter
 import inspect
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib import import_module
@@ -31,6 +31,7 @@ from typer.testing import CliRunner
 from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
+from alignrec.pipeline.beit3 import losses as pretraining_losses
 from alignrec.pipeline.beit3.minilm import initialise_words
 from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.benchmark.cell import Cell, CellLabel, Hidden, rankings_path
@@ -142,6 +143,14 @@ class Experiment:
     def features(self) -> dict[str, np.ndarray]:
         """Return the features that the recommender of each arm was trained on."""
         return {name: features_of(cell.data.read()) for name, cell in self.cells.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_targets() -> Iterator[None]:
+    """Measure pre-training on the first masks, as drawing more takes longer than training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretraining_losses, "MIN_TARGETS", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
