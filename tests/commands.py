@@ -4,13 +4,18 @@ import contextlib
 import importlib.util
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from typer import testing
 from typer.testing import CliRunner, Result
 
 from alignrec.commands.app import app
 from alignrec.pipeline.runtime.code import ROOT
+
+# else each call builds all commands, which takes 20 ms
+testing._get_command = cache(testing._get_command)  # noqa: SLF001
 
 
 def alignrec(*arguments: object, cwd: Path | str = ".", **environment: str) -> Result:
