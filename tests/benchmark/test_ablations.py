@@ -53,7 +53,7 @@ def batch(pairs: int = 64) -> Batch:
 
 
 def trained(model: str, **keys: Any) -> Fit:
-    settings = {"dim": 8, "batch_size": 100, "lr": 0.02, "epochs": 3} | keys
+    settings = {"dim": 8, "batch_size": 100, "lr": 0.02, "epochs": 1} | keys
     data = inputs()
     assert data.features is not None
     params = MODELS[model].Params.model_validate(settings)
