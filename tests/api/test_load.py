@@ -1,8 +1,6 @@
 """`alignrec.load` reads releases from a folder, a web server or the Hub, caches them, and reports faults."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hub import hub
+from processes import started
 from shop import tastes
 from webserver import Folder, listening
 
@@ -156,17 +155,13 @@ def test_the_hub_and_a_revision_that_is_not_there(made: Path, tmp_path: Path, mo
 # --- the cache
 
 
-LOAD = "import sys, alignrec; print(len(alignrec.load('sample', cache=sys.argv[1]).items))"
+def count_items(cache: Path) -> None:
+    print(len(alignrec.load("sample", cache=cache).items))
 
 
 def test_processes_that_load_at_the_same_time_wait_for_each_other(tmp_path: Path) -> None:
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", LOAD, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    ended = [(*process.communicate(), process.returncode) for process in started]
+    loading = [started(count_items, tmp_path) for _ in range(2)]
+    ended = [(*process.communicate(), process.returncode) for process in loading]
     assert [code for _, _, code in ended] == [0] * 2, ended
     assert len({counted for counted, _, _ in ended}) == 1
 
