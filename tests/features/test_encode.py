@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -382,18 +383,33 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return given
 
 
-@pytest.fixture
-def shop(model: Path, tmp_path: Path, encoded: list[int]) -> Layout:
-    """A shop with reusable rows."""
-    layout = catalogue(tmp_path / "shop", ITEMS)
+@pytest.fixture(scope="module")
+def stored(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of a shop with reusable rows; tests change copies."""
+    layout = catalogue(tmp_path_factory.mktemp("stored"), ITEMS)
     featured.stage(layout, reusing(model))
-    encoded.clear()
-    return layout
+    return layout.root
 
 
-def equals_a_fresh_run(layout: Layout, items: list[Item], given: Params) -> None:
-    fresh = catalogue(layout.root.with_name("fresh"), items)
-    featured.stage(fresh, given)
+@pytest.fixture
+def shop(stored: Path, tmp_path: Path) -> Layout:
+    return Layout(shutil.copytree(stored, tmp_path / "shop"), "shop")
+
+
+@pytest.fixture(scope="module")
+def fresh(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Layout]:
+    """Encode items without reuse, once for all tests."""
+
+    @cache
+    def encode(*items: Item) -> Layout:
+        layout = catalogue(tmp_path_factory.mktemp("fresh"), [*items])
+        featured.stage(layout, reusing(model, reuse=False))
+        return layout
+
+    return encode
+
+
+def assert_equal_rows(layout: Layout, fresh: Layout) -> None:
     np.testing.assert_allclose(featured.vectors(layout, "net"), featured.vectors(fresh, "net"), atol=1e-5)
     rows, expected = (io.read_features(one.features("net")).drop_columns("vector") for one in (layout, fresh))
     assert rows.to_pydict() == expected.to_pydict()
@@ -402,14 +418,16 @@ def equals_a_fresh_run(layout: Layout, items: list[Item], given: Params) -> None
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_is_new_alone_is_encoded(shop: Layout, model: Path, encoded: list[int], change: str) -> None:
+def test_what_is_new_alone_is_encoded(
+    shop: Layout, fresh: Callable[..., Layout], model: Path, encoded: list[int], change: str
+) -> None:
     items, new = CHANGES[change]
     before = dict(zip(ITEMS, featured.vectors(shop, "net"), strict=True))
     featured.stage(catalogue(shop.root, items), reusing(model))
     assert sum(encoded) == new
     for one, vector in zip(items, featured.vectors(shop, "net"), strict=True):
         np.testing.assert_array_equal(vector, before.get(one, vector))
-    equals_a_fresh_run(shop, items, reusing(model, reuse=False))
+    assert_equal_rows(shop, fresh(*items))
 
 
 @pytest.mark.parametrize("what", ["network", "setting", "version", "processor"])
@@ -431,14 +449,16 @@ def test_rows_of_another_network_setting_version_or_processor_are_not_reused(
     assert sum(encoded) == len(MORE)
 
 
-def test_rows_of_a_damaged_file_are_not_reused(shop: Layout, model: Path, encoded: list[int]) -> None:
+def test_rows_of_a_damaged_file_are_not_reused(
+    shop: Layout, fresh: Callable[..., Layout], model: Path, encoded: list[int]
+) -> None:
     path = next(shop.rows.glob("*/*.parquet"))
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 1
     path.write_bytes(data)
     featured.stage(catalogue(shop.root, MORE), reusing(model))
     assert sum(encoded) in (2 + 2, 2 + 4), "two new ones, and those of one file"
-    equals_a_fresh_run(shop, MORE, reusing(model, reuse=False))
+    assert_equal_rows(shop, fresh(*MORE))
 
 
 def altered(rows: pa.Table, change: str) -> pa.Table:
@@ -469,7 +489,7 @@ CHANGED += ["counts below 0", "counts that are null", "no rows of ours"]
 
 @pytest.mark.parametrize("change", CHANGED)
 def test_rows_of_a_file_of_another_shape_are_not_reused(
-    shop: Layout, model: Path, encoded: list[int], change: str
+    shop: Layout, fresh: Callable[..., Layout], model: Path, encoded: list[int], change: str
 ) -> None:
     for path in shop.rows.glob("*/*.parquet"):
         rows = altered(pq.read_table(path), change)
@@ -478,7 +498,7 @@ def test_rows_of_a_file_of_another_shape_are_not_reused(
         path.rename(path.with_name(f"{io.sha256(path)}.parquet"))  # named by its hash, as intact ones are
     featured.stage(catalogue(shop.root, MORE), reusing(model))
     assert sum(encoded) == len(MORE)
-    equals_a_fresh_run(shop, MORE, reusing(model, reuse=False))
+    assert_equal_rows(shop, fresh(*MORE))
 
 
 # --- out of memory
