@@ -59,6 +59,16 @@ def yesterday(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "release"
 
 
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return trained(tmp_path_factory.mktemp("fresh"), settings())
+
+
+@pytest.fixture(scope="module")
+def started(yesterday: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return trained(tmp_path_factory.mktemp("started"), settings(yesterday))
+
+
 def vectors(*rows: list[float]) -> pa.ChunkedArray:
     return pa.chunked_array([io.vectors(np.array(rows, np.float32))])
 
@@ -88,32 +98,29 @@ def test_each_user_and_item_starts_from_a_vector_of_the_release(tmp_path: Path) 
     assert unnamed.facts == found | {"users": 0, "users_by_items": 2}
 
 
-def test_it_begins_where_yesterday_ended(yesterday: Path, tmp_path: Path) -> None:
-    plain = trained(tmp_path / "plain", settings())
-    started = trained(tmp_path / "started", settings(yesterday))
-    first, random, last = history(started)[0], history(plain)[0], history(plain)[-1]
+def test_it_begins_where_yesterday_ended(yesterday: Path, fresh: Layout, started: Layout) -> None:
+    first, random, last = history(started)[0], history(fresh)[0], history(fresh)[-1]
     assert first["valid_recall@20"] >= last["valid_recall@20"] > random["valid_recall@20"]
     assert first["bpr"] < random["bpr"]
 
     digest = io.sha256(yesterday / manifest.MANIFEST_FILE)
     expected = {"items": 50, "items_by_neighbours": 0, "users": 60, "users_by_items": 0, "held_out": 0}
     assert notes(started)["start"] == {"manifest": digest} | expected
-    spaces = [io.fingerprint_of(io.record(layout.item_embeddings)) for layout in (plain, started)]
+    spaces = [io.fingerprint_of(io.record(layout.item_embeddings)) for layout in (fresh, started)]
     assert spaces[1] == spaces[0] | {"start": digest}
 
 
-def test_the_place_of_the_release_does_not_matter_and_null_is_no_start(yesterday: Path, tmp_path: Path) -> None:
+def test_the_place_of_the_release_does_not_matter_and_null_is_no_start(
+    yesterday: Path, fresh: Layout, started: Layout, tmp_path: Path
+) -> None:
     moved = Path(shutil.copytree(yesterday, tmp_path / "moved"))
-    made = [trained(tmp_path / str(n), settings(folder)) for n, folder in enumerate((yesterday, moved))]
-    assert files(made[0]) == files(made[1])
-    without = [trained(tmp_path / f"without-{n}", settings(**given)) for n, given in enumerate(({}, {"start": None}))]
-    assert files(without[0]) == files(without[1])
+    assert files(trained(tmp_path / "elsewhere", settings(moved))) == files(started)
+    assert files(trained(tmp_path / "null", toy.params(train=TRAIN | {"start": None}))) == files(fresh)
 
 
 def test_killed_and_resumed_is_as_if_undisturbed(
-    yesterday: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    yesterday: Path, started: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = trained(tmp_path / "whole", settings(yesterday))
     save = Checkpoint.save
     saved = []
 
@@ -128,7 +135,7 @@ def test_killed_and_resumed_is_as_if_undisturbed(
         trained(tmp_path / "killed", settings(yesterday))
     monkeypatch.setattr(Checkpoint, "save", save)
     toy.run("train", settings(yesterday), tmp_path / "killed")
-    assert files(Layout(tmp_path / "killed", "shop")) == files(whole)
+    assert files(Layout(tmp_path / "killed", "shop")) == files(started)
 
 
 def test_an_unfinished_run_begins_again_from_another_release(
