@@ -427,7 +427,7 @@ def embed(
 
     texts = [name for name in (text or "").split(",") if name]
     most = images_per_item or choice.images.most
-    open_items = partial(_open_items, choice, named, texts, most)
+    open_items = partial(_open_items, choice, named, texts, most, set())
     if is_remote(items) or is_remote(to):
         if not (is_remote(items) and is_remote(to)) or retry_failed:
             fault = "a table of s3:// is embedded into s3://, and without --retry-failed"
@@ -456,13 +456,20 @@ def _open_items(
     named: Mapping[str, str],
     texts: Sequence[str],
     most: int,
+    shown: set[str],
     images: Path | None,
     path: Path,
 ) -> "ItemTable":
-    """Find the columns of a table or of a part of one; warn of texts unlike the encoder's."""
+    """Find the columns of a table or of a part of one, and name those that are guessed unless an
+    earlier part has `shown` them; warn of texts unlike the encoder's.
+    """
     from alignrec.pipeline.release.item_table import open_table
 
     table = open_table(path, images, named, texts, choice.recipe, most)
+    guesses = [f"{role}={column}" for role, column in table.guessed.items()]
+    if guesses and not shown.issuperset(guesses):
+        say(f"columns by their names: {', '.join(guesses)}; --column takes others")
+        shown.update(guesses)
     for difference in table.differences if "text" in choice.reads else ():
         say(f"warning: {difference}", err=True)
     return table

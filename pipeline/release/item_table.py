@@ -9,6 +9,7 @@ from alignrec.pipeline.io.json_rows import column_names, refuse_repeated
 from alignrec.pipeline.release.manifest import ItemColumns
 from alignrec.pipeline.release.recipe import TABULAR, Recipe
 from alignrec.pipeline.runtime.section import nearest
+from alignrec.pipeline.sources.inspect import guess_column
 from alignrec.pipeline.vectors.identifiers import rank_identifier
 from alignrec.schemas import TEXT_FIELDS
 
@@ -60,6 +61,7 @@ class ItemTable(NamedTuple):
     identifier: str  # column of identifiers; "asin" if there is none
     differences: Sequence[str] = ()  # how its texts differ from those of the recipe, as sentences
     most: int = 1  # images per item
+    guessed: Mapping[str, str] = {}  # role -> column, of the columns that nobody named
     # of a part of a larger table: digests of the identifiers of earlier parts, to which its own are
     # added, and the number of its first row
     seen: set[bytes] | None = None
@@ -107,21 +109,54 @@ def open_table(
             if name not in present:
                 raise UserError(f"{path}: no column '{name}'{nearest(name, present)}")
 
-    columns = _choose_columns(present, named, text, recipe)
+    guessed = _guess_columns(path, present, named, text, recipe)
+    columns = _choose_columns(present, named, guessed, text, recipe)
     refuse_repeated(path, present, [*columns.useful(present), TEXT])
     identifier = next(iter(columns.identifiers(present)), "asin")
     differences = list(_find_differences(path, present, named, columns, recipe)) if recipe else []
-    return ItemTable(path, images, columns, identifier, differences, most)
+    return ItemTable(path, images, columns, identifier, differences, most, guessed)
+
+
+def _guess_columns(
+    path: Path,
+    present: Sequence[str],
+    named: Mapping[str, str],
+    text: Sequence[str],
+    recipe: Recipe | None,
+) -> dict[str, str]:
+    """Return role -> column by the names that `alignrec new` knows, for roles that have no column
+    otherwise; of a recipe's roles only.
+    """
+    roles = [ITEM, IMAGES] if text else [ITEM, *TEXT_FIELDS, IMAGES]
+    taken = {TEXT, *named.values(), *text}
+    with_column = {*named, *(role for role in TEXT_FIELDS if role in present)}
+    if IMAGE in present:
+        with_column.add(IMAGES)
+    if any(rank_identifier(name) >= 0 for name in present):
+        with_column.add(ITEM)
+    if recipe and recipe.columns:
+        recorded = recipe.columns.roles
+        roles = [role for role in roles if role in recorded]
+        taken |= {*recorded.values(), *recipe.columns.text}
+        with_column |= {role for role, column in recorded.items() if column in present}
+
+    free = [name for name in present if name not in taken]
+    guesses = {role: guess_column(path, role, free) for role in roles if role not in with_column}
+    return {role: column for role, column in guesses.items() if column is not None}
 
 
 def _choose_columns(
-    present: Sequence[str], named: Mapping[str, str], text: Sequence[str], recipe: Recipe | None
+    present: Sequence[str],
+    named: Mapping[str, str],
+    guessed: Mapping[str, str],
+    text: Sequence[str],
+    recipe: Recipe | None,
 ) -> Columns:
-    """Choose the columns: those named, otherwise the recipe's, otherwise those of default names."""
+    """Choose the columns: those named, otherwise the recipe's, otherwise those of usual names."""
     recorded = (recipe and recipe.columns) or ItemColumns()
     usual = {role: column for role, column in recorded.roles.items() if column in present}
     appended = tuple(name for name in recorded.text if name in present)
-    chosen = {**usual, **named}
+    chosen = {**guessed, **usual, **named}
 
     roles = {role: chosen[role] for role in TEXT_FIELDS if role in chosen}
     taken = {*chosen.values(), *appended}
@@ -129,7 +164,7 @@ def _choose_columns(
 
     return Columns(
         item=named.get(ITEM),
-        usual_item=usual.get(ITEM),
+        usual_item=usual.get(ITEM, guessed.get(ITEM)),
         roles=roles,
         appended=appended,
         composed=recipe.text if recipe else TEXT_FIELDS,

@@ -114,7 +114,7 @@ def inspect_table(path: Path, flags: Mapping[str, str], item: str | None = None)
             chosen[role] = flags[role]
         elif role in names:
             chosen[role] = role
-        elif column := _guess_column(path, role, names):
+        elif column := guess_column(path, role, names):
             chosen[role] = column
         elif role in required:
             present = ", ".join(names)
@@ -125,8 +125,11 @@ def inspect_table(path: Path, flags: Mapping[str, str], item: str | None = None)
     return InspectedTable(path, names, chosen)
 
 
-def _guess_column(path: Path, role: str, names: Sequence[str]) -> str | None:
-    """Return the column that is known by a role's English names, otherwise by translated ones."""
+def guess_column(path: Path, role: str, names: Sequence[str]) -> str | None:
+    """Return the column that is known by a role's English names, otherwise by translated ones.
+
+    Raises UserError if several are.
+    """
     english = (role.replace("_", ""), *KNOWN[role])
     for known_names in (english, TRANSLATED.get(role, ())):
         fitting = list(dict.fromkeys(name for name in names if plain_name(name) in known_names))

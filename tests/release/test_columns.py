@@ -157,6 +157,35 @@ def test_other_names_are_given_by_role(release: Path) -> None:
     assert warnings == []
 
 
+def test_columns_of_usual_names_need_no_option(release: Path) -> None:
+    header = ["Artikelnummer", "Titel", "Hersteller", "Kategorie", "Produktbeschreibung", "pflege"]
+    rows = [product(number)[: len(header)] for number in range(ITEMS)]
+    write_rows(Path("usual.csv"), [header, *rows])
+    lowest, warnings = embed(release, file="usual.csv")
+    assert lowest > 1 - 1e-6
+    assert warnings == []
+
+    tables = []
+    for to, options in (("guessed", []), ("named", as_options(header[: len(ROLES)]))):
+        result = alignrec("embed", "usual.csv", "--encoder", "minilm", "--to", to, *options)
+        assert result.exit_code == 0, result.output
+        pairs = [f"{role}={column}" for role, column in zip(ROLES, header, strict=False)]
+        line = f"columns by their names: {', '.join(pairs)}; --column takes others\n"
+        assert (line in result.output) == (not options)
+        tables.append(pq.read_table(to))
+    assert tables[0].equals(tables[1])
+    assert all(tables[0]["has_text"].to_pylist())
+
+
+def test_two_columns_of_a_role_are_asked_about(release: Path) -> None:
+    write_rows(Path("two.csv"), [["sku", "Titel", "Bezeichnung"], ["a", "Säge", "Eine Säge"]])
+    result = alignrec("embed", "two.csv", "--encoder", "minilm", "--to", "v")
+    assert result.exit_code == 1
+    assert "the title may be Titel or Bezeichnung; use --column title=Titel" in result.output
+    result = alignrec("embed", "two.csv", "--encoder", "minilm", "--to", "v", "--text", "Titel")
+    assert result.exit_code == 0, result.output
+
+
 def test_texts_that_are_made_otherwise_are_warned_about(release: Path) -> None:
     lowest, warnings = embed(release, "--text", "bezeichnung,warengruppe,beschreibung")
     assert lowest < 0.99
