@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field
 
 from alignrec.pipeline import io
+from alignrec.pipeline.encoders.params import MAX_BATCH
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.runtime.section import Section
 from alignrec.pipeline.web.retries import Absent
@@ -90,6 +91,8 @@ class Pretrained(Section):
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """precision of matrix products; features are always float32. auto: bfloat16 where the processor
     is fast at it, otherwise float32"""
+    batch_size: Annotated[int, Field(gt=0, le=MAX_BATCH)] | None = None
+    """items per forward pass, in place of `encode.batch_size`"""
     trained_on: Annotated[str, Field(min_length=1, max_length=MAX_NOTE)] | None = None
     """data that the model was trained on, or `unknown`: a note for the card"""
 

@@ -209,15 +209,20 @@ def find_network(encoders: Encoders, name: str, folder: Path) -> Network:
     return Network(name, kind, settings, origin.folder if origin else folder / ENCODER, origin)
 
 
+def batch_size_of(network: Network, encode: Encode) -> int:
+    """Return the items per forward pass: the encoder's own number or that of section `encode`."""
+    return getattr(network.settings, "batch_size", None) or encode.batch_size
+
+
 def settings_facts(network: Network, encode: Encode) -> dict[str, Any]:
     """Return the settings that a set's rows depend on, without paths."""
     facts = {
-        "batch_size": encode.batch_size,
         "shard_rows": encode.shard_rows,
         "seed": encode.seed,
         "kind": network.kind,
         **network.settings.model_dump(mode="json"),
         **network.model_facts(),
+        "batch_size": batch_size_of(network, encode),
     }
     if network.origin and network.origin.precision:
         # its set.json differs from that of a set for which the parameters name the precision

@@ -24,6 +24,7 @@ from alignrec.pipeline.encoders.registry import (
     Catalogue,
     Encoder,
     Network,
+    batch_size_of,
     settings_facts,
 )
 from alignrec.pipeline.features.batching import HALVED, ItemContent, encode_rows
@@ -185,7 +186,7 @@ def describe_set(network: Network, settings: Encode, items: ItemContent, encoder
         settings=network.settings.model_dump(mode="json"),
         weights=network.name if spec.fit else None,
         packages={package: version(package) for package in spec.packages},
-        batch_size=settings.batch_size,
+        batch_size=batch_size_of(network, settings),
         **images,
         spans=[Span(reads=[modality], width=width) for modality, width in halves.items()],  # type: ignore[list-item]
         model={"kind": network.kind} | model if model else {},
@@ -218,6 +219,7 @@ def write_features(
         "versions": versions(),
         io.FINGERPRINT: facts.fingerprint,
     }
+    settings = settings.model_copy(update={"batch_size": facts.batch_size})
     paths = _list_shards(items, folder, settings.shard_rows, context)
     missing = [shard for shard, path in paths.items() if not path.exists()]
     context.done(sum(map(len, paths)) - sum(map(len, missing)))
@@ -229,9 +231,10 @@ def write_features(
     for shard, rows in encode(encoder, items, missing, settings, context):
         if not was_halved and pc.any(rows["halved"]).as_py():
             was_halved = True
+            key = f"encoders.{facts.encoder}" if facts.model else "encode"
             context.warn(
                 f"{facts.encoder}: {HALVED}; "
-                f"set `encode.batch_size` to {max(1, settings.batch_size // 2)}"
+                f"set `{key}.batch_size` to {max(1, settings.batch_size // 2)}"
             )
         schema = schemas.features(rows["vector"].type.list_size)
         shard_record = record | _describe_rows(rows, facts)

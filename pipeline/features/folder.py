@@ -44,7 +44,7 @@ MIN_UNREAD = 0.05  # fraction of unread texts from which the stage warns
 EQUAL_WITHIN = 1e-5
 COUNTING_BLOCK_ROWS = 4096
 # settings on which the vector space does not depend
-OUTSIDE_SPACE = ("precision", "trained_on")
+OUTSIDE_SPACE = ("precision", "trained_on", "batch_size")
 # settings that earlier versions did not have; without a value, sets keep their fingerprint
 LATER_SETTINGS = ("options", "pooling", "task")
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]
