@@ -1,6 +1,5 @@
 """Write a feature set shard by shard; an interrupted run resumes (n items of a shard)."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -148,8 +147,7 @@ def keep_released(kept: Sequence[Path], facts: Facts, folder: Path) -> Facts:
     """
     described, *files = kept
     for path in files:
-        with io.atomic(folder / path.name) as temporary:
-            shutil.copyfile(path, temporary)
+        io.copy_file(path, folder / path.name)
 
     released = Facts.read(described, MAX_SET_BYTES)
     return released.model_copy(

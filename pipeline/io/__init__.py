@@ -12,11 +12,13 @@ from alignrec.pipeline.io.journal import (
     drop_unlisted, find_altered, finish, is_finished, list_file, list_missing, open_journal,
 )  # fmt: skip
 from alignrec.pipeline.io.writing import (
-    atomic, keep_only, link, memory_map, require_space, scratch, write_bytes, write_json, write_npy,
+    atomic, copy_file, keep_only, link, memory_map, require_space, scratch, write_bytes, write_json,
+    write_npy,
 )  # fmt: skip
 from alignrec.pipeline.io.tables import (
     FINGERPRINT, PARQUET, PART, column_sizes, common_fingerprint, decode_vectors, fingerprint_of,
     first_difference, map_features, matrix, read_codes, read_features, read_rows, read_slices,
     read_table, read_tables, read_vectors, record, require_same_space, reraise_faults, rows,
-    round_vectors, set_column, shard, shards, stored_columns, vectors, width, write_table, write_tables, Texts,
+    round_vectors, set_column, shard, shards, stored_columns, vectors, width, write_table,
+    write_tables, Texts,
 )  # fmt: skip

@@ -47,6 +47,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def copy_file(path: Path, to: Path) -> None:
+    with atomic(to) as temporary:
+        shutil.copyfile(path, temporary)
+
+
 def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(path, f"{text}\n".encode())

@@ -1,6 +1,5 @@
 """Write a release folder from those outputs of a dataset whose stages ran."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,17 +9,16 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.evaluation import evidence
-from alignrec.pipeline.features.folder import SET, FeatureSet
+from alignrec.pipeline.features.folder import FeatureSet
 from alignrec.pipeline.features.names import LINEAR
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import catalogue, encoder
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.align import align_release
 from alignrec.pipeline.release.card import CROISSANT, make_croissant, render_card
-from alignrec.pipeline.release.encoder import hash_images, text_sha256
 from alignrec.pipeline.release.facts import ReleaseFacts, gather_facts
+from alignrec.pipeline.release.item_rows import read_released_items
 from alignrec.pipeline.release.manifest import (
     Alignment,
     File,
@@ -33,24 +31,16 @@ from alignrec.pipeline.release.manifest import (
 )
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.release.read import ITEMS_FILE, codebooks_path
-from alignrec.pipeline.release.rotated import ROTATION, ROTATION_FILE
 from alignrec.pipeline.release.rounding import round_release
+from alignrec.pipeline.release.shipped import copy_encoders, find_users, select_encoders
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.verdict import is_below
 from alignrec.pipeline.runtime import code
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.record import quoted_record
-from alignrec.pipeline.runtime.source import Shown
-from alignrec.pipeline.sources.base import is_web
 
 README = "README.md"
 INDEX_FACTS = "embeddings/index.json"
-BEYOND_TITLES = ("brand", "description", "text", "image_url")
-BLANKED_COLUMNS: dict[Shown, tuple[str, ...]] = {  # by publish.texts
-    "all": (),
-    "titles": BEYOND_TITLES,
-    "none": ("title", *BEYOND_TITLES),
-}
 
 TableKinds = Iterator[tuple[Path, str]]  # each table that was written, and its kind
 
@@ -83,7 +73,7 @@ def write_release(
 
     tables = dict(_write_tables(folder, layout, publish, names, record))
     encoders = select_encoders(layout, names)
-    _copy_encoders(folder / encoder.ENCODERS_FOLDER, encoders)
+    copy_encoders(folder / encoder.ENCODERS_FOLDER, encoders)
     _write_evidence(folder, outputs)
     changes = _change_vectors(folder, outputs, publish, warn)
 
@@ -131,7 +121,7 @@ def _change_vectors(
 def _describe_files(
     folder: Path, tables: Mapping[Path, str], encoders: Mapping[str, FeatureSet]
 ) -> list[File]:
-    used_by = _find_users(folder / encoder.ENCODERS_FOLDER, encoders)
+    used_by = find_users(folder / encoder.ENCODERS_FOLDER, encoders)
     return [
         describe_file(folder, path, tables.get(path), used_by.get(path, ()))
         for path in io.files_below(folder)
@@ -214,7 +204,7 @@ def _write_tables(
     names: Sequence[str],
     record: Mapping[str, Any],
 ) -> TableKinds:
-    items = _read_items(layout, publish)
+    items = read_released_items(layout, publish)
     io.write_tables(items, folder / ITEMS_FILE, schemas.RELEASED_ITEMS, dict(record))
     yield folder / ITEMS_FILE, "items"
 
@@ -252,7 +242,7 @@ def _copy_feature_set(folder: Path, layout: Layout, name: str) -> TableKinds:
     codes = folder / "semantic_ids" / name / "codes.parquet"
     yield from _copy_table(catalogue.find_codes(layout, name), codes, "semantic_ids")
     if layout.codebooks(name).exists():
-        _copy_file(layout.codebooks(name), folder / codebooks_path(name))
+        io.copy_file(layout.codebooks(name), folder / codebooks_path(name))
 
 
 def _write_user_embeddings(target: Path, layout: Layout, publish: Publish) -> TableKinds:
@@ -270,14 +260,14 @@ def _write_user_embeddings(target: Path, layout: Layout, publish: Publish) -> Ta
 
 def _copy_table(source: Path, target: Path, kind: str) -> TableKinds:
     if source.exists():  # otherwise the stage did not run
-        _copy_file(source, target)
+        io.copy_file(source, target)
         yield target, kind
 
 
 def _write_evidence(folder: Path, outputs: Outputs) -> None:
     for path in (outputs.layout.items_index, outputs.layout.index_facts):
         if path.exists():
-            _copy_file(path, folder / "embeddings" / path.name)
+            io.copy_file(path, folder / "embeddings" / path.name)
 
     if outputs.results is not None:
         results = evidence.as_json(outputs.results, outputs.protocols, outputs.tuning)
@@ -287,135 +277,6 @@ def _write_evidence(folder: Path, outputs: Outputs) -> None:
     if outputs.study:
         study = {part: table.to_pylist() for part, table in outputs.study.items()}
         io.write_json(folder / "study.json", study)
-
-
-def _read_items(layout: Layout, publish: Publish) -> Iterator[pa.Table]:
-    for table, images in catalogue.list_items(layout):
-        if not images:
-            for items in io.read_tables(table, schemas.ITEMS):
-                yield _release_items(items, _without_images(items), publish)
-
-        first = 0
-        for path in images:
-            hashed = hash_images(path, ["status", "url", "sha256", "phash"])
-            n = len(hashed)
-            items = io.read_rows(table, schemas.ITEMS, schemas.ITEMS.names, first, n)
-            first += n
-            yield _release_items(items, hashed, publish)
-
-
-def _without_images(items: pa.Table) -> pa.Table:
-    """Return the columns of `hash_images` for items whose images were not fetched."""
-    n = len(items)
-    blank = pa.array([""] * n, pa.string())
-    urls = [next(iter(urls or []), "") for urls in items["image_urls"].to_pylist()]
-    return pa.table(
-        {
-            "status": pa.nulls(n, pa.string()),
-            "url": pa.array(urls, pa.string()),
-            "sha256": blank,
-            "phash": pa.nulls(n, pa.uint64()),
-            "input_image_sha256": blank,
-        }
-    )
-
-
-def _release_items(items: pa.Table, images: pa.Table, publish: Publish) -> pa.Table:
-    """Return n items in schema RELEASED_ITEMS, with BLANKED_COLUMNS blank."""
-    urls = [url if is_web(url) else "" for url in images["url"].to_pylist()]
-    text_hashes = pa.array(map(text_sha256, items["text"].to_pylist()), pa.string())
-    columns = {name: items[name] for name in items.column_names}
-    columns |= {
-        "image_status": images["status"],
-        "image_sha256": images["sha256"],
-        "image_phash": images["phash"],
-        "input_image_sha256": images["input_image_sha256"],
-        "image_url": pa.array(urls, pa.string()),
-        "input_text_sha256": text_hashes,
-    }
-
-    n = len(items)
-    blank = pa.array([""] * n, pa.string())
-    columns |= dict.fromkeys(BLANKED_COLUMNS[publish.texts or "all"], blank)
-    if publish.texts == "none":
-        kind = schemas.RELEASED_ITEMS.field("categories").type
-        columns["categories"] = pa.array([[]] * n, kind)
-    return pa.table({name: columns[name] for name in schemas.RELEASED_ITEMS.names})
-
-
-def select_encoders(layout: Layout, names: Sequence[str]) -> dict[str, FeatureSet]:
-    """Select the encoders to release: those of `names` with all dependencies.
-
-    An encoder that depends on a third-party model is left out.
-    """
-    released: dict[str, FeatureSet] = {}
-    for name in names:
-        needed = _with_dependencies(layout, name)
-        if all(map(_is_releasable, needed)):
-            released |= {features.name: features.released for features in needed}
-    return released
-
-
-def _is_releasable(features: FeatureSet) -> bool:
-    features = features.released
-    facts = features.facts
-    # weights that a package ships have no origin and do not count as third-party weights
-    spec = ENCODERS.get(facts.network)
-    is_ours = spec is None or spec.origin is None
-    is_complete = ROTATION not in facts.fingerprint or (features.encoder / ROTATION_FILE).is_file()
-    return facts.portable and is_ours and is_complete
-
-
-def _with_dependencies(layout: Layout, name: str) -> list[FeatureSet]:
-    features = FeatureSet.of(layout, name)
-    needed = [*features.facts.parts]
-    if features.facts.weights not in (None, name):
-        needed.append(features.facts.weights)
-
-    sets: list[FeatureSet] = []
-    for dependency in needed:
-        sets += _with_dependencies(layout, dependency)
-    return [*sets, features]
-
-
-def _copy_file(source: Path, target: Path) -> None:
-    with io.atomic(target) as temporary:
-        shutil.copyfile(source, temporary)
-
-
-def _copy_encoders(folder: Path, encoders: Mapping[str, FeatureSet]) -> None:
-    for name, features in encoders.items():
-        target = folder / name
-        _copy_file(features.folder / SET, target / encoder.ENCODER_FILE)
-        for path in io.files_below(features.encoder):
-            _copy_file(path, target / path.relative_to(features.encoder))
-
-
-def _find_users(folder: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path, list[str]]:
-    """Return the file of an encoder -> the sets that need it."""
-    users: dict[Path, list[str]] = {}
-    for name in encoders:
-        for path in io.files_below(folder / name):
-            users[path] = [name]
-
-    # sets can share weights, stored in the folder of one of them, so fetching a set may need
-    # files of another
-    for name, features in encoders.items():
-        for path in _list_shared(folder, features):
-            if name not in users[path]:
-                users[path].append(name)
-    return users
-
-
-def _list_shared(folder: Path, features: FeatureSet) -> list[Path]:
-    """Return the files of other encoders that a set needs."""
-    paths: list[Path] = []
-    for part in features.facts.parts:
-        paths += io.files_below(folder / part)
-    if features.facts.weights:
-        weights = io.files_below(folder / features.facts.weights)
-        paths += [path for path in weights if path.name not in encoder.OF_ONE_SET]
-    return paths
 
 
 def _find_makers(paths: Sequence[Path], outputs: Outputs) -> dict[str, Maker]:

@@ -4,7 +4,6 @@ Check whether files are available.
 """
 
 import re
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -97,8 +96,7 @@ def _copy_cached(addresses: Addresses) -> None:
         status = path.stat()
         is_read_only = not status.st_mode & 0o222
         if status.st_nlink > 1 and is_read_only:
-            with io.atomic(path) as temporary:
-                shutil.copyfile(path, temporary)
+            io.copy_file(path, path)
 
 
 def file_names(addresses: Addresses) -> dict[str, str]:

@@ -18,10 +18,10 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import facts, manifest
-from alignrec.pipeline.release.build import select_encoders
 from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.pipeline.release.fetch import fetch
 from alignrec.pipeline.release.read import verify
+from alignrec.pipeline.release.shipped import select_encoders
 from alignrec.pipeline.runtime import code
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import running

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -159,8 +158,7 @@ class Rebuilder:
             )
 
     def _copy(self, path: Path, name: str) -> None:
-        with io.atomic(self.release / name) as temporary:
-            shutil.copyfile(path, temporary)
+        io.copy_file(path, self.release / name)
 
     def _rebuild(self, file: File, numbers: Numbers) -> None:
         try:
