@@ -430,7 +430,7 @@ def estimate_train(plan: Plan) -> Estimate:
 
 
 def estimate_probe(plan: Plan) -> Estimate:
-    """Ranks of all probes, for each set raw and processed; closed forms of the interactions once."""
+    """Ranks of all probes, of each set raw and processed; closed forms of the interactions once."""
     items, users, sets = plan.size.items, plan.size.users, len(plan.sets)
     questions = min(sample_size(items), max(users, items))
 

@@ -116,8 +116,8 @@ def read_tables(given: Given) -> OwnData:
     if left.left_out:
         reason = "have too few interactions" if left.core else "are not in the split"
         seen.append(
-            f"{left.left_out:,} items of {given.items} {reason}: `items: {{all: true}}` keeps them in "
-            "features, graph, search and release"
+            f"{left.left_out:,} items of {given.items} {reason}: "
+            "`items: {all: true}` keeps them in features, graph, search and release"
         )
     if item_rows:
         seen += describe_language(item_rows)

@@ -122,8 +122,7 @@ def attest(
             f"the data has none of the items of {release}; items are matched by identifier (asin)"
         )
 
-    seed = seed_for("attest", io.sha256(release / manifests.MANIFEST_FILE))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed_for("attest", io.sha256(release / manifests.MANIFEST_FILE)))
     chosen = sorted(rng.choice(covered, min(sample, len(covered)), replace=False))
     rows: list[dict[str, Any]] = []
     for start in range(0, len(chosen), ATTEST_BLOCK_ITEMS):

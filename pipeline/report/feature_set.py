@@ -68,7 +68,10 @@ def read_encoded(layout: Layout, name: str) -> ComparedSet:
 
 
 def common_items(sets: Sequence[ComparedSet]) -> np.ndarray:
-    """Return the items that have a row in all sets, int [C]; UserError if fewer than MIN_COMPARED_ITEMS."""
+    """Return the items that have a row in all sets, int [C].
+
+    UserError if fewer than MIN_COMPARED_ITEMS.
+    """
     n_items = len(sets[0].vectors)
     is_common = np.ones(n_items, bool)
     for features in sets:
