@@ -202,12 +202,3 @@ def test_a_damaged_older_release_is_refused_in_one_line_everywhere(shop: Path, t
         assert "release is damaged" in error_line(alignrec(*arguments, cwd=shop))
     assert toy.contents(shop / "outputs/publish") == before
     assert not (tmp_path / "here").exists()
-
-
-def test_a_damaged_delta_is_refused_in_one_line(shop: Path, tmp_path: Path) -> None:
-    damaged = shutil.copytree(shop / DELTA, tmp_path / "damaged")
-    path = next(damaged.rglob("rows/items.parquet"), None) or next(damaged.rglob("whole/README.md"))
-    path.write_bytes(path.read_bytes()[:-1])
-    failed = alignrec("fetch", damaged, "--onto", shop / MONDAY, "--to", tmp_path / "here")
-    assert str(path.name) in error_line(failed)
-    assert not (tmp_path / "here").exists()
