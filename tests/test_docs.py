@@ -13,13 +13,10 @@ import yaml
 from commands import alignrec as command
 from commands import blocks
 from environments import executed, scripts
-from PIL import Image
 
 import alignrec
-from alignrec.commands import params
 from alignrec.commands.app import app
 from alignrec.pipeline import io
-from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.images import access
 from alignrec.pipeline.images.params import RATE
 from benchmarks import _figures, _networks
@@ -87,14 +84,6 @@ def test_the_version_is_one() -> None:
     headings = re.findall(r"^## \[(.+?)\]", PAGES[ROOT / "CHANGELOG.md"], re.MULTILINE)
     assert headings[:2] == ["Unreleased", version]
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == alignrec.__version__ == version
-
-
-def test_the_picture_is_of_feature_sets_that_the_makefile_names() -> None:
-    path = "docs/neighbours.png"
-    shown = Image.open(ROOT / path).text["features"].split()
-    sample = params.load(ROOT / "params.yaml", "sample")
-    assert {"linear", "beit3"} <= {*shown} <= {*DeclaredSets(sample, "sample").names()}
-    assert f"-m benchmarks._neighbours {path} sample {' '.join(shown)}\n" in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.usefixtures("with_dvc")

@@ -29,10 +29,6 @@ def test_the_citation_has_the_date_of_its_version() -> None:
     assert str(CITATION["date-released"]) == dates[CITATION["version"]]
 
 
-def test_the_citation_has_the_address_of_the_project_and_no_other() -> None:
-    assert CITATION.get("repository-code") == PROJECT["urls"].get("Repository")
-
-
 def test_zenodo_gets_what_the_citation_says() -> None:
     deposit: dict[str, Any] = json.loads((ROOT / ".zenodo.json").read_text())
     assert deposit["title"] == CITATION["title"] == PROJECT["name"]
