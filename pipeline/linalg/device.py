@@ -1,5 +1,6 @@
 """Device selection, and dense products by the faster of MKL and oneDNN. M, N rows, K width."""
 
+import itertools
 import time
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ MEASURED_SECONDS = 0.2
 CPU_PRODUCT = 1024, 768, 3072
 SHORT_PRODUCT = 256, 768, 768  # 2 ms, within which a busy CPU is seldom taken away
 GPU_PRODUCT = 8192, 4096, 4096
+MIN_PRODUCTS = 10  # on a busy CPU; the first loads caches and compiles a kernel
 
 
 def pick_device(mps: bool = True) -> torch.device:
@@ -58,6 +60,33 @@ def gemm_rate(precision: str, seconds: float = MEASURED_SECONDS, short: bool = F
             gemm(a, b)[0, 0].item()  # synchronises with the GPU
             best = min(best, time.perf_counter() - started)
     return 2 * rows * inner * columns / best
+
+
+def busy_gemm_rate(seconds: float) -> float:
+    """Measure the throughput of a float32 matrix product on a busy CPU, FLOP/s.
+
+    By the CPU time of one thread, which does not count the turns of other processes, for all
+    threads. An idle CPU has warmer caches, and may be several times as fast.
+    """
+    rows, inner, columns = SHORT_PRODUCT
+    a = torch.randn(rows, inner)
+    b = torch.randn(columns, inner)
+    threads = torch.get_num_threads()
+    best = float("inf")
+    deadline = time.perf_counter() + seconds
+
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            for number in itertools.count():
+                if number >= MIN_PRODUCTS and time.perf_counter() > deadline:
+                    break
+                started = time.thread_time()
+                gemm(a, b)
+                best = min(best, time.thread_time() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return threads * 2 * rows * inner * columns / best
 
 
 def gemm(x: Tensor, y: Tensor) -> Tensor:
