@@ -25,7 +25,7 @@ from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.scores import Filter
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.models.params import params_of
+from alignrec.pipeline.models.settings import params_of
 from alignrec.pipeline.runtime.checkpoint import Checkpoint
 from alignrec.pipeline.runtime.section import require_known, validate
 from alignrec.pipeline.runtime.seeds import seed_for

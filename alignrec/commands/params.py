@@ -19,7 +19,8 @@ from alignrec.pipeline.features.params import Combine, SemanticIds
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
-from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET, params_of
+from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET
+from alignrec.pipeline.models.settings import params_of
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.params import Parameters

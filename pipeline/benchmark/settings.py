@@ -11,7 +11,8 @@ from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.evaluation.protocol import Protocol, selecting_protocol
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.models import ABLATED, RELEASED
-from alignrec.pipeline.models.params import Train, params_of
+from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.models.settings import params_of
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.section import validate

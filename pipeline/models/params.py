@@ -3,12 +3,10 @@
 Those of AlignRec are section `train` of params.yaml, those of others `benchmark.overrides`.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.runtime.section import (
     Layers,
     Name,
@@ -220,33 +218,3 @@ class FREEDOMParams(ItemGraph):
 
 class MGCNParams(Contrastive, ItemGraph):
     contrast: Weight = 0.01  # weight of the contrastive loss between behaviour and content
-
-
-# of the recommenders here; those of other packages and of the ablations come with their model
-PARAMS: Mapping[str, type[Train]] = {
-    "itemknn": ItemKNNParams,
-    "contentknn": Train,
-    "ials": IALSParams,
-    "ease": ClosedParams,
-    "cease": CEASEParams,
-    "addease": AddEASEParams,
-    "l3ae": L3AEParams,
-    "bpr": BPRParams,
-    "lightgcn": LightGCNParams,
-    "vbpr": Regularised,
-    "mmgcn": Multimodal,
-    "grcn": Multimodal,
-    "dualgnn": DualGNNParams,
-    "slmrec": SLMRecParams,
-    "bm3": BM3Params,
-    "bm3-improved": BM3Params,
-    "lattice": LATTICEParams,
-    "freedom": FREEDOMParams,
-    "mgcn": MGCNParams,
-    RELEASED: AlignRecParams,
-}
-
-
-def params_of(model: str) -> type[Train]:
-    """Return the type of a recommender's parameters, without loading torch for the built-in ones."""
-    return PARAMS[model] if model in PARAMS else MODELS[model].Params

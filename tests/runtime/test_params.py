@@ -14,7 +14,7 @@ from alignrec.pipeline.encoders.settings import SETTINGS
 from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import ABLATED, MODELS
-from alignrec.pipeline.models.params import PARAMS
+from alignrec.pipeline.models.settings import PARAMS
 
 ROOT = Path(__file__).parents[2]
 KINDS = """
