@@ -71,3 +71,22 @@ def test_the_rarest_items_gain_from_alignrec() -> None:
         if tenth and int(tenth[1]) <= 3:
             others = [mean(cell) for name, cell in row.items() if name not in ("", "alignrec")]
             assert mean(row["alignrec"]) > max(others)
+
+
+def bounds(cell: str) -> tuple[float, float]:
+    """Return the ends of an interval such as "-1% .. 28%"."""
+    low, high = (float(end.rstrip("%")) for end in cell.split(" .. "))
+    return low, high
+
+
+def test_images_add_a_small_part_and_texts_at_least_what_planted_ones_do() -> None:
+    assert "Texts add at least what planted ones do." in PAGE
+    assert "which is above zero in three of five probes, and surest on cold items" in PAGE
+    rows = table("added")
+    texts = [float(row["share"].rstrip("%")) for row in rows if row["modality"] == "text"]
+    images = {row["probe"]: bounds(row["95 % interval"]) for row in rows if row["modality"] == "image"}
+    assert min(texts) >= 100
+    assert sum(low > 0 for low, _ in images.values()) == 3
+    assert max(images, key=lambda probe: images[probe][0]) == "cold items"
+    assert "on cold items, images add 8 to 14 % of what planted ones do" in PAGE
+    assert images["cold items"] == (8, 14)
