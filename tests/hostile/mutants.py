@@ -13,7 +13,9 @@ import argparse
 import ast
 import hashlib
 import json
+import math
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -63,9 +65,11 @@ MODULES = (
 SECONDS = 90.0
 """of tests per mutant, by their durations without a mutant"""
 PATIENCE = 5
-"""times these durations that the tests of a mutant may take, and START"""
+"""times these durations that tests may compute, and START"""
 START = 60.0
-"""seconds until the first test runs"""
+"""seconds of CPU until the first test runs"""
+WAITING = 10
+"""times as long that they may take, as other processes may take most of the time"""
 UNKNOWN = 20.0
 """seconds of tests that were not timed"""
 COMPARED = {
@@ -118,7 +122,7 @@ class Tested(NamedTuple):
         return chosen
 
     def limit(self, tests: Sequence[str]) -> float:
-        """Return the seconds until tests count as endless."""
+        """Return the seconds of CPU after which tests count as endless."""
         return START + PATIENCE * sum(self.seconds[test] for test in tests)
 
 
@@ -296,9 +300,9 @@ def run_tests(tests: Sequence[str], copy: Path, limit: float, *options: str) -> 
     """Run tests in a process forked from this; return those that failed, or all if it broke off."""
     failed = copy / "failed.txt"
     failed.unlink(missing_ok=True)
-    process = get_context("fork").Process(target=perform, args=(tests, copy, failed, options))
+    process = get_context("fork").Process(target=perform, args=(tests, copy, failed, limit, options))
     process.start()
-    process.join(limit)
+    process.join(WAITING * limit)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.join()
@@ -319,8 +323,9 @@ class Failures:
                 file.write(f"{report.nodeid}\n")
 
 
-def perform(tests: Sequence[str], copy: Path, failed: Path, options: Sequence[str]) -> None:
+def perform(tests: Sequence[str], copy: Path, failed: Path, limit: float, options: Sequence[str]) -> None:
     os.setsid()
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit), math.ceil(limit) + 5))
     os.chdir(copy)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)

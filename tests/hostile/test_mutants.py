@@ -108,8 +108,12 @@ def test_a_mutant_is_killed_by_a_test_that_calls_its_function(tmp_path: Path, as
     assert (path.read_text(), path.stat().st_mtime_ns) == (SOURCE, time)
 
 
-def test_tests_that_never_end_kill_a_mutant(tmp_path: Path) -> None:
-    copy = clone(tmp_path, "is_adult(18) or __import__('time').sleep(60)")
+@pytest.mark.parametrize(("endless", "waiting"), [("__import__('time').sleep(99)", 1), ("sum(iter(int, 1))", 99)])
+def test_tests_that_never_end_kill_a_mutant(
+    tmp_path: Path, endless: str, waiting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mutants, "WAITING", waiting)
+    copy = clone(tmp_path, f"is_adult(18) or {endless}")
     mutant = mutants.find_mutants(copy)[2]
     assert mutants.run_mutant(mutant, NAMES, copy, 3) == ("killed", NAMES)
 
