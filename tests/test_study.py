@@ -90,3 +90,22 @@ def test_images_add_a_small_part_and_texts_at_least_what_planted_ones_do() -> No
     assert max(images, key=lambda probe: images[probe][0]) == "cold items"
     assert "on cold items, images add 8 to 14 % of what planted ones do" in PAGE
     assert images["cold items"] == (8, 14)
+
+
+def test_fillings_help_where_some_images_are_missing_and_not_where_texts_are() -> None:
+    assert "and three of the fillings regain it" in PAGE
+    assert "no filling changes AlignRec's recall significantly, though hops raise zero-shot" in PAGE
+    rows = table("missing")
+    recalls = {(row["missing"], row["filling"]): mean(row["test Recall@20"]) for row in rows}
+    zeros = {missing: recall for (missing, filling), recall in recalls.items() if filling == "zeros"}
+    whole = recalls["nothing", ""]
+    assert zeros["image of 40%"] < zeros["image of 80%"] < whole
+
+    significant = {(row["missing"], row["filling"]) for row in rows if row["p"].startswith("≤")}
+    assert len(significant) == 3
+    assert all(
+        missing == "image of 40%" and recalls[missing, filling] > zeros[missing] for missing, filling in significant
+    )
+    hits = {(row["missing"], row["filling"]): float(row["zero-shot hit@20"]) for row in rows}
+    for missing in ("text of 40%", "text of 80%"):
+        assert hits[missing, "several hops"] > hits[missing, "zeros"]
