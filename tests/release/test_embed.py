@@ -364,7 +364,7 @@ def test_items_that_all_lack_a_modality_are_warned_about(release: Path, items: P
     code, output = embed("items.jsonl", "--release", release, "--encoder", "beit3", "--to", "new")
     expected = "warning: beit3 reads images, and no item has one; name their folder by --images"
     assert (code, output.splitlines()[-1]) == (0, expected)
-    items.write_text('{"asin": "n1", "name": "red ball"}\n')
+    items.write_text('{"asin": "n1", "wording": "red ball"}\n')
     code, output = embed("items.jsonl", "--release", release, "--encoder", "beit3", "--to", "more")
     assert "reads texts, and no item has one; name their columns, such as --column" in output
 
