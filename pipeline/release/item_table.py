@@ -7,7 +7,7 @@ from typing import NamedTuple
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.json_rows import column_names, refuse_repeated
 from alignrec.pipeline.release.manifest import ItemColumns
-from alignrec.pipeline.release.recipe import TABULAR, Recipe
+from alignrec.pipeline.release.recipe import TABULAR, Recipe, source_reader
 from alignrec.pipeline.runtime.section import nearest
 from alignrec.pipeline.sources.inspect import guess_column
 from alignrec.pipeline.vectors.identifiers import rank_identifier
@@ -61,7 +61,7 @@ class ItemTable(NamedTuple):
     identifier: str  # column of identifiers; "asin" if there is none
     differences: Sequence[str] = ()  # how its texts differ from those of the recipe, as sentences
     most: int = 1  # images per item
-    guessed: Mapping[str, str] = {}  # role -> column, of the columns that nobody named
+    guessed: Mapping[str, str] = {}  # role -> column, found by its usual name
     # of a part of a larger table: digests of the identifiers of earlier parts, to which its own are
     # added, and the number of its first row
     seen: set[bytes] | None = None
@@ -125,8 +125,10 @@ def _guess_columns(
     recipe: Recipe | None,
 ) -> dict[str, str]:
     """Return role -> column by the names that `alignrec new` knows, for roles that have no column
-    otherwise; of a recipe's roles only.
+    otherwise; of a recipe's roles only, and none if its source reads the rows itself.
     """
+    if recipe and source_reader(recipe.kind) is not None:
+        return {}
     roles = [ITEM, IMAGES] if text else [ITEM, *TEXT_FIELDS, IMAGES]
     taken = {TEXT, *named.values(), *text}
     with_column = {*named, *(role for role in TEXT_FIELDS if role in present)}

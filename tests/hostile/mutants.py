@@ -94,7 +94,7 @@ class Mutant(NamedTuple):
     start: int  # offsets in the file's bytes
     end: int
     text: str  # what stands there instead
-    name: str  # the function and the change, which other changes of the file leave as it is
+    name: str  # the function and the change, unchanged by other edits of the file
 
     @property
     def package(self) -> str:

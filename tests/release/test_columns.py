@@ -15,6 +15,7 @@ from shop import releases, toy
 
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import item_file, item_images, item_table
 from alignrec.pipeline.release.manifest import ItemColumns
 from alignrec.pipeline.release.recipe import Recipe
@@ -175,6 +176,14 @@ def test_columns_of_usual_names_need_no_option(release: Path) -> None:
         tables.append(pq.read_table(to))
     assert tables[0].equals(tables[1])
     assert all(tables[0]["has_text"].to_pylist())
+
+
+def test_no_column_is_guessed_of_rows_that_a_source_reads_itself(tmp_path: Path) -> None:
+    path = tmp_path / "meta.jsonl"
+    path.write_text('{"asin": "a", "name": "b", "imUrl": "http://e/x.jpg", "images": []}\n')
+    assert item_table.open_table(path, None, recipe=Recipe("amazon2018")).guessed == {}
+    with pytest.raises(UserError, match="the image_urls may be imUrl or images"):
+        item_table.open_table(path, None)
 
 
 def test_two_columns_of_a_role_are_asked_about(release: Path) -> None:
