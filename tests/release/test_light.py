@@ -181,7 +181,7 @@ def test_what_needs_more_names_the_extra(encoding: Path, absent: set[str], tmp_p
     commands = {
         ("embed", "items.jsonl", "--release", "release", "--encoder", "beit3", "--to", "new"): "torch",
         ("verify", "release", "--data", "items.jsonl"): "torch",
-        ("graph", "shop"): "torch",
+        ("graph", "shop"): "faiss",
     }
     code, _, errors = light(absent, tmp_path, *commands)
     lines = [f"error: {package} is not installed: {installing('cpu')}" for package in commands.values()]
