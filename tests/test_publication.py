@@ -23,6 +23,11 @@ def index_of(job: str, start: str) -> int:
     return next(i for i, line in enumerate(commands(job)) if line.startswith(start))
 
 
+def test_the_citation_names_each_key_once() -> None:  # YAML's parser takes the last of two
+    keys = re.findall(r"^[a-z-]+(?=:)", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert len(keys) == len(set(keys))
+
+
 def test_the_citation_has_the_date_of_its_version() -> None:
     changes = (ROOT / "CHANGELOG.md").read_text()
     dates = dict(re.findall(r"^## \[([\d.]+)\] - (\S+)$", changes, re.MULTILINE))
