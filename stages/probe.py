@@ -12,7 +12,8 @@ from alignrec.stages.interactions import INTERACTIONS
 def main(run: Run) -> None:
     from alignrec.pipeline.probe.dataset import judge_dataset  # loads SciPy
 
-    names = run.layout.feature_sets()
+    judged = run.params[ProbeParams].features
+    names = [name for name in run.layout.feature_sets() if judged is None or name in judged]
     io.write_json(run.layout.probes, judge_dataset(run, names))
     run.rows_in = run.rows_out = len(names)
 

@@ -22,6 +22,7 @@ from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import RELEASED
+from alignrec.pipeline.probe.params import ProbeParams
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from tests.realdata import growth
@@ -93,6 +94,7 @@ def test_a_grown_catalogue_stays_in_the_spaces_of_the_release(tmp_path: Path) ->
     assert params[Encode].encoders == ["minilm", "tfidf"]
     assert params[Encode].reuse
     assert params[Benchmark].models == ["ease", "l3ae"]  # compared by AlignRec for the older release
+    assert params[ProbeParams].features == params[Benchmark].features == ["linear", "tfidf", "shuffled"]
     assert params.encoders == {"tfidf": {"kind": "released", "model": "older", "encoder": "tfidf"}}
     layout = make(tmp_path / "grown", params)
 

@@ -434,7 +434,8 @@ def estimate_train(plan: Plan) -> Estimate:
 
 def estimate_probe(plan: Plan) -> Estimate:
     """Ranks of all probes, of each set raw and processed; closed forms of the interactions once."""
-    items, users, sets = plan.size.items, plan.size.users, len(plan.sets)
+    items, users = plan.size.items, plan.size.users
+    sets = len(plan.params[ProbeParams].features or plan.sets)
     questions = min(sample_size(items), max(users, items))
 
     ranked = PROBES_OF_QUESTIONS * questions + plan.cold_ranks(DRAWS)

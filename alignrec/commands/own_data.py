@@ -46,7 +46,8 @@ BY_TIME = (
     "published tables: interactions.protocol mmrec"
 )
 DOUBTFUL_COUNT = 20  # number of users or items below which a column is doubtful
-HEAD = """# What `dvc repro` builds. Absent keys have their defaults, some of them by what the data has:
+HEAD = """\
+# What `dvc repro` builds. Absent keys have their defaults, some of them by what the data has:
 # which feature sets are judged, coded and released.
 """
 YAML_OPTIONS: dict[str, Any] = {
@@ -245,6 +246,7 @@ def as_yaml(data: OwnData, beit3: bool, spaces: Spaces | None = None) -> str:
             sections[name] = given | sections.get(name, {})
         judged = [*[name for name in JUDGED_FIRST if name in spaces.names()], *data.imported]
         judged = [*(judged or spaces.names()[:1]), "shuffled"]
+        sections["probe"] = {"features": judged}
 
     sections["benchmark"] = {}
     if data.size.items < MANY_ITEMS:
@@ -258,7 +260,7 @@ def as_yaml(data: OwnData, beit3: bool, spaces: Spaces | None = None) -> str:
     if data.size.items < DEFAULT_CUTOFFS[-1]:
         ks = [k for k in DEFAULT_CUTOFFS if k <= data.size.items] or [data.size.items]
         sections["benchmark"]["ks"] = ks
-        sections["probe"] = {"ks": ks}
+        sections.setdefault("probe", {})["ks"] = ks
 
     blocks = [
         yaml.safe_dump({key: value}, **YAML_OPTIONS) for key, value in sections.items() if value

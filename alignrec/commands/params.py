@@ -22,6 +22,7 @@ from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET
 from alignrec.pipeline.models.settings import params_of
 from alignrec.pipeline.models.training.params import TrainSettings
+from alignrec.pipeline.probe.params import ProbeParams
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.section import Section, require_known, validate
@@ -279,7 +280,10 @@ def _check_features(params: Parameters) -> None:
         if "features" in changed:
             used[f"benchmark.ablations.{ablation}.features"] = [str(changed["features"])]
 
-    features_by_key = used | {"benchmark.features": _given_features(params[Benchmark])}
+    features_by_key = used | {
+        "benchmark.features": _given_features(params[Benchmark]),
+        "probe.features": params[ProbeParams].features or [],
+    }
     for dataset in params.datasets:
         for key, features in features_by_key.items():
             require_known(features, DeclaredSets(params, dataset).names(), key)

@@ -15,6 +15,8 @@ class ProbeParams(Section):
     """maximum width of processed sets, which are reduced by PCA and relaxed or whitened, whichever
     is best on valid
     """
+    features: Annotated[list[Name], Field(min_length=1)] | None = None
+    """feature sets to judge; by default all of them"""
     widths: Annotated[list[Width], Field(max_length=MAX_CUTOFFS)] = []
     """numbers of leading columns to judge sets at, such as [64, 128, 256], besides all columns"""
     matryoshka: list[Name] = []
@@ -23,5 +25,5 @@ class ProbeParams(Section):
 
     def facts(self) -> dict[str, Any]:
         facts = super().facts()
-        # without widths, records are as they were before the keys existed
+        # without the later keys, records are as they were before these existed
         return {key: value for key, value in facts.items() if key in ("ks", "width") or value}

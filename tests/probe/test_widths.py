@@ -1,4 +1,4 @@
-"""Feature sets at several widths: which sets, equal to cutting them by hand, and the stage's table."""
+"""Which feature sets are judged, and at which widths: equal to cutting them by hand, and the stage's table."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,6 +124,26 @@ def test_an_unknown_matryoshka_set_is_named(project: Path) -> None:
     done = alignrec("probe", "s", cwd=project)
     assert done.exit_code == 1
     assert "'probe.matryoshka': no 'tfdif'; did you mean 'tfidf'?" in done.output
+
+
+def test_listed_sets_alone_are_judged_as_among_all(project: Path, probed: Probed) -> None:
+    (project / "params.yaml").write_text(PROJECT + "probe: {features: [linear, shuffled]}\n")
+    done = alignrec("probe", "s", cwd=project)
+    assert done.exit_code == 0, done.output
+    after = io.read_json(Layout(project / "outputs", "s").probes)
+    assert after["processed"]["forms"].keys() == {"linear", "shuffled"}
+    for probe in ("item_cf", "cold_items", "linear_cf"):
+        assert {"linear", "shuffled"} <= after[probe].keys()
+        assert "tfidf" in probed.before[probe]
+        assert "tfidf" not in after[probe]
+        assert after[probe]["linear"] == probed.before[probe]["linear"]
+
+
+def test_an_unknown_set_to_judge_is_named(project: Path) -> None:
+    (project / "params.yaml").write_text(PROJECT + "probe: {features: [liner]}\n")
+    done = alignrec("probe", "s", cwd=project)
+    assert done.exit_code == 1
+    assert "'probe.features': no 'liner'; did you mean 'linear'?" in done.output
 
 
 def test_probes_without_widths_have_no_table() -> None:
