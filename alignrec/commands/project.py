@@ -32,8 +32,10 @@ from alignrec.stages.order import IN_ORDER
 
 DVC_YAML = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
-HEAD = """# The table of contents, in data-flow order: `alignrec new` writes it from the stages, unless it was edited.
-"""
+HEAD = (
+    "# The table of contents, in data-flow order: `alignrec new` writes it from the stages, "
+    "unless it was edited.\n"
+)
 # all sections of params.yaml with their most common keys, at their defaults
 SECTIONS = Path(__file__).with_name("sections.yaml")
 CODE = Path("code.json")  # hash of each stage's code, and under PACKAGE the version that wrote it

@@ -316,7 +316,10 @@ def _explain_failures(where: str, params: Pretrained, doing: str) -> Iterator[No
         ) from None
     except errors.LocalEntryNotFoundError:
         kind = UserError
-        reason = "no folder, not complete in the cache, and the Hub cannot be reached; check its name or the network"
+        reason = (
+            "no folder, not complete in the cache, and the Hub cannot be reached; "
+            "check its name or the network"
+        )
     except Exception as e:  # errors of the Hub's client, the network or the disk
         kind = UserError
         reason = f"{doing} it ended with {type(e).__name__}; run again to continue"

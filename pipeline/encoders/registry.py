@@ -109,7 +109,7 @@ ENCODERS: Registry[Spec] = Registry(
         "descriptors": "alignrec.pipeline.encoders.descriptors:DESCRIPTORS",
         "minilm-cnn": "alignrec.pipeline.encoders.huggingface:MINILM_CNN",
         "huggingface": "alignrec.pipeline.encoders.huggingface:HUGGINGFACE",
-        "sentence-transformers": "alignrec.pipeline.encoders.sentence_transformers:SENTENCE_TRANSFORMERS",
+        "sentence-transformers": "alignrec.pipeline.encoders.sentence_transformers:SENTENCES",
         "open_clip": "alignrec.pipeline.encoders.open_clip:OPEN_CLIP",
         "timm": "alignrec.pipeline.encoders.timm:TIMM",
         RELEASED_KIND: "alignrec.pipeline.release.encoder:RELEASED",

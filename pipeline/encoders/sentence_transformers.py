@@ -293,7 +293,7 @@ def _has_document_route(router: dict[str, Any]) -> bool:
     return any(route == DOCUMENT or f"('{DOCUMENT}'," in route for route in routes)
 
 
-SENTENCE_TRANSFORMERS = Spec(
+SENTENCES = Spec(
     SentenceTransformers,
     SentenceTransformersParams,
     origin=find_model,

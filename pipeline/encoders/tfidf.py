@@ -28,8 +28,10 @@ WORDS, COMPONENTS = (
 WORD = re.compile(r"\w\w+")  # at least two letters or digits
 # letters and vowel signs of scripts without spaces: Thai, Lao, Burmese, Khmer, kana and Han
 UNSPACED = (
-    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u108f\u109a-\u109d\u1780-\u17d3\u17d7\u17dc\u17dd"
-    "\u3005-\u3007\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u108f"
+    "\u109a-\u109d\u1780-\u17d3\u17d7\u17dc\u17dd"
+    "\u3005-\u3007\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
     "\U00020000-\U000323af"
 )
 # a run of such characters, or of more Hangul syllables than a Korean word has; otherwise a word

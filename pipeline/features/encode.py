@@ -32,6 +32,7 @@ from alignrec.pipeline.features.folder import (
     READ,
     SET,
     Facts,
+    Modality,
     Span,
     describe_model,
     judge_quality,
@@ -176,7 +177,7 @@ def describe_set(network: Network, settings: Encode, items: ItemContent, encoder
     spec = ENCODERS[network.kind]
     model = network.model_facts()
     images = image_facts(items)
-    halves: dict[str, int] = getattr(encoder, "halves", {})
+    halves: dict[Modality, int] = getattr(encoder, "halves", {})
     facts = Facts(
         encoder=network.name,
         kind=network.kind,
@@ -186,7 +187,7 @@ def describe_set(network: Network, settings: Encode, items: ItemContent, encoder
         packages={package: version(package) for package in spec.packages},
         batch_size=batch_size_of(network, settings),
         **images,
-        spans=[Span(reads=[modality], width=width) for modality, width in halves.items()],  # type: ignore[list-item]
+        spans=[Span(reads=[modality], width=width) for modality, width in halves.items()],
         model={"kind": network.kind} | model if model else {},
     )
 

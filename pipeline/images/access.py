@@ -39,7 +39,8 @@ ITEM = re.compile(r"\{(?:item|asin)\}")
 QUOTED = re.compile(r"https?://|file:", re.IGNORECASE)  # addresses in which names are quoted
 
 
-# Amazon's addresses with a step of rendering, which expire: .../images/W/WEBP_402378-T1/images/I/...
+# Amazon's addresses with a step of rendering, which expire:
+# .../images/W/WEBP_402378-T1/images/I/...
 RENDERED = re.compile(r"/images/W/[^/]+(?=/images/I/)")
 
 

@@ -44,8 +44,9 @@ def find_neighbours(
 def changed_items(
     a: ComparedSet, b: ComparedSet, items: Sequence[tuple[int, float]]
 ) -> dict[str, Any]:
-    """Return items and overlaps, with the SHOWN_NEIGHBOURS nearest others of each item in both sets,
-    best first.
+    """Return items and overlaps, best first.
+
+    Each has its SHOWN_NEIGHBOURS nearest other items in both sets.
     """
     near, at = [], [item for item, _ in items]
     for vectors in (a.vectors, b.vectors):
