@@ -1,0 +1,171 @@
+"""The command that embeds a table of items."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from alignrec.commands import arguments as args
+from alignrec.commands.params import read_encoders
+from alignrec.commands.terminal import explain_interrupt, say
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.runtime.layout import FEATURE_STAGES
+from alignrec.pipeline.runtime.stage import refuse_altered
+from alignrec.stages.order import STAGES
+
+if TYPE_CHECKING:
+    from alignrec.pipeline.release.choice import Choice
+    from alignrec.pipeline.release.embed import Summary
+    from alignrec.pipeline.release.item_table import ItemTable
+
+REMEDIES = {
+    "image": "name their folder by --images",
+    "text": "name their columns, such as --column title=NAME",
+}  # modality -> what to do if no item of a table has it
+MAX_REASONS = 3  # rejection reasons printed on the terminal
+
+
+def embed(
+    items: Annotated[
+        str, typer.Argument(help="Parquet, CSV or JSON lines, one item per row; s3:// for Parquet")
+    ],
+    encoder: Annotated[
+        str, typer.Option(help="a name of the parameter file, a kind such as minilm, or kind:model")
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", help="folder of Parquet files to make, or s3://; an interrupted run resumes"
+        ),
+    ],
+    release: Annotated[Path | None, typer.Option(help="release that has the encoder")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="name a column, such as item=sku; repeatable"),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="columns that are the whole text, such as title,notes"),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="folder of image files; with --column image_urls=..., the table's"),
+    ] = None,
+    images_per_item: Annotated[
+        int | None,
+        typer.Option(min=1, max=32, help="images to average; default: images.most, or 1"),
+    ] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="where the encoder runs")
+    ] = "local",
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed", help="encode again what failed or is new, into the same folder"
+        ),
+    ] = False,
+    params: args.ParamsFile = args.PARAMS,
+    root: args.Root = args.ROOT,
+) -> None:
+    """encode any table with any encoder, or new items with the encoder of a release."""
+    if release is not None:
+        Release(release).verify()
+
+    # loads torch, which a damaged release need not wait for
+    from alignrec.pipeline.release.embed import embed
+    from alignrec.pipeline.release.item_table import IMAGES
+    from alignrec.pipeline.sources.tabular import OF_ITEMS
+
+    named = args.parse_columns(column or [], OF_ITEMS)
+    choice = _choose_encoder(encoder, release, engine, params, root)
+    texts = [name for name in (text or "").split(",") if name]
+    most = images_per_item or choice.images.most
+    open_items = partial(_open_items, choice, named, texts, most, set())
+
+    if is_remote(items) or is_remote(to):
+        if not (is_remote(items) and is_remote(to)) or retry_failed:
+            fault = "a table of s3:// is embedded into s3://, and without --retry-failed"
+            raise UserError(f"{items}, --to {to}: {fault}")
+        from alignrec.pipeline.release.embed_remote import embed_remote
+
+        options = [named, texts, most, str(images)]
+        open_part = partial(open_items, images)
+        with explain_interrupt(f"parts that are sent are kept in {to}"):
+            summary = embed_remote(items, to, open_part, choice, root, options)
+    else:
+        path = Path(items)
+        table = open_items(images or (path.parent if IMAGES in named else None), path)
+        with explain_interrupt(f"items encoded so far are kept next to {to}"):
+            summary = embed(table, choice, Path(to), retry_failed)
+
+    _show_summary(summary, to)
+    _warn_of_absent(choice, summary, encoder)
+
+
+def _choose_encoder(
+    encoder: str, release: Path | None, engine: Literal["local", "ray"], params: Path, root: Path
+) -> "Choice":
+    from alignrec.pipeline.release.choice import choose_encoder, choose_released
+
+    if release is not None:
+        return choose_released(release, encoder, root, engine)
+
+    settings = read_encoders(params) if params.exists() else None
+    choice = choose_encoder(settings, encoder, root, engine)
+    if choice.project:
+        made = (STAGES[stage] for stage in FEATURE_STAGES)
+        refuse_altered(choice.project.layout, made, "embed")
+    return choice
+
+
+def _open_items(
+    choice: "Choice",
+    named: Mapping[str, str],
+    texts: Sequence[str],
+    most: int,
+    shown: set[str],
+    images: Path | None,
+    path: Path,
+) -> "ItemTable":
+    """Find the columns of a table or of a part of one, and name those that are guessed unless an
+    earlier part has `shown` them; warn of texts unlike the encoder's.
+    """
+    from alignrec.pipeline.release.item_table import open_table
+
+    table = open_table(path, images, named, texts, choice.recipe, most)
+    guesses = [f"{role}={column}" for role, column in table.guessed.items()]
+    if guesses and not shown.issuperset(guesses):
+        say(f"columns by their names: {', '.join(guesses)}; --column takes others")
+        shown.update(guesses)
+    for difference in table.differences if "text" in choice.reads else ():
+        say(f"warning: {difference}", err=True)
+    return table
+
+
+def is_remote(address: str) -> bool:
+    return address.lower().startswith("s3://")
+
+
+def _show_summary(summary: "Summary", to: str) -> None:
+    say(
+        f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, "
+        f"{summary.texts:,} with text"
+    )
+    if summary.rejected:
+        most_common = summary.rejected.most_common(MAX_REASONS)
+        reasons = [f"{reason} ({count:,})" for reason, count in most_common]
+        if len(summary.rejected) > MAX_REASONS:
+            reasons.append("...")
+        say(f"not used: {summary.rejects}: {summary.rejected.total():,} rows: {', '.join(reasons)}")
+
+
+def _warn_of_absent(choice: "Choice", summary: "Summary", encoder: str) -> None:
+    """Warn of modalities that the encoder reads and no item has."""
+    counts = {"image": summary.images, "text": summary.texts}
+    for modality in choice.reads:
+        if not counts[modality]:
+            lacking = f"{encoder} reads {modality}s, and no item has one"
+            say(f"warning: {lacking}; {REMEDIES[modality]}", err=True)

@@ -1,0 +1,212 @@
+"""Commands that show results, and compare feature sets and releases."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from alignrec import schemas
+from alignrec.commands import arguments as args
+from alignrec.commands.params import read
+from alignrec.commands.terminal import say, show
+from alignrec.pipeline import io
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.runtime.layout import FEATURE_STAGES, Layout
+from alignrec.pipeline.runtime.stage import refuse_altered
+from alignrec.stages.order import STAGES
+
+
+def summary(
+    dataset: args.OneOrAll = None,
+    params: args.ParamsFile = args.PARAMS,
+    root: args.Root = args.ROOT,
+) -> None:
+    """summarise the last runs: time, results, report and release."""
+    from alignrec.pipeline.report import terminal
+    from alignrec.pipeline.report.advice import advise
+    from alignrec.pipeline.report.outputs import Outputs
+
+    settings = read(params)
+    for name in [dataset] if dataset else settings.datasets:
+        layout = Layout(root, name)
+        judging = (STAGES[stage] for stage in ("train", "probe", "benchmark"))
+        refuse_altered(layout, judging, "summary")
+        finished = [stage for stage in STAGES if layout.run_record(stage).exists()]
+        if not finished:
+            raise UserError(
+                f"{root} has nothing of {name}, as no stage has run; "
+                "name it under `datasets` in params.yaml and run `dvc repro`"
+            )
+        records = {stage: read_record(layout, stage) for stage in finished}
+        show(terminal.stage_table(name, records.values()))
+        if layout.results.exists():
+            show(*terminal.result_tables(io.read_table(layout.results, schemas.RESULTS), name))
+
+        # the verdict judges the feature set of the released recommender
+        released = records.get("train", {}).get("params", {}).get("features", "")
+        outputs = Outputs(layout, settings.source(name).kind, released)
+        if advice := advise(outputs):
+            say(" ".join(advice))
+        say_path("results", layout.results)
+        say_path("report", layout.report / "index.html")
+        say_path("release", layout.release)
+
+
+def say_path(name: str, path: Path) -> None:
+    say(f"{name}: {path if path.exists() else 'not made yet'}")
+
+
+def read_record(layout: Layout, stage: str) -> dict[str, Any]:
+    record: dict[str, Any] = io.read_json(layout.run_record(stage))
+    return record | (io.read_json(layout.cost(stage)) if layout.cost(stage).exists() else {})
+
+
+def compare(
+    dataset: args.DatasetOrRelease,
+    sets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="our encoders, or third-party files, see docs/compare.md; name=path renames"
+        ),
+    ] = None,
+    params: args.ParamsFile = args.PARAMS,
+    root: args.Root = args.ROOT,
+    order: args.Order = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="folder for compare.json and index.html")
+    ] = None,
+    of: Annotated[
+        str | None,
+        typer.Option(
+            help="find the recipe of one file: an encoder of the parameter file, a kind, kind:model"
+        ),
+    ] = None,
+) -> None:
+    """compare feature sets: probes, paired tests, similarity, most changed items; with --of, find
+    how an encoder made one.
+    """
+    if of is not None:
+        if to is not None:
+            raise typer.BadParameter("is without --of, which writes no files", param_hint="--to")
+        return _show_recipe(dataset, sets or [], of, params, root, order)
+    if not sets:
+        raise typer.BadParameter("name a feature set or a file", param_hint="SETS")
+    from alignrec.pipeline.report import compare as command
+    from alignrec.pipeline.report import terminal, verdict
+    from alignrec.pipeline.report.advice import advise_comparison
+
+    settings = args.settings_of(dataset, params)
+    with args.open_layout(dataset, root, "interactions") as layout:
+        folder = to or Layout(root, layout.dataset).folder("compare")
+        if not args.is_release(dataset):
+            read_stages = ("interactions", "items", *FEATURE_STAGES)
+            refuse_altered(layout, (STAGES[stage] for stage in read_stages), "compare")
+        result = command.compare(layout, settings, sets, folder, order)
+
+    if advice := advise_comparison(result):
+        say(" ".join(advice))
+    for remark in verdict.list_remarks(result):
+        say(remark)
+    for name, source in result["sources"].items():
+        say(f"{name}: {source}")
+    for list_tables in (verdict.pair_verdicts, verdict.judged_tables, verdict.shape_tables):
+        for table in list_tables(result):
+            show(terminal.TerminalTable(table))
+    say(f"page: {folder / 'index.html'}")
+
+
+def _show_recipe(
+    dataset: str, sets: list[str], of: str, params: Path, root: Path, order: Path | None
+) -> None:
+    if not sets:  # only a file was given
+        sets = [dataset]
+        dataset = _only_dataset(params)
+    if len(sets) > 1:
+        raise typer.BadParameter("is of one file", param_hint="--of")
+    # loads torch
+    from alignrec.pipeline.release import identify
+    from alignrec.pipeline.release.choice import choose_encoder
+    from alignrec.pipeline.report import terminal
+    from alignrec.pipeline.report.feature_set import read_set
+
+    settings = args.settings_of(dataset, params)
+    choice = choose_encoder(settings, of, root)
+    if choice.project is not None or choice.sets:
+        remedy = "name an encoder of the parameter file, a kind, or kind:model"
+        raise UserError(f"--of {of}: not an encoder but a feature set; {remedy}")
+
+    (name,) = choice.encode.encoders
+    with args.open_layout(dataset, root) as layout:
+        asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
+        theirs = read_set(sets[0], layout, asins, order)
+        recipes = identify.find_recipe(
+            theirs.vectors, theirs.has_row, choice.encoders, name, layout
+        )
+
+    say(identify.describe_verdict(sets[0], of, recipes))
+    say(f"rows: {theirs.source}")
+    if recipes:
+        table = identify.recipe_table(recipes)
+        show(terminal.TerminalTable(table, caption=table.note))
+
+
+def _only_dataset(params: Path) -> str:
+    datasets = read(params).datasets
+    if len(datasets) != 1:
+        raise UserError(f"{params}: {len(datasets)} datasets; name one before the file")
+    return datasets[0]
+
+
+def diff(
+    a: Annotated[Path, typer.Argument(help="the older release folder")],
+    b: Annotated[Path, typer.Argument(help="the newer release folder")],
+    json_to: args.Json = None,
+    page_to: Annotated[
+        Path | None, typer.Option("--page", help="also write a page of the most changed items")
+    ] = None,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            "--fail-on",
+            help="exit with 1 for patch, minor or major changes, `turned` sets, or more than a "
+            "share of items with other neighbours, such as 0.2",
+        ),
+    ] = None,
+    root: args.Root = args.ROOT,
+) -> None:
+    """compare two releases: items, vectors, schema, and the version bump that they require."""
+    Release(a).verify()
+    Release(b).verify()
+    # loads SciPy, which a damaged release need not wait for
+    from alignrec.pipeline.release.diff import describe_diff, diff_releases, exceeds
+    from alignrec.pipeline.release.diff_page import render_changes
+
+    differences = diff_releases(a, b, changed=5)
+    failed = fail_on is not None and exceeds(differences, fail_on)
+    for line in describe_diff(differences):
+        say(line)
+    if json_to:
+        io.write_json(json_to, differences)
+    if page_to:
+        release = Release(b)
+        images = Layout(root, release.manifest.dataset).images
+        text = render_changes(a, b, differences, images, release.manifest.kind)
+        io.write_bytes(page_to, text.encode())
+        say(f"page: {page_to}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def leaderboard(
+    releases: Annotated[
+        list[Path] | None, typer.Argument(help="release folders, and contributed runs (.json)")
+    ] = None,
+    to: Annotated[Path, typer.Option("--to", help="page to write")] = Path("leaderboard.html"),
+) -> None:
+    """write a page with the benchmarks of releases, next to published figures."""
+    from alignrec.pipeline.release.leaderboard import read_entries, render_leaderboard
+
+    page = render_leaderboard([read_entries(folder) for folder in releases or []])
+    io.write_bytes(to, page.encode())
+    say(f"page: {to}")
