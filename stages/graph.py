@@ -9,14 +9,12 @@ from alignrec.stages.combine import FEATURE_SET_STAGES
 
 def main(run: Run) -> None:
     from alignrec.pipeline.features import graph  # loads FAISS
-    from alignrec.pipeline.linalg.neighbours import has_gpu
 
     names = run.layout.feature_sets()
     if not names:
         where = run.layout.folder("encode")
         raise UserError(f"{where}: no feature sets; run `alignrec encode {run.dataset}` first")
 
-    run.device = "cuda" if has_gpu() else "cpu"
     graph.write_graphs(run, names)
 
 

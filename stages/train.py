@@ -26,9 +26,10 @@ def main(run: Run) -> None:
         facts["start"] = start.manifest
 
     files = inputs.input_files(run.layout, params.features)
-    run.resume(run.folder, files, facts, run.params[Graph].exact_up_to)
+    exact_up_to = run.params[Graph].exact_up_to
+    run.resume(run.folder, files, facts, exact_up_to)
     if not run.finished():
-        train_released(run, params.features, settings, start)
+        train_released(run, params.features, settings, exact_up_to, start)
 
 
 TRAIN = Stage(

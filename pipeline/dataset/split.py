@@ -44,11 +44,16 @@ class Split:
 
     @property
     def is_cold(self) -> bool:
-        return self.division.startswith(COLD_ITEMS)
+        return has_cold_items(self.division)
 
     def cold_items(self, part: Part) -> np.ndarray:
         targets: Pairs = getattr(self, part)
         return np.setdiff1d(targets.items, self.train.items)
+
+
+def has_cold_items(division: str) -> bool:
+    """Return whether a protocol, such as `cold-items 0.2`, hides items from train."""
+    return division.startswith(COLD_ITEMS)
 
 
 def load_split(interactions: pa.Table, n_users: int, n_items: int) -> Split:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset import split_sql
+from alignrec.pipeline.dataset.split import has_cold_items
 from alignrec.pipeline.dataset.split_sql import DEFAULT, SPLIT_PARTS, Db, Division, query_count
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.sql import open_database, quote_text
@@ -199,7 +200,7 @@ def collect_tables(
         facts[name] = query_count(db, f"SELECT count(*) FROM parted WHERE split = {part}")
     pairs = "SELECT count(*) AS n FROM parted GROUP BY user, item"
     facts["repeated_pairs"] = query_count(db, f"SELECT coalesce(sum(n - 1), 0) FROM ({pairs})")
-    if division.startswith(schemas.COLD_ITEMS):
+    if has_cold_items(division):
         for part in (1, 2):
             cold = f"SELECT count(DISTINCT item) FROM parted WHERE split = {part}"
             facts[f"cold_{SPLIT_PARTS[part]}_items"] = query_count(db, cold)

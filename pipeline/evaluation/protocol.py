@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from alignrec.pipeline.dataset.split import Pairs, Part, Split, unite_pairs
+from alignrec.pipeline.dataset.split import Pairs, Part, Split, has_cold_items, unite_pairs
 from alignrec.pipeline.evaluation.cutoff import ALL, COLD, CUTOFF
-from alignrec.schemas import COLD_ITEMS
 
 Rule = Literal["mmrec", "strict"]
 SELECTION = f"first epoch of best valid recall@{CUTOFF}"
@@ -54,7 +53,7 @@ class Protocol:
 
     @property
     def has_cold_items(self) -> bool:
-        return self.split.startswith(COLD_ITEMS)
+        return has_cold_items(self.split)
 
     @property
     def fingerprint(self) -> str:

@@ -17,7 +17,12 @@ from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.linalg import inverted
 from alignrec.pipeline.linalg.inverted import Inverted
-from alignrec.pipeline.linalg.neighbours import ExactSearch, choose_index, find_neighbours
+from alignrec.pipeline.linalg.neighbours import (
+    ExactSearch,
+    choose_index,
+    find_neighbours,
+    has_gpu,
+)
 from alignrec.pipeline.runtime import cluster
 from alignrec.pipeline.runtime.run import Run
 from alignrec.schemas import EDGES
@@ -37,6 +42,7 @@ def neighbours_by_params(features: np.ndarray, params: Graph) -> pa.Table:
 
 def write_graphs(run: Run, names: Sequence[str]) -> None:
     """Write the graphs of sets, or the shards of a part of their items."""
+    run.device = "cuda" if has_gpu() else "cpu"
     keys: dict[str, str] = {}
     with run.lock_of_part():
         if not run.part:

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save
 
 from alignrec.pipeline import io
-from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.linalg.device import pick_device
 from alignrec.pipeline.models.alignrec import AlignRec
 from alignrec.pipeline.models.params import Train
@@ -21,7 +20,13 @@ from alignrec.pipeline.runtime.checkpoint import Checkpoint
 from alignrec.pipeline.runtime.run import Run
 
 
-def train_released(run: Run, features: str, params: Train, start: Start | None = None) -> None:
+def train_released(
+    run: Run, features: str, params: Train, exact_up_to: int, start: Start | None = None
+) -> None:
+    """Train AlignRec on a feature set, and write its vectors, index and history.
+
+    The index is exact for at most `exact_up_to` items.
+    """
     layout = run.layout
     torch.set_num_threads(params.threads)
     run.device = str(pick_device())
@@ -58,7 +63,7 @@ def train_released(run: Run, features: str, params: Train, start: Start | None =
     run.rows_in = len(data.split.train)
     manifest = start.manifest if start else None
     run.rows_out = embeddings.write_embeddings(run, user, item, start=manifest)
-    retrieval.write_index(layout, run.params[Graph].exact_up_to)
+    retrieval.write_index(layout, exact_up_to)
     io.write_bytes(layout.model, save(trained.state))
     io.write_json(layout.history("train"), trained.history)
     checkpoint.clear()
