@@ -1,6 +1,7 @@
 """Run the named benchmarks, by default all but those of LONG; `million` has options."""
 
 import importlib
+import os
 import pkgutil
 import sys
 
@@ -24,6 +25,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(
             f"benchmarks: no benchmark is called {', '.join(unknown)}; choose from {', '.join(known)}"
         )
+    # else each process compiles all modules that it imports
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     process.spin_if_idle()  # like a stage, before torch is loaded
     for name in names or sorted({*known} - LONG):
         try:
