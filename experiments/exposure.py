@@ -3,6 +3,7 @@
 Command: `python -m experiments.exposure sample`.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +34,7 @@ SHOWN = {  # (slice, metric) -> its name; {} is the label
     ("history", "recall"): "Recall@20 of users with {} train interactions",
     ("popularity", "recall"): "Recall@20 of items in tenth {} by popularity",
 }
+SLICES = ("history", "popularity", "catalogue")  # in the order of the table
 
 
 def main(
@@ -86,7 +88,7 @@ def divide(params: Parameters, protocol: str, **options: int | None) -> Interact
 def tabulate(rows: list[dict[str, Any]], benchmark: Benchmark) -> list[Table]:
     """Return a table of figures by model for each protocol in rows of schema SLICES."""
     figures: dict[str, dict[str, dict[str, list[float]]]] = {}  # protocol -> measure -> model
-    for row in rows:
+    for row in sorted(rows, key=place_row):
         name = name_measure(row)
         if name and row["k"] == CUTOFF and row["n"]:
             by_measure = figures.setdefault(row["protocol"], {})
@@ -105,6 +107,13 @@ def tabulate(rows: list[dict[str, Any]], benchmark: Benchmark) -> list[Table]:
         )
         tables.append(Table("", note, ("", *benchmark.models), cells))
     return tables
+
+
+def place_row(row: dict[str, Any]) -> tuple[int, int]:
+    """Return the place of a row in its table: by slice, and by the first number of its label."""
+    number = re.match(r"\d+", row["label"])
+    slices = [*SLICES, row["slice"]]
+    return slices.index(row["slice"]), int(number[0]) if number else 0
 
 
 def name_measure(row: dict[str, Any]) -> str:

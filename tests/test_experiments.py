@@ -746,6 +746,10 @@ def test_exposure_is_of_what_was_deployed_and_counts_new_items() -> None:
     assert exposure.name_measure(row) == "Recall@20 of new items"
     assert "new items" in exposure.name_measure(row | {"metric": "exposure"})
     assert "tenth 3" in exposure.name_measure(row | {"label": "3"})
+
+    groups = [("catalogue", "all"), ("popularity", "10"), ("popularity", "2"), ("history", "3"), ("history", "1")]
+    rows = [{"slice": name, "label": label} for name, label in groups]
+    assert sorted(rows, key=exposure.place_row) == rows[::-1]
     assert exposure.name_measure(row | {"label": "3", "metric": "exposure"}) == ""
 
 
