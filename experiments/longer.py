@@ -13,23 +13,27 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import BEiT3Sets
 from alignrec.pipeline.beit3.stopping import list_at_chance
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.report.table import Table
 from experiments.shared import branched, opened, pretraining, record
 
 FEATURES = "beit3"
 TEACHER = "linear"  # the vector that the network learns to predict
-PROBES = {  # probe -> column
-    "zero_shot": "zero-shot",
-    "item_cf": "Item-CF",
-    "content_knn": "content neighbours",
-    "cold_items": "cold items",
-}
+JUDGED_BY = ("zero_shot", "item_cf", "content_knn", "cold_items")
 FIGURES = ("accuracy", "chance")  # of MIM and MLM
-HEAD = ("steps", "MIM", "its chance", "MLM", "its chance", "at chance", *PROBES.values())
+HEAD = (
+    "steps",
+    "MIM",
+    "its chance",
+    "MLM",
+    "its chance",
+    "at chance",
+    *(PROBES[probe].name for probe in JUDGED_BY),
+)
 NOTE = (
     "Shares of masked tokens of held-out items that are predicted, and the share of the most "
     "frequent token; at chance is what does not exceed it by two standard errors over items. "
-    f"Probes: hit@{CUTOFF} on raw {FEATURES}; the first row is its teacher, {TEACHER}. One seed."
+    f"Probes: hit or recall@{CUTOFF} on raw {FEATURES}; the first row is its teacher, {TEACHER}. One seed."
 )
 
 
@@ -68,9 +72,9 @@ def _predicted(notes: Mapping[str, Any]) -> list[str]:
 
 def _probed(probes: Mapping[str, Any], features: str) -> list[str]:
     cells = []
-    for probe in PROBES:
+    for probe in JUDGED_BY:
         figures = probes.get(probe, {}).get(features, {})
-        cells.append(_cell(figures.get(f"hit@{CUTOFF}")))
+        cells.append(_cell(figures.get(PROBES[probe].figure)))
     return cells
 
 

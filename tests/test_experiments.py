@@ -507,8 +507,13 @@ def test_longer_runs_differ_in_weights_and_record_their_own_figures(
 
         figures = [run_record["notes"][key] for key in ("mim_accuracy", "mim_chance")]
         assert [float(cell) for cell in rows[steps][1:3]] == pytest.approx(figures, abs=1e-4)
-        zero_shot = io.read_json(branch.probes)["zero_shot"]["beit3"]["hit@20"]
-        assert float(rows[steps][6]) == pytest.approx(zero_shot, abs=1e-4)
+        probes = io.read_json(branch.probes)
+        asked = {"zero_shot": "hit@20", "item_cf": "hit@20", "content_knn": "recall@20", "cold_items": "recall@20"}
+        # a shop so small has too few items to hide
+        judged = [probes[name]["beit3"][figure] if "beit3" in probes[name] else "" for name, figure in asked.items()]
+        for cell, figure in zip(rows[steps][6:], judged, strict=True):
+            assert cell == "" == figure or float(cell) == pytest.approx(figure, abs=1e-4)
+        assert all(rows[steps][6:9])
 
 
 def test_a_single_pass_varies_pretraining_and_follows_time(
