@@ -1,4 +1,4 @@
-"""Sentences of docs/study.md about tables are true of what git keeps of the recorded runs."""
+"""Sentences of docs/study.md and docs/pretraining.md about tables are true of what git keeps of the recorded runs."""
 
 from pathlib import Path
 from typing import Any
@@ -182,3 +182,16 @@ def test_codes_of_content_are_better_than_random_ones_whatever_the_encoder() -> 
     assert max(means) - min(means) < max(errors)
     assert all(float(rows[name]["p"].removeprefix("≤ ")) < 0.05 for name in encoders)
     assert mean(recalls["random"]) < mean(recalls["no generator: most popular"])
+
+
+def test_from_two_hundred_steps_on_both_tasks_exceed_chance_and_no_probe_is_far_below_linear() -> None:
+    page = " ".join((ROOT / "docs" / "pretraining.md").read_text().split())
+    assert "From 200 steps on, both tasks exceed chance, and no probe is more than 3 % below `linear`" in page
+    teacher, *runs = table("longer")
+    probes = ("zero-shot", "Item-CF", "content neighbours", "cold items")
+    for row in runs:
+        if int(row["steps"]) >= 200:
+            assert row["at chance"] == ""
+            assert all(float(row[probe]) > 0.97 * float(teacher[probe]) for probe in probes)
+        else:
+            assert row["at chance"] == "MIM"
