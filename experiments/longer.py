@@ -33,7 +33,8 @@ HEAD = (
 NOTE = (
     "Shares of masked tokens of held-out items that are predicted, and the share of the most "
     "frequent token; at chance is what does not exceed it by two standard errors over items. "
-    f"Probes: hit or recall@{CUTOFF} on raw {FEATURES}; the first row is its teacher, {TEACHER}. One seed."
+    f"Probes: hit or recall@{CUTOFF} on raw {FEATURES}; the first row is its teacher, {TEACHER}. "
+    "One seed."
 )
 
 

@@ -32,7 +32,7 @@ class Images(Section):
     Tried before addresses in the metadata.
     """
     most: Annotated[int, Field(ge=1, le=32)] = 1
-    """images per item: the first at hand of its addresses, whose vectors encoders average"""
+    """images per item: the first that are available; encoders average their vectors"""
     outside: bool = False
     """allow paths and links that lead outside the folder; only for data that you trust"""
     private_hosts: list[str] = []
