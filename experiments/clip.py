@@ -18,7 +18,7 @@ from alignrec.pipeline.benchmark.cell import CellLabel, DatasetData
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
-from alignrec.pipeline.evaluation.evidence import mean_and_sd
+from alignrec.pipeline.evaluation.evidence import mean_and_sd, seeds_of
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.probe.judge import Processing
@@ -116,7 +116,7 @@ def power_table(cases: Mapping[str, tuple[np.ndarray, np.ndarray]], seeds: int) 
         figures = [f"{difference.mean():+.4f}", f"{error:.4f}", f"{least:.4f}", f"{share:.0%}"]
         rows.append([name, f"{len(difference):,}", *figures])
     head = ("measure", "cases", "difference", "error", "can be found", "share")
-    return Table.of("", POWER_NOTE.format(seeds=describe_seeds([seeds])), head, rows)
+    return Table.of("", POWER_NOTE.format(seeds=seeds_of([seeds])), head, rows)
 
 
 def probe_sets(layout: Layout, sets: Mapping[str, np.ndarray]) -> tuple[Probed, Probed]:

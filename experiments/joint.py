@@ -129,7 +129,7 @@ def cost_table(costs: Mapping[str, list[Cost]], seeds: int) -> Table:
         mib = mean_and_sd([cost.mib for cost in by_seed])
         rows.append([name, *(format_figure(figure, ",.0f") for figure in (seconds, cpu, mib))])
     head = ("cost", "seconds", "CPU seconds", "MiB")
-    return Table.of("", COST_NOTE.format(seeds=describe_seeds([seeds])), head, rows)
+    return Table.of("", COST_NOTE.format(seeds=describe_seeds([seeds]).capitalize()), head, rows)
 
 
 def prepare_starts(

@@ -195,3 +195,15 @@ def test_from_two_hundred_steps_on_both_tasks_exceed_chance_and_no_probe_is_far_
             assert all(float(row[probe]) > 0.97 * float(teacher[probe]) for probe in probes)
         else:
             assert row["at chance"] == "MIM"
+
+
+def test_clip_and_beit3_are_level_and_below_untrained_weights() -> None:
+    assert "level under AlignRec, where these items could show a difference of 7 %" in PAGE
+    assert "untrained weights are better than either" in PAGE
+    rows = {row[""]: row for row in table("clip", 1)}
+    assert float(rows["CLIP"]["p"]) > 0.05
+    recalls = {name: mean(row["test Recall@20"]) for name, row in rows.items()}
+    for name in ("BEiT3", "CLIP"):
+        assert recalls[f"{name}, untrained"] > recalls[name]
+    power = {row["measure"]: row["share"] for row in table("clip", 2)}
+    assert power["AlignRec recall@20"] == "7%"
