@@ -12,8 +12,12 @@ from alignrec.stages.interactions import INTERACTIONS
 def main(run: Run) -> None:
     from alignrec.pipeline.probe.dataset import judge_dataset  # loads SciPy
 
-    judged = run.params[ProbeParams].features
-    names = [name for name in run.layout.feature_sets() if judged is None or name in judged]
+    made = run.layout.feature_sets()
+    listed = run.params[ProbeParams].features or made
+    for name in listed:
+        if name not in made:
+            run.warn(f"{name}: no such set was made of this dataset, so it is not judged")
+    names = [name for name in made if name in listed]
     io.write_json(run.layout.probes, judge_dataset(run, names))
     run.rows_in = run.rows_out = len(names)
 

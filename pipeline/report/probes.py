@@ -301,7 +301,7 @@ def _share_tables(
     heading: str, note: str, names: list[str], columns: Mapping[str, BySet]
 ) -> list[Table]:
     rows = [
-        [name, *(_format_cell(shares, name, ".0%") for shares in columns.values())]
+        [name, *(_format_cell(shares, name, "z.0%") for shares in columns.values())]
         for name in names
     ]
     return [Table(heading, note, ["feature set", *columns], rows)] if rows else []

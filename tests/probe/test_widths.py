@@ -139,6 +139,15 @@ def test_listed_sets_alone_are_judged_as_among_all(project: Path, probed: Probed
         assert after[probe]["linear"] == probed.before[probe]["linear"]
 
 
+def test_a_listed_set_that_was_not_made_is_named(project: Path) -> None:
+    declared = PROJECT.replace("[tfidf]}", "[tfidf, cnn]}") + "probe: {features: [linear, cnn]}\n"
+    (project / "params.yaml").write_text(declared)
+    done = alignrec("probe", "s", cwd=project)
+    assert done.exit_code == 0, done.output
+    assert "warning: probe s: cnn: no such set was made of this dataset, so it is not judged" in done.output
+    assert list(io.read_json(Layout(project / "outputs", "s").probes)["processed"]["forms"]) == ["linear"]
+
+
 def test_an_unknown_set_to_judge_is_named(project: Path) -> None:
     (project / "params.yaml").write_text(PROJECT + "probe: {features: [liner]}\n")
     done = alignrec("probe", "s", cwd=project)
