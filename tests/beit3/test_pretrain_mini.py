@@ -34,6 +34,7 @@ FILES = [
 def test_its_defaults_are_its_own_and_what_is_given_stands() -> None:
     mini = Pretrain(size="mini")
     assert {key: getattr(mini, key) for key in MINI} == MINI
+    assert (mini.text_mask, mini.weight_decay) == (0.25, 0.01)
     assert Pretrain(size="mini", steps=7).steps == 7
     assert Pretrain(size="small").steps == 3000
     with pytest.raises(ValueError, match=r"mini starts from MiniLM, so it takes no init"):

@@ -39,6 +39,12 @@ def test_a_jpeg_with_many_scans_is_too_large_before_it_is_decoded(monkeypatch: p
     assert "100 x 100 pixels in 30" in result.reason
 
 
+def test_a_small_jpeg_with_many_scans_is_decoded() -> None:
+    small = scans(noise((100, 100), progressive=True, quality=30), 20)
+    assert small.count(decode.START_OF_SCAN) > decode.MAX_SCANS
+    assert normalise_image(small, **LIMITS).status == "ok"
+
+
 def bomb(folder: Path, method: int) -> Iterator[Path]:
     """Yield archives of one member of 128 MiB of zeros: of images, a release, and one of vectors."""
     path = folder / "release.zip"

@@ -65,6 +65,8 @@ def test_real_features_add_and_random_ones_do_not() -> None:
     assert figures["towns"]["gain"] > 0.02
     assert figures["towns"]["gain"] > figures["noise"]["gain"] + 0.02
     assert abs(figures["flat"]["gain"]) < 0.02
+    error = np.std(answers["towns"]) / np.sqrt(figures["users"])
+    assert figures["towns"]["gain_se"] == pytest.approx(error, abs=1e-6)
     assert figures["users"] == len(task.base)
     assert figures["chance"] == {"recall@20": pytest.approx(task.base.mean(), abs=1e-6), "gain": 0.0}
     np.testing.assert_array_equal(task.answer(towns()), task.answer(towns(), 1))  # nothing is drawn

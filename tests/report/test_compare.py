@@ -213,6 +213,12 @@ def doubted(*names: str, identified: tuple[str, ...] = ("a",), items: int = ITEM
     return [doubt["features"] for doubt in similarity.compare_sets(compared, 1)["order"]]
 
 
+def test_shapes_have_six_decimal_places() -> None:
+    found = similarity.compare_sets([ComparedSet(name, "", SETS[name]) for name in "ab"], 1)["sets"]
+    exact = projections.measure_shape(SETS["a"], projections.spectrum(SETS["a"])).effective_rank
+    assert found["a"]["effective_rank"] == round(exact, 6) != exact
+
+
 @pytest.mark.parametrize("name", ["permuted", "half empty, permuted"])
 def test_permuted_rows_are_named(name: str) -> None:
     assert doubted("a", "b", name) == [name]
