@@ -236,7 +236,7 @@ def _check_widths(modalities: Sequence[int], width: int) -> None:
 
 def _possible_cutoffs(ks: Sequence[int], split: Split) -> tuple[int, ...]:
     n_ranked = split.n_items
-    if split.is_cold:
+    if split.has_cold_items:
         n_ranked = min(len(split.cold_items("valid")), len(split.cold_items("test")))
     return tuple(k for k in ks if k <= n_ranked) or (n_ranked,)
 

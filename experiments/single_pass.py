@@ -68,7 +68,7 @@ def list_arms(steps: Sequence[int]) -> dict[str, dict[str, float]]:
 def recall_on_valid(fitted: Fit, split: Split) -> np.ndarray:
     """Return Recall@20 of each valid user, float64 [N]."""
     cutoff = bounded_cutoff(split.n_items)
-    candidates = split.cold_items("valid") if split.is_cold else None
+    candidates = split.cold_items("valid") if split.has_cold_items else None
     evaluation = evaluate_vectors(
         fitted.user, fitted.item, split, "valid", [cutoff], candidates=candidates
     )

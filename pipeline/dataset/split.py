@@ -43,7 +43,7 @@ class Split:
     division: str = ""  # protocol with its setting if it needs content, such as `cold-items 0.2`
 
     @property
-    def is_cold(self) -> bool:
+    def has_cold_items(self) -> bool:
         return has_cold_items(self.division)
 
     def cold_items(self, part: Part) -> np.ndarray:

@@ -99,7 +99,7 @@ def selecting_protocol(
         hashes = [questions, *map(hash_questions, draws)]
         questions = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     protocol = Protocol(rule, division, filtering, questions)
-    if not split.is_cold:
+    if not split.has_cold_items:
         return protocol
 
     # few cold items would reach the top 20 of all items, so they are ranked among themselves

@@ -132,7 +132,7 @@ def _without_training(network: Recommender, split: Split) -> Fit:
 def rank_valid(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
     cutoff = bounded_cutoff(split.n_items)
     # as in `selecting_protocol`
-    candidates = split.cold_items("valid") if split.is_cold else None
+    candidates = split.cold_items("valid") if split.has_cold_items else None
     mean = evaluate_vectors(user, item, split, "valid", [cutoff], candidates=candidates).mean
     return {f"{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
 
@@ -351,7 +351,7 @@ def _check_edges(edges: pa.Table | None, n_items: int) -> None:
 def _check_valid(split: Split) -> None:
     if not len(split.valid):
         raise UserError("no valid interactions: the best epoch cannot be chosen; check the split")
-    if not split.is_cold:
+    if not split.has_cold_items:
         return
 
     n_cold = len(split.cold_items("valid"))
