@@ -191,7 +191,7 @@ def test_addresses_answer_or_say_why_not(tmp_path: Path) -> None:
             "silent": [f"{at}/mum"],
             "refused": ["http://127.0.0.1:9/file"],
             "nameless": ["http://no-such-host.invalid/<b>file</b>"],
-            "lost": [str(tmp_path / "there")],
+            "lost": [str(tmp_path / "mislaid")],
             "odd": ["gopher://x/file"],
         }
         answers = download.ask_for_files(asked, 6.0)()

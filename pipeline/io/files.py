@@ -1,13 +1,16 @@
 """Find, check and hash files."""
 
+import difflib
 import hashlib
 import json
 import os
 import stat
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,8 @@ COST = "cost.json"
 # flags that Windows or other systems lack
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 BINARY = getattr(os, "O_BINARY", 0)
+
+MAX_COMPARED_FILES = 10_000  # of a folder, with the name of one that is missing
 
 STAGES_FOLDER = Path(__file__).parents[2] / "stages"
 NO_STAGES = {"__init__", "checks", "order"}  # other files there
@@ -42,12 +47,21 @@ def read_json(path: Path, max_bytes: int | None = None) -> Any:
         raise UserError(f"{path}: not JSON ({e}); {made_by(path)}") from None
 
 
+def _find_similar(path: Path) -> str:
+    """Return a hint at the file beside a missing one whose name is most like it, if there is one."""
+    names: list[str] = []
+    with suppress(OSError):
+        names = [file.name for file in islice(path.parent.iterdir(), MAX_COMPARED_FILES)]
+    similar = difflib.get_close_matches(path.name, sorted(names), n=1, cutoff=0.7)
+    return f"did you mean {similar[0]}?" if similar and similar[0] != path.name else ""
+
+
 def require_plain(path: Path, max_bytes: int | None = None) -> Path:
     """Return `path`; raise UserError unless it is a regular file of at most `max_bytes`."""
     # external files are checked here before they are opened: pipes and devices may block forever
     if not path.is_file():
         fault = "not a plain file but a folder, pipe or device" if path.exists() else "no such file"
-        raise UserError(f"{path}: {fault}; correct the path")
+        raise UserError(f"{path}: {fault}; {_find_similar(path) or 'correct the path'}")
     if max_bytes is None:
         return path
 

@@ -51,7 +51,10 @@ def trim_sql(text: str) -> str:
 
 
 def rating_sql(text: str) -> str:
-    value = f"try_cast({text} AS FLOAT)"
+    """Return SQL that reads a number such as 4.5 or 4,5; null for others and for infinity."""
+    # of two decimals at most, as 1,000 is a thousand
+    pointed = f"regexp_replace({text}, '^([0-9]+),([0-9]{{1,2}})$', '\\1.\\2')"
+    value = f"coalesce(try_cast({text} AS FLOAT), try_cast({pointed} AS FLOAT))"
     return f"CASE WHEN isfinite({value}) THEN {value} END"
 
 

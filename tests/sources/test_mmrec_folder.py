@@ -145,7 +145,7 @@ def test_an_imported_set_never_has_the_name_of_one_of_ours() -> None:
 
 def test_mistakes_are_one_line_that_says_what_to_do() -> None:
     assert refused(Path("data")).startswith("data: a folder without an .inter file; give MMRec's")
-    assert refused(Path("data/tooy")) == "data/tooy: no such file; correct the path"
+    assert refused(Path("data/tooy")) == "data/tooy: no such file; did you mean toy?"
     assert refused(columns=["item=itemID"]).startswith("--column item=itemID: the columns of MM")
     np.save(FOLDER / "image_feat.npy", np.ones((ITEMS + 1, 9), np.float32))
     assert "image_feat.npy: 31 rows, and toy.inter has 30 items; row i" in refused()

@@ -251,6 +251,11 @@ def test_tabular_refuses_a_column_of_which_nothing_can_be_read(tmp_path: Path) -
         tabular(timestamp="at", rating="item").ratings({"interactions": save(path, table | {"item": [1]})})
 
 
+def test_tabular_reads_decimal_commas_and_no_thousands(tmp_path: Path) -> None:
+    path = write(tmp_path / "i.csv", "user;item;rating\nu;a;4,5\nv;a;1,000\nw;a;3\n")
+    assert [row[2] for row in rows(tabular().ratings({"interactions": path}))] == [4.5, None, 3.0]
+
+
 @pytest.mark.parametrize(("name", "delimiter"), [("i.tsv", "\t"), ("i.csv", ";"), ("i.csv", "\t"), ("i.tsv.gz", "\t")])
 def test_tabular_reads_other_delimiters_and_a_byte_order_mark(tmp_path: Path, name: str, delimiter: str) -> None:
     path = write(tmp_path / name, "\ufeffitem,user,title\na|b,u,x\n".replace(",", delimiter))
