@@ -26,7 +26,7 @@ from alignrec import schemas
 from alignrec.commands import estimate, plan
 from alignrec.commands import networks as encoder_models
 from alignrec.commands.params import load
-from alignrec.commands.size import CHARACTERS_PER_PIECE, read_size
+from alignrec.commands.size import CHARACTERS_PER_PIECE, DEFAULT_PIECES, measure_pieces, read_size
 from alignrec.pipeline import io
 from alignrec.pipeline.linalg import device
 from alignrec.pipeline.models import MODELS
@@ -34,6 +34,7 @@ from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.sources import download
 from alignrec.pipeline.sources.categories import CATEGORIES
+from alignrec.pipeline.sources.tabular import TabularSource
 from alignrec.stages.order import STAGES
 from benchmarks import _plan
 
@@ -79,6 +80,23 @@ def test_a_size_is_counted_or_published_or_measured(tmp_path: Path) -> None:
     mine = TABULAR | {"interactions": str(tmp_path / "ratings.csv"), "timestamps": "order"}
     measured = read_size(*params(tmp_path, {"mine": mine}))
     assert (measured.users, measured.items, measured.interactions, measured.pieces) == (12, 12, 144, 0)
+
+
+def test_texts_are_as_long_as_the_first_ones_of_the_item_file(tmp_path: Path) -> None:
+    lines = [
+        '{"item": "i0", "title": "a clock with two faces and a bell"}',
+        '{"item": "i1", "description": "oak"}',
+        "{",
+    ]
+    (tmp_path / "items.jsonl").write_text("\n".join(lines))
+    source = TabularSource.model_validate(TABULAR | {"items": str(tmp_path / "items.jsonl")})
+    title, description = "a clock with two faces and a bell.", "oak."
+    assert measure_pieces(source, ["title", "description"]) == round(
+        (len(title) + len(description)) / 2 / CHARACTERS_PER_PIECE
+    )
+    assert measure_pieces(source, ["title"]) == round(len(title) / 2 / CHARACTERS_PER_PIECE)
+    (tmp_path / "items.jsonl").unlink()
+    assert measure_pieces(source, ["title"]) == DEFAULT_PIECES
 
 
 def test_a_published_split_is_counted_as_the_stage_imports_it(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import duckdb
 import yaml
 
 from alignrec.commands.arguments import parse_columns
-from alignrec.commands.size import DEFAULT_PIECES, Size, read_published_size
+from alignrec.commands.size import DEFAULT_PIECES, Size, measure_pieces, read_published_size
 from alignrec.commands.spaces import Spaces
 from alignrec.pipeline.dataset.catalogue import CatalogueSize, measure_catalogue
 from alignrec.pipeline.dataset.split_sql import USER_TIME
@@ -18,11 +18,13 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.json_rows import column_names
 from alignrec.pipeline.io.text import refuse_blank
 from alignrec.pipeline.runtime.section import require_known
+from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources import download, inspect
 from alignrec.pipeline.sources.categories import KIND
 from alignrec.pipeline.sources.inspect import ImageLocation, InspectedTable
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 from alignrec.pipeline.web.download import local_path
+from alignrec.schemas import TEXT_FIELDS
 
 DEFAULT_CUTOFFS = (5, 10, 20, 50)
 # pre-training of size mini: a budget, which ends early if the held-out losses no longer fall; more
@@ -126,7 +128,8 @@ def read_tables(given: Given) -> OwnData:
         seen.append(BY_TIME)
 
     sections = describe_sections(given.name, source, split, pictures)
-    return OwnData(sections, estimated_size(left, modalities), modalities, seen)
+    size = estimated_size(left, modalities, TabularSource.model_validate(source))
+    return OwnData(sections, size, modalities, seen)
 
 
 def read_category(name: str, year: str, category: str) -> OwnData:
@@ -174,8 +177,8 @@ def count_catalogue(left: CatalogueSize) -> str:
     return f"{left.users:,} users, {left.items:,} items, {left.interactions:,} interactions"
 
 
-def estimated_size(left: CatalogueSize, modalities: Sequence[str]) -> Size:
-    pieces = DEFAULT_PIECES if modalities else 0
+def estimated_size(left: CatalogueSize, modalities: Sequence[str], source: Source) -> Size:
+    pieces = measure_pieces(source, TEXT_FIELDS) if modalities else 0
     return Size(left.users, left.items, left.interactions, pieces, "")
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from statistics import mean
 
 import pyarrow.compute as pc
 
@@ -11,6 +15,8 @@ from alignrec import schemas
 from alignrec.commands.params import has_content
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.catalogue import measure_catalogue
+from alignrec.pipeline.dataset.items import compose_text
+from alignrec.pipeline.dataset.params import Items
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
@@ -27,6 +33,7 @@ SAMPLE_ITEMS_SHARE = 1_559 / 1_600
 SAMPLE_INTERACTIONS_PER_USER = 31_692 / 3_600  # per generated user
 CHARACTERS_PER_PIECE = 4
 SAMPLE_PIECES = 12  # tokens of a text in `sample`
+TEXTS_MEASURED = 1000  # of a file of items
 DEFAULT_PIECES = 128  # tokens of a text whose length is unknown
 
 
@@ -90,8 +97,31 @@ def count_pieces(params: Parameters, layout: Layout) -> int:
     if not has_content(params, layout.dataset):
         return 0
 
-    is_sample = isinstance(params.source(layout.dataset), SampleSource)
-    return SAMPLE_PIECES if is_sample else DEFAULT_PIECES
+    return measure_pieces(params.source(layout.dataset), params[Items].text)
+
+
+def measure_pieces(source: Source, fields: Sequence[str]) -> int:
+    """Return the mean number of tokens of the first texts in a source's file of items.
+
+    DEFAULT_PIECES if it is not on this machine.
+    """
+    if isinstance(source, SampleSource):
+        return SAMPLE_PIECES
+    mirrors = source.files().get("metadata") if isinstance(source, Downloaded) else None
+    path = local_path(mirrors[0]) if mirrors else None
+    if path is None or not path.is_file():
+        return DEFAULT_PIECES
+
+    reader = source.reader()
+    reader.metadata({"metadata": path})  # checks its columns
+    lengths = []
+    for line in islice(reader.lines(path), TEXTS_MEASURED):
+        with suppress(ValueError):  # stage `items` counts unreadable lines
+            product = reader.product(reader.parse(line))
+            lengths.append(len(compose_text(product, fields)))
+    if not lengths:
+        return DEFAULT_PIECES
+    return max(1, round(mean(lengths) / CHARACTERS_PER_PIECE))
 
 
 def estimate_sample_size(source: SampleSource, pieces: int) -> Size:
