@@ -37,7 +37,7 @@ def round_release(folder: Path, stored: VectorType, outputs: Outputs) -> Roundin
         before = io.map_features(path)
         for shard in io.shards(path, "features"):
             _round_table(shard, stored, path.name)
-        sets[path.name] = _measure_loss(before, io.map_features(path))
+        sets[path.name] = measure_loss(before, io.map_features(path))
 
     for name, probes in _probe_rounded(folder, outputs, list(sets)).items():
         sets[name] = sets[name].model_copy(update={"probes": probes})
@@ -55,7 +55,7 @@ def _round_table(path: Path, stored: VectorType, name: str) -> None:
         raise UserError(f"'{VECTORS_KEY}': {name}: {e}; choose another type") from None
 
 
-def _measure_loss(before: np.ndarray, after: np.ndarray) -> RoundedSet:
+def measure_loss(before: np.ndarray, after: np.ndarray) -> RoundedSet:
     """Compare vectors, float32 [I, F], with their rounded form."""
     items = len(before)
     lowest = 1.0

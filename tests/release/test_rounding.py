@@ -17,6 +17,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.rotation import paired_cosines
 from alignrec.pipeline.release.read import Release, verify
+from alignrec.pipeline.release.rounding import measure_loss
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.vectors.base import match_file
@@ -144,6 +145,12 @@ def test_the_loss_is_what_the_probes_of_the_release_give(
         assert loss.overlap is not None
         assert 0.9 < loss.overlap <= 1
     assert f"fixed-size lists\nof {stored}" in card
+
+
+@pytest.mark.parametrize(("items", "overlap"), [(2, None), (3, 1.0)])
+def test_neighbours_are_compared_from_three_items_on(items: int, overlap: float | None) -> None:
+    vectors = np.random.default_rng(0).normal(size=(items, 4)).astype(np.float32)
+    assert measure_loss(vectors, vectors).overlap == overlap
 
 
 def test_a_crude_type_loses_more(release_of: dict[str, Path]) -> None:

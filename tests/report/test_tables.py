@@ -78,6 +78,7 @@ def test_models_stand_by_how_they_use_content_and_the_best_figure_is_still_marke
     (comparison,) = list_comparisons(io.read_table(toy.outputs(tmp_path).results, schemas.RESULTS))
     table = results.results_table(comparison)
     assert [row[:3] for row in table.rows] == [["ids", "lightgcn", "none"], ["staged", "alignrec", "beit3"]]
+    assert table.head[table.texts :][:2] == ["seeds", "Recall@10"]  # figures, right-aligned
     assert table.marks[1, 5] == "best"
     assert table.rows[1][5].startswith("0.31")
     (ours,) = (row for row in comparison.rows if row.model == "alignrec")
