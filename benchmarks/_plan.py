@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from alignrec.commands import estimate
+from alignrec.commands.machine import Machine, measure_machine
 from alignrec.commands.params import load, read
 from alignrec.commands.plan import format_bytes, format_duration
 from alignrec.commands.size import read_size
+from alignrec.commands.workload import Workload
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.runtime.layout import Layout
@@ -58,7 +60,7 @@ def main(arguments: list[str]) -> None:
         "--counted", action="store_true", help="plan for the size that the run has counted"
     )
     options = parser.parse_args(arguments)
-    machine = estimate.measure_machine()
+    machine = measure_machine()
     rows: list[Row] = []
     for dataset in options.datasets or read(options.params).datasets:
         layout = Layout(options.root, dataset)
@@ -79,14 +81,12 @@ def main(arguments: list[str]) -> None:
     print(f"{len(wrong)} of {sum(row.is_judged for row in rows)} not within a factor of {FACTOR}")
 
 
-def compare(
-    params: Parameters, layout: Layout, machine: estimate.Machine, sized: Layout
-) -> list[Row]:
+def compare(params: Parameters, layout: Layout, machine: Machine, sized: Layout) -> list[Row]:
     """Return a row per stage that has run here, and one of their sums; `sized` has the counts."""
     size = read_size(params, sized)
-    plan = estimate.Plan(params, layout.dataset, size, machine.gemm)
+    work = Workload(params, layout.dataset, size, machine.gemm)
     rows = []
-    for stage, cost in estimate.estimate_stages(plan).items():
+    for stage, cost in estimate.estimate_stages(work).items():
         costs = list(read_costs(params, layout, stage))
         if not costs:
             continue

@@ -23,10 +23,11 @@ from shop import toy
 from webserver import body, hang, serving
 
 from alignrec import schemas
-from alignrec.commands import estimate, plan
+from alignrec.commands import estimate, machine, plan
 from alignrec.commands import networks as encoder_models
 from alignrec.commands.params import load
 from alignrec.commands.size import CHARACTERS_PER_PIECE, DEFAULT_PIECES, measure_pieces, read_size
+from alignrec.commands.workload import Workload
 from alignrec.pipeline import io
 from alignrec.pipeline.linalg import device
 from alignrec.pipeline.models import MODELS
@@ -51,7 +52,7 @@ def params(folder: Path, sources: dict, **sections: object) -> tuple[Parameters,
 
 def planned(folder: Path, sources: dict, **sections: object) -> dict[str, estimate.Estimate]:
     asked, layout = params(folder, sources, **sections)
-    plan = estimate.Plan(asked, layout.dataset, read_size(asked, layout), GEMM, 7e9)
+    plan = Workload(asked, layout.dataset, read_size(asked, layout), GEMM, 7e9)
     return estimate.estimate_stages(plan)
 
 
@@ -153,10 +154,10 @@ def test_runs_that_are_one_count_once(tmp_path: Path) -> None:
 
 def test_only_networks_on_graphs_pay_for_propagation(tmp_path: Path) -> None:
     asked, layout = params(tmp_path, SAMPLE)
-    plan = estimate.Plan(asked, layout.dataset, read_size(asked, layout), GEMM)
+    plan = Workload(asked, layout.dataset, read_size(asked, layout), GEMM)
     longer = dataclasses.replace(plan, size=dataclasses.replace(plan.size, interactions=3 * 10**7))
 
-    def step(of: estimate.Plan, model: str) -> float:
+    def step(of: Workload, model: str) -> float:
         settings = MODELS[model].Params(epochs=1, batch_size=of.size.interactions)
         return of.training_seconds(model, settings)
 
@@ -251,7 +252,7 @@ def with_encoder(folder: Path, **encoder: object) -> tuple[Parameters, Layout]:
 def encode_cost(given: tuple[Parameters, Layout]) -> estimate.Estimate:
     asked, layout = given
     size = read_size(asked, layout)
-    return estimate.estimate_encode(estimate.Plan(asked, layout.dataset, size, GEMM))
+    return estimate.estimate_encode(Workload(asked, layout.dataset, size, GEMM))
 
 
 def test_a_folder_costs_what_its_weights_do(tmp_path: Path) -> None:
@@ -327,7 +328,7 @@ def test_regenerate_baby_states_what_is_planned() -> None:
     asked = load(Path("profiles/baby.yaml"), "baby")
     layout = Layout(Path("nowhere"), "baby")
     size = read_size(asked, layout)
-    stages = estimate.estimate_stages(estimate.Plan(asked, "baby", size, 0.35e12))
+    stages = estimate.estimate_stages(Workload(asked, "baby", size, 0.35e12))
     total = estimate.add_up(stages.values())
     page = Path("docs/regenerate-baby.md").read_text()
     for name in ("pretrain", "encode", "beit3", "train", "probe", "benchmark", "study"):
@@ -349,7 +350,7 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_the_command_shows_a_row_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     params(tmp_path, SAMPLE)
-    monkeypatch.setattr(estimate, "measure_machine", lambda: estimate.Machine(GEMM))
+    monkeypatch.setattr(machine, "measure_machine", lambda: machine.Machine(GEMM))
     code, said = run()
     assert code == 0, said
     rows = [line.split()[0] for line in said.splitlines() if line.strip()]
@@ -371,13 +372,13 @@ def test_a_busy_machine_is_said_to_be_busy() -> None:
         for process in busy:
             assert process.stdout is not None
             process.stdout.readline()
-        machine = estimate.measure_machine()
+        found = machine.measure_machine()
     finally:
         for process in busy:
             process.kill()
             process.communicate()
-    said = str(machine)
-    assert machine.gemm > 1e9
+    said = str(found)
+    assert found.gemm > 1e9
     assert said.startswith("the machine is busy: ")
     assert said.endswith(" TFLOP/s, and when idle it may take less time")
 
@@ -397,7 +398,7 @@ def test_without_a_network_it_names_the_paths_to_give(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     away = {"reviews": "http://a.invalid/reviews.json.gz", "metadata": "http://a.invalid/meta.json.gz"}
     params(tmp_path, {"baby": BABY["baby"] | away})
-    monkeypatch.setattr(estimate, "measure_machine", lambda: estimate.Machine(GEMM))
+    monkeypatch.setattr(machine, "measure_machine", lambda: machine.Machine(GEMM))
     code, said = run("baby")
     assert code == 1
     for key in ("reviews", "metadata"):
@@ -413,7 +414,7 @@ def test_a_run_is_compared_with_its_plan(tmp_path: Path, monkeypatch: pytest.Mon
     for stage, encoder in (("items", ""), ("encode", "minilm"), ("encode", "tfidf")):
         cost = {"seconds": 30.0, "peak_memory_mib": 100, "own_memory_mib": 90, "measured": {}}
         io.write_json(layout.cost(stage, encoder), cost)
-    rows = _plan.compare(given, layout, estimate.Machine(GEMM), layout)
+    rows = _plan.compare(given, layout, machine.Machine(GEMM), layout)
     assert [row.stage for row in rows] == ["items", "encode", "all"]
     start = estimate.START_SECONDS
     assert [row.took for row in rows] == [30 + start, 2 * (30 + start), 3 * (30 + start)]

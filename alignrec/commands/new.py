@@ -249,18 +249,19 @@ def describe_budget(pretrain: Pretrain) -> str:
 
 def estimate_beit3(params: Parameters, name: str, size: Size | None = None) -> str | None:
     """Return the time of pre-training all steps and encoding; None for an unknown size."""
-    from alignrec.commands import estimate
+    from alignrec.commands import estimate, machine
     from alignrec.commands.size import read_size
+    from alignrec.commands.workload import Workload
 
     try:
         size = size or read_size(params, Layout(ROOT, name))
     except UserError:  # the category has no published size
         return None
 
-    plan = estimate.Plan(params, name, size, estimate.measure_machine().gemm)
+    work = Workload(params, name, size, machine.measure_machine().gemm)
     seconds = 0.0
     for estimate_stage in (estimate.estimate_pretrain, estimate.estimate_beit3):
-        seconds += estimate_stage(plan).seconds + estimate.START_SECONDS
+        seconds += estimate_stage(work).seconds + estimate.START_SECONDS
     return format_duration(seconds)
 
 

@@ -28,7 +28,7 @@ from alignrec.pipeline.web.hosts import with_mirrors
 from alignrec.stages.checks import check_catalogue
 
 if TYPE_CHECKING:
-    from alignrec.commands.estimate import Plan
+    from alignrec.commands.workload import Workload
 
 
 def plan(
@@ -64,8 +64,9 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     # load torch while waiting for servers
     wait_for_answers = download.ask_for_files(addresses)
     wait_for_models = download.ask_in_background(questions, download.WAIT_SECONDS)
-    from alignrec.commands import estimate
+    from alignrec.commands import machine
     from alignrec.commands.size import read_size
+    from alignrec.commands.workload import Workload
 
     size = None
     faults = []
@@ -80,11 +81,11 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     say(f"{layout.dataset}: {size}" if size else layout.dataset)
     if size:
         raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
-        machine = estimate.measure_machine()
+        speed = machine.measure_machine()
         on_hub = {answer.key: answer.parameters for answer in answers if answer.parameters}
-        plan = estimate.Plan(params, layout.dataset, size, machine.gemm, raw, on_hub)
-        show_estimates(layout, plan)
-        say(str(machine))
+        work = Workload(params, layout.dataset, size, speed.gemm, raw, on_hub)
+        show_estimates(layout, work)
+        say(str(speed))
     if answers:
         show_files(answers)
     for fault in dict.fromkeys(faults):
@@ -132,10 +133,10 @@ def show_files(answers: list[Answer]) -> None:
     show(TerminalTable(table, unbroken=[0]))
 
 
-def show_estimates(layout: Layout, plan: Plan) -> None:
+def show_estimates(layout: Layout, work: Workload) -> None:
     from alignrec.commands import estimate
 
-    stages = estimate.estimate_stages(plan)
+    stages = estimate.estimate_stages(work)
     total = estimate.add_up(stages.values())
     rows = []
     for name, cost in [*stages.items(), ("all", total)]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from alignrec.commands import estimate
+from alignrec.commands import machine
 from alignrec.commands import new as command
 from alignrec.commands.own_data import Given
 from alignrec.commands.params import load
@@ -161,7 +161,7 @@ def test_beit3_is_written_with_a_gpu_or_where_it_is_asked_for(how: str, monkeypa
 def test_what_is_written_depends_on_no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     texts, costs = set(), set()
     for rate in (1e9, 1e13):
-        monkeypatch.setattr(estimate, "measure_machine", lambda rate=rate: estimate.Machine(rate))
+        monkeypatch.setattr(machine, "measure_machine", lambda rate=rate: machine.Machine(rate))
         costs |= {line for line in new() if "BEiT3" in line}
         texts.add(PARAMS.read_text())
     assert (len(texts), len(costs)) == (1, 2)
