@@ -15,10 +15,16 @@ from alignrec.pipeline.io.writing import (
     atomic, copy_file, keep_only, link, memory_map, require_space, scratch, write_bytes, write_json,
     write_npy,
 )  # fmt: skip
+from alignrec.pipeline.io.provenance import (
+    FINGERPRINT, common_fingerprint, fingerprint_of, first_difference, record, require_same_space,
+)  # fmt: skip
+from alignrec.pipeline.io.vector_columns import (
+    decode_vectors, matrix, round_vectors, set_column, stored_columns, vectors,
+)  # fmt: skip
 from alignrec.pipeline.io.tables import (
-    FINGERPRINT, PARQUET, PART, column_sizes, common_fingerprint, decode_vectors, fingerprint_of,
-    first_difference, map_features, matrix, read_codes, read_features, read_rows, read_slices,
-    read_table, read_tables, read_vectors, record, require_same_space, reraise_faults, rows,
-    round_vectors, set_column, shard, shards, stored_columns, vectors, width, write_table,
-    write_tables, Texts,
+    PARQUET, PART, column_sizes, read_rows, read_slices, read_table, read_tables, reraise_faults,
+    rows, write_table, write_tables, Texts,
+)  # fmt: skip
+from alignrec.pipeline.io.feature_files import (
+    map_features, read_codes, read_features, read_vectors, shard, shards, width,
 )  # fmt: skip

@@ -35,8 +35,9 @@ from alignrec.pipeline.runtime.layout import Layout
 WIDTH = 48
 SHARD_ROWS = 250
 SIZES = (500, 1_500)
-HELD = 300
-"""memory per item in bytes: identifiers, and hashes of its rows; a vector of 400 numbers takes 1,600"""
+HELD = 600
+"""memory per item in bytes: identifiers, hashes of its rows, and what threads of a busy machine hold a little longer; a
+vector of 400 numbers takes 1,600"""
 OLD = [f"P{number:05}" for number in range(600)]
 REMOVED = OLD[7:600:120]
 CHANGED = OLD[11:600:40]
