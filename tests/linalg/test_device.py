@@ -75,6 +75,14 @@ def report_bf16(**settings: str) -> bool:
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the settings are of x86")
+def test_onednn_multiplies_float32_where_torch_has_it_and_wide_vectors() -> None:
+    cpu = torch.device("cpu")
+    is_wide = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    assert device.by_onednn(cpu, torch.float32) == (torch.backends.mkldnn.is_available() and is_wide)
+    assert not device.by_onednn(cpu, torch.float64)
+    assert not device.by_onednn(torch.device("meta"), torch.float32)
+
+
 def test_onednn_decides_whether_bfloat16_is_fast_whatever_aten_uses() -> None:
     assert not report_bf16(ONEDNN_MAX_CPU_ISA="AVX2")
     assert report_bf16(ATEN_CPU_CAPABILITY="default") == report_bf16()
