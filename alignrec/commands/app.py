@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from alignrec.commands import arguments as args
-from alignrec.commands import embedding, judging, networks, new, plan, releases
+from alignrec.commands import embedding, judging, networks, new, plan, profile, releases
 from alignrec.commands.arguments import PARAMS, ROOT, Dataset, ParamsFile, Part, Root
 from alignrec.commands.params import check, read
 from alignrec.commands.project import CODE, has_edited_code, refuse_other_release
@@ -245,7 +245,7 @@ def print_version(
 for stage in STAGES.values():
     app.command(stage.name, help=stage.does, rich_help_panel="Stages, in order")(command_of(stage))
 PANELS: dict[str, list[Callable[..., None]]] = {
-    "Begin": [new.new, new.profile, plan.plan],
+    "Begin": [new.new, profile.profile, plan.plan],
     "Look and compare": [judging.summary, judging.compare, judging.diff, judging.leaderboard],
     "Releases": [
         releases.verify,
