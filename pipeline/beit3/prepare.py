@@ -46,7 +46,9 @@ from alignrec.pipeline.beit3.visual_tokens import (
     read_codes,
 )
 from alignrec.pipeline.encoders.chunks import LONGEST
-from alignrec.pipeline.features.folder import FeatureSet, differ, joinable_blocks
+from alignrec.pipeline.features.blocks import joinable_blocks
+from alignrec.pipeline.features.folder import FeatureSet
+from alignrec.pipeline.features.quality import differ
 from alignrec.pipeline.images.decode import decode_all
 from alignrec.pipeline.linalg.projections import (
     IMAGE_WEIGHT,

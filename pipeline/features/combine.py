@@ -20,7 +20,6 @@ from alignrec.pipeline.features.folder import (
     SET,
     FeatureSet,
     drop_unlisted_sets,
-    judge_quality,
     resume_set,
 )
 from alignrec.pipeline.features.kinds import CONTROL, IMPORTED, KINDS, imported
@@ -28,6 +27,7 @@ from alignrec.pipeline.features.kinds.base import ReadMap, SetRecipe
 from alignrec.pipeline.features.kinds.fitted import map_shards
 from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.features.params import Combine, without_paths
+from alignrec.pipeline.features.quality import judge_quality
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.code import versions
 from alignrec.pipeline.runtime.layout import FURTHER_STEM, Layout

@@ -29,14 +29,12 @@ from alignrec.pipeline.encoders.registry import (
 from alignrec.pipeline.features.batching import HALVED, ItemContent, encode_rows
 from alignrec.pipeline.features.folder import (
     MAX_SET_BYTES,
-    READ,
     SET,
     Facts,
     Modality,
     Span,
-    describe_model,
-    judge_quality,
 )
+from alignrec.pipeline.features.quality import READ, describe_model, judge_quality
 from alignrec.pipeline.features.row_cache import RowCache, hash_content
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, printable

@@ -4,27 +4,22 @@ new items.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encoders.params import MAX_UNKNOWN, MULTILINGUAL
 from alignrec.pipeline.encoders.registry import ENCODER
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.linalg.projections import Block
 from alignrec.pipeline.runtime.layout import FURTHER_STEM, Layout
 from alignrec.pipeline.runtime.section import Part
 
@@ -35,14 +30,6 @@ SET = "set.json"
 RELEASED_FOLDER = "released"  # folder of a set like the set's own, see `FeatureSet.released`
 MAX_SET_BYTES = 1 << 16  # of set.json
 MAX_ENTRIES = 64  # parts, settings and packages of a set
-READ = "text"  # key in the metadata of a Parquet file under which it has `Reading.facts`
-# kinds whose vectors may all be zero: whitening turns equal vectors into zeros
-MAY_BE_ZERO = ("control", "masked", "mapped", "whitened")
-WARN_ABOVE_ZEROS = 0.5  # fraction of zero vectors
-MIN_UNREAD = 0.05  # fraction of unread texts from which the stage warns
-# tolerance for equal vectors, relative to the largest number: batch sizes change the last bits
-EQUAL_WITHIN = 1e-5
-COUNTING_BLOCK_ROWS = 4096
 # settings on which the vector space does not depend
 OUTSIDE_SPACE = ("precision", "trained_on", "batch_size")
 # settings that earlier versions did not have; without a value, sets keep their fingerprint
@@ -212,10 +199,6 @@ class FeatureSet:
         for number in range(len(self.shards)):
             yield io.matrix(self.read(number)["vector"])
 
-    def distinguishes(self) -> bool:
-        items, _, equal = count_vectors(_vectors_with_content(self.shards))
-        return items < 2 or not equal
-
 
 @contextmanager
 def linked_catalogue(features: FeatureSet) -> Iterator[Path]:
@@ -241,153 +224,3 @@ def feature_rows(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: A
         "has_text": has_text,
     }
     return pa.table(columns | {"vector": io.vectors(vectors)})
-
-
-class Shares(NamedTuple):
-    """How much of the texts an encoder read, over the items that have one."""
-
-    read: float  # mean fraction of a text's tokens that was encoded and is in the vocabulary
-    cut: float  # fraction of truncated texts
-    unknown: float  # mean fraction of a text's tokens outside the vocabulary
-    unread: float  # fraction of texts with more than MAX_UNKNOWN of their tokens outside it
-
-
-def text_shares(files: Iterable[Path]) -> Shares | None:
-    sums = Counter[str]()
-    for path in files:
-        sums.update(io.record(path).get(READ, {}))
-    if not sums["items"]:
-        return None
-
-    return Shares(*(sums[name] / sums["items"] for name in Shares._fields))
-
-
-def judge_quality(
-    facts: Facts, shards: Sequence[Path], file: Path | None = None
-) -> tuple[dict[str, Any], list[str]]:
-    """Return facts about a set for run.json, and warnings.
-
-    Raises UserError if all vectors are zero.
-    """
-    name = facts.encoder
-    note: dict[str, Any] = {}
-    if facts.model:
-        note["encoder"] = {"dim": io.width(shards[0].parent)} | facts.model
-
-    warnings = []
-    if shares := text_shares(shards):
-        note |= {"text_read": round(shares.read, 4), "text_cut": round(shares.cut, 4)}
-        if shares.unread:
-            note["text_unread"] = round(shares.unread, 4)
-        warnings += [f"{name}: {problem}" for problem in describe_reading(shares)]
-
-    items, zero, equal = count_vectors(_vectors_with_content(shards))
-    if items and zero == items and not facts.parts and facts.kind not in MAY_BE_ZERO:
-        raise UserError(
-            f"{file or name}: all {items:,} items with content have a vector of zeros; "
-            "correct or leave it out"
-        )
-
-    if items > 1 and equal and zero < items:
-        warnings.append(f"{name}: all {items:,} items with content have the same vector")
-    elif zero > WARN_ABOVE_ZEROS * items:
-        warnings.append(f"{name}: {zero:,} of {items:,} items with content have a vector of zeros")
-
-    return {name: note} if note else {}, warnings
-
-
-def describe_model(facts: Facts) -> str:
-    """Return what was chosen for a third-party model: precision, pooling, task and prompt."""
-    named = [(name, facts.model.get(name)) for name in ("precision", "pooling", "task")]
-    parts = [f"{name} {value}" for name, value in named if value]
-    if prompt := facts.model.get("prompt"):
-        parts.append(f"prompt {prompt!r}")
-    return ", ".join(parts)
-
-
-def describe_reading(shares: Shares) -> list[str]:
-    """Return what an encoder did not read of the texts."""
-    problems = []
-    if shares.cut:
-        problems.append(
-            f"reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of texts are cut"
-        )
-    if shares.unread >= MIN_UNREAD:
-        problems.append(
-            f"cannot read {shares.unread:.0%} of texts; add an encoder of their language, such as "
-            f"`{MULTILINGUAL}`, and list it in encode.encoders"
-        )
-    return problems
-
-
-def joinable_blocks(
-    parts: Sequence[FeatureSet], distinct: Sequence[bool], image: float
-) -> list[Block]:
-    """Return the blocks of `distinct` parts: image-only ones of weight `image`, others of weight 1.
-
-    Texts that their encoder cannot read are left out unless no other blocks are left.
-    """
-    blocks = []
-    readable = []
-    for number, part in enumerate(parts):
-        if not distinct[number]:
-            continue
-
-        shares = text_shares(part.shards)
-        is_read = shares is None or shares.unknown <= MAX_UNKNOWN
-        of_images = columns_read_from(part, "image")
-        of_texts = columns_read_from(part, "text")
-        for columns, weight in ((~of_images, 1.0), (of_images, image)):
-            if columns.any():
-                block = Block(number, columns, weight)
-                blocks.append(block)
-                if is_read or not of_texts[columns].all():
-                    readable.append(block)
-
-    return readable or blocks
-
-
-def columns_read_from(part: FeatureSet, modality: Modality) -> np.ndarray:
-    """Return which columns are computed from this modality and no other, bool [F]."""
-    spans = [np.repeat([*span.reads] == [modality], span.width) for span in part.spans]
-    return np.concatenate(spans)
-
-
-def differ(vectors: np.ndarray) -> bool:
-    """Return whether any two nonzero rows of [I, F] differ."""
-
-    def nonzero_blocks() -> Iterator[np.ndarray]:
-        for start in range(0, len(vectors), COUNTING_BLOCK_ROWS):
-            block = vectors[start : start + COUNTING_BLOCK_ROWS]
-            yield block[block.any(axis=1)]
-
-    _, _, equal = count_vectors(nonzero_blocks())
-    return not equal
-
-
-def count_vectors(blocks: Iterable[np.ndarray]) -> tuple[int, int, bool]:
-    """Return the number of vectors, the number of zero vectors, and whether all are equal."""
-    items = 0
-    zero = 0
-    equal = True
-    first: np.ndarray | None = None
-    for vectors in blocks:
-        if not len(vectors):
-            continue
-
-        if first is None:
-            first = vectors[0]
-        items += len(vectors)
-        zero += int((~vectors.any(axis=1)).sum())
-        largest_difference = np.abs(vectors - first).max()
-        equal = equal and bool(largest_difference <= EQUAL_WITHIN * np.abs(first).max())
-
-    return items, zero, equal
-
-
-def _vectors_with_content(paths: Iterable[Path]) -> Iterator[np.ndarray]:
-    for path in paths:
-        rows = pq.read_table(path, columns=["has_image", "has_text", "vector"])
-        nothing = pc.and_kleene(pc.invert(rows["has_image"]), pc.invert(rows["has_text"]))
-        has_content = pc.invert(nothing).fill_null(True)
-        yield io.matrix(rows.filter(has_content)["vector"])

@@ -20,7 +20,8 @@ from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.beit3.stopping import list_at_chance
 from alignrec.pipeline.encoders.hub import LOCAL
 from alignrec.pipeline.encoders.registry import ENCODERS
-from alignrec.pipeline.features.folder import FeatureSet, text_shares
+from alignrec.pipeline.features.folder import FeatureSet
+from alignrec.pipeline.features.quality import text_shares
 from alignrec.pipeline.release import catalogue
 from alignrec.pipeline.release.manifest import Counts, Encoder, File, Input, Maker
 from alignrec.pipeline.release.params import Publish

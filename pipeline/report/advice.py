@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from alignrec.pipeline.features.folder import MIN_UNREAD
 from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.features.names import LINEAR
+from alignrec.pipeline.features.quality import MIN_UNREAD
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.probes import RAW, SHUFFLED, ceiling_shares, read_probes
 from alignrec.pipeline.report.table import Fields

@@ -18,8 +18,9 @@ from alignrec.pipeline.benchmark.plan import list_labels
 from alignrec.pipeline.benchmark.significance import declare_pairs
 from alignrec.pipeline.dataset.cooccurrence import user_item_matrix
 from alignrec.pipeline.encoders import chain
+from alignrec.pipeline.encoders.registry import ENCODER
 from alignrec.pipeline.features import batching
-from alignrec.pipeline.features.folder import ENCODER, FeatureSet
+from alignrec.pipeline.features.folder import FeatureSet
 from alignrec.pipeline.features.kinds.factors import collaborative_factors
 from alignrec.pipeline.features.kinds.mapped import fit_ridge
 from alignrec.pipeline.features.kinds.planted import planted_halves

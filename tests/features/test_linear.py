@@ -12,7 +12,8 @@ from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders import chain
-from alignrec.pipeline.features.folder import ENCODER, FeatureSet
+from alignrec.pipeline.encoders.registry import ENCODER
+from alignrec.pipeline.features.folder import FeatureSet
 from alignrec.pipeline.features.kinds.linear import CHOICES, LinearChoice
 from alignrec.pipeline.features.params import Combine
 from alignrec.pipeline.io.errors import UserError

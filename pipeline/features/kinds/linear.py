@@ -16,7 +16,8 @@ from pydantic import Field
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders import chain
-from alignrec.pipeline.features.folder import FeatureSet, joinable_blocks
+from alignrec.pipeline.features.blocks import joinable_blocks
+from alignrec.pipeline.features.folder import FeatureSet
 from alignrec.pipeline.features.kinds.base import (
     Combination,
     KindSettings,
@@ -25,6 +26,7 @@ from alignrec.pipeline.features.kinds.base import (
     interactions_if_any,
 )
 from alignrec.pipeline.features.kinds.fitted import make_fitted, make_from_release
+from alignrec.pipeline.features.quality import distinguishes
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import (
     IMAGE_WEIGHT,
@@ -109,7 +111,7 @@ def fit_linear(
 
     Raises UserError if no part varies.
     """
-    distinct = [part.distinguishes() for part in parts]
+    distinct = [distinguishes(part) for part in parts]
     if not any(distinct):
         names = ", ".join(part.name for part in parts)
         raise UserError(f"none of {names} distinguishes items; leave it out")
@@ -198,7 +200,7 @@ def warn_of_omitted_parts(recipe: SetRecipe, feature_set: FeatureSet) -> list[st
     warnings = []
     for part in omitted:
         why = "whose vectors are all the same"
-        if part.distinguishes():
+        if distinguishes(part):
             why = "which cannot read the texts"
         warnings.append(f"{recipe.name}: made without {part.name}, {why}")
     return warnings
