@@ -6,13 +6,13 @@ from typing import Any
 from alignrec.pipeline import io
 
 ROOT = Path(__file__).parent.parent
-FIGURES = ROOT / "outputs" / "figures" / "sample"
+FIGURES = ROOT / "outputs" / "figures"
 PAGE = " ".join((ROOT / "docs" / "study.md").read_text().split())
 
 
-def table(name: str, number: int = 0) -> list[dict[str, str]]:
+def table(name: str, number: int = 0, dataset: str = "sample") -> list[dict[str, str]]:
     """Return the rows of a table, column -> cell without marks."""
-    kept: dict[str, Any] = io.read_json(FIGURES / f"article-{name}.json")[number]
+    kept: dict[str, Any] = io.read_json(FIGURES / dataset / f"article-{name}.json")[number]
     return [dict(zip(kept["head"], (cell.strip("*") for cell in row), strict=True)) for row in kept["rows"]]
 
 
@@ -184,10 +184,14 @@ def test_codes_of_content_are_better_than_random_ones_whatever_the_encoder() -> 
     assert mean(recalls["random"]) < mean(recalls["no generator: most popular"])
 
 
+LONGER = ("50", "100", "200", "400", "800")
+PRETRAINING = " ".join((ROOT / "docs" / "pretraining.md").read_text().split())
+
+
 def test_from_two_hundred_steps_on_both_tasks_exceed_chance_and_no_probe_is_far_below_linear() -> None:
-    page = " ".join((ROOT / "docs" / "pretraining.md").read_text().split())
-    assert "From 200 steps on, both tasks exceed chance, and no probe is more than 3 % below `linear`" in page
+    assert "From 200 steps on, both tasks exceed chance, and no probe is more than 3 % below `linear`" in PRETRAINING
     teacher, *runs = table("longer")
+    assert tuple(row["steps"] for row in runs) == LONGER
     probes = ("zero-shot", "Item-CF", "content neighbours", "cold items")
     for row in runs:
         if int(row["steps"]) >= 200:
@@ -195,6 +199,23 @@ def test_from_two_hundred_steps_on_both_tasks_exceed_chance_and_no_probe_is_far_
             assert all(float(row[probe]) > 0.97 * float(teacher[probe]) for probe in probes)
         else:
             assert row["at chance"] == "MIM"
+
+
+def test_on_films_more_steps_reach_linear_in_two_probes_of_four() -> None:
+    assert "both exceed chance from 400 steps on. Item-CF and content neighbours are then above `linear`" in PRETRAINING
+    assert "cold items stay 5 to 7 % below, and zero-shot 12 to 23 %, however long it trains" in PRETRAINING
+    teacher, *runs = table("longer", dataset="movies")
+    assert tuple(row["steps"] for row in runs) == LONGER
+    below: dict[str, list[float]] = {"zero-shot": [], "cold items": []}
+    for row in runs:
+        is_long = int(row["steps"]) >= 400
+        assert (row["at chance"] == "") == is_long
+        for probe, shares in below.items():
+            shares.append(round(100 - 100 * float(row[probe]) / float(teacher[probe])))
+        for probe in ("Item-CF", "content neighbours"):
+            assert float(row[probe]) > float(teacher[probe]) or not is_long
+    assert (min(below["cold items"]), max(below["cold items"])) == (5, 7)
+    assert (min(below["zero-shot"]), max(below["zero-shot"])) == (12, 23)
 
 
 def test_clip_and_beit3_are_level_and_below_untrained_weights() -> None:
