@@ -1,4 +1,4 @@
-"""The blocks of columns that `linear` and BEiT3's teachers join, by the modality they are made from."""
+"""Blocks of columns that `linear` and the teachers of BEiT3 join, by what they are made from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a feature set is by itself: what was read of the texts, and vectors that are zero or equal."""
+"""Quality of a feature set by itself: which texts were read, which vectors are zero or equal."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def read_json(path: Path, max_bytes: int | None = None) -> Any:
 
 
 def _find_similar(path: Path) -> str:
-    """Return a hint at the file beside a missing one whose name is most like it, if there is one."""
+    """Return a hint at the file beside a missing one whose name is most like its name."""
     names: list[str] = []
     with suppress(OSError):
         names = [file.name for file in islice(path.parent.iterdir(), MAX_COMPARED_FILES)]

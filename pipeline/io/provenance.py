@@ -1,4 +1,4 @@
-"""The provenance of a Parquet file, JSON in its metadata, and which files are of one vector space."""
+"""Provenance of Parquet files, JSON in their metadata, and which are of one vector space."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
