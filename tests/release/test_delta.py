@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import time
@@ -25,6 +26,7 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import neighbours
+from alignrec.pipeline.release import fetch as fetching
 from alignrec.pipeline.release import manifest, stores
 from alignrec.pipeline.release.delta import match, rebuild
 from alignrec.pipeline.release.delta.make import write_delta
@@ -35,9 +37,8 @@ from alignrec.pipeline.runtime.layout import Layout
 WIDTH = 48
 SHARD_ROWS = 250
 SIZES = (500, 1_500)
-HELD = 600
-"""memory per item in bytes: identifiers, hashes of its rows, and what threads of a busy machine hold a little longer; a
-vector of 400 numbers takes 1,600"""
+HELD = 300
+"""memory per item in bytes: identifiers, and hashes of its rows; a vector of 400 numbers takes 1,600"""
 OLD = [f"P{number:05}" for number in range(600)]
 REMOVED = OLD[7:600:120]
 CHANGED = OLD[11:600:40]
@@ -451,6 +452,10 @@ def test_another_writer_is_named(delta: Path, older: Path, tmp_path: Path, monke
 def measure(what: str, *roots: Path) -> None:
     """Print the peak of Arrow, NumPy and Python for each root."""
     io.PART, stores.BYTES_PER_READ = SHARD_ROWS, 1 << 14
+    # how many threads hold a buffer at once depends on how busy the machine is
+    fetching.PARALLEL_FILES, os.cpu_count = 1, lambda: 1
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
     for turn, root in enumerate([roots[0], *roots]):  # the first loads modules
         tracemalloc.start() if turn else None
         old, new, folder = root / "old/publish/shop/release", root / "new/publish/shop/release", root / "delta"
