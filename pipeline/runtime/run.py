@@ -297,8 +297,9 @@ def hold_lock(folder: Path) -> Iterator[None]:
                 f"{folder}: another run has held this folder for an hour; stop it and run again"
             ) from None
     except (PermissionError, FileExistsError, NotADirectoryError) as e:
+        path = e.filename or folder.parent
         raise UserError(
-            f"{folder.parent}: {e.strerror or e}; "
+            f"{path}: {e.strerror or e}; "
             "give this user access or delete it: unfinished work is made again"
         ) from None
     try:

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import pyarrow as pa
 import pytest
+from filelock import FileLock
 from processes import started
 
 from alignrec.commands.params import Params, load
@@ -289,6 +290,15 @@ def test_a_read_only_work_folder_is_one_line(tmp_path: Path, params: Params, pla
     with pytest.raises(UserError, match="give this user access or delete it: unfinished work is made again") as e:
         perform(Run("graph", "shop", params, tmp_path), graph(nothing), nothing)
     assert str(path) in str(e.value)
+
+
+def test_a_lock_that_cannot_be_taken_is_named(tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(lock: FileLock, timeout: float) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), lock.lock_file)
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(UserError, match=r"shop\S*: Permission denied; give this user access"):
+        perform(Run("graph", "shop", params, tmp_path), graph(nothing), nothing)
 
 
 def save_table(path: Path) -> None:
