@@ -52,8 +52,8 @@ def params(folder: Path, sources: dict, **sections: object) -> tuple[Parameters,
 
 def planned(folder: Path, sources: dict, **sections: object) -> dict[str, estimate.Estimate]:
     asked, layout = params(folder, sources, **sections)
-    plan = Workload(asked, layout.dataset, read_size(asked, layout), GEMM, 7e9)
-    return estimate.estimate_stages(plan)
+    work = Workload(asked, layout.dataset, read_size(asked, layout), GEMM, 7e9)
+    return estimate.estimate_stages(work)
 
 
 SAMPLE = {"shop": {"kind": "sample"}}
@@ -154,16 +154,16 @@ def test_runs_that_are_one_count_once(tmp_path: Path) -> None:
 
 def test_only_networks_on_graphs_pay_for_propagation(tmp_path: Path) -> None:
     asked, layout = params(tmp_path, SAMPLE)
-    plan = Workload(asked, layout.dataset, read_size(asked, layout), GEMM)
-    longer = dataclasses.replace(plan, size=dataclasses.replace(plan.size, interactions=3 * 10**7))
+    work = Workload(asked, layout.dataset, read_size(asked, layout), GEMM)
+    longer = dataclasses.replace(work, size=dataclasses.replace(work.size, interactions=3 * 10**7))
 
     def step(of: Workload, model: str) -> float:
         settings = MODELS[model].Params(epochs=1, batch_size=of.size.interactions)
         return of.training_seconds(model, settings)
 
-    assert step(longer, "lightgcn") > 2 * step(plan, "lightgcn")
-    assert step(longer, "bpr") == step(plan, "bpr")
-    assert step(longer, "itemknn") == step(plan, "itemknn") < step(plan, "bpr")
+    assert step(longer, "lightgcn") > 2 * step(work, "lightgcn")
+    assert step(longer, "bpr") == step(work, "bpr")
+    assert step(longer, "itemknn") == step(work, "itemknn") < step(work, "bpr")
 
 
 def test_a_set_costs_what_its_kind_does(tmp_path: Path) -> None:

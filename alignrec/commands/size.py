@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from statistics import mean
 
@@ -114,11 +112,8 @@ def measure_pieces(source: Source, fields: Sequence[str]) -> int:
 
     reader = source.reader()
     reader.metadata({"metadata": path})  # checks its columns
-    lengths = []
-    for line in islice(reader.lines(path), TEXTS_MEASURED):
-        with suppress(ValueError):  # stage `items` counts unreadable lines
-            product = reader.product(reader.parse(line))
-            lengths.append(len(compose_text(product, fields)))
+    products = map(reader.product, reader.first_records(path, TEXTS_MEASURED))
+    lengths = [len(compose_text(product, fields)) for product in products]
     if not lengths:
         return DEFAULT_PIECES
     return max(1, round(mean(lengths) / CHARACTERS_PER_PIECE))

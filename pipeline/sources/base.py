@@ -2,6 +2,7 @@
 params.yaml.
 """
 
+import itertools
 import json
 import re
 from abc import abstractmethod
@@ -206,6 +207,12 @@ class Reader:
     def parse(self, line: bytes) -> dict[str, Any]:
         """Parse a line; ValueError, with a short message without the line's text, if that fails."""
         return json_object(line)
+
+    def first_records(self, path: Path, lines: int) -> Iterator[dict[str, Any]]:
+        """Yield the records of the first lines; stage `items` counts those that are unreadable."""
+        for line in itertools.islice(self.lines(path), lines):
+            with suppress(ValueError):
+                yield self.parse(line)
 
     @abstractmethod
     def name(self, record: dict[str, Any]) -> str | None:

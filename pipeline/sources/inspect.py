@@ -7,9 +7,8 @@ import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from os.path import isfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,10 +145,8 @@ def _read_records(table: InspectedTable) -> Iterator[tuple[dict[str, Any], Produ
     roles = {role: column for role, column in table.roles.items() if role in OF_ITEMS}
     source = {"kind": "tabular", "interactions": str(table.path), "item_columns": roles}
     reader = Tabular(TabularSource.model_validate(source))
-    for line in islice(reader.lines(table.path), ROWS_INSPECTED):
-        with suppress(ValueError):  # the stage counts unreadable lines
-            record = reader.parse(line)
-            yield record, reader.product(record)
+    for record in reader.first_records(table.path, ROWS_INSPECTED):
+        yield record, reader.product(record)
 
 
 def list_modalities(table: InspectedTable) -> list[str]:
