@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from alignrec.pipeline.sources import sticker_shop
 from alignrec.pipeline.sources.amazon import Reader2014
 from alignrec.pipeline.sources.sample import SampleSource
+from alignrec.pipeline.sources.stickers import Sticker, choose_stickers, draw_glyphs
+from benchmarks import _baby
 
 REVIEWS, METADATA, IMAGE_FEATURES = (
     "reviews_Baby_5.json.gz",
@@ -20,6 +24,11 @@ REVIEWS, METADATA, IMAGE_FEATURES = (
 )
 PICTURE = re.compile(r"""(['"]imUrl['"]: ['"])""")  # before the path of a picture
 WIDTH = 4096  # of Amazon's image features
+# of an item in the published counts, as Amazon's: side of the picture in pixels, words of the description
+SIDE, WORDS = 300, 60
+START, SPAN = 1_262_304_000, 4 * 365 * 86_400  # seconds in which reviews are written: 2010 to 2013
+# orders of the channels, so that an item has another picture than others of the same sticker
+COLOURS = ("RGB", "BRG", "GBR", "GRB", "BGR", "RBG")
 SHOPPERS = 400  # minimum at which a few hundred stickers have five buyers each
 
 
@@ -39,6 +48,54 @@ def write(raw: Path, items: int) -> list[dict[str, Any]]:
                 product["asin"].encode() + rng.random(WIDTH, np.float32).astype("<f4").tobytes()
             )
     return products
+
+
+def write_published(raw: Path) -> None:
+    """Write reviews of Baby's published users and items to `raw`, with stickers in several colours as items."""
+    folder = raw / sticker_shop.PICTURES_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    table = _baby.read_interactions()
+    users, items, ratings = (table[name].to_pylist() for name in ("userID", "itemID", "rating"))
+    rng = np.random.default_rng(0)
+    times = (START + rng.integers(0, SPAN, len(users))).tolist()  # those of the file are all 0
+    with gzip.open(raw / REVIEWS, "wt", encoding="utf-8") as file:
+        for user, item, rating, time in zip(users, items, ratings, times, strict=True):
+            review = {
+                "reviewerID": f"A{user:012d}",
+                "asin": _asin(item),
+                "overall": rating,
+                "unixReviewTime": time,
+            }
+            file.write(f"{json.dumps(review)}\n")
+
+    stickers = choose_stickers(count := max(items) + 1)
+    images = list(draw_glyphs([sticker.code for sticker in stickers]))
+    with gzip.open(raw / METADATA, "wt", encoding="utf-8") as file:
+        for item in range(count):
+            copy, number = divmod(item, len(stickers))
+            colours = dict(zip("RGB", images[number].split(), strict=True))
+            image = Image.merge("RGB", [colours[channel] for channel in COLOURS[copy]])
+            image.resize((SIDE, SIDE)).save(folder / f"{item}.jpg", quality=90)
+            file.write(f"{_describe(item, stickers[number], stickers, rng)!r}\n")
+
+
+def _asin(item: int) -> str:
+    return f"B{item:09d}"
+
+
+def _describe(
+    item: int, sticker: Sticker, stickers: list[Sticker], rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return the metadata of an item, with words of stickers in its category as description."""
+    kin = [other.name for other in stickers if other.subcategory == sticker.subcategory]
+    words = " ".join(kin).split()
+    return {
+        "asin": _asin(item),
+        "title": f"{sticker.name}, No. {item}",
+        "categories": [[sticker.category, sticker.subcategory]],
+        "description": " ".join(rng.choice(words, WORDS).tolist()),
+        "imUrl": f"{sticker_shop.PICTURES_FOLDER}/{item}.jpg",
+    }
 
 
 def give_addresses(metadata: Path, server: str) -> None:

@@ -1,7 +1,7 @@
 """Run profiles/baby.yaml end to end on small synthetic files: `make rehearsal` or `python -m benchmarks._rehearsal`.
 
 With `--new`, it runs what `alignrec new baby --amazon 2014 --category Baby` writes, with files and
-pictures from a local server.
+pictures from a local server; with `--published`, with Baby's published interactions in them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,7 +30,7 @@ from alignrec.pipeline.runtime import yaml_files
 from alignrec.pipeline.runtime.code import machine_facts
 from alignrec.pipeline.runtime.layout import WORK, Layout
 from alignrec.stages.order import STAGES
-from benchmarks import RESULTS, _official, _raw2014
+from benchmarks import RESULTS, _baby, _official, _raw2014
 from benchmarks._turns import short
 
 ROOT = Path(__file__).parent.parent
@@ -59,21 +60,24 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--folder", type=Path, help="kept and resumed; by default a temporary one")
     parser.add_argument("--new", action="store_true", help="`new --amazon` in place of the profile")
+    parser.add_argument(
+        "--published", action="store_true", help=f"`--new` at full size, by {_baby.DATA}"
+    )
     options = parser.parse_args(arguments)
     if options.items < FEWEST:
         sys.exit(f"rehearsal: --items {options.items} is too few; give at least {FEWEST}")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="rehearsal-"))
     try:
-        run = (
-            partial(rehearse_new, folder)
-            if options.new
-            else partial(rehearse, folder, options.size)
-        )
-        figures = run(options.items)
+        if options.published:
+            figures = rehearse_new(folder, _raw2014.write_published)
+        elif options.new:
+            figures = rehearse_new(folder, partial(_raw2014.write, items=options.items))
+        else:
+            figures = rehearse(folder, options.size, options.items)
     finally:
         if options.folder is None:
             shutil.rmtree(folder)
-    name = "rehearsal-new" if options.new else "rehearsal"
+    name = "rehearsal-new" if options.new or options.published else "rehearsal"
     io.write_json(path := RESULTS / f"{name}.json", figures)
     print("\n".join([*lines(figures), f"-> {path}"]))
 
@@ -94,10 +98,10 @@ def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
     return options | run_all(folder)
 
 
-def rehearse_new(folder: Path, items: int) -> dict[str, Any]:
+def rehearse_new(folder: Path, write: Callable[[Path], object]) -> dict[str, Any]:
     """Build what `new --amazon` writes from files and pictures of a server; return its figures."""
     raw = folder / "raw"
-    _raw2014.write(raw, items)
+    write(raw)
     handler = partial(_Quiet, directory=str(raw))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -116,7 +120,8 @@ def rehearse_new(folder: Path, items: int) -> dict[str, Any]:
         _run("alignrec", "plan", folder=folder)
         figures = run_all(folder)
         server.shutdown()
-    return {"size": "none", "items": items} | figures
+    manifest = io.read_json(Layout(folder / "outputs", DATASET).release / "manifest.json")
+    return {"size": "none"} | manifest["counts"] | figures
 
 
 class _Quiet(SimpleHTTPRequestHandler):
