@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from PIL import Image
+from scipy.cluster.vq import kmeans2
+from scipy.sparse.linalg import svds
 
 from alignrec.pipeline.sources import sticker_shop
 from alignrec.pipeline.sources.amazon import Reader2014
@@ -29,6 +33,7 @@ SIDE, WORDS = 300, 60
 START, SPAN = 1_262_304_000, 4 * 365 * 86_400  # seconds in which reviews are written: 2010 to 2013
 # orders of the channels, so that an item has another picture than others of the same sticker
 COLOURS = ("RGB", "BRG", "GBR", "GRB", "BGR", "RBG")
+DIRECTIONS, GROUPS = 64, 100  # of items with common buyers
 SHOPPERS = 400  # minimum at which a few hundred stickers have five buyers each
 
 
@@ -51,7 +56,11 @@ def write(raw: Path, items: int) -> list[dict[str, Any]]:
 
 
 def write_published(raw: Path) -> None:
-    """Write reviews of Baby's published users and items to `raw`, with stickers in several colours as items."""
+    """Write reviews of Baby's published users and items to `raw`, with stickers in several colours as items.
+
+    Items that the same users buy get stickers that are near each other in Unicode's order, so that
+    contents predict purchases.
+    """
     folder = raw / sticker_shop.PICTURES_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     table = _baby.read_interactions()
@@ -70,13 +79,27 @@ def write_published(raw: Path) -> None:
 
     stickers = choose_stickers(count := max(items) + 1)
     images = list(draw_glyphs([sticker.code for sticker in stickers]))
+    place = _place_by_buyers(users, items)
     with gzip.open(raw / METADATA, "wt", encoding="utf-8") as file:
         for item in range(count):
-            copy, number = divmod(item, len(stickers))
+            number, copy = divmod(place[item], math.ceil(count / len(stickers)))
             colours = dict(zip("RGB", images[number].split(), strict=True))
             image = Image.merge("RGB", [colours[channel] for channel in COLOURS[copy]])
             image.resize((SIDE, SIDE)).save(folder / f"{item}.jpg", quality=90)
             file.write(f"{_describe(item, stickers[number], stickers, rng)!r}\n")
+
+
+def _place_by_buyers(users: list[int], items: list[int]) -> list[int]:
+    """Return the place of each item in an order that keeps items with common buyers together."""
+    bought = sp.coo_array((np.ones(len(users)), (items, users))).tocsr()
+    by_user, by_item = (np.sqrt(np.maximum(bought.sum(axis), 1)) for axis in (0, 1))
+    weighted = sp.diags_array(1 / by_item) @ bought @ sp.diags_array(1 / by_user)
+    size = min(weighted.shape)
+    left, _, _ = svds(weighted, k=min(DIRECTIONS, size - 1), v0=np.ones(size))
+    units = left / np.maximum(np.linalg.norm(left, axis=1, keepdims=True), 1e-9)
+    group = kmeans2(units, GROUPS, minit="++", rng=0)[1]
+    place: list[int] = np.argsort(np.argsort(group, kind="stable")).tolist()
+    return place
 
 
 def _asin(item: int) -> str:
