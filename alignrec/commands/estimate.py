@@ -19,6 +19,7 @@ from alignrec.commands.workload import (
     JOINED_WIDTH,
     PROCESS_BYTES,
     RANKED_PER_SECOND,
+    RESCORED_PER_SECOND,
     SETUP_SECONDS,
     Workload,
 )
@@ -40,7 +41,7 @@ from alignrec.pipeline.probe.questions import sample_size
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.sources.base import Downloaded
 
-START_SECONDS = 3.0  # of a stage
+START_SECONDS = 2.0  # of a stage
 TORCH_BYTES = 7e8  # memory of a stage with torch
 FROZEN_BYTES = 1.2e9  # memory of MiniLM and the CNN, including a batch
 
@@ -245,15 +246,18 @@ def estimate_probe(work: Workload) -> Estimate:
 
     ranked = PROBES_OF_QUESTIONS * questions + work.cold_ranks(DRAWS)
     products = 4 * min(questions, items)
+    rescored = 0
     once = 0.0
     if FLOAT_BYTES * items**2 <= MAX_MATRIX_GIB * 2**30:
-        ranked += (len(SHARES) * len(CONTENT_RIDGES) + 1) * users
+        rescored = (len(SHARES) * len(CONTENT_RIDGES) + 1) * users
         products += 2 * len(CONTENT_RIDGES) * users
-        once = len(RIDGES) * (3 * items**3 / work.gemm + users * items / RANKED_PER_SECOND)
+        once = len(RIDGES) * (3 * items**3 / work.gemm + users * items / RESCORED_PER_SECOND)
 
     widths = JOINED_WIDTH, work.params[ProbeParams].width  # raw and processed
     ranked = len(widths) * ranked + len(POWERS) * work.judged_users
-    per_item = ranked / RANKED_PER_SECOND + products * sum(widths) / work.gemm
+    rescored *= len(widths)
+    per_item = ranked / RANKED_PER_SECOND + rescored / RESCORED_PER_SECOND
+    per_item += products * sum(widths) / work.gemm
     similarities = min(FLOAT_BYTES * items**2, 4e9)
     return Estimate(
         seconds=3 + once + sets * items * per_item,

@@ -46,6 +46,8 @@ PUBLISHED_CODES = 8192  # codes of a published VQ-KD tokenizer
 
 WITHOUT_GRAPH = ("bpr", "vbpr")  # trained models
 TYPICAL_BEST_EPOCH = 40
+# of models with content, whose best epoch comes sooner at a high learning rate: times that rate
+BEST_EPOCH_AND_RATE = 0.06
 TRAIN_SHARE = 0.75  # of the interactions
 VALID_SHARE = 0.1
 SETUP_SECONDS = 0.5  # of a training, in a process that runs
@@ -56,7 +58,10 @@ GRAPH_OPERATIONS_PER_SECOND = 1.4e10
 OPERATIONS_PER_LAYER = 8 * TRAIN_SHARE
 OPERATIONS_PER_EDGE = 40
 SCORES_PER_SECOND = 7e7
-RANKED_PER_SECOND = 1.2e8  # items for a user, by the probes, of two sets side by side
+# items for a user, by the probes, of two sets side by side; and of scores that are computed for
+# several settings at once
+RANKED_PER_SECOND = 2e8
+RESCORED_PER_SECOND = 4e8
 FIT_SECONDS = 0.12  # of principal components
 FIT_SHARE = 0.2  # of the GEMM rate: float64 on one thread
 WRITTEN_PER_SECOND = 1e8  # bytes of vectors
@@ -189,5 +194,8 @@ class Workload:
             step += 6 * size.items * JOINED_WIDTH * settings.dim / self.gemm
 
         batches = math.ceil(TRAIN_SHARE * size.interactions / settings.batch_size)
-        epochs = min(settings.epochs, TYPICAL_BEST_EPOCH + settings.patience)
+        best_epoch = float(TYPICAL_BEST_EPOCH)
+        if content:
+            best_epoch = min(best_epoch, BEST_EPOCH_AND_RATE / settings.lr)
+        epochs = min(settings.epochs, best_epoch + settings.patience)
         return SETUP_SECONDS + epochs * (batches * step + ranking)
