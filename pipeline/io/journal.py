@@ -19,7 +19,7 @@ A folder below may have a journal of its own, independent of the one above.
 import os
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,13 +60,15 @@ def list_file(path: Path, content: Path) -> None:
 
 
 def finish(path: Path, key: str) -> None:
-    """List a file as made from inputs with the hash `key`.
+    """List a file as made from inputs with the hash `key`, unless it changed after it was written.
 
     A folder above it must have a journal.
     """
     folder = _folder_above(path)
     assert folder is not None
-    _append_line(folder, path, f"{sha256(path)} {key}")
+    digest = sha256(path)
+    if digest in _read_journal(folder)[path]:
+        _append_line(folder, path, f"{digest} {key}")
 
 
 def is_finished(path: Path, key: str = "") -> bool:
@@ -111,17 +113,17 @@ def list_missing(folder: Path) -> list[Path]:
     return [path for path in _read_journal(folder) if not path.is_file()]
 
 
-def find_altered(paths: Iterable[Path]) -> Path | None:
+def find_altered(hashes: Mapping[Path, str]) -> Path | None:
     """Return the first file whose hash is not the one that a journal above has of it."""
     journals: dict[Path, dict[Path, set[str]]] = {}
-    for path in paths:
+    for path, digest in hashes.items():
         folder = _folder_above(path)
         if folder is None:
             continue
         if folder not in journals:
             journals[folder] = _read_journal(folder)
         entries = journals[folder].get(path)
-        if entries and not any(entry.startswith(sha256(path)) for entry in entries):
+        if entries and not any(entry.startswith(digest) for entry in entries):
             return path
     return None
 

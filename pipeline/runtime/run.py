@@ -211,7 +211,9 @@ def recorded(run: Run) -> Iterator[None]:
         print(f"{run.label}: all that it makes is there, and is kept", flush=True)
         return
 
-    altered = io.find_altered(io.files_below(run.folder))
+    record = _run_record(run)
+    hashes = {run.folder / name: digest for name, digest in record["files"].items()}
+    altered = io.find_altered(hashes)
     if altered is not None:
         raise UserError(f"{altered} changed after it was written; run again, which makes it again")
 
@@ -225,7 +227,6 @@ def recorded(run: Run) -> Iterator[None]:
         "own_memory_mib": memory.mib,
         "measured": run.measured,
     }
-    record = _run_record(run)
     io.write_json(run.folder / io.COST, cost)
     io.write_json(run.folder / io.RECORD, record | {"sha256": record_digest(record)})
     _deliver_out(run)

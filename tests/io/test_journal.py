@@ -30,6 +30,9 @@ def test_a_file_is_finished_for_the_key_of_its_inputs_and_as_it_was_listed(folde
     assert io.is_finished(shard, "second")
     shard.write_bytes(b"3")
     assert not io.is_finished(shard, "second")
+    io.finish(shard, "second")  # changed after it was written
+    assert not io.is_finished(shard, "second")
+    assert io.find_altered({shard: io.sha256(shard)}) == shard
     assert io.drop_unlisted(folder) == [shard]
     assert not io.is_finished(shard, "second")
 
