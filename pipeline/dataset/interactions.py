@@ -17,6 +17,7 @@ from alignrec.pipeline.dataset.split_tables import (
     draw_again,
     import_split,
 )
+from alignrec.pipeline.io.sql import is_disk_error
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import AmazonSource
@@ -104,8 +105,8 @@ def split_ratings(
         return _split_files(db, reader, raw, params, division)
     except duckdb.Error as e:
         is_begun = query_count(db, "SELECT count(*) FROM duckdb_tables()") > 0
-        is_out_of_memory = isinstance(e, duckdb.OutOfMemoryException)
-        if is_begun or is_out_of_memory or not isinstance(reader, Tabular):
+        is_of_machine = isinstance(e, duckdb.OutOfMemoryException) or is_disk_error(e)
+        if is_begun or is_of_machine or not isinstance(reader, Tabular):
             raise
         repaired = reader.repair(raw, folder)
         if repaired is None:

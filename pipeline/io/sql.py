@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignrec.pipeline.io.errors import one_line
 from alignrec.pipeline.io.text import open_text
 
 if TYPE_CHECKING:
@@ -116,9 +119,20 @@ def identifier_of(value: Any) -> str | None:
 
 @contextmanager
 def open_database() -> Iterator[DuckDBPyConnection]:
+    """Open a database in memory; an error of the disk in its block becomes an OSError."""
     import duckdb  # optional dependency: a light install reads parameters without it
 
-    with duckdb.connect() as db:
-        db.execute("SET TimeZone = 'UTC'")
-        db.execute("SET enable_progress_bar = false")
-        yield db
+    try:
+        with duckdb.connect() as db:
+            db.execute("SET TimeZone = 'UTC'")
+            db.execute("SET enable_progress_bar = false")
+            yield db
+    except duckdb.IOException as e:
+        if not is_disk_error(e):
+            raise
+        raise OSError(errno.EIO, one_line(e)) from None
+
+
+def is_disk_error(error: Exception) -> bool:
+    """Return whether DuckDB failed to read a file, rather than to understand what is in it."""
+    return os.strerror(errno.EIO) in str(error)

@@ -1,8 +1,11 @@
 """Splits as models take them, co-occurrence, and rows of CSV that cannot be read."""
 
+import errno
+import os
 from fractions import Fraction
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +14,7 @@ from shop import toy
 from shop.tastes import interactions
 
 from alignrec import schemas
+from alignrec.commands.terminal import describe_error
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset import cooccurrence, split
 from alignrec.pipeline.dataset.split import contains_keys, limit_users, load_split, pair_keys
@@ -179,3 +183,16 @@ def test_an_ordinary_file_is_not_read_row_by_row(tmp_path: Path, monkeypatch: py
     assert stage(tmp_path / "odd", TEXT.encode() + b"u,i,5,9,fine,more\n").interaction_rejects.exists()
     monkeypatch.setattr(csv_rows, "read_rows", lambda *_: pytest.fail("read row by row"))
     assert not stage(tmp_path, TEXT.encode()).interaction_rejects.exists()
+
+
+def test_a_disk_that_fails_is_no_bad_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise duckdb.IOException(
+            f'IO Error: Could not read from file "r.csv": {os.strerror(errno.EIO)}\n\nLINE 1: FROM'
+        )
+
+    monkeypatch.setattr("alignrec.pipeline.dataset.interactions._split_files", fail)
+    with pytest.raises(OSError, match=r"Could not read from file \"r.csv\"") as caught:
+        stage(tmp_path, TEXT.encode())
+    message = describe_error(caught.value) or ""
+    assert (caught.value.errno, "r.csv" in message, "\n" in message) == (errno.EIO, True, False)
