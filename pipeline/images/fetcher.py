@@ -217,7 +217,9 @@ def fetch_blocks(
         io.write_table(image_table(block, results, schema), path, schema)
     # after all blocks are saved, so that a failing shard keeps its progress
     for path in paths:
-        yield io.read_table(path, schema)
+        table = io.read_table(path, schema)
+        io.refuse_altered({path: io.sha256(path)})
+        yield table
 
 
 def _known_outcomes(row: dict[str, Any] | None) -> Known:

@@ -9,7 +9,7 @@ from alignrec.pipeline.io.folders import (
     is_free, refuse_links, remove, rename_folder, unlink_special,
 )  # fmt: skip
 from alignrec.pipeline.io.journal import (
-    drop_unlisted, find_altered, finish, is_finished, list_file, list_missing, open_journal,
+    drop_unlisted, finish, is_finished, list_file, list_missing, open_journal, refuse_altered,
 )  # fmt: skip
 from alignrec.pipeline.io.writing import (
     atomic, copy_file, keep_only, link, memory_map, require_space, scratch, write_bytes, write_json,

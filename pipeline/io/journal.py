@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.files import COST, JOURNAL, KEY, RECORD, sha256, sha256s
 from alignrec.pipeline.io.folders import remove, rename_file, unlink_special
 
@@ -113,8 +114,8 @@ def list_missing(folder: Path) -> list[Path]:
     return [path for path in _read_journal(folder) if not path.is_file()]
 
 
-def find_altered(hashes: Mapping[Path, str]) -> Path | None:
-    """Return the first file whose hash is not the one that a journal above has of it."""
+def refuse_altered(hashes: Mapping[Path, str]) -> None:
+    """Raise UserError if a file's hash is not the one that a journal above has of it."""
     journals: dict[Path, dict[Path, set[str]]] = {}
     for path, digest in hashes.items():
         folder = _folder_above(path)
@@ -124,8 +125,7 @@ def find_altered(hashes: Mapping[Path, str]) -> Path | None:
             journals[folder] = _read_journal(folder)
         entries = journals[folder].get(path)
         if entries and not any(entry.startswith(digest) for entry in entries):
-            return path
-    return None
+            raise UserError(f"{path} changed after it was written; run again, which makes it again")
 
 
 def _drop_empty_folders(folder: Path) -> None:

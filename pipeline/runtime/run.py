@@ -212,10 +212,7 @@ def recorded(run: Run) -> Iterator[None]:
         return
 
     record = _run_record(run)
-    hashes = {run.folder / name: digest for name, digest in record["files"].items()}
-    altered = io.find_altered(hashes)
-    if altered is not None:
-        raise UserError(f"{altered} changed after it was written; run again, which makes it again")
+    io.refuse_altered({run.folder / name: digest for name, digest in record["files"].items()})
 
     # time and memory differ between equal runs, so they are not part of the record, which DVC
     # hashes

@@ -6,6 +6,7 @@ import pytest
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io import journal
+from alignrec.pipeline.io.errors import UserError
 
 
 @pytest.fixture
@@ -32,7 +33,8 @@ def test_a_file_is_finished_for_the_key_of_its_inputs_and_as_it_was_listed(folde
     assert not io.is_finished(shard, "second")
     io.finish(shard, "second")  # changed after it was written
     assert not io.is_finished(shard, "second")
-    assert io.find_altered({shard: io.sha256(shard)}) == shard
+    with pytest.raises(UserError, match="shard changed after it was written"):
+        io.refuse_altered({shard: io.sha256(shard)})
     assert io.drop_unlisted(folder) == [shard]
     assert not io.is_finished(shard, "second")
 
