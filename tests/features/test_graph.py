@@ -311,6 +311,17 @@ def test_parts_also_search_among_all_items(index: str, shop: Layout, monkeypatch
     assert searched == []
 
 
+def test_a_search_is_kept_until_items_come(shop: Layout, capfd: pytest.CaptureFixture[str]) -> None:
+    def is_kept() -> bool:
+        search_whole(shop, settings("exact"))
+        return "all that it makes is there, and is kept" in capfd.readouterr().out
+
+    assert [is_kept(), is_kept()] == [False, True]
+    further = toy.feature_table(clusters(50), item_id=range(ITEMS, ITEMS + 50))
+    io.write_table(further, io.shard(shop.features("f"), "further", 0), schemas.features(8))
+    assert [is_kept(), is_kept()] == [False, True]
+
+
 def test_all_parts_search_one_index(shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Path] = []
     build = inverted.build_index
