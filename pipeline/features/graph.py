@@ -111,7 +111,7 @@ def _write_graph(run: Run, name: str, vectors: Path, path: Path, key: str) -> Se
         return search
 
     if not io.is_finished(path, key):
-        run.write_all((io.read_table(shard, EDGES) for shard in shards), path, EDGES)
+        run.write_all((io.read_listed(shard, EDGES) for shard in shards), path, EDGES)
         io.finish(path, key)
     for shard in shards:
         shard.unlink(missing_ok=True)

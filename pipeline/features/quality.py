@@ -143,7 +143,8 @@ def count_vectors(blocks: Iterable[np.ndarray]) -> tuple[int, int, bool]:
 
 def _vectors_with_content(paths: Iterable[Path]) -> Iterator[np.ndarray]:
     for path in paths:
-        rows = pq.read_table(path, columns=["has_image", "has_text", "vector"])
+        with io.reraise_faults(path):
+            rows = pq.read_table(path, columns=["has_image", "has_text", "vector"])
         nothing = pc.and_kleene(pc.invert(rows["has_image"]), pc.invert(rows["has_text"]))
         has_content = pc.invert(nothing).fill_null(True)
         yield io.matrix(rows.filter(has_content)["vector"])

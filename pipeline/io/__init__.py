@@ -22,8 +22,8 @@ from alignrec.pipeline.io.vector_columns import (
     decode_vectors, matrix, round_vectors, set_column, stored_columns, vectors,
 )  # fmt: skip
 from alignrec.pipeline.io.tables import (
-    PARQUET, PART, column_sizes, read_rows, read_slices, read_table, read_tables, reraise_faults,
-    rows, write_table, write_tables, Texts,
+    PARQUET, PART, column_sizes, read_listed, read_rows, read_slices, read_table, read_tables,
+    reraise_faults, rows, write_table, write_tables, Texts,
 )  # fmt: skip
 from alignrec.pipeline.io.feature_files import (
     map_features, read_codes, read_features, read_vectors, shard, shards, width,

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from alignrec import schemas
 from alignrec.pipeline.io import files, writing
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.journal import refuse_altered
 from alignrec.pipeline.io.vector_columns import decode_vectors, stored_columns
 
 # content-defined page boundaries let a chunking store upload only what changed
@@ -65,6 +66,13 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
     with reraise_faults(path), pq.ParquetFile(path) as file:
         table = file.read(stored_columns(file.schema_arrow, columns))
     return _check_stored(table, _select_fields(schema, columns), path)
+
+
+def read_listed(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a file of a folder with a journal; UserError if it changed after it was written."""
+    table = read_table(path, schema)
+    refuse_altered({path: files.sha256(path)})
+    return table
 
 
 def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -159,7 +167,11 @@ def reraise_faults(path: Path) -> Iterator[None]:
 
 
 def rows(paths: Iterable[Path]) -> int:
-    return sum(pq.read_metadata(files.require_plain(path)).num_rows for path in paths)
+    n_rows = 0
+    for path in paths:
+        with reraise_faults(path):
+            n_rows += pq.read_metadata(files.require_plain(path)).num_rows
+    return n_rows
 
 
 def _check_stored(table: pa.Table, expected: pa.Schema, path: Path, first: int = 0) -> pa.Table:
