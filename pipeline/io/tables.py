@@ -69,9 +69,17 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
 
 
 def read_listed(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read a file of a folder with a journal; UserError if it changed after it was written."""
-    table = read_table(path, schema)
-    refuse_altered({path: files.sha256(path)})
+    """Read a file of a folder with a journal.
+
+    One that changed since it was written is deleted, so that the next run makes it again, and
+    raises UserError.
+    """
+    try:
+        table = read_table(path, schema)
+        refuse_altered({path: files.sha256(path)})
+    except UserError:
+        path.unlink(missing_ok=True)
+        raise
     return table
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from alignrec.pipeline import io
@@ -96,3 +98,20 @@ def test_a_journal_below_another_is_independent_of_it(folder: Path) -> None:
     assert io.drop_unlisted(folder) == []
     assert io.drop_unlisted(inner) == [inner / "block"]
     assert (inner / journal.KEY).read_text() == "more"
+
+
+def test_a_listed_file_that_changed_is_deleted_when_it_is_read(folder: Path) -> None:
+    schema = pa.schema([pa.field("n", pa.int32(), nullable=False)])
+    table = pa.table({"n": [1, 2]}, schema=schema)
+    io.write_table(table, folder / "shard", schema)
+    assert io.read_listed(folder / "shard", schema).equals(table)
+    pq.write_table(pa.table({"n": [1, 3]}, schema=schema), folder / "shard")
+    with pytest.raises(UserError, match="shard changed after it was written"):
+        io.read_listed(folder / "shard", schema)
+    assert not (folder / "shard").exists()
+
+    io.write_table(table, folder / "shard", schema)
+    (folder / "shard").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        io.read_listed(folder / "shard", schema)
+    assert not (folder / "shard").exists()
