@@ -48,6 +48,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def undisturbed(folder: Path) -> Reference:
+    folder.mkdir()
     run("dvc", "repro", cwd=project(folder))
     start = time.monotonic()
     run("dvc", "repro", cwd=folder)
