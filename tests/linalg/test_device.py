@@ -47,6 +47,12 @@ def test_product_in_float32_and_bfloat16_is_as_close_as_they_are() -> None:
             assert (mine.grad - theirs.grad).norm() < most * theirs.grad.norm()
 
 
+def test_a_product_with_a_constant_has_the_gradient_of_the_other_factor() -> None:
+    x, y = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4)
+    device.matrix_product(x, y).sum().backward()
+    assert torch.allclose(x.grad, y.sum(0).expand(3, 4), atol=1e-5)
+
+
 @pytest.mark.parametrize("processor", ["Intel(R) Xeon(R) Processor", "AMD EPYC 9R14"])
 def test_mkl_multiplies_by_transposed_float32_on_intel_only(processor: str, monkeypatch: pytest.MonkeyPatch) -> None:
     device.is_intel.cache_clear()
