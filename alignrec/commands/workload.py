@@ -46,8 +46,8 @@ PUBLISHED_CODES = 8192  # codes of a published VQ-KD tokenizer
 
 WITHOUT_GRAPH = ("bpr", "vbpr")  # trained models
 TYPICAL_BEST_EPOCH = 40
-# of models with content, whose best epoch comes sooner at a high learning rate: times that rate
-BEST_EPOCH_AND_RATE = 0.06
+# of models with content: the higher the learning rate, the sooner comes the best epoch
+BEST_EPOCH_TIMES_RATE = 0.06
 TRAIN_SHARE = 0.75  # of the interactions
 VALID_SHARE = 0.1
 SETUP_SECONDS = 0.5  # of a training, in a process that runs
@@ -196,6 +196,6 @@ class Workload:
         batches = math.ceil(TRAIN_SHARE * size.interactions / settings.batch_size)
         best_epoch = float(TYPICAL_BEST_EPOCH)
         if content:
-            best_epoch = min(best_epoch, BEST_EPOCH_AND_RATE / settings.lr)
+            best_epoch = min(best_epoch, BEST_EPOCH_TIMES_RATE / settings.lr)
         epochs = min(settings.epochs, best_epoch + settings.patience)
         return SETUP_SECONDS + epochs * (batches * step + ranking)
