@@ -93,9 +93,6 @@ def test_sizes_are_read_from_the_command_line(capsys: pytest.CaptureFixture[str]
 # --- the rehearsal
 
 
-SMALL = BEIT3_CONFIGS["small"]
-
-
 def test_published_users_and_items_survive_in_files_of_amazons_layout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +114,9 @@ def test_published_users_and_items_survive_in_files_of_amazons_layout(
 
 
 # --- files as published
+
+
+SMALL = BEIT3_CONFIGS["small"]
 
 
 def test_weights_have_the_names_shapes_and_heads_of_the_published_ones(tmp_path: Path) -> None:

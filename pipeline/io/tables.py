@@ -71,8 +71,8 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
 def read_listed(path: Path, schema: pa.Schema) -> pa.Table:
     """Read a file of a folder with a journal.
 
-    One that changed since it was written is deleted, so that the next run makes it again, and
-    raises UserError.
+    One that changed since it was written, or cannot be read, is deleted, so that the next run
+    makes it again, and raises UserError.
     """
     try:
         table = read_table(path, schema)
