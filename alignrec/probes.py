@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from alignrec.interactions import Splitting, number
-from alignrec.pipeline.evaluation.cutoff import headline_cutoff
-from alignrec.pipeline.probe.controls import judge_with_controls
-from alignrec.pipeline.probe.params import ProbeParams
-from alignrec.pipeline.probe.registry import PROBES, Data
+from alignrec.pipeline.evaluation.probe.controls import judge_with_controls
+from alignrec.pipeline.evaluation.probe.params import ProbeParams
+from alignrec.pipeline.evaluation.probe.registry import PROBES, Data
+from alignrec.pipeline.models.cutoff import headline_cutoff
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.vectors import align_sets, require_positive
 

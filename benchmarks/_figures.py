@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.evaluation.cutoff import COLD
 from alignrec.pipeline.evaluation.evidence import (
     HEADLINE,
     MAIN,
@@ -30,6 +29,7 @@ from alignrec.pipeline.evaluation.evidence import (
     list_comparisons,
 )
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.models.cutoff import COLD
 from alignrec.pipeline.release.contributed import read_runs
 from alignrec.pipeline.release.leaderboard import Groups, group_run
 from alignrec.pipeline.report import probes as probed

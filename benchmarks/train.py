@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from alignrec.pipeline.dataset import split
-from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.linalg.device import gemm_rate, pick_device
 from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Batch, Inputs
+from alignrec.pipeline.models.metrics import evaluate_vectors
 from alignrec.pipeline.models.training.inputs import Sampler
 from alignrec.pipeline.models.training.loop import compile_network
 from alignrec.pipeline.runtime.process import keep_large_buffers

@@ -11,11 +11,11 @@ import typer
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import BEiT3Sets
-from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.evaluation.probe.judge import Answers, answer_sets, build_tasks
+from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.evaluation.statistics import RESAMPLES, mean_over_draws, resample_means
 from alignrec.pipeline.features.names import PLANTED
-from alignrec.pipeline.probe.judge import Answers, answer_sets, build_tasks
-from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.models.cutoff import CUTOFF
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters

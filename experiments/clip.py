@@ -14,15 +14,15 @@ import typer
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import BEiT3Sets
-from alignrec.pipeline.benchmark.cell import CellLabel, DatasetData
-from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.encoders.params import Encode
-from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.evaluation.benchmark.cell import CellLabel, DatasetData
+from alignrec.pipeline.evaluation.benchmark.params import Benchmark
 from alignrec.pipeline.evaluation.evidence import mean_and_sd, seeds_of
+from alignrec.pipeline.evaluation.probe.judge import Processing
+from alignrec.pipeline.evaluation.probe.params import ProbeParams
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.models import RELEASED
-from alignrec.pipeline.probe.judge import Processing
-from alignrec.pipeline.probe.params import ProbeParams
+from alignrec.pipeline.models.cutoff import CUTOFF
 from alignrec.pipeline.report.table import Table, Value, describe_seeds, format_figure
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters

@@ -12,10 +12,10 @@ import typer
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.dataset.params import Interactions
-from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.evaluation.benchmark.params import Benchmark
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.models.cutoff import CUTOFF
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.runtime.params import Parameters

@@ -12,7 +12,7 @@ import typer
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import CellLabel
+from alignrec.pipeline.evaluation.benchmark.cell import CellLabel
 from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.runtime.section import validate
 from alignrec.pipeline.runtime.seeds import seed_for

@@ -12,8 +12,8 @@ import torch.nn.functional as nnf
 import typer
 from torch import Tensor
 
-from alignrec.pipeline.benchmark.cell import VALID_RECALL
-from alignrec.pipeline.benchmark.settings import model_settings
+from alignrec.pipeline.evaluation.benchmark.cell import VALID_RECALL
+from alignrec.pipeline.evaluation.benchmark.settings import model_settings
 from alignrec.pipeline.evaluation.evidence import mean_and_sd
 from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.models import RELEASED

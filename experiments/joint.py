@@ -16,15 +16,15 @@ from typing import NamedTuple
 import typer
 
 from alignrec.pipeline.beit3.params import BEiT3Sets, Pretrain
-from alignrec.pipeline.benchmark.cell import CellLabel
-from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
-from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.evaluation.benchmark.cell import CellLabel
+from alignrec.pipeline.evaluation.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.evaluation.evidence import mean_and_sd
-from alignrec.pipeline.evaluation.metrics import open_test
+from alignrec.pipeline.evaluation.held_out import open_test
 from alignrec.pipeline.features.graph import neighbours_by_params
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.alignrec import AlignRec
+from alignrec.pipeline.models.cutoff import CUTOFF
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.models.training.loop import Fit, fit

@@ -13,10 +13,10 @@ from scipy.stats import kendalltau
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import CellLabel, read_runs
-from alignrec.pipeline.benchmark.experiment import read_evaluation
-from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.dataset.params import Interactions
+from alignrec.pipeline.evaluation.benchmark.cell import CellLabel, read_runs
+from alignrec.pipeline.evaluation.benchmark.experiment import read_evaluation
+from alignrec.pipeline.evaluation.benchmark.params import Benchmark
 from alignrec.pipeline.evaluation.evidence import list_comparisons, mean_and_sd
 from alignrec.pipeline.evaluation.statistics import corrected_tests
 from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET

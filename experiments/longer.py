@@ -12,8 +12,8 @@ import typer
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import BEiT3Sets
 from alignrec.pipeline.beit3.stopping import list_at_chance
-from alignrec.pipeline.evaluation.cutoff import CUTOFF
-from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.evaluation.probe.registry import PROBES
+from alignrec.pipeline.models.cutoff import CUTOFF
 from alignrec.pipeline.report.table import Table
 from experiments.shared import branched, opened, pretraining, record
 

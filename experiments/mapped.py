@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from alignrec.pipeline import io
-from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.report.table import Table, with_error
 from experiments.shared import branched, opened, record
 

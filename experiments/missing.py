@@ -10,8 +10,8 @@ import numpy as np
 import typer
 
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import DatasetData, Hidden
-from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.evaluation.benchmark.cell import DatasetData, Hidden
+from alignrec.pipeline.evaluation.benchmark.params import Benchmark
 from alignrec.pipeline.evaluation.evidence import mean_and_sd
 from alignrec.pipeline.features.folder import FeatureSet, Modality
 from alignrec.pipeline.features.kinds.masked import mask_vectors

@@ -17,11 +17,11 @@ from PIL import Image, ImageOps
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.params import Encode
+from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.features.params import Combine
 from alignrec.pipeline.images.decode import Decoded, normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.images.several import MORE, mark_duplicate
-from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.report.table import Table, with_error
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for

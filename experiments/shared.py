@@ -13,18 +13,18 @@ from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import Pretrain
-from alignrec.pipeline.benchmark.cell import Cell, CellLabel, DatasetData
-from alignrec.pipeline.benchmark.experiment import Store, complete_cells, read_evaluation
-from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.encoders.params import Encode
-from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
+from alignrec.pipeline.evaluation.benchmark.cell import Cell, CellLabel, DatasetData
+from alignrec.pipeline.evaluation.benchmark.experiment import Store, complete_cells, read_evaluation
+from alignrec.pipeline.evaluation.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.evaluation.evidence import MAIN, mean_and_sd
+from alignrec.pipeline.evaluation.probe.judge import Processing, answer_sets
+from alignrec.pipeline.evaluation.probe.questions import Questions
+from alignrec.pipeline.evaluation.probe.registry import PROBES, Data
 from alignrec.pipeline.evaluation.statistics import corrected_tests
+from alignrec.pipeline.models.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET
 from alignrec.pipeline.models.training import inputs
-from alignrec.pipeline.probe.judge import Processing, answer_sets
-from alignrec.pipeline.probe.questions import Questions
-from alignrec.pipeline.probe.registry import PROBES, Data
 from alignrec.pipeline.report.figures import write_tables
 from alignrec.pipeline.report.network import digest_vectors
 from alignrec.pipeline.report.table import (

@@ -14,13 +14,13 @@ import typer
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import BEiT3Sets
-from alignrec.pipeline.benchmark.cell import CellLabel
-from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.dataset.split import Split
-from alignrec.pipeline.evaluation.cutoff import bounded_cutoff
-from alignrec.pipeline.evaluation.metrics import evaluate_vectors
+from alignrec.pipeline.evaluation.benchmark.cell import CellLabel
+from alignrec.pipeline.evaluation.benchmark.settings import model_settings
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models.cutoff import bounded_cutoff
+from alignrec.pipeline.models.metrics import evaluate_vectors
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.models.training.inputs import Sampler
 from alignrec.pipeline.models.training.loop import Fit, fit

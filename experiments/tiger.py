@@ -7,10 +7,10 @@ import numpy as np
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.features.semantic_ids import code_items
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.models.cutoff import CUTOFF
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
 

@@ -11,8 +11,8 @@ import typer
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import BEiT3Sets
-from alignrec.pipeline.benchmark.cell import DatasetData
-from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.evaluation.benchmark.cell import DatasetData
+from alignrec.pipeline.evaluation.benchmark.params import Benchmark
 from alignrec.pipeline.models import RELEASED
 from experiments.shared import branched, compared, opened, planned, pretraining, recalls
 

@@ -13,9 +13,9 @@ import typer
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import BEIT3_SETS, IMAGE_TOKENS, BEiT3Sets
-from alignrec.pipeline.benchmark.cell import DatasetData, Hidden
-from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.encoders.params import Encode
+from alignrec.pipeline.evaluation.benchmark.cell import DatasetData, Hidden
+from alignrec.pipeline.evaluation.benchmark.params import Benchmark
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters

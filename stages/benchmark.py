@@ -1,6 +1,6 @@
 """Stage benchmark: models x feature sets x seeds, with slices and paired tests."""
 
-from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.evaluation.benchmark.params import Benchmark
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
@@ -12,9 +12,9 @@ from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.benchmark import plan  # loads torch
-    from alignrec.pipeline.benchmark.experiment import Experiment
-    from alignrec.pipeline.benchmark.results import benchmark_tables
+    from alignrec.pipeline.evaluation.benchmark import plan  # loads torch
+    from alignrec.pipeline.evaluation.benchmark.experiment import Experiment
+    from alignrec.pipeline.evaluation.benchmark.results import benchmark_tables
 
     experiment = Experiment(run, run.params[Benchmark].workers, draws=run.layout.draws())
     check_catalogue(run.params, experiment.split.n_items)

@@ -7,10 +7,9 @@ To add a check of settings, write a function that raises UserError, and list it 
 from collections.abc import Callable
 
 from alignrec.pipeline.beit3.params import BEIT3_SETS, IMAGE_TOKENS, BEiT3Sets, Pretrain
-from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.encoders.params import Encode
-from alignrec.pipeline.evaluation.cutoff import CUTOFF, chance_note
+from alignrec.pipeline.evaluation.benchmark.params import Benchmark, Study
 from alignrec.pipeline.features import names
 from alignrec.pipeline.features.kinds import MASKED
 from alignrec.pipeline.features.names import DeclaredSets
@@ -18,6 +17,7 @@ from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models.cutoff import CUTOFF, chance_note
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.release.settings import resolve_settings

@@ -1,8 +1,8 @@
 """Stage probe: evaluate feature sets without a recommender."""
 
 from alignrec.pipeline import io
-from alignrec.pipeline.probe.params import ProbeParams
-from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.evaluation.probe.params import ProbeParams
+from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
 from alignrec.stages.combine import FEATURE_SET_STAGES
@@ -10,7 +10,7 @@ from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.probe.dataset import judge_dataset  # loads SciPy
+    from alignrec.pipeline.evaluation.probe.dataset import judge_dataset  # loads SciPy
 
     made = run.layout.feature_sets()
     listed = run.params[ProbeParams].features or made

@@ -2,8 +2,8 @@
 
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.registry import ENCODERS
+from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.models.training.params import TrainSettings
-from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage

@@ -1,10 +1,10 @@
 """Stage report: HTML and Markdown reports of all results."""
 
 from alignrec.pipeline import io
+from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.training.params import TrainSettings
-from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.report.params import Report
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage

@@ -1,6 +1,6 @@
 """Stage study: masked modalities, long tail and sweeps."""
 
-from alignrec.pipeline.benchmark.params import Study
+from alignrec.pipeline.evaluation.benchmark.params import Study
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
@@ -16,8 +16,8 @@ def main(run: Run) -> None:
         run.resume(run.folder, [])
         run.note(skipped="section study names no table")
         return
-    from alignrec.pipeline.benchmark import slices, study  # load torch
-    from alignrec.pipeline.benchmark.experiment import Experiment
+    from alignrec.pipeline.evaluation.benchmark import slices, study  # load torch
+    from alignrec.pipeline.evaluation.benchmark.experiment import Experiment
 
     experiment = Experiment(run, run.params[Study].workers, run.layout.cells("benchmark"))
     for tables in (study.mask_tables, slices.tail_tables, study.sweep_tables):

@@ -123,8 +123,8 @@ PARTS: dict[str, dict[str, Any]] = {
     },
     "add an export": {"pipeline/release/export/NAME.py": EXPORT, "pipeline/release/export/write.py": with_export},
     "add a probe": {
-        "pipeline/probe/NAME.py": PROBE,
-        "pipeline/probe/registry.py": registered("probes", "distinct", "probe.distinct:DISTINCT"),
+        "pipeline/evaluation/probe/NAME.py": PROBE,
+        "pipeline/evaluation/probe/registry.py": registered("probes", "distinct", "evaluation.probe.distinct:DISTINCT"),
     },
 }
 """edit -> file -> its text, or the text before which a line is inserted, and that line"""
@@ -197,7 +197,8 @@ def shown(edit: str, copy: Path) -> None:
         assert len((copy / "out/items.txt").read_text().splitlines()) > 1000
         assert "an identifier a line" in (copy / "out/README.md").read_text()
     if edit == "add a probe":
-        code = "from alignrec.pipeline.probe.registry import PROBES; print([probe.name for probe in PROBES.values()])"
+        module = "alignrec.pipeline.evaluation.probe.registry"
+        code = f"from {module} import PROBES; print([p.name for p in PROBES.values()])"
         assert "'distinct vectors'" in run(sys.executable, "-c", code, cwd=copy)
 
 

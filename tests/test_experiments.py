@@ -34,8 +34,8 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import losses as pretraining_losses
 from alignrec.pipeline.beit3.minilm import initialise_words
 from alignrec.pipeline.beit3.params import Pretrain
-from alignrec.pipeline.benchmark.cell import Cell, CellLabel, Hidden, rankings_path
 from alignrec.pipeline.dataset.split import Split, pair_keys
+from alignrec.pipeline.evaluation.benchmark.cell import Cell, CellLabel, Hidden, rankings_path
 from alignrec.pipeline.features.folder import FeatureSet
 from alignrec.pipeline.features.params import Graph, SemanticIds
 from alignrec.pipeline.io.errors import UserError

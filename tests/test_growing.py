@@ -17,12 +17,12 @@ from alignrec.commands.own_data import Given
 from alignrec.commands.params import load
 from alignrec.commands.project import dvc_yaml
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.encoders.params import Encode
+from alignrec.pipeline.evaluation.benchmark.params import Benchmark
+from alignrec.pipeline.evaluation.probe.params import ProbeParams
 from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import RELEASED
-from alignrec.pipeline.probe.params import ProbeParams
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from tests.realdata import growth

@@ -8,7 +8,7 @@ from alignrec.pipeline.runtime import code
 
 ORDER = [
     *("io", "runtime", "linalg", "web", "vectors", "sources", "dataset", "images"),
-    *("encoders", "features", "beit3", "evaluation", "models", "probe", "benchmark", "report", "release"),
+    *("encoders", "features", "beit3", "models", "evaluation", "report", "release"),
 ]
 FILES = {
     path: path.read_text(encoding="utf-8")

@@ -52,7 +52,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignrec.pipeline.probe.registry import Probe
+from alignrec.pipeline.evaluation.probe.registry import Probe
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from commands import alignrec, blocks, run_stages
 from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.benchmark.plan import tried_settings
-from alignrec.pipeline.benchmark.settings import model_settings
+from alignrec.pipeline.evaluation.benchmark.params import Benchmark
+from alignrec.pipeline.evaluation.benchmark.plan import tried_settings
+from alignrec.pipeline.evaluation.benchmark.settings import model_settings
 from alignrec.pipeline.features.names import DeclaredSets, maskable_sets
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime import yaml_files

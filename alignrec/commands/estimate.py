@@ -24,20 +24,25 @@ from alignrec.commands.workload import (
     Workload,
 )
 from alignrec.pipeline.beit3.params import BEiT3Sets, Pretrain
-from alignrec.pipeline.benchmark.params import Benchmark, Study
-from alignrec.pipeline.benchmark.plan import list_labels
-from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.encoders.params import Encode
+from alignrec.pipeline.evaluation.benchmark.params import Benchmark, Study
+from alignrec.pipeline.evaluation.benchmark.plan import list_labels
+from alignrec.pipeline.evaluation.benchmark.settings import model_settings
+from alignrec.pipeline.evaluation.probe.cold_items import DRAWS
+from alignrec.pipeline.evaluation.probe.judge import POWERS
+from alignrec.pipeline.evaluation.probe.linear_cf import (
+    CONTENT_RIDGES,
+    MAX_MATRIX_GIB,
+    RIDGES,
+    SHARES,
+)
+from alignrec.pipeline.evaluation.probe.params import ProbeParams
+from alignrec.pipeline.evaluation.probe.questions import sample_size
 from alignrec.pipeline.features.names import LINEAR, maskable_sets
 from alignrec.pipeline.features.params import Graph, SemanticIds
 from alignrec.pipeline.images.params import RATE, Images
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.ease import Closed
-from alignrec.pipeline.probe.cold_items import DRAWS
-from alignrec.pipeline.probe.judge import POWERS
-from alignrec.pipeline.probe.linear_cf import CONTENT_RIDGES, MAX_MATRIX_GIB, RIDGES, SHARES
-from alignrec.pipeline.probe.params import ProbeParams
-from alignrec.pipeline.probe.questions import sample_size
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.sources.base import Downloaded
 

@@ -13,10 +13,9 @@ from alignrec.pipeline.encoders import hub
 from alignrec.pipeline.encoders.hub import Pretrained
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import kind_of, settings_of
-from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.io.errors import Absent, UserError, one_line
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.sources.download import WAIT_SECONDS, Answer, Question, ask_in_background
-from alignrec.pipeline.web.retries import Absent
 
 # a size in the name of a model, such as 0.6B or 300m
 SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])([0-9]+(?:\.[0-9]+)?)([bm])(?![A-Za-z0-9])", re.I)

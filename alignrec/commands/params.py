@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import create_model, field_validator
 
 from alignrec.pipeline.beit3.params import BEiT3Sets, refuse_encoder_names
-from alignrec.pipeline.benchmark.params import SPACES, Benchmark, Search, Study
-from alignrec.pipeline.benchmark.settings import model_settings, sweep_params
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import check_encoders, settings_of
+from alignrec.pipeline.evaluation.benchmark.params import SPACES, Benchmark, Search, Study
+from alignrec.pipeline.evaluation.benchmark.settings import model_settings, sweep_params
+from alignrec.pipeline.evaluation.probe.params import ProbeParams
 from alignrec.pipeline.features import names
 from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.features.params import Combine, SemanticIds
@@ -22,7 +23,6 @@ from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET
 from alignrec.pipeline.models.settings import params_of
 from alignrec.pipeline.models.training.params import TrainSettings
-from alignrec.pipeline.probe.params import ProbeParams
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.section import Section, require_known, validate

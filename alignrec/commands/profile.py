@@ -20,7 +20,7 @@ from alignrec.commands.params import check, parse
 from alignrec.commands.repository import MAX_FILE_BYTES, find_repository
 from alignrec.commands.terminal import say
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.evaluation.benchmark.params import Benchmark
 from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.section import validate

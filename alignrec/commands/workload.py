@@ -14,11 +14,11 @@ from alignrec.commands.size import Size
 from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, BEiT3Config
 from alignrec.pipeline.beit3.inference import count_flops
 from alignrec.pipeline.beit3.params import VOCAB, BEiT3Sets, Pretrain
-from alignrec.pipeline.dataset.profiles import COLD_SHARE, MAX_SCORES, MAX_USERS, MIN_USERS
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import kind_of
 from alignrec.pipeline.features.kinds.linear import CHOICES, COLD_DRAWS
 from alignrec.pipeline.features.names import DeclaredSets
+from alignrec.pipeline.features.profiles import COLD_SHARE, MAX_SCORES, MAX_USERS, MIN_USERS
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.base import Untrained
 from alignrec.pipeline.models.ease import Closed

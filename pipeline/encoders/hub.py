@@ -14,9 +14,8 @@ from pydantic import AfterValidator, Field
 
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.params import MAX_BATCH
-from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.io.errors import Absent, UserError, one_line
 from alignrec.pipeline.runtime.section import Section
-from alignrec.pipeline.web.retries import Absent
 
 Modality = Literal["image", "text"]
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name on the Hub

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alignrec.pipeline.evaluation.cutoff import COLD, CUTOFF
+from alignrec.pipeline.models.cutoff import COLD, CUTOFF
 
 MAIN = ("recall", CUTOFF)
 HEADLINE = (("recall", 10), MAIN, ("ndcg", 10), ("ndcg", CUTOFF))

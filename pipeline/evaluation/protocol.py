@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alignrec.pipeline.dataset.split import Pairs, Part, Split, has_cold_items, unite_pairs
-from alignrec.pipeline.evaluation.cutoff import ALL, COLD, CUTOFF
+from alignrec.pipeline.models.cutoff import ALL, COLD, CUTOFF
 
 Rule = Literal["mmrec", "strict"]
 SELECTION = f"first epoch of best valid recall@{CUTOFF}"

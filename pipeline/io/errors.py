@@ -25,6 +25,10 @@ class UserError(Exception):
     """An error that the user can fix. The message says what is wrong, where, and what to do."""
 
 
+class Absent(UserError):
+    """A file or model does not exist where it is asked for, so asking again is no use."""
+
+
 def not_installed(error: ModuleNotFoundError) -> UserError | None:
     """Return the error to show for a module of an extra; None for another module."""
     package = (error.name or "").partition(".")[0]

@@ -33,7 +33,7 @@ MODELS: Registry[type[Recommender]] = Registry(
         "freedom": "alignrec.pipeline.models.freedom:FREEDOM",
         "mgcn": "alignrec.pipeline.models.mgcn:MGCN",
         "alignrec": "alignrec.pipeline.models.alignrec:AlignRec",
-        "alignrec-ablation": "alignrec.pipeline.benchmark.ablations:AblatedAlignRec",
+        "alignrec-ablation": "alignrec.pipeline.evaluation.benchmark.ablations:AblatedAlignRec",
     },
     partial(fault_of_class, base="alignrec.pipeline.models.base:Recommender", settings="Params"),
 )  # name -> recommender, fastest first

@@ -13,7 +13,7 @@ import yaml
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.release.facts import CARD_TEMPLATES, ReleaseFacts
 from alignrec.pipeline.release.manifest import Alignment, Encoder, File, Rounding, record_sets
 from alignrec.pipeline.release.params import Publish, VectorType

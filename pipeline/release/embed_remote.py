@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.registry import ENCODERS, Network, settings_facts
 from alignrec.pipeline.features.encode import list_modules
-from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.io.errors import Absent, UserError, one_line
 from alignrec.pipeline.release.choice import Choice
 from alignrec.pipeline.release.embed import FACTS, Summary, embed, find_networks
 from alignrec.pipeline.release.item_file import digest_identifier
@@ -26,7 +26,7 @@ from alignrec.pipeline.release.loading import facts_here
 from alignrec.pipeline.release.stores import MAX_ATTEMPTS, Bucket
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import Run
-from alignrec.pipeline.web.retries import Absent, TransientError, retry
+from alignrec.pipeline.web.retries import TransientError, retry
 
 MAX_GROUP_BYTES = 4 << 30  # of a row group in memory: the guard against decompression bombs
 ROWS_PER_BATCH = 256  # in memory, with images

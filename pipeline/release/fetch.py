@@ -13,7 +13,7 @@ from threading import Event, Lock
 from filelock import FileLock, Timeout
 
 from alignrec.pipeline import io
-from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.errors import Absent, UserError
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature
 from alignrec.pipeline.release.manifest import File, Manifest
@@ -21,7 +21,7 @@ from alignrec.pipeline.release.paths import DELTA_FILE
 from alignrec.pipeline.release.read import join_faults, verify
 from alignrec.pipeline.release.stores import MAX_ATTEMPTS, Progress, Store, open_store, read_small
 from alignrec.pipeline.web.download import is_web_page
-from alignrec.pipeline.web.retries import MIN_PROGRESS_BYTES, Absent, TransientError, append_blocks
+from alignrec.pipeline.web.retries import MIN_PROGRESS_BYTES, TransientError, append_blocks
 
 PARALLEL_FILES = 8
 WORK = "fetch"  # ending of the folder for unfinished downloads

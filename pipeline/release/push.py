@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.errors import Absent, UserError
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature, stores
 from alignrec.pipeline.release.delta import listing
@@ -15,7 +15,7 @@ from alignrec.pipeline.release.fetch import fetch
 from alignrec.pipeline.release.manifest import File
 from alignrec.pipeline.release.read import refuse_damaged, verify
 from alignrec.pipeline.release.stores import Bucket, Hub, Progress, Store, open_store, read_small
-from alignrec.pipeline.web.retries import Absent, TransientError, retry
+from alignrec.pipeline.web.retries import TransientError, retry
 
 MAX_COMMITS = 5  # attempts if others push to the repository at the same time
 CARD = "README.md"

@@ -17,10 +17,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io import archives
-from alignrec.pipeline.io.errors import UserError, installing
+from alignrec.pipeline.io.errors import Absent, UserError, installing
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.paths import DELTA_FILE
-from alignrec.pipeline.web.retries import Absent, TransientError, retry
+from alignrec.pipeline.web.retries import TransientError, retry
 
 if TYPE_CHECKING:
     import httpx

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.probe.params import ProbeParams
-from alignrec.pipeline.probe.registry import Data
+from alignrec.pipeline.evaluation.probe.params import ProbeParams
+from alignrec.pipeline.evaluation.probe.registry import Data
 from alignrec.pipeline.report import feature_set, sections, verdict
 from alignrec.pipeline.report.advice import advise_comparison
 from alignrec.pipeline.report.feature_set import ComparedSet
@@ -59,7 +59,7 @@ def _compare_sets(
     layout: Layout, params: Parameters, sets: Sequence[ComparedSet], rows: np.ndarray, n_items: int
 ) -> dict[str, Any]:
     # slow imports, deferred until the sets are read
-    from alignrec.pipeline.probe.controls import judge_with_controls
+    from alignrec.pipeline.evaluation.probe.controls import judge_with_controls
     from alignrec.pipeline.report import similarity
 
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)

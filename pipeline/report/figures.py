@@ -6,8 +6,8 @@ from typing import Any
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.stopping import TASKS
-from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.features.kinds import CONTROLS
+from alignrec.pipeline.models.cutoff import headline_cutoff
 from alignrec.pipeline.report import probes, results
 from alignrec.pipeline.report.network import NETWORK, digest_vectors
 from alignrec.pipeline.report.outputs import Outputs, read_json

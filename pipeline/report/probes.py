@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from alignrec.pipeline.evaluation.evidence import group_values
+from alignrec.pipeline.evaluation.probe.registry import PROBES, Probe
 from alignrec.pipeline.features.names import CEILINGS, LEAKED, PLANTED
-from alignrec.pipeline.probe.registry import PROBES, Probe
 from alignrec.pipeline.report.table import BEST, Fields, Place, Table, with_error
 from alignrec.schemas import MODALITIES, variant
 

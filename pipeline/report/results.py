@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alignrec.pipeline.evaluation.cutoff import CUTOFF, headline_cutoff
 from alignrec.pipeline.evaluation.evidence import (
     HEADLINE,
     MAIN,
@@ -24,6 +23,7 @@ from alignrec.pipeline.evaluation.statistics import LEVEL
 from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.features.names import LEAKED
 from alignrec.pipeline.models import CONTENT_USES, content_use
+from alignrec.pipeline.models.cutoff import CUTOFF, headline_cutoff
 from alignrec.pipeline.report.table import (
     BEST,
     CHANGE,

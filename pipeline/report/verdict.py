@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from alignrec.pipeline.evaluation.evidence import MAIN, group_values, seeds_of
+from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.evaluation.statistics import LEVEL, agreed_verdict
 from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.models import RELEASED
-from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.report.probes import probe_tables, read_probes
 from alignrec.pipeline.report.results import rows_equal_to
 from alignrec.pipeline.report.table import (

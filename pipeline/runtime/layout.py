@@ -234,13 +234,13 @@ class Layout:
         "benchmark", "tuning.parquet", "Table TUNING; absent where the settings are used as given."
     )
     runs = StageFile(
-        "benchmark", "runs.json", "the cell of each run, see pipeline/benchmark/cell.py"
+        "benchmark", "runs.json", "the cell of each run, see pipeline/evaluation/benchmark/cell.py"
     )
     report = StageFile("report", "", "index.html and report.md")
     release = StageFile("publish", "release", "the release folder")
 
     def cells(self, stage: str) -> Path:
-        """Folder of trained models' records and rankings: pipeline/benchmark/experiment.py."""
+        """Folder of trained models' records and rankings: pipeline/evaluation/benchmark/experiment.py."""
         return self.folder(stage) / "cells"
 
     study = OneOfFiles("study", "{}.parquet", "Table STUDY of a part of the study.")

@@ -18,8 +18,8 @@ from urllib.request import getproxies
 import httpcore
 import httpx
 
-from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.web.retries import RETRYABLE, Absent, TransientError, retry, retry_after
+from alignrec.pipeline.io.errors import Absent, UserError
+from alignrec.pipeline.web.retries import RETRYABLE, TransientError, retry, retry_after
 
 # no compression, so that byte offsets are those of the file
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from alignrec.pipeline.io.errors import UserError
-
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be transient
 MAX_WAIT_SECONDS = 60.0  # even if Retry-After is longer
 # ASCII only: str.isdigit accepts digits that float refuses
@@ -19,10 +17,6 @@ MIN_PROGRESS_BYTES = 1 << 16  # new bytes that count as progress
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 Result = TypeVar("Result")
-
-
-class Absent(UserError):
-    """A file does not exist on the server."""
 
 
 class TransientError(Exception):

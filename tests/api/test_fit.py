@@ -15,9 +15,9 @@ from alignrec import schemas
 from alignrec.interactions import Splitting, number
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.split import load_split
-from alignrec.pipeline.evaluation.metrics import evaluate_vectors
-from alignrec.pipeline.probe import judge
-from alignrec.pipeline.probe.registry import Data
+from alignrec.pipeline.evaluation.probe import judge
+from alignrec.pipeline.evaluation.probe.registry import Data
+from alignrec.pipeline.models.metrics import evaluate_vectors
 from alignrec.pipeline.runtime.layout import Layout
 
 IDS = [f"i{i}" for i in range(tastes.ITEMS)]

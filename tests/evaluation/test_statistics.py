@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from shop import tastes, toy
 
-from alignrec.pipeline.benchmark import significance
-from alignrec.pipeline.benchmark.cell import CellLabel
-from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.dataset import split
+from alignrec.pipeline.evaluation.benchmark import significance
+from alignrec.pipeline.evaluation.benchmark.cell import CellLabel
+from alignrec.pipeline.evaluation.benchmark.settings import protocol_of
 from alignrec.pipeline.evaluation.statistics import holm, paired_bootstrap
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.runtime.layout import Layout

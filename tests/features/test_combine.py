@@ -14,11 +14,11 @@ from shop.featured import params, stage, vectors
 from alignrec import schemas
 from alignrec.commands.params import read
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.plan import list_labels
-from alignrec.pipeline.benchmark.significance import declare_pairs
 from alignrec.pipeline.dataset.cooccurrence import user_item_matrix
 from alignrec.pipeline.encoders import chain
 from alignrec.pipeline.encoders.registry import ENCODER
+from alignrec.pipeline.evaluation.benchmark.plan import list_labels
+from alignrec.pipeline.evaluation.benchmark.significance import declare_pairs
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.features.folder import FeatureSet
 from alignrec.pipeline.features.kinds.factors import collaborative_factors

@@ -20,7 +20,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.linalg.projections import Block, unit_rows
 from alignrec.pipeline.runtime.layout import Layout
-from tests.probe.test_cold_items import GOOD, NOISE, data
+from tests.evaluation.probe.test_cold_items import GOOD, NOISE, data
 
 RNG = np.random.default_rng(0)
 TEXT = (RNG.normal(size=(50, 6)) * [9, 4, 3, 1, 1, 0.2] + 2).astype(np.float32)

@@ -29,9 +29,9 @@ import pictures
 from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
-from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.features.folder import SET
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.models.cutoff import CUTOFF
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.seeds import seed_for

@@ -40,19 +40,16 @@ FAULTS = ("short", "full", "read", "rename", "lost", "change", "sync", "link", "
 ENCODERS = ["tfidf", "descriptors"]
 LONGEST = 120
 """seconds of a stage"""
+USED = (
+    *("sources.download", "dataset.interactions", "images.fetcher", "encoders.tfidf", "encoders.descriptors"),
+    *("features.encode", "features.combine", "features.graph", "evaluation.probe.dataset"),
+    *("evaluation.probe.behaviour", "evaluation.probe.cold_items", "evaluation.probe.linear_cf", "release.build"),
+    *("release.read", "release.fitted", "release.recipe", "report.outputs"),
+)
 LOADED = (
     *("torch", "duckdb", "faiss", "scipy.sparse.linalg", "PIL.Image", "scipy.linalg", "multiprocessing.synchronize"),
     *("pyarrow.dataset", "pyarrow.pandas_compat", "alignrec.commands.terminal"),
-    *(
-        "alignrec.pipeline.sources.download",
-        "alignrec.pipeline.dataset.interactions",
-        "alignrec.pipeline.images.fetcher",
-    ),
-    *("alignrec.pipeline.encoders.tfidf", "alignrec.pipeline.encoders.descriptors"),
-    *("alignrec.pipeline.features.encode", "alignrec.pipeline.features.combine", "alignrec.pipeline.features.graph"),
-    *("alignrec.pipeline.probe.dataset", "alignrec.pipeline.probe.behaviour", "alignrec.pipeline.probe.cold_items"),
-    *("alignrec.pipeline.probe.linear_cf", "alignrec.pipeline.release.build", "alignrec.pipeline.release.read"),
-    *("alignrec.pipeline.release.fitted", "alignrec.pipeline.release.recipe", "alignrec.pipeline.report.outputs"),
+    *(f"alignrec.pipeline.{module}" for module in USED),
 )
 """modules of the stages, which each process inherits"""
 FAILED = re.compile(r"run `alignrec (\w+)")

@@ -13,13 +13,13 @@ import scipy.sparse as sp
 import torch
 from shop import toy
 
-from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.dataset.split import Pairs, Split
-from alignrec.pipeline.evaluation.metrics import evaluate_vectors, topk
+from alignrec.pipeline.evaluation.benchmark.settings import model_settings
 from alignrec.pipeline.linalg import device, neighbours
 from alignrec.pipeline.linalg.scores import Filter
 from alignrec.pipeline.models import MODELS, RELEASED, infonce
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, Untrained
+from alignrec.pipeline.models.metrics import evaluate_vectors, topk
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.models.training.loop import Fit, compile_network, fit
 

@@ -12,7 +12,7 @@ from shop import releases, tastes, toy
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.settings import model_settings
+from alignrec.pipeline.evaluation.benchmark.settings import model_settings
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.training.inputs import read_inputs

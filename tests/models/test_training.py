@@ -15,11 +15,11 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset import split
 from alignrec.pipeline.dataset.split import Pairs, contains_keys, load_split, pair_keys
-from alignrec.pipeline.evaluation.metrics import evaluate_vectors, topk
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.base import Batch, Inputs
+from alignrec.pipeline.models.metrics import evaluate_vectors, topk
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.models.training import loop, retrieval
 from alignrec.pipeline.models.training.embeddings import EmbeddingTable

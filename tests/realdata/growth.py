@@ -17,7 +17,7 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.dataset import profiles
+from alignrec.pipeline.features import profiles
 from alignrec.pipeline.linalg.rotation import paired_cosines
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import running

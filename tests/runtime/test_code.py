@@ -15,18 +15,18 @@ def names(module: str) -> set[str]:
     return {str(p.relative_to(code.ROOT)) for p in code.import_closure(module)}
 
 
-TABLE = ("evaluation/cutoff", "evaluation/evidence", "evaluation/statistics", "report/table")
+TABLE = ("models/cutoff", "evaluation/evidence", "evaluation/statistics", "report/table")
 
 
 def test_little_depends_on_what_does_not_shape_it() -> None:
     own = {f"pipeline/{name}.py" for name in (*TABLE, "models/__init__")}
     assert names("alignrec.pipeline.report.table") == own
-    used = names("alignrec.pipeline.benchmark.cell")  # else a table would train again
-    cells = {path for path in used if path.startswith("pipeline/benchmark/")}
-    assert cells == {f"pipeline/benchmark/{name}.py" for name in ("cell",)}
+    used = names("alignrec.pipeline.evaluation.benchmark.cell")  # else a table would train again
+    cells = {path for path in used if path.startswith("pipeline/evaluation/benchmark/")}
+    assert cells == {f"pipeline/evaluation/benchmark/{name}.py" for name in ("cell",)}
     used = names("alignrec.stages.study")
-    assert "pipeline/benchmark/slices.py" in used
-    assert "pipeline/benchmark/results.py" not in used
+    assert "pipeline/evaluation/benchmark/slices.py" in used
+    assert "pipeline/evaluation/benchmark/results.py" not in used
     encoders = {path for path in names("alignrec.stages.pretrain") if path.startswith("pipeline/encoders/")}
     assert encoders <= {f"pipeline/encoders/{name}.py" for name in ("chunks", "hub", "params", "registry", "settings")}
     assert not {

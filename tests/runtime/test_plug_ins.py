@@ -8,9 +8,9 @@ import pytest
 from commands import alignrec
 
 from alignrec.pipeline.encoders.registry import ENCODERS
+from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.runtime import registry
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.pipeline.vectors.base import READERS

@@ -17,7 +17,7 @@ from filelock import FileLock
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import CellLabel, list_runs, rankings_path
+from alignrec.pipeline.evaluation.benchmark.cell import CellLabel, list_runs, rankings_path
 from alignrec.pipeline.features.folder import SET, Facts
 from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.models.training import retrieval

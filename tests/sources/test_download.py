@@ -17,7 +17,7 @@ from webserver import Server, body, first, hang, ranged, serving, status
 from alignrec.commands import new, own_data
 from alignrec.commands.params import Params, load
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.evaluation.benchmark.params import Benchmark
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.layout import Layout

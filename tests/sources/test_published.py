@@ -14,7 +14,7 @@ from ratings import write_inter
 from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.settings import protocol_of
+from alignrec.pipeline.evaluation.benchmark.settings import protocol_of
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.runtime.layout import Layout

@@ -42,7 +42,7 @@ from alignrec.pipeline.runtime.releases import MANIFEST_FILE
 from alignrec.pipeline.runtime.section import Name, Width
 
 if TYPE_CHECKING:
-    from alignrec.pipeline.dataset.profiles import Profiles
+    from alignrec.pipeline.features.profiles import Profiles
 
 COLD_DRAWS = 5  # splits into cold and warm items; each item is cold in one split
 CUTOFF = 20  # K of the recall that chooses
@@ -165,7 +165,7 @@ def draw_validation(layout: Layout) -> tuple[Profiles, list[Profiles]]:
     """Return profiles of train items whose targets are validation items, and draws of them with
     cold targets.
     """
-    from alignrec.pipeline.dataset import profiles
+    from alignrec.pipeline.features import profiles
 
     n_items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
     columns = ["user_id", "item_id", "split"]
@@ -183,7 +183,7 @@ def draw_validation(layout: Layout) -> tuple[Profiles, list[Profiles]]:
 
 
 def score_vectors(vectors: np.ndarray, warm: Profiles, cold: Sequence[Profiles]) -> float:
-    from alignrec.pipeline.dataset import profiles
+    from alignrec.pipeline.features import profiles
 
     warm_recall = float(np.nanmean(warm.recalls(vectors, CUTOFF)))
     cold_recall = warm_recall

@@ -97,7 +97,7 @@ def build_inverted_file(item: EmbeddingTable, sample: RecallSample) -> Any:
 def search_exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pairs) -> np.ndarray:
     """Compute `evaluation.metrics.topk` over items in blocks, float32 [n, D]: int32 [N, K]."""
     # lazy: retrieval itself does not need torch
-    from alignrec.pipeline.evaluation.metrics import topk
+    from alignrec.pipeline.models.metrics import topk
 
     ids = np.empty((len(user), 0), np.int32)
     scores = np.empty((len(user), 0))

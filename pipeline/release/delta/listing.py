@@ -12,7 +12,7 @@ import orjson
 from pydantic import ValidationError
 
 from alignrec import schemas
-from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.io.errors import Absent, UserError, one_line
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Count, File, Manifest, Sha256
 from alignrec.pipeline.release.params import Version
@@ -20,7 +20,6 @@ from alignrec.pipeline.release.paths import DATASET_NAME, DELTA_FILE, find_path_
 from alignrec.pipeline.release.stores import Store, read_small
 from alignrec.pipeline.release.table_kinds import TABLES
 from alignrec.pipeline.runtime.section import Part, first_fault
-from alignrec.pipeline.web.retries import Absent
 
 FORMAT: Literal[1] = 1
 NAME = DELTA_FILE
