@@ -1,5 +1,6 @@
 """Parquet tables, validated on read and write."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -62,25 +63,36 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
 
     Raise UserError if it is unreadable, schemas.ContractError if invalid.
     """
-    # pq.read_table would import pyarrow.dataset
-    with reraise_faults(path), pq.ParquetFile(path) as file:
-        table = file.read(stored_columns(file.schema_arrow, columns))
-    return _check_stored(table, _select_fields(schema, columns), path)
+    return _read_table(path, path, schema, columns)
 
 
 def read_listed(path: Path, schema: pa.Schema) -> pa.Table:
     """Read a file of a folder with a journal.
 
-    One that changed since it was written, or cannot be read, is deleted, so that the next run
-    makes it again, and raises UserError.
+    One that changed since it was written, or is damaged, is deleted, so that the next run makes it
+    again, and raises UserError. OSError if the disk cannot be read; then the file is left.
     """
+    # in memory, so that what is parsed is what is hashed
+    with files.open_plain(path) as file:
+        data = file.read()
     try:
-        table = read_table(path, schema)
-        refuse_altered({path: files.sha256(path)})
+        refuse_altered({path: hashlib.sha256(data).hexdigest()})
+        return _read_table(path, pa.BufferReader(data), schema)
     except UserError:
         path.unlink(missing_ok=True)
         raise
-    return table
+
+
+def _read_table(
+    path: Path,
+    source: Path | pa.BufferReader,
+    schema: pa.Schema,
+    columns: list[str] | None = None,
+) -> pa.Table:
+    # pq.read_table would import pyarrow.dataset
+    with reraise_faults(path), pq.ParquetFile(source) as file:
+        table = file.read(stored_columns(file.schema_arrow, columns))
+    return _check_stored(table, _select_fields(schema, columns), path)
 
 
 def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:

@@ -1,5 +1,6 @@
 """Journals of resumable folders, and what a kill at any point leaves."""
 
+import resource
 from pathlib import Path
 
 import pyarrow as pa
@@ -110,8 +111,21 @@ def test_a_listed_file_that_changed_is_deleted_when_it_is_read(folder: Path) -> 
         io.read_listed(folder / "shard", schema)
     assert not (folder / "shard").exists()
 
-    io.write_table(table, folder / "shard", schema)
-    (folder / "shard").write_bytes(b"damaged")
+    (folder / "unlisted").write_bytes(b"damaged")
     with pytest.raises(UserError, match="not a readable Parquet file"):
-        io.read_listed(folder / "shard", schema)
-    assert not (folder / "shard").exists()
+        io.read_listed(folder / "unlisted", schema)
+    assert not (folder / "unlisted").exists()
+
+
+def test_a_listed_file_is_kept_when_no_file_can_be_opened(folder: Path) -> None:
+    schema = pa.schema([pa.field("n", pa.int32(), nullable=False)])
+    table = pa.table({"n": [1, 2]}, schema=schema)
+    io.write_table(table, folder / "shard", schema)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            io.read_listed(folder / "shard", schema)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert io.read_listed(folder / "shard", schema).equals(table)
