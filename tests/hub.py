@@ -49,6 +49,8 @@ class Hub(Server):
         self.uploads = 0
         self.before_commit: Callable[[], None] = lambda: None
         """hook, called once before the next commit is processed"""
+        self.read_only: set[str] = set()
+        """repositories that refuse commits"""
         self.fetched: list[str] = []
         """requested files, with their repository"""
 
@@ -77,6 +79,8 @@ class Hub(Server):
             return request.reply_json(404, {"error": path})
         if name.startswith("datasets/") and request.headers.get("Authorization") != "Bearer right":
             return request.reply_json(401, {"error": "Invalid credentials"}, X_Error_Message="Invalid credentials")
+        if name in self.read_only and request.command == "POST" and rest.startswith("commit"):
+            return request.reply_json(403, {"error": "no write access"}, X_Error_Message="no write access")
         repository = self.repositories.get(name)
         if repository is None:
             return request.reply_json(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")

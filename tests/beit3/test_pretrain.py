@@ -254,6 +254,14 @@ def test_every_image_has_exactly_the_share_masked(grid: int, share: float) -> No
     assert set(drawn.sum(axis=1)) == {round(share * grid * grid)}
 
 
+def test_blocks_are_as_often_wide_as_high() -> None:
+    drawn = masks.mask_patches(14 * 14, 3 / 14**2, masks.make_generators(np.arange(400), 3)).reshape(-1, 14, 14)
+    high = (drawn[:, 1:] & drawn[:, :-1]).sum()
+    wide = (drawn[:, :, 1:] & drawn[:, :, :-1]).sum()
+    assert min(high, wide) > 100
+    assert 0.8 < high / wide < 1.25
+
+
 def test_pieces_are_masked_at_the_rate_and_special_ids_never() -> None:
     ids = np.array([[0, 5, 6, 7, 8, 2], [0, 5, 2, 1, 1, 1], [0, 2, 1, 1, 1, 1]])
     for seed in range(20):

@@ -1,5 +1,6 @@
 """Every kind of third-party model, as a tiny random network: vectors depend on what an item has."""
 
+import json
 import os
 import re
 import shutil
@@ -270,6 +271,19 @@ def test_fused_is_refused_where_no_pass_reads_both(folder: Folder, tmp_path: Pat
     np.testing.assert_allclose(
         run(two, TEXTS[:3], PICTURES[:3]).vectors, run(ours, TEXTS[:3], PICTURES[:3]).vectors, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(("named", "reads"), [(None, BOTH), ({"text": {}}, ("text",))])
+def test_modalities_are_those_of_the_model_or_both_where_an_older_one_sees(
+    folder: Folder, tmp_path: Path, named: dict[str, dict[str, str]] | None, reads: tuple[str, ...]
+) -> None:
+    shutil.copytree(folder("multimodal"), tmp_path / "model")
+    file = tmp_path / "model/sentence_bert_config.json"
+    config = json.loads(file.read_text())
+    config.pop("modality_config")
+    file.write_text(json.dumps(config | ({} if named is None else {"modality_config": named})))
+    encoders = {"mine": {"kind": "sentence-transformers", "model": str(tmp_path / "model")}}
+    assert find_network(encoders, "mine", Path("nowhere")).reads == reads
 
 
 def test_without_the_extra_its_name_is_said(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

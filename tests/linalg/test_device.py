@@ -36,6 +36,21 @@ def test_gemm_is_the_product_also_of_views(dtype: torch.dtype, is_intel: bool, m
         torch.testing.assert_close(actual.double(), plain, rtol=tolerance, atol=20 * tolerance)
 
 
+@pytest.mark.parametrize("short", [True, False])
+def test_the_rate_of_a_processor_is_that_of_a_product_made_for_it(short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "pick_device", lambda: torch.device("cpu"))
+    gemm = device.gemm
+    multiplied = set()
+
+    def spy(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        multiplied.add((*a.shape, b.shape[0]))
+        return gemm(a, b)
+
+    monkeypatch.setattr(device, "gemm", spy)
+    assert device.gemm_rate.__wrapped__("float32", 0, short) > 1e6
+    assert multiplied == {device.SHORT_PRODUCT if short else device.CPU_PRODUCT}
+
+
 def test_product_in_float32_and_bfloat16_is_as_close_as_they_are() -> None:
     """bfloat16 has a relative error of 2^-8; that of a sum of products is at most a few times as large."""
     exact = [drawn(*shape, dtype=torch.float64).requires_grad_() for shape in ((90, 64), (16, 64))]

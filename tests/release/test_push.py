@@ -16,6 +16,7 @@ import yaml
 from buckets import stored
 from commands import alignrec
 from hub import Hub, hub
+from huggingface_hub import constants
 from shop import toy
 from shop.releases import signing_key
 from shop.toy import contents
@@ -277,6 +278,18 @@ def test_a_root_card_of_another_dataset_stays(hf: Hub, release: Path) -> None:
     assert hf.dataset.files["README.md"] == b"mine"
     assert push(release, f"{TARGET}/below") == f"{TARGET}/below/shop/0.1.0"
     assert "below/shop/0.1.0/manifest.json" in hf.dataset.files
+
+
+def test_a_token_that_may_only_read_and_a_hub_that_does_not_answer_are_said(
+    hf: Hub, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hf.read_only.add(hf.dataset.name)
+    with pytest.raises(UserError, match=r"access denied \(HTTP 403\); is HF_TOKEN right\?"):
+        push(release, TARGET)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setattr("alignrec.pipeline.release.push.MAX_COMMITS", 1)
+    with pytest.raises(UserError, match=r"shop/0\.1\.0: ConnectError; run again to continue"):
+        push(release, TARGET)
 
 
 def test_a_wrong_token_and_a_wrong_repository_are_said_without_the_token(

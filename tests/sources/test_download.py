@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import re
 from pathlib import Path
@@ -26,6 +27,7 @@ from alignrec.pipeline.sources.base import FEATURE, Download
 from alignrec.pipeline.sources.download import (
     download_files,
     expected_hashes,
+    fetch_source,
     file_names,
     local_hashes,
 )
@@ -148,6 +150,17 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
         {"role": "reviews", "name": "r.json.gz", "url": f"http://{host}/r.json.gz"} | common,
         {"role": "metadata", "name": "meta.json.gz", "url": "file:meta.json.gz"} | common,
     ]
+
+
+def test_links_to_the_cache_of_dvc_become_copies_and_other_links_stay(tmp_path: Path) -> None:
+    for name in ("r.csv", "i.csv"):
+        (tmp_path / name).write_text("user,item\n")
+        os.link(tmp_path / name, tmp_path / f"{name}-cached")
+    (tmp_path / "r.csv").chmod(0o444)
+    source = {"kind": "tabular", "interactions": str(tmp_path / "r.csv"), "items": str(tmp_path / "i.csv")}
+    fetch_source(toy.run("download", toy.params(sources={"shop": source}), tmp_path / "project"))
+    assert not os.path.samefile(tmp_path / "r.csv", tmp_path / "r.csv-cached")
+    assert os.path.samefile(tmp_path / "i.csv", tmp_path / "i.csv-cached")
 
 
 def test_folders_are_packed_if_they_are_features(tmp_path: Path) -> None:
