@@ -233,11 +233,11 @@ def find_tests(copy: Path, folder: Path, workers: int) -> None:
     folder.mkdir(exist_ok=True)
     packages = {path.name for path in (copy / "pipeline").iterdir()}
     waiting = []
-    for file in sorted((copy / "tests").glob("*/test_*.py")):
-        name = f"{file.parent.name}/{file.name}"
+    for file in sorted((copy / "tests").rglob("test_*.py")):
+        name = file.relative_to(copy / "tests").as_posix()
         noted = path_of(folder, f"tests/{name}")
         is_known = noted.exists() and noted.stat().st_mtime >= file.stat().st_mtime
-        if file.parent.name in packages and name not in LEFT_OUT and not is_known:
+        if name.partition("/")[0] in packages and name not in LEFT_OUT and not is_known:
             waiting.append(f"tests/{name}")
     if not waiting:
         return
@@ -276,7 +276,8 @@ def read_calls(folder: Path) -> Tested:
 
 def file_of(mutant: Mutant, copy: Path) -> list[str]:
     """Return the file of tests that is named after the module, if there is one."""
-    name = f"tests/{mutant.package}/test_{Path(mutant.path).name}"
+    module = Path(mutant.path)
+    name = f"tests/{module.parent.relative_to('pipeline').as_posix()}/test_{module.name}"
     return [name] if (copy / name).exists() else []
 
 
