@@ -125,10 +125,10 @@ def _show_recipe(
     if len(sets) > 1:
         raise typer.BadParameter("is of one file", param_hint="--of")
     # loads torch
+    from alignrec.pipeline.features.compared import read_set
     from alignrec.pipeline.release import identify
     from alignrec.pipeline.release.choice import choose_encoder
     from alignrec.pipeline.report import terminal
-    from alignrec.pipeline.report.feature_set import read_set
 
     settings = args.settings_of(dataset, params)
     choice = choose_encoder(settings, of, root)

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.features.compared import MIN_COMPARED_ITEMS, ComparedSet
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.rotation import fit_rotation, paired_cosines, rotate
 from alignrec.pipeline.release.form import KEEP_FORM, describe_form_change, read_fingerprint
 from alignrec.pipeline.release.manifest import Column, Manifest
 from alignrec.pipeline.release.read import ITEMS_FILE, Release
-from alignrec.pipeline.report.feature_set import MIN_COMPARED_ITEMS, ComparedSet
 from alignrec.pipeline.report.similarity import NEIGHBOURS, compare_sets
 from alignrec.pipeline.report.verdict import format_overlap
 

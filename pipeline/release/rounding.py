@@ -13,11 +13,11 @@ from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.probe.judge import answer_sets, build_tasks, summarise_answers
 from alignrec.pipeline.evaluation.probe.questions import sample_ids
 from alignrec.pipeline.evaluation.probe.registry import PROBES, Data
+from alignrec.pipeline.features.compared import MIN_COMPARED_ITEMS
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.rotation import paired_cosines
 from alignrec.pipeline.release.manifest import ProbedRounding, RoundedSet, Rounding
 from alignrec.pipeline.release.params import VectorType
-from alignrec.pipeline.report.feature_set import MIN_COMPARED_ITEMS
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.probes import CHANCE
 from alignrec.pipeline.report.similarity import NEIGHBOURS, find_neighbours, overlap

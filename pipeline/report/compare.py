@@ -13,9 +13,14 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.probe.params import ProbeParams
 from alignrec.pipeline.evaluation.probe.registry import Data
-from alignrec.pipeline.report import feature_set, sections, verdict
+from alignrec.pipeline.features.compared import (
+    ComparedSet,
+    common_items,
+    read_set,
+    with_distinct_names,
+)
+from alignrec.pipeline.report import sections, verdict
 from alignrec.pipeline.report.advice import advise_comparison
-from alignrec.pipeline.report.feature_set import ComparedSet
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.page import compared_page
 from alignrec.pipeline.report.sections import PageSection
@@ -32,9 +37,9 @@ def compare(
 ) -> dict[str, Any]:
     """Compare feature sets, named as in `read_set`, and write compare.json and index.html."""
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    sets = [feature_set.read_set(spec, layout, asins, order) for spec in specs]
-    sets = feature_set.with_distinct_names(sets)
-    rows = feature_set.common_items(sets)
+    sets = [read_set(spec, layout, asins, order) for spec in specs]
+    sets = with_distinct_names(sets)
+    rows = common_items(sets)
     sets = [replace(features, vectors=features.vectors[rows], has_row=None) for features in sets]
 
     comparison: dict[str, Any] = {

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from alignrec.pipeline.evaluation.probe.questions import sample_ids
+from alignrec.pipeline.features.compared import ComparedSet
 from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.linalg.nearest import find_nearest
 from alignrec.pipeline.linalg.projections import unit_rows
-from alignrec.pipeline.report.feature_set import ComparedSet
 from alignrec.pipeline.report.table import Fields
 from alignrec.pipeline.runtime import engine
 from alignrec.pipeline.runtime.seeds import seed_for

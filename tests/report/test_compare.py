@@ -14,10 +14,10 @@ from shop import featured, toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.features.compared import ComparedSet, common_items, read_set
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import projections
-from alignrec.pipeline.report import compare, feature_set, similarity
-from alignrec.pipeline.report.feature_set import ComparedSet
+from alignrec.pipeline.report import compare, similarity
 from alignrec.pipeline.runtime.layout import Layout
 
 ASINS = toy.ASINS
@@ -37,10 +37,8 @@ def table(ids: str, values: list[object], vectors: np.ndarray = VECTORS) -> pa.T
 # --- third-party files
 
 
-def read(
-    layout: Layout, path: Path | str, asins: list[str] = ASINS, order: Path | None = None
-) -> feature_set.ComparedSet:
-    return feature_set.read_set(str(path), layout, asins, order)
+def read(layout: Layout, path: Path | str, asins: list[str] = ASINS, order: Path | None = None) -> ComparedSet:
+    return read_set(str(path), layout, asins, order)
 
 
 def test_of_several_columns_of_vectors_one_is_named(layout: Layout, tmp_path: Path) -> None:
@@ -83,9 +81,9 @@ def test_other_items_are_counted_and_absent_ones_left_out(
     assert np.array_equal(found.vectors[:5], VECTORS[:5])
     assert found.has_row is not None
     assert found.has_row.tolist() == [True] * 5 + [False]
-    assert feature_set.common_items([found, replace(found, has_row=None)]).tolist() == [0, 1, 2, 3, 4]
+    assert common_items([found, replace(found, has_row=None)]).tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(UserError, match="x, x: 1 items"):
-        feature_set.common_items([found, replace(found, has_row=np.arange(6) > 3)])
+        common_items([found, replace(found, has_row=np.arange(6) > 3)])
 
 
 # --- geometry
@@ -120,7 +118,7 @@ def test_neighbours_are_the_sorted_cosines_and_ties_go_to_lower_ids(scores_held:
     np.fill_diagonal(cosine, -2)
     expected = np.sort(np.argsort(-cosine, axis=1)[:, :6], axis=1)
     assert np.array_equal(similarity.find_neighbours(x, 6, scores_held=scores_held), expected)
-    one = feature_set.ComparedSet("a", "", x)
+    one = ComparedSet("a", "", x)
     assert similarity.changed_items(one, one, [(7, 0.5)])["near_b"][7] == np.argsort(-cosine[7])[:6].tolist()
     tied = similarity.find_neighbours(np.ones((5, 2), np.float32), 2, scores_held=scores_held)
     assert tied.tolist()[:2] == [[1, 2], [0, 2]]

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from alignrec.commands import params
 from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.tokenizer import Tokenizer, train_model
-from alignrec.pipeline.report import feature_set
+from alignrec.pipeline.features.compared import read_set
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.vectors.base import match_file
 from tests.hostile.fuzz.target import Target, encoded, folder, table, written
@@ -131,7 +131,7 @@ SPACE = "▁".encode()
 
 
 def compared(name: str, data: bytes) -> None:
-    read = feature_set.read_set(str(written(name, data)), Layout(folder("outputs"), "shop"), ASINS)
+    read = read_set(str(written(name, data)), Layout(folder("outputs"), "shop"), ASINS)
     assert read.vectors.shape[0] == len(ASINS)
     assert np.isfinite(read.vectors).all()
 
