@@ -22,9 +22,9 @@ from alignrec.pipeline.evaluation.benchmark.params import Benchmark
 from alignrec.pipeline.evaluation.protocol import selecting_protocol
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.linalg.scores import Filter
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.metrics import topk
+from alignrec.pipeline.models.scores import Filter
 from alignrec.pipeline.models.settings import params_of
 from alignrec.pipeline.runtime.checkpoint import Checkpoint
 from alignrec.pipeline.runtime.section import require_known, validate

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from alignrec.pipeline.dataset.split import Part, Split
 from alignrec.pipeline.evaluation.protocol import Protocol
-from alignrec.pipeline.linalg.scores import Vectors
 from alignrec.pipeline.models.metrics import Evaluation, evaluate_vectors
+from alignrec.pipeline.models.scores import Vectors
 
 EVALUATED_PARTS: tuple[Part, Part] = ("valid", "test")
 

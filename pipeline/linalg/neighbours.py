@@ -16,7 +16,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from alignrec.pipeline.linalg.projections import unit_rows
-from alignrec.pipeline.linalg.scores import select_top_k
+from alignrec.pipeline.linalg.top_k import select_top_k
 from alignrec.pipeline.runtime import engine
 
 # queries per search on a GPU, and per CPU thread; bounds memory to that times I scores

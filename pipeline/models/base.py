@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.linalg import neighbours
-from alignrec.pipeline.linalg.scores import Vectors
 from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.models.scores import Vectors
 
 
 @dataclass(frozen=True)

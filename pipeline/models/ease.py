@@ -16,7 +16,6 @@ from torch import Tensor
 
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import unit_rows
-from alignrec.pipeline.linalg.scores import Filter
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
 from alignrec.pipeline.models.params import (
@@ -25,6 +24,7 @@ from alignrec.pipeline.models.params import (
     ClosedParams,
     L3AEParams,
 )
+from alignrec.pipeline.models.scores import Filter
 
 # the only I x I matrix is the model: it is filled, inverted and turned into weights in place
 MATRIX_BLOCK_ROWS = 512

@@ -14,7 +14,8 @@ import torch
 from alignrec.pipeline.dataset.split import Pairs, Part, Split, contains_keys, pair_keys
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.device import gemm
-from alignrec.pipeline.linalg.scores import Filter, Vectors, select_top_k
+from alignrec.pipeline.linalg.top_k import select_top_k
+from alignrec.pipeline.models.scores import Filter, Vectors
 
 SCORES_PER_BLOCK = 1 << 21  # 8 MiB of float32 fit the cache
 

@@ -14,9 +14,9 @@ from alignrec.pipeline.evaluation.benchmark.settings import model_settings, prot
 from alignrec.pipeline.evaluation.held_out import open_test
 from alignrec.pipeline.evaluation.protocol import Protocol, hash_questions
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.linalg.scores import Vectors
 from alignrec.pipeline.models.bpr import BPR
 from alignrec.pipeline.models.metrics import evaluate_vectors, topk
+from alignrec.pipeline.models.scores import Vectors
 from alignrec.pipeline.models.training.loop import fit
 from alignrec.pipeline.runtime import code
 

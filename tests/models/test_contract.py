@@ -16,11 +16,11 @@ from shop import toy
 from alignrec.pipeline.dataset.split import Pairs, Split
 from alignrec.pipeline.evaluation.benchmark.settings import model_settings
 from alignrec.pipeline.linalg import device, neighbours
-from alignrec.pipeline.linalg.scores import Filter
 from alignrec.pipeline.models import MODELS, RELEASED, infonce
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, Untrained
 from alignrec.pipeline.models.metrics import evaluate_vectors, topk
 from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.models.scores import Filter
 from alignrec.pipeline.models.training.loop import Fit, compile_network, fit
 
 USERS, ITEMS, TOWNS = 60, 40, 2

@@ -11,10 +11,10 @@ import torch
 
 from alignrec.pipeline.dataset.split import Pairs, Split
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.linalg.scores import Filter
 from alignrec.pipeline.models import MODELS, ease
 from alignrec.pipeline.models.base import Inputs, Recommender
 from alignrec.pipeline.models.metrics import topk
+from alignrec.pipeline.models.scores import Filter
 
 USERS, ITEMS, WIDTH = 60, 45, 12
 EMPTY = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))

@@ -14,11 +14,11 @@ from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.device import pick_device
 from alignrec.pipeline.linalg.projections import first_not_finite
-from alignrec.pipeline.linalg.scores import Filter, Vectors
 from alignrec.pipeline.models.base import Batch, GraphRecommender, Inputs, Recommender
 from alignrec.pipeline.models.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.models.metrics import evaluate_vectors
 from alignrec.pipeline.models.params import Accumulating, Train
+from alignrec.pipeline.models.scores import Filter, Vectors
 from alignrec.pipeline.models.training.inputs import Sampler
 from alignrec.pipeline.runtime.checkpoint import Checkpoint, adam_state, restore_adam
 from alignrec.pipeline.runtime.process import keep_large_buffers
