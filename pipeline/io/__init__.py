@@ -3,7 +3,7 @@
 
 from alignrec.pipeline.io.files import (
     COST, JOURNAL, KEY, RECORD, digest, files_below, list_plain, made_by, next_to, open_plain,
-    present, read_json, read_plain, require_plain, sha256, sha256s,
+    present, read_json, read_plain, require_plain, sha256, sha256s, suggest_file,
 )  # fmt: skip
 from alignrec.pipeline.io.folders import (
     is_free, refuse_links, remove, rename_folder, unlink_special,

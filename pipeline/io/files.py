@@ -46,13 +46,16 @@ def read_json(path: Path, max_bytes: int | None = None) -> Any:
         raise UserError(f"{path}: not JSON ({e}); {made_by(path)}") from None
 
 
-def suggest_file(path: Path) -> str:
-    """Return what to do about a path that is no file: the most similar name in its folder."""
-    names: list[str] = []
+def suggest_file(path: Path, known: Sequence[str] = (), otherwise: str = "correct the path") -> str:
+    """Return what to do about a path that is wrong: the most similar name.
+
+    Compared are the names in its folder, and those in `known`.
+    """
+    names = [*known]
     with suppress(OSError):
-        names = sorted(file.name for file in islice(path.parent.iterdir(), MAX_COMPARED_FILES))
+        names += sorted(file.name for file in islice(path.parent.iterdir(), MAX_COMPARED_FILES))
     similar = most_similar(path.name, names)
-    return f"did you mean {similar}?" if similar not in ("", path.name) else "correct the path"
+    return f"did you mean {similar}?" if similar not in ("", path.name) else otherwise
 
 
 def require_plain(path: Path, max_bytes: int | None = None) -> Path:

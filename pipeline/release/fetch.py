@@ -19,7 +19,14 @@ from alignrec.pipeline.release import signature
 from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.paths import DELTA_FILE
 from alignrec.pipeline.release.read import join_faults, verify
-from alignrec.pipeline.release.stores import MAX_ATTEMPTS, Progress, Store, open_store, read_small
+from alignrec.pipeline.release.stores import (
+    MAX_ATTEMPTS,
+    Progress,
+    Store,
+    local_path,
+    open_store,
+    read_small,
+)
 from alignrec.pipeline.web.download import is_web_page
 from alignrec.pipeline.web.retries import MIN_PROGRESS_BYTES, TransientError, append_blocks
 
@@ -163,10 +170,11 @@ def _read_manifest(store: Store, work: Path, key: Path | None = None) -> Manifes
             raise UserError(
                 f"{store.address}: a delta and no release; name its older release by --onto"
             ) from None
-        raise UserError(
-            f"{store.address}: no {manifests.MANIFEST_FILE} there; "
-            "is this the address of a release?"
-        ) from None
+        path = local_path(store.address)
+        advice = "is this the address of a release?"
+        if path is not None:
+            advice = manifests.suggest_release(path)
+        raise UserError(f"{store.address}: no {manifests.MANIFEST_FILE} there; {advice}") from None
     except UserError as e:
         raise UserError(str(e).replace(str(work), store.address)) from None
 

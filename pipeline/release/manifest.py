@@ -22,7 +22,7 @@ from pydantic import (
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.params import VectorType, Version
-from alignrec.pipeline.release.paths import DATASET_NAME, find_path_fault
+from alignrec.pipeline.release.paths import DATASET_NAME, SAMPLE, find_path_fault
 from alignrec.pipeline.release.table_kinds import PER_SET, TABLES
 from alignrec.pipeline.runtime import releases
 from alignrec.pipeline.runtime.section import Part, first_fault
@@ -338,11 +338,17 @@ def load(folder: Path) -> Manifest:
     return parse(folder, read(folder))
 
 
+def suggest_release(path: Path) -> str:
+    """Return what to do about a path without a release: the most similar name, if there is none."""
+    question = "is this a release folder?"
+    return question if path.exists() else io.suggest_file(path, [SAMPLE], question)
+
+
 def read(folder: Path) -> bytes:
     """Return the raw bytes of the manifest; UserError if it is missing or too large."""
     path = folder / MANIFEST_FILE
     if path.is_symlink() or not path.is_file():
-        raise UserError(f"{path}: no such file; is this a release folder?")
+        raise UserError(f"{path}: no such file; {suggest_release(folder)}")
     size = path.stat().st_size
     if size > MAX_MANIFEST_BYTES:
         raise UserError(

@@ -19,7 +19,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io import archives
 from alignrec.pipeline.io.errors import Absent, UserError, installing
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release.paths import DELTA_FILE
+from alignrec.pipeline.release.paths import DELTA_FILE, SAMPLE
 from alignrec.pipeline.web.retries import TransientError, retry
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def local_path(address: str) -> Path | None:
     """Return the path of a local address, for `sample` the bundled zip file; None if remote."""
     if scheme_of(address) != "file":
         return None
-    if address == "sample" and not Path(address).exists():
+    if address == SAMPLE and not Path(address).exists():
         return Path(str(files("alignrec"))) / SAMPLE_FILE
     if address.lower().startswith("file:"):
         address = unquote(urlsplit(address).path)

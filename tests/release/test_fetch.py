@@ -14,6 +14,7 @@ from webserver import Folder, listening
 from alignrec.pipeline.io import sha256
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest, stores
+from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.fetch import fetch
 from alignrec.pipeline.release.read import verify
 
@@ -71,6 +72,20 @@ def test_what_is_no_zip_file_says_so_and_nothing_is_left(plain: Path, tmp_path: 
         fetch(str(path), tmp_path / "here")
     assert str(e.value).startswith(f"{path}: ")
     assert {*left(tmp_path)} <= {path.name}
+
+
+def test_a_misspelt_address_gets_the_name_that_it_is_like(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(plain, tmp_path / "shop-release")
+    monkeypatch.chdir(tmp_path)
+    for misspelt, meant in (("sampel", "sample"), ("shop-relese", "shop-release")):
+        with pytest.raises(UserError, match=f"{misspelt}: no manifest.json there; did you mean {meant}\\?"):
+            fetch(misspelt, tmp_path / "here")
+    with pytest.raises(UserError, match=r"manifest.json: no such file; did you mean shop-release\?"):
+        manifests.load(Path("shop-relese"))
+    with pytest.raises(UserError, match=r"unlike: no manifest.json there; is this a release folder\?"):
+        fetch("unlike", tmp_path / "here")
 
 
 def test_one_feature_set_verifies_and_names_the_whole(server: Folder, plain: Path, tmp_path: Path) -> None:
