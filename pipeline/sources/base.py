@@ -62,17 +62,19 @@ def is_web(address: str) -> bool:
 
 
 def as_text(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(as_list(value))
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) else ""
+    return " ".join(as_list(value)) if isinstance(value, list) else _describe_scalar(value)
 
 
 def as_list(value: Any) -> list[str]:
-    """Return the texts of a list, or a text, that are not blank."""
+    """Return the texts and numbers of a list, or a single one, that are not blank."""
     values = value if isinstance(value, list) else [value]
-    return [text for text in values if isinstance(text, str) and text.strip()]
+    return [text for text in map(_describe_scalar, values) if text.strip()]
+
+
+def _describe_scalar(value: Any) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) else ""
 
 
 def end_sentence(text: str) -> str:

@@ -486,6 +486,8 @@ def check_joined(case: Case, layout: Layout, rows: pd.DataFrame) -> list[str]:
     names = [name for name in case.params["encode"]["encoders"] if name in layout.feature_sets()]
     parts = [vectors_of(layout, name) for name in names]
     kept = [n for n, part in enumerate(parts) if len(np.unique(part[part.any(axis=1)].round(5), axis=0)) > 1]
+    if not kept:
+        return [f"{JOINED}: a direction, which no part has"] if vectors_of(layout, JOINED).any() else []
     parts = [parts[n] for n in kept]
     of_images = [names[n] == PICTURES for n in kept]
     width = case.params["combine"]["sets"][JOINED]["width"]

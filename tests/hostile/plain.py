@@ -254,6 +254,8 @@ def read_products(path: Path, columns: dict[str, str], items: Sequence[str]) -> 
 
 
 def _values(value: Any) -> list[str]:
+    if isinstance(value, (int, float)):
+        value = str(value)
     if isinstance(value, str):
         value = value.split("|")
     return [part.strip() for part in value or () if part.strip()]

@@ -273,6 +273,11 @@ def test_tabular_items_in_any_format(tmp_path: Path, name: str) -> None:
     assert reader.product(records[0])[:3] == ("x", "", ["A", "B"])
 
 
+@pytest.mark.parametrize(("categories", "read"), [(7, ["7"]), ([7, "Home", None, True, 1.5], ["7", "Home", "1.5"])])
+def test_numbers_in_categories_are_texts(categories: object, read: list[str]) -> None:
+    assert tabular().product({"item": "a", "title": 3, "categories": categories})[:3] == ("3", "", read)
+
+
 def test_columns_of_text_are_joined_to_the_description_and_must_be_there(tmp_path: Path) -> None:
     given = {"kind": "tabular", "interactions": "r.csv", "columns": {"description": "plot"}, "text": ["review", "tags"]}
     reader = Tabular(TabularSource.model_validate(given))
