@@ -5,13 +5,16 @@ import shutil
 import zipfile
 from contextlib import closing
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pictures
 import pyarrow as pa
 import pytest
 from commands import alignrec
+from PIL import Image
 from typer.testing import Result
 from webserver import body, first, serving, status
 
@@ -19,6 +22,7 @@ from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io as tables
 from alignrec.pipeline.images.access import open_files, prepend_candidates
+from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 
@@ -26,6 +30,20 @@ LIMIT = 100_000
 
 
 png = partial(pictures.plain, form="PNG")
+
+
+def test_a_very_large_image_is_averaged_before_it_is_resized() -> None:
+    ramp = np.linspace(0, 255, 4200).astype(np.uint8)
+    pixels = np.stack(
+        [np.tile(ramp, (4100, 1)), np.tile(ramp[:4100, None], (1, 4200)), np.full((4100, 4200), 90, np.uint8)], 2
+    )
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    made = normalise_image(file.getvalue(), size=64, quality=95, max_pixels=1 << 25)
+    assert made.status == "ok"
+    small = np.asarray(Image.open(BytesIO(made.image)).convert("RGB"), float)
+    plain = np.asarray(Image.fromarray(pixels).resize(small.shape[1::-1], Image.Resampling.BOX), float)
+    assert np.abs(small - plain).mean() < 3
 
 
 def endings(start: Path, *addresses: str, **params: object) -> list[str]:

@@ -11,9 +11,22 @@ from alignrec import schemas
 from alignrec.encoders import decode
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders import tfidf
-from alignrec.pipeline.io import arrays, csv_rows, parquet, text
+from alignrec.pipeline.io import arrays, csv_rows, json_rows, parquet, text
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.yaml_files import read_yaml
+
+
+def test_the_command_that_makes_a_file_is_that_of_the_stage_above_it() -> None:
+    for path in ("mine", "mine/run.json", "mine/tfidf/features-00000.parquet", "mine/linear/encoder/linear/maps"):
+        assert io.made_by(Path("here/outputs/encode") / path) == "run `alignrec encode mine` first"
+    assert io.made_by(Path("here/other/mine/run.json")) == "make or fetch it again"
+
+
+def test_json_lines_are_inspected_up_to_a_row_for_their_keys(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"a": 1}\n' * json_rows.ROWS_INSPECTED + '{"b": 1}\n{"c": 1}\n')
+    assert json_rows.column_names(tmp_path / "r.jsonl") == ["a"]
+    assert json_rows.column_names(tmp_path / "r.jsonl", ["b"]) == ["a", "b"]
+
 
 READERS: dict[str, Callable[[Path], object]] = {
     "open_plain": io.open_plain,

@@ -18,7 +18,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import item_file, item_images, item_table
 from alignrec.pipeline.release.manifest import ItemColumns
-from alignrec.pipeline.release.recipe import Recipe
+from alignrec.pipeline.release.recipe import Recipe, project_recipe
 
 ITEMS, USERS, BOUGHT = 24, 30, 8
 COLUMNS = ["artikelnr", "bezeichnung", "marke", "warengruppe", "beschreibung", "pflege", "brand"]
@@ -129,6 +129,13 @@ def embed(release: Path, *args: object, file: str = "products.csv") -> tuple[flo
     assert result.exit_code == 0, result.output
     warnings = [line for line in result.output.splitlines() if line.startswith("warning: ")]
     return lowest_cosine(release), warnings
+
+
+def test_a_dataset_that_is_not_declared_has_no_recipe(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    assert project_recipe(toy.params(), "shop", layout.items) is not None
+    assert project_recipe(toy.params(), "other", layout.items) is None
+    assert project_recipe(toy.params(), "shop", tmp_path / "absent") is None
 
 
 def test_a_release_remembers_the_columns_of_the_shop(release: Path) -> None:

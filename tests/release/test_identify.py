@@ -181,6 +181,7 @@ def test_means_and_single_modalities_are_recognised(clip: Path, layout: Layout) 
     assert found(find(text, layout, clip)).startswith("text, ")
     assert found(find(unit(image) + unit(text), layout, clip)).startswith("mean of image and text, ")
     assert "each unscaled" in found(find(image + text, layout, clip))
+    assert "not scaled" in found(find((image + text) / 2, layout, clip))
 
 
 def test_both_in_one_pass_are_recognised(folder: Path, layout: Layout) -> None:

@@ -14,7 +14,9 @@ from shop import toy
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import Figure, list_ablations, list_comparisons
+from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.report import advice, figures, gallery, page, probes, results, sections, terminal, verdict
+from alignrec.pipeline.report.intervals import IntervalRow, interval_chart
 from alignrec.pipeline.report.network import digest_vectors
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.rivals import rival_table
@@ -113,13 +115,45 @@ def test_an_ablation_that_repeats_the_full_model_is_marked_and_explained(tmp_pat
             if (r["model"], r["ablation"]) == ("alignrec", "")}  # fmt: skip
     same = [r | {"value": full[r["seed"], r["metric"], r["k"]]} if r["ablation"] else r for r in measured]
     (comparison,) = list_ablations(pa.Table.from_pylist(same, schemas.RESULTS))
-    table = results.ablation_table([*results.ablated_rows(comparison, tests)])
+    rows = [*results.ablated_rows(comparison, tests)]
+    table = results.ablation_table(rows)
     assert table.rows[1][4:] == ["none", "identical", ""]
     assert "Identical to the full model in every figure of every seed: no-cca." in table.note
     one = same.index(next(r for r in same if r["ablation"] and r["metric"] == "ndcg"))
     same[one] = same[one] | {"value": same[one]["value"] + 1e-9}  # one figure of one seed
     (comparison,) = list_ablations(pa.Table.from_pylist(same, schemas.RESULTS))
     assert results.ablation_table([*results.ablated_rows(comparison, tests)]).rows[1][4] == "-0.0500"
+
+
+def test_the_change_by_an_ablation_is_its_test_turned_round(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    tests = io.read_table(layout.tests, schemas.TESTS)
+    (comparison,) = list_ablations(io.read_table(layout.results, schemas.RESULTS))
+    change = [*results.ablated_rows(comparison, tests)][1].change
+    (test,) = (t for t in tests.to_pylist() if t["ablation_b"] and t["metric"] == "recall")
+    assert change[:3] == (-test["high"], -test["difference"], -test["low"])
+
+
+def test_the_headline_of_a_probe_is_its_own_figure_where_it_was_measured() -> None:
+    for measured, headline in ({"hit@20": 0.1, "hit@50": 0.2}, "hit@20"), ({"hit@5": 0.1, "hit@10": 0.2}, "hit@10"):
+        figures = {"chance": measured | {f"{name}_se": 0.01 for name in measured}}
+        shown = probes.ProbeFigures(PROBES["zero_shot"], {"raw": figures}, 9, "users", "", "")
+        assert shown.figure == headline
+
+
+def test_the_best_point_of_each_sweep_is_marked_at_its_figure() -> None:
+    points = [("lr", 0.1, 0.2), ("lr", 0.2, 0.3), ("cca", 1.0, 0.5)]
+    curves = [
+        {"sweep": s, "key": f"train.{s}", "value": v, "recall@20": r, "sd": 0.0, "seeds": 2} for s, v, r in points
+    ]
+    (table,) = results.sweep_points(curves)
+    assert set(table.marks) == {(1, 4), (2, 4)}
+
+
+def test_an_interval_chart_has_a_line_at_zero() -> None:
+    rows = [IntervalRow("a", [(-0.1, 0.1, 0.3)], ".1")]
+    assert interval_chart("difference", rows).lines == [25.0]
+    assert interval_chart("difference", rows, reference=0.1).lines == [25.0, 50.0]
 
 
 # --- items of the page, and their neighbours in the graphs

@@ -85,8 +85,14 @@ def test_ablations_have_the_setting_of_the_full_model_but_for_what_they_name() -
 def test_the_best_on_valid_is_chosen_the_first_of_equal_ones_and_a_failed_one_never() -> None:
     tuned = plan.Tuned({Candidate("bpr", "none"): [tried(None), tried(0.2), tried(0.3, lr=1), tried(0.3)]})
     assert tuned.best(Candidate("bpr", "none")).setting == {"lr": 1}
-    with pytest.raises(UserError, match="bpr"):
-        plan.Tuned({Candidate("bpr", "none"): [tried(None)]}).best(Candidate("bpr", "none"))
+    for features, named in (("none", "of bpr failed"), ("f", "of bpr on f failed")):
+        candidate = Candidate("bpr", features)
+        with pytest.raises(UserError, match=named):
+            plan.Tuned({candidate: [tried(None)]}).best(candidate)
+
+
+def test_a_range_below_zero_is_scaled_linearly() -> None:
+    assert [plan.scale_point(Range(low=-1.0, high=3.0), u) for u in (0, 0.25, 0.75)] == [-1, 0, 2]
 
 
 def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_path: Path) -> None:
