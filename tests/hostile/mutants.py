@@ -26,7 +26,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from itertools import chain
+from itertools import chain, groupby
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -374,7 +374,10 @@ def try_mutants(chosen: Sequence[Mutant], tested: Tested, copy: Path, notes: Not
 
         killers_of = {mutant: notes.outcomes[mutant.name][1] for mutant in chosen}
         killing = sorted(set(chain(*killers_of.values())) - unreliable)
-        failing = set(run_tests(killing, copy, tested.limit(killing))) if killing else set()
+        failing: set[str] = set()
+        for _, group in groupby(killing, key=lambda test: test.partition("::")[0]):
+            of_file = list(group)
+            failing |= set(run_tests(of_file, copy, tested.limit(of_file)))
         if failing:
             print(f"fail without a mutant: {', '.join(sorted(failing))}", flush=True)
         unreliable |= failing
