@@ -1,6 +1,6 @@
 """AlignRec (CIKM 2024), as in method.md sections 3 and 4. Letters in shapes: see base.py.
 
-Ablations and the paper's readings of single steps are in pipeline/evaluation/benchmark/ablations.py.
+Ablations and the paper's readings of single steps are in evaluation/benchmark/ablations.py.
 """
 
 import math

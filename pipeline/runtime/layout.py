@@ -240,7 +240,7 @@ class Layout:
     release = StageFile("publish", "release", "the release folder")
 
     def cells(self, stage: str) -> Path:
-        """Folder of trained models' records and rankings: pipeline/evaluation/benchmark/experiment.py."""
+        """Folder of the records and rankings of trained models, see evaluation/benchmark."""
         return self.folder(stage) / "cells"
 
     study = OneOfFiles("study", "{}.parquet", "Table STUDY of a part of the study.")
