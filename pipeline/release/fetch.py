@@ -170,10 +170,10 @@ def _read_manifest(store: Store, work: Path, key: Path | None = None) -> Manifes
             raise UserError(
                 f"{store.address}: a delta and no release; name its older release by --onto"
             ) from None
-        path = local_path(store.address)
+        folder = local_path(store.address)
         advice = "is this the address of a release?"
-        if path is not None:
-            advice = manifests.suggest_release(path)
+        if folder is not None:
+            advice = manifests.suggest_release(folder)
         raise UserError(f"{store.address}: no {manifests.MANIFEST_FILE} there; {advice}") from None
     except UserError as e:
         raise UserError(str(e).replace(str(work), store.address)) from None
