@@ -7,7 +7,7 @@ from alignrec.pipeline.io import provenance
 
 
 def nested(levels: int) -> dict[str, Any]:
-    """Return a record whose fingerprint has so many levels."""
+    """Return a record whose fingerprint has `levels` levels."""
     inner: dict[str, Any] = {"width": 4}
     for _ in range(levels - 1):
         inner = {"part": inner}
