@@ -23,14 +23,16 @@ SIDE = 24  # pixels
 INTERACTIONS, ITEMS, IMAGES = "interactions.parquet", "items.jsonl", "images.zip"
 
 
-def write(folder: Path, items: int) -> None:
-    """Write INTERACTIONS, ITEMS and IMAGES; the content depends on the number of items only."""
+def write(folder: Path, items: int, with_images: bool = True) -> None:
+    """Write INTERACTIONS, ITEMS and, unless told otherwise, IMAGES; the content depends on the number of items only."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(items)
     category = rng.integers(0, CATEGORIES, items)
     pq.write_table(_interactions(items, category, rng), folder / INTERACTIONS)
     with (folder / ITEMS).open("w") as file:
         file.writelines(_texts(category, rng))
+    if not with_images:
+        return
     with zipfile.ZipFile(folder / IMAGES, "w") as archive:
         for item, data in enumerate(_images(category, rng)):
             archive.writestr(f"{item}.jpg", data)

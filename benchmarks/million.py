@@ -1,7 +1,8 @@
 """Run all stages on generated catalogues of several sizes to measure how time and memory scale.
 
-`--items 100000,1000000,3000000` names the sizes. Images and the encoder are small, so that networks do not dominate.
-A million items take one to two hours, and 10 GB in FOLDER, where an interrupted run resumes.
+`--items 100000,1000000,3000000` names the sizes; `--stages download,interactions,items,encode,graph` runs only these.
+Images and the encoder are small, so that networks do not dominate. A million items take one to two hours, and 10 GB in
+FOLDER, where an interrupted run resumes. The cost of `verify` is that of reading the release which `publish` wrote.
 
 With the seconds and MiB of each stage come their exponents: the slopes of the lines through the logarithms of sizes and
 figures, by least squares, and what LARGER items take on these lines. Figures include the start of a process, which
@@ -23,8 +24,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alignrec.pipeline import io
+from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.runtime import process
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.stages.order import IN_ORDER
+from alignrec.stages.order import STAGES
 from benchmarks import Measurement, _catalogue, _turns
 from benchmarks._turns import Way, short
 
@@ -33,6 +36,8 @@ LARGER = 10_000_000  # items whose cost is computed
 ITEMS_PER_BATCH = 10_000  # of the batches that share a propagation over the graph
 FOLDER = Path(tempfile.gettempdir()) / "alignrec-million"
 DATASET, ENCODER = "shop", "tfidf"
+NETWORK_STAGES = ("pretrain", "beit3")
+VERIFY = "verify"  # of the release, after `publish`
 SETTINGS: dict[str, Any] = {
     "interactions": {"user_core": 1, "item_core": 1},
     "encode": {"encoders": [ENCODER], "shard_rows": 4096},
@@ -72,12 +77,12 @@ class Curve(NamedTuple):
 
 
 def run(arguments: Sequence[str] = ()) -> Measurement:
-    """Run all stages at each size, each in a process."""
-    sizes = parse_sizes(arguments)
+    """Run stages at each size, each in a process."""
+    sizes, stages = parse_options(arguments)
     ways: dict[str, Way[dict[str, Cost]]] = {}
     costs_of_sizes: dict[int, dict[str, Cost]] = {}
     for items in sizes:
-        costs = run_size(items)
+        costs = run_size(items, stages)
         costs_of_sizes[items] = costs
         wall = sum(cost.wall for cost in costs.values())
         cpu = sum(cost.cpu for cost in costs.values())
@@ -89,9 +94,9 @@ def run(arguments: Sequence[str] = ()) -> Measurement:
 
     first = f"{sizes[0]:,} items"
     last = f"{sizes[-1]:,} items"
-    stages: dict[str, Any] = {}
+    records: dict[str, Any] = {}
     for name, way in ways.items():
-        stages[name] = {stage: cost._asdict() for stage, cost in way.last.items()}
+        records[name] = {stage: cost._asdict() for stage, cost in way.last.items()}
     return Measurement(
         ways=ways,
         ours=last,
@@ -100,71 +105,109 @@ def run(arguments: Sequence[str] = ()) -> Measurement:
         higher_is_better=True,
         limit=ways[first].work / ways[first].wall.median,
         limit_is=f"the rate at {first}, which linear scaling would keep",
-        what="all stages on generated catalogues, each in a process of its own, including its start",
+        what=f"{', '.join(stages)} on generated catalogues, each in a process of its own, including its start",
         details={
-            "stages": stages,
+            "stages": records,
             "curves": {name: curve._asdict() for name, curve in curves.items()},
             "larger": LARGER,
         },
     )
 
 
-def parse_sizes(arguments: Sequence[str]) -> list[int]:
-    """Return the sizes of `--items`, ascending; the program ends with a line if they are wrong."""
+def parse_options(arguments: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Return sizes, ascending, and names of stages, in order; the program ends with a line if they are wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks million")
     parser.add_argument("--items", help="sizes, at least two, such as 100000,1000000")
-    given = parser.parse_args(arguments).items
-    if given is None:
-        return list(SIZES)
+    parser.add_argument(
+        "--stages", help="names of stages, such as download,interactions,items,encode"
+    )
+    given = parser.parse_args(arguments)
 
-    texts = given.split(",")
-    sizes = sorted({int(text) for text in texts if text.isdecimal()})
-    if len(sizes) < max(2, len(texts)) or sizes[0] < 1:
-        parser.error(f"--items {given}: expected two or more different sizes, such as 300,1000")
-    return sizes
+    sizes = list(SIZES)
+    if given.items is not None:
+        texts = given.items.split(",")
+        sizes = sorted({int(text) for text in texts if text.isdecimal()})
+        if len(sizes) < max(2, len(texts)) or sizes[0] < 1:
+            parser.error(
+                f"--items {given.items}: expected two or more different sizes, such as 300,1000"
+            )
+
+    stages = list(STAGES)
+    if given.stages is not None:
+        names = given.stages.split(",")
+        unknown = sorted(set(names) - set(stages))
+        if unknown:
+            parser.error(f"--stages {given.stages}: {unknown[0]} is none of {', '.join(stages)}")
+        stages = [stage for stage in stages if stage in names]
+    return sizes, stages
 
 
-def run_size(items: int) -> dict[str, Cost]:
-    """Run all stages on a catalogue of a size, which is generated unless it is there."""
-    folder = FOLDER / str(items)
+def run_size(items: int, stages: Sequence[str]) -> dict[str, Cost]:
+    """Run stages on a catalogue of a size, which is generated unless it is there."""
+    with_images = "images" in stages
+    folder = FOLDER / (str(items) if with_images else f"{items}-texts")
     if not folder.is_dir():
-        begun = FOLDER / f".{items}"
+        begun = FOLDER / f".{folder.name}"
         shutil.rmtree(begun, ignore_errors=True)
-        _catalogue.write(begun, items)
+        _catalogue.write(begun, items, with_images)
         begun.rename(folder)
 
     together = max(1, items // ITEMS_PER_BATCH)
-    train = {"epochs": 1, "mode": "frozen", "accumulate": together}
-    return run_stages(folder, SETTINGS | {"train": train})
+    settings = SETTINGS | {
+        "train": {"features": ENCODER, "epochs": 1, "mode": "frozen", "accumulate": together}
+    }
+    if not set(NETWORK_STAGES) <= set(stages):
+        settings |= {
+            "beit3": {"sets": []},
+            "benchmark": SETTINGS["benchmark"] | {"features": [ENCODER]},
+        }
+    return run_stages(folder, settings, stages)
 
 
-def run_stages(folder: Path, settings: dict[str, Any]) -> dict[str, Cost]:
+def run_stages(folder: Path, settings: dict[str, Any], stages: Sequence[str]) -> dict[str, Cost]:
     """Run the stages whose costs are not yet recorded in the folder, and return all costs."""
-    root, params, kept = folder / "outputs", folder / "params.yaml", folder / "costs.json"
+    layout = Layout(folder / "outputs", DATASET)
+    params, kept = folder / "params.yaml", folder / "costs.json"
     params.write_text(json.dumps(parameters(folder, settings)))
     costs: dict[str, Any] = io.read_json(kept) if kept.is_file() else {}
-    for stage in IN_ORDER:
-        if stage.name in costs:
-            continue
-        command = [
-            sys.executable,
-            "-m",
-            "alignrec",
-            stage.name,
-            DATASET,
-            "--params",
-            str(params),
-            "--root",
-            str(root),
-        ]
-        turn = _turns.timed(subprocess.run, command)
-        if turn.result.returncode:
-            sys.exit(f"{stage.name} failed in {folder}; its last lines above say why")
-        record = io.read_json(Layout(root, DATASET).cost(stage.name, ENCODER if stage.per else ""))
-        cost = Cost(turn.cpu, turn.wall, record["peak_memory_mib"], record["own_memory_mib"] or 0)
-        costs[stage.name] = cost._asdict()
+    for name in stages:
+        if name not in costs:
+            costs[name] = run_stage(layout, params, name)._asdict()
+            io.write_json(kept, costs)
+
+    if "publish" in stages and VERIFY not in costs:
+        turn = _turns.timed(_turns.alone, verify_release, layout.release)
+        costs[VERIFY] = Cost(turn.cpu, turn.wall, *turn.result)._asdict()
         io.write_json(kept, costs)
     return {name: Cost(**figures) for name, figures in costs.items()}
+
+
+def run_stage(layout: Layout, params: Path, name: str) -> Cost:
+    """Run a stage in a process; the program ends with a line if it fails."""
+    command = [
+        sys.executable,
+        "-m",
+        "alignrec",
+        name,
+        DATASET,
+        "--params",
+        str(params),
+        "--root",
+        str(layout.root),
+    ]
+    turn = _turns.timed(subprocess.run, command)
+    if turn.result.returncode:
+        sys.exit(f"{name} failed in {params.parent}; its last lines above say why")
+
+    record = io.read_json(layout.cost(name, ENCODER if STAGES[name].per else ""))
+    return Cost(turn.cpu, turn.wall, record["peak_memory_mib"], record["own_memory_mib"] or 0)
+
+
+def verify_release(folder: Path) -> tuple[int, int]:
+    """Verify a release, and return the peak memory of this process, with and without mapped files, MiB."""
+    with process.watch_memory() as memory:
+        Release(folder).verify()
+    return process.peak_mib(), memory.mib or 0
 
 
 def parameters(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:

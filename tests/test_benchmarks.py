@@ -16,6 +16,7 @@ from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.report.gallery import pick_neighbours
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.sources.amazon import Reader2014
+from alignrec.stages.order import STAGES
 from benchmarks import Measurement, _baby, _neighbours, _official, _raw2014, _turns, million
 from benchmarks._turns import Turn, Way
 
@@ -81,13 +82,17 @@ def test_a_stage_too_short_to_measure_has_a_curve() -> None:
     assert (abs(curve.cpu_exponent) < 1e-9, curve.cpu < 0.01) == (True, True)
 
 
-def test_sizes_are_read_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert million.parse_sizes([]) == [*million.SIZES]
-    assert million.parse_sizes(["--items", "1000,300"]) == [300, 1000]
+def test_sizes_and_stages_are_read_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert million.parse_options([]) == ([*million.SIZES], [*STAGES])
+    options = ["--items", "1000,300", "--stages", "graph,download"]
+    assert million.parse_options(options) == ([300, 1000], ["download", "graph"])
     for wrong in ("300", "300,300", "0,5", "300,many", "-1,5"):
         with pytest.raises(SystemExit):
-            million.parse_sizes([f"--items={wrong}"])
+            million.parse_options([f"--items={wrong}"])
         assert f"--items {wrong}: expected two or more" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        million.parse_options(["--stages", "download,grpah"])
+    assert "grpah is none of download, interactions" in capsys.readouterr().err
 
 
 # --- the rehearsal
