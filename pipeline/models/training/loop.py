@@ -9,6 +9,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.io.errors import UserError
@@ -100,25 +101,42 @@ def compile_network(
 def accumulate_gradients(network: GraphRecommender, batches: Sequence[Batch]) -> dict[str, Tensor]:
     """Backpropagate the mean loss of several batches through one propagation.
 
-    Returns the sum of each term.
+    Returns the sum of each term. Tables are freed before their gradients are propagated.
     """
-    tables = network.tables()
-    leaves = [table.detach().requires_grad_() for table in tables]
+    edges, leaves = _detach_tables(network)
     totals: dict[str, Tensor] = {}
     for batch in batches:
-        terms = network.terms(batch, *leaves)
-        (torch.stack(list(terms.values())).sum() / len(batches)).backward()
-        for name, term in terms.items():
-            totals[name] = totals.get(name, 0.0) + term.detach()
+        for name, term in _backpropagate_batch(network, batch, leaves, len(batches)).items():
+            totals[name] = totals.get(name, 0.0) + term
 
     used = []
     gradients = []
-    for table, leaf in zip(tables, leaves, strict=True):
+    for edge in edges:
+        leaf = leaves.pop(0)
         if leaf.grad is not None:
-            used.append(table)
+            used.append(edge)
             gradients.append(leaf.grad.to_dense())
+        del leaf
     torch.autograd.backward(used, gradients)
     return totals
+
+
+def _detach_tables(network: GraphRecommender) -> tuple[list[GradientEdge], list[Tensor]]:
+    """Return the network's tables as leaves, and where their gradients are propagated from."""
+    edges = []
+    leaves = []
+    for table in network.tables():
+        edges.append(get_gradient_edge(table))
+        leaves.append(table.detach().requires_grad_())
+    return edges, leaves
+
+
+def _backpropagate_batch(
+    network: GraphRecommender, batch: Batch, leaves: Sequence[Tensor], n_batches: int
+) -> dict[str, Tensor]:
+    terms = network.terms(batch, *leaves)
+    (torch.stack(list(terms.values())).sum() / n_batches).backward()
+    return {name: term.detach() for name, term in terms.items()}
 
 
 @torch.no_grad()
