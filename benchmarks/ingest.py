@@ -82,23 +82,27 @@ def _tail(rng: np.random.Generator, n: int, draws: int, power: float) -> np.ndar
     return rng.permutation(n)[ranks]
 
 
-def stages(raw: Path, with_items: bool = True) -> None:
-    """Run the stages download, interactions and, unless told otherwise, items."""
-    from alignrec.commands.params import Params
-    from alignrec.pipeline.runtime.run import running
-    from alignrec.stages import download, interactions, items
-
+def stages(raw: Path) -> None:
+    """Run the stages download, interactions and items."""
     # a new folder per turn, so that stages cannot reuse outputs
     outputs = Path(tempfile.mkdtemp(dir=raw))
+    for stage in ("download", "interactions", "items"):
+        run_stage(stage, raw, outputs)
+
+
+def run_stage(name: str, raw: Path, outputs: Path) -> None:
+    from alignrec.commands.params import Params
+    from alignrec.pipeline.runtime.run import running
+    from alignrec.stages.order import STAGES
+
     source = {
         "kind": "amazon2014",
         "reviews": str(raw / "ratings.csv"),
         "metadata": str(raw / "meta.json.gz"),
     }
     params = Params.model_validate({"datasets": ["baby"], "sources": {"baby": source}})
-    for stage in (download, interactions, items) if with_items else (download, interactions):
-        with running(stage.__name__.rpartition(".")[2], "baby", params, outputs) as run:
-            stage.main(run)
+    with running(name, "baby", params, outputs) as run:
+        STAGES[name].main(run)
 
 
 def notebook(raw: Path) -> None:
