@@ -12,7 +12,7 @@ class Interactions(Section):
 
     # DuckDB spills to disk above this; the process uses a few hundred MiB more, and reserves twice
     # as much
-    memory_limit: ClassVar[str] = "1GiB"
+    memory_limit: ClassVar[str] = "1500MiB"
 
     min_rating: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """ratings below this are dropped before the k-core, to use explicit ratings as implicit
