@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from alignrec.pipeline import io
-from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.errors import UserError, most_similar
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.vectors.base import match_file
 
@@ -45,11 +45,7 @@ def read_set(
     if path in layout.feature_sets() and not where.suffix:
         return replace(read_encoded(layout, path), name=name or path)
     if not where.exists():
-        available = ", ".join(layout.feature_sets()) or "none"
-        raise UserError(
-            f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} "
-            f"({available})"
-        )
+        raise UserError(_describe_absent(path, layout))
     matched = match_file(where, asins, order, column=column or None)
     counted = matched.counted(asins, "are left out")
     return ComparedSet(
@@ -59,6 +55,17 @@ def read_set(
         matched.identified,
         "" if name else where.resolve().parent.name,
         matched.place >= 0 if matched.missing else None,
+    )
+
+
+def _describe_absent(path: str, layout: Layout) -> str:
+    names = layout.feature_sets()
+    available = ", ".join(names) or "none"
+    similar = most_similar(path, names)
+    guess = f"; did you mean {similar}?" if similar else ""
+    return (
+        f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} "
+        f"({available}){guess}"
     )
 
 
