@@ -6,6 +6,7 @@ B texts, n chunks, W width.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -67,13 +68,14 @@ class SplitText(NamedTuple):
     unknown: int  # tokens of the parts that stand for characters outside the vocabulary
 
 
-class Splitter:
+class Splitter(ABC):
     """Base of encoders that split texts."""
 
     _split: dict[str, SplitText] | None = None  # texts of the last `reading`
 
+    @abstractmethod
     def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
-        raise NotImplementedError
+        """Return each text in parts that fit the network."""
 
     def reading(self, texts: Sequence[str]) -> Reading | None:
         """Count the tokens of each text, and remember its parts for the batches to come."""
