@@ -190,7 +190,7 @@ def rows(paths: Iterable[Path]) -> int:
     n_rows = 0
     for path in paths:
         with reraise_faults(path):
-            n_rows += pq.read_metadata(files.require_plain(path)).num_rows
+            n_rows += pq.read_metadata(path).num_rows
     return n_rows
 
 
