@@ -94,6 +94,17 @@ def test_tables_are_freed_before_their_gradients_are_propagated(monkeypatch: pyt
     assert alive == [0]
 
 
+@pytest.mark.parametrize(("limit", "kept"), [(32 * 300, True), (0, False)])
+def test_freed_buffers_are_kept_for_small_embeddings_only(
+    limit: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(loop, "keep_large_buffers", lambda: calls.append(None))
+    monkeypatch.setattr(loop, "MAX_KEPT_BYTES", limit)
+    train("bpr", {"epochs": 1})
+    assert bool(calls) == kept
+
+
 @pytest.mark.parametrize("model", TRAINED)
 def test_killed_and_resumed_is_as_if_undisturbed(model: str, tmp_path: Path) -> None:
     class Killed(Exception):

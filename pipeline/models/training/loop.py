@@ -27,6 +27,9 @@ from alignrec.pipeline.runtime.seeds import seed_for
 
 Progress = Callable[[dict[str, Any]], object]  # gets each epoch's entry of the history
 EPOCHS_PER_DECAY = 50  # in which the learning rate is multiplied by `lr_decay`
+# of all embeddings, up to which freed buffers are kept; larger ones would fragment memory: 11.7
+# instead of 9.6 times the embeddings
+MAX_KEPT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ def fit(
     of the modalities in `features`. `initialise` changes the random parameters of the network
     before the first epoch. UserError: invalid input, or diverged loss.
     """
-    keep_large_buffers()
+    if 4 * params.dim * (split.n_users + split.n_items) <= MAX_KEPT_BYTES:
+        keep_large_buffers()
     device = pick_device()
     _check_needs(model, features, edges)
     _check_features(features, split.n_items, parts)
