@@ -112,6 +112,7 @@ def accumulate_gradients(network: GraphRecommender, batches: Sequence[Batch]) ->
     for batch in batches:
         for name, term in _backpropagate_batch(network, batch, leaves, len(batches)).items():
             totals[name] = totals.get(name, 0.0) + term
+        _make_gradients_dense(leaves)
 
     used = []
     gradients = []
@@ -119,10 +120,17 @@ def accumulate_gradients(network: GraphRecommender, batches: Sequence[Batch]) ->
         leaf = leaves.pop(0)
         if leaf.grad is not None:
             used.append(edge)
-            gradients.append(leaf.grad.to_dense())
+            gradients.append(leaf.grad)
         del leaf
     torch.autograd.backward(used, gradients)
     return totals
+
+
+def _make_gradients_dense(leaves: Sequence[Tensor]) -> None:
+    # autograd would concatenate the sparse ones, which copies all earlier batches for each
+    for leaf in leaves:
+        if leaf.grad is not None and leaf.grad.is_sparse:
+            leaf.grad = leaf.grad.to_dense()
 
 
 def _detach_tables(network: GraphRecommender) -> tuple[list[GradientEdge], list[Tensor]]:
