@@ -33,7 +33,7 @@ from benchmarks._turns import Way, short
 
 SIZES = (100_000, 1_000_000)  # items
 LARGER = 10_000_000  # items whose cost is computed
-ITEMS_PER_BATCH = 10_000  # of the batches that share a propagation over the graph
+ITEMS_PER_BATCH = 3_000  # of the batches that share a propagation over the graph
 FOLDER = Path(tempfile.gettempdir()) / "alignrec-million"
 DATASET, ENCODER = "shop", "tfidf"
 NETWORK_STAGES = ("pretrain", "beit3")
