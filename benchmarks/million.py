@@ -33,7 +33,7 @@ from benchmarks._turns import Way, short
 
 SIZES = (100_000, 1_000_000)  # items
 LARGER = 10_000_000  # items whose cost is computed
-ITEMS_PER_BATCH = 3_000  # of the batches that share a propagation over the graph
+ITEMS_PER_BATCH = 10_000  # of the batches that share a propagation over the graph
 FOLDER = Path(tempfile.gettempdir()) / "alignrec-million"
 DATASET, ENCODER = "shop", "tfidf"
 NETWORK_STAGES = ("pretrain", "beit3")
@@ -153,11 +153,11 @@ def run_size(items: int, stages: Sequence[str]) -> dict[str, Cost]:
         begun.rename(folder)
 
     together = max(1, items // ITEMS_PER_BATCH)
-    settings = SETTINGS | {
-        "train": {"features": ENCODER, "epochs": 1, "mode": "frozen", "accumulate": together}
-    }
+    train = {"epochs": 1, "mode": "frozen", "accumulate": together}
+    settings = SETTINGS | {"train": train}
     if not set(NETWORK_STAGES) <= set(stages):
         settings |= {
+            "train": train | {"features": ENCODER},
             "beit3": {"sets": []},
             "benchmark": SETTINGS["benchmark"] | {"features": [ENCODER]},
         }
