@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from alignrec.pipeline import io
-from alignrec.pipeline.io.errors import UserError, most_similar
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.section import nearest
 from alignrec.pipeline.vectors.base import match_file
 
 MIN_COMPARED_ITEMS = 3  # of a comparison
@@ -45,7 +46,10 @@ def read_set(
     if path in layout.feature_sets() and not where.suffix:
         return replace(read_encoded(layout, path), name=name or path)
     if not where.exists():
-        raise UserError(_describe_absent(path, layout))
+        raise UserError(
+            f"'{path}' is neither a file nor an encoded feature set of {layout.dataset}"
+            f"{nearest(path, layout.feature_sets())}"
+        )
     matched = match_file(where, asins, order, column=column or None)
     counted = matched.counted(asins, "are left out")
     return ComparedSet(
@@ -55,17 +59,6 @@ def read_set(
         matched.identified,
         "" if name else where.resolve().parent.name,
         matched.place >= 0 if matched.missing else None,
-    )
-
-
-def _describe_absent(path: str, layout: Layout) -> str:
-    names = layout.feature_sets()
-    available = ", ".join(names) or "none"
-    similar = most_similar(path, names)
-    guess = f"; did you mean {similar}?" if similar else ""
-    return (
-        f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} "
-        f"({available}){guess}"
     )
 
 

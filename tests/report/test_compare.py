@@ -70,12 +70,12 @@ def test_an_encoded_set_and_files_of_every_kind_are_read_in_item_order(layout: L
     assert np.array_equal(encoded.vectors, featured.vectors(layout, "beit3"))
 
 
-@pytest.mark.parametrize(("given", "ending"), [("biet3", "; did you mean beit3?"), ("nowhere.npy", ")")])
+@pytest.mark.parametrize(("given", "ending"), [("biet3", "; did you mean 'beit3'?"), ("nowhere.npy", "; valid: ")])
 def test_for_an_absent_set_a_similar_one_is_named(layout: Layout, given: str, ending: str) -> None:
     with pytest.raises(UserError) as caught:
         read(layout, given)
     assert str(caught.value).startswith(f"'{given}' is neither a file nor an encoded feature set of ")
-    assert str(caught.value).endswith(ending)
+    assert ending in str(caught.value)
 
 
 @pytest.mark.parametrize(("ids", "last"), [("asin", "B5"), ("item_id", 6)])
