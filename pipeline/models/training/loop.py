@@ -116,12 +116,11 @@ def accumulate_gradients(network: GraphRecommender, batches: Sequence[Batch]) ->
 
     used = []
     gradients = []
-    for edge in edges:
-        leaf = leaves.pop(0)
+    for edge, leaf in zip(edges, leaves, strict=True):
         if leaf.grad is not None:
             used.append(edge)
             gradients.append(leaf.grad)
-        del leaf
+    del leaves, leaf  # the last references to the tables
     torch.autograd.backward(used, gradients)
     return totals
 
