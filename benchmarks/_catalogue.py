@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-USERS, PAIRS = 2, 6  # users per item, interactions per user
+PAIRS = 6  # interactions per user
 CATEGORIES, WORDS, LENGTH = (
     40,
     4000,
@@ -23,12 +23,12 @@ SIDE = 24  # pixels
 INTERACTIONS, ITEMS, IMAGES = "interactions.parquet", "items.jsonl", "images.zip"
 
 
-def write(folder: Path, items: int, with_images: bool = True) -> None:
-    """Write INTERACTIONS, ITEMS and, unless told otherwise, IMAGES; the content depends on the number of items only."""
+def write(folder: Path, items: int, users: int, with_images: bool = True) -> None:
+    """Write INTERACTIONS, ITEMS and, unless told otherwise, IMAGES; the content depends on both numbers only."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(items)
     category = rng.integers(0, CATEGORIES, items)
-    pq.write_table(_interactions(items, category, rng), folder / INTERACTIONS)
+    pq.write_table(_interactions(items, users, category, rng), folder / INTERACTIONS)
     with (folder / ITEMS).open("w") as file:
         file.writelines(_texts(category, rng))
     if not with_images:
@@ -38,9 +38,11 @@ def write(folder: Path, items: int, with_images: bool = True) -> None:
             archive.writestr(f"{item}.jpg", data)
 
 
-def _interactions(items: int, category: np.ndarray, rng: np.random.Generator) -> pa.Table:
+def _interactions(
+    items: int, users: int, category: np.ndarray, rng: np.random.Generator
+) -> pa.Table:
     """Draw interactions, half of them within the user's category and at least one per item."""
-    users, n = USERS * items, USERS * PAIRS * items
+    n = PAIRS * users
     popular = np.cumsum(np.arange(1, items + 1) ** -0.7)
     user = np.concatenate([np.arange(n) % users, rng.integers(0, users, items)])
     item = np.concatenate([np.searchsorted(popular, popular[-1] * rng.random(n)), np.arange(items)])

@@ -1,6 +1,7 @@
 """Run all stages on generated catalogues of several sizes to measure how time and memory scale.
 
-`--items 100000,1000000,3000000` names the sizes; `--stages download,interactions,items,encode,graph` runs only these.
+`--items 100000,1000000,3000000` names the sizes, `--users-per-item 1` makes catalogues of as many users as items, and
+`--stages download,interactions,items,encode,graph` runs only these.
 Images and the encoder are small, so that networks do not dominate. A million items take one to two hours, and 10 GB in
 FOLDER, where an interrupted run resumes. The cost of `verify` is that of reading the release which `publish` wrote.
 
@@ -33,6 +34,7 @@ from benchmarks._turns import Way, short
 
 SIZES = (100_000, 1_000_000)  # items
 LARGER = 10_000_000  # items whose cost is computed
+USERS_PER_ITEM = 2
 ITEMS_PER_BATCH = 10_000  # of the batches that share a propagation over the graph
 FOLDER = Path(tempfile.gettempdir()) / "alignrec-million"
 DATASET, ENCODER = "shop", "tfidf"
@@ -78,11 +80,11 @@ class Curve(NamedTuple):
 
 def run(arguments: Sequence[str] = ()) -> Measurement:
     """Run stages at each size, each in a process."""
-    sizes, stages = parse_options(arguments)
+    sizes, stages, users_per_item = parse_options(arguments)
     ways: dict[str, Way[dict[str, Cost]]] = {}
     costs_of_sizes: dict[int, dict[str, Cost]] = {}
     for items in sizes:
-        costs = run_size(items, stages)
+        costs = run_size(items, users_per_item * items, stages)
         costs_of_sizes[items] = costs
         wall = sum(cost.wall for cost in costs.values())
         cpu = sum(cost.cpu for cost in costs.values())
@@ -114,13 +116,14 @@ def run(arguments: Sequence[str] = ()) -> Measurement:
     )
 
 
-def parse_options(arguments: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Return sizes, ascending, and names of stages, in order; the program ends with a line if they are wrong."""
+def parse_options(arguments: Sequence[str]) -> tuple[list[int], list[str], int]:
+    """Return sizes, ascending, names of stages, in order, and users per item; the program ends with a line if wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks million")
     parser.add_argument("--items", help="sizes, at least two, such as 100000,1000000")
     parser.add_argument(
         "--stages", help="names of stages, such as download,interactions,items,encode"
     )
+    parser.add_argument("--users-per-item", type=int, default=USERS_PER_ITEM)
     given = parser.parse_args(arguments)
 
     sizes = list(SIZES)
@@ -139,17 +142,21 @@ def parse_options(arguments: Sequence[str]) -> tuple[list[int], list[str]]:
         if unknown:
             parser.error(f"--stages {given.stages}: {unknown[0]} is none of {', '.join(stages)}")
         stages = [stage for stage in stages if stage in names]
-    return sizes, stages
+
+    if given.users_per_item < 1:
+        parser.error(f"--users-per-item {given.users_per_item}: expected at least 1")
+    return sizes, stages, given.users_per_item
 
 
-def run_size(items: int, stages: Sequence[str]) -> dict[str, Cost]:
+def run_size(items: int, users: int, stages: Sequence[str]) -> dict[str, Cost]:
     """Run stages on a catalogue of a size, which is generated unless it is there."""
     with_images = "images" in stages
-    folder = FOLDER / (str(items) if with_images else f"{items}-texts")
+    name = f"{items}-{users}"
+    folder = FOLDER / (name if with_images else f"{name}-texts")
     if not folder.is_dir():
         begun = FOLDER / f".{folder.name}"
         shutil.rmtree(begun, ignore_errors=True)
-        _catalogue.write(begun, items, with_images)
+        _catalogue.write(begun, items, users, with_images)
         begun.rename(folder)
 
     together = max(1, items // ITEMS_PER_BATCH)

@@ -83,9 +83,9 @@ def test_a_stage_too_short_to_measure_has_a_curve() -> None:
 
 
 def test_sizes_and_stages_are_read_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert million.parse_options([]) == ([*million.SIZES], [*STAGES])
-    options = ["--items", "1000,300", "--stages", "graph,download"]
-    assert million.parse_options(options) == ([300, 1000], ["download", "graph"])
+    assert million.parse_options([]) == ([*million.SIZES], [*STAGES], 2)
+    options = ["--items", "1000,300", "--stages", "graph,download", "--users-per-item", "1"]
+    assert million.parse_options(options) == ([300, 1000], ["download", "graph"], 1)
     for wrong in ("300", "300,300", "0,5", "300,many", "-1,5"):
         with pytest.raises(SystemExit):
             million.parse_options([f"--items={wrong}"])
