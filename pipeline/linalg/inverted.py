@@ -20,7 +20,7 @@ import pyarrow as pa
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import neighbours
-from alignrec.pipeline.linalg.neighbours import edge_table, train_index
+from alignrec.pipeline.linalg.neighbours import count_fit_rows, edge_table, train_index
 from alignrec.pipeline.linalg.projections import unit_rows
 
 SEARCH_BLOCK_ROWS = 2048  # in memory, with candidates
@@ -239,7 +239,7 @@ def build_index(
 
 def _write_lists(units: np.ndarray, rows: np.ndarray, folder: Path) -> None:
     """Train an index on a sample of rows [N] of `units`, and write their codes."""
-    drawn = np.random.default_rng(0).permutation(len(rows))[: neighbours.MAX_FIT_ROWS]
+    drawn = np.random.default_rng(0).permutation(len(rows))[: count_fit_rows(len(rows))]
     index = train_index(units[rows[np.sort(drawn)]], len(rows), "SQ8")
 
     # lists grow by doubling, and are moved

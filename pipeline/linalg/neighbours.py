@@ -27,8 +27,8 @@ MAX_GPU_NEIGHBOURS = 2048  # per search, a limit of FAISS
 GPU_MEMORY_SHARE = 0.5
 GPU_SCRATCH_BYTES = 256 * 2**20  # temporary memory per search
 ROWS_PER_SHARD = 16_384  # whose neighbours are found, and written, together
-MAX_FIT_ROWS = 65_536  # for k-means
-MIN_ROWS_PER_CELL = 32  # for k-means
+MAX_FIT_ROWS = 262_144  # for k-means
+ROWS_PER_CELL = 32  # for k-means
 LOG = logging.getLogger(__name__)
 
 Index = Literal["exact", "ivf"]
@@ -44,12 +44,17 @@ def one_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(threads)
 
 
+def count_fit_rows(n: int) -> int:
+    """Return how many of n rows to draw as the sample of `train_index`."""
+    return min(n, MAX_FIT_ROWS, ROWS_PER_CELL * _count_cells(n))
+
+
 def train_index(sample: np.ndarray, n: int, codes: str) -> Any:
-    """Train an empty inverted file for n rows with 4 sqrt(n) k-means cells.
+    """Train an empty inverted file for n rows with k-means cells, 4 sqrt(n) if the sample allows it.
 
     `codes`: FAISS's encoding, such as SQ8.
     """
-    cells = max(1, min(round(4 * n**0.5), len(sample) // MIN_ROWS_PER_CELL))
+    cells = max(1, min(_count_cells(n), len(sample) // ROWS_PER_CELL))
     width = sample.shape[1]
     index: Any = faiss.index_factory(width, f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
     index.cp.spherical = True
@@ -59,6 +64,10 @@ def train_index(sample: np.ndarray, n: int, codes: str) -> Any:
     with one_thread():  # a fixed order of sums makes centroids reproducible
         index.train(sample)
     return index
+
+
+def _count_cells(n: int) -> int:
+    return round(4 * n**0.5)
 
 
 def choose_index(index: Literal["auto", "exact", "ivf"], n_items: int, exact_up_to: int) -> Index:

@@ -178,6 +178,12 @@ def measured(n: int, folder: Path) -> None:
     print((most - before) / 2048)  # KiB, of which 256 numbers take one
 
 
+def test_cells_grow_with_the_root_of_the_catalogue() -> None:
+    """The cost of a search then grows with the root as well, up to four million items."""
+    cells = [neighbours.count_fit_rows(n) // neighbours.ROWS_PER_CELL for n in (250_000, 1_000_000, 4_000_000)]
+    assert cells == [2000, 4000, 8000]
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_catalogue(tmp_path: Path) -> None:
     """Excludes mapped files, whose pages the system may drop."""
