@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from alignrec.vectors import Vectors
 
 process.let_threads_sleep()  # first, as OpenMP reads its settings when torch is loaded
+process.use_huge_pages()  # before torch's first tensor
 
 __version__ = "0.1.0"
 __all__ = [

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,7 +104,7 @@ def test_threads_share_a_worker_and_keep_the_order() -> None:
     assert list(as_they_end) == [(0, 0), (1, 1)]
 
 
-# --- threads that wait
+# --- threads that wait, and pages
 
 
 def print_of(script: str) -> str:
@@ -130,3 +131,16 @@ def test_torch_that_is_loaded_first_gets_more_threads_than_processors() -> None:
         "len(os.listdir('/proc/self/task')) > len(os.sched_getaffinity(0)) + 1)"
     )
     assert print_of(script) == "True True\n"
+
+
+HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(not HUGE.is_file() or "[never]" in HUGE.read_text(), reason="this system has no huge pages")
+def test_large_tensors_lie_in_huge_pages() -> None:
+    script = (
+        "import alignrec, torch; from pathlib import Path; ones = torch.ones(1 << 24); "
+        "text = Path('/proc/self/smaps_rollup').read_text(); "
+        "print(int(text.split('AnonHugePages:')[1].split()[0]) >= 1 << 15)"
+    )
+    assert print_of(script) == "True\n"
