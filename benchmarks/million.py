@@ -1,9 +1,9 @@
 """Run all stages on generated catalogues of several sizes to measure how time and memory scale.
 
 `--items 100000,1000000,3000000` names the sizes, `--users-per-item 1` makes catalogues of as many users as items, and
-`--stages download,interactions,items,encode,graph` runs only these.
-Images and the encoder are small, so that networks do not dominate. A million items take one to two hours, and 10 GB in
-FOLDER, where an interrupted run resumes. The cost of `verify` is that of reading the release which `publish` wrote.
+`--stages download,interactions,items,encode,graph` runs only these. Images and the encoder are small, so that networks
+do not dominate. A million items take one to two hours, and 10 GB in FOLDER, where an interrupted run resumes. The cost
+of `verify` is that of reading the release which `publish` wrote.
 
 With the seconds and MiB of each stage come their exponents: the slopes of the lines through the logarithms of sizes and
 figures, by least squares, and what LARGER items take on these lines. Figures include the start of a process, which
@@ -62,6 +62,14 @@ class Cost(NamedTuple):
     own: float  # peak without mapped files, MiB
 
 
+class Options(NamedTuple):
+    """What to run."""
+
+    sizes: list[int]  # numbers of items, ascending
+    stages: list[str]  # in order
+    users_per_item: int
+
+
 class Line(NamedTuple):
     """A line through logarithms of sizes and figures."""
 
@@ -116,14 +124,16 @@ def run(arguments: Sequence[str] = ()) -> Measurement:
     )
 
 
-def parse_options(arguments: Sequence[str]) -> tuple[list[int], list[str], int]:
-    """Return sizes, ascending, names of stages, in order, and users per item; the program ends with a line if wrong."""
+def parse_options(arguments: Sequence[str]) -> Options:
+    """Read options of the command line; the program ends with a line if they are wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks million")
     parser.add_argument("--items", help="sizes, at least two, such as 100000,1000000")
     parser.add_argument(
         "--stages", help="names of stages, such as download,interactions,items,encode"
     )
-    parser.add_argument("--users-per-item", type=int, default=USERS_PER_ITEM)
+    parser.add_argument(
+        "--users-per-item", type=int, default=USERS_PER_ITEM, help="users for each item"
+    )
     given = parser.parse_args(arguments)
 
     sizes = list(SIZES)
@@ -145,7 +155,7 @@ def parse_options(arguments: Sequence[str]) -> tuple[list[int], list[str], int]:
 
     if given.users_per_item < 1:
         parser.error(f"--users-per-item {given.users_per_item}: expected at least 1")
-    return sizes, stages, given.users_per_item
+    return Options(sizes, stages, given.users_per_item)
 
 
 def run_size(items: int, users: int, stages: Sequence[str]) -> dict[str, Cost]:

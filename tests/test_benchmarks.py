@@ -93,6 +93,9 @@ def test_sizes_and_stages_are_read_from_the_command_line(capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         million.parse_options(["--stages", "download,grpah"])
     assert "grpah is none of download, interactions" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        million.parse_options(["--users-per-item", "0"])
+    assert "--users-per-item 0: expected at least 1" in capsys.readouterr().err
 
 
 # --- the rehearsal

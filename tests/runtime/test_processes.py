@@ -104,7 +104,7 @@ def test_threads_share_a_worker_and_keep_the_order() -> None:
     assert list(as_they_end) == [(0, 0), (1, 1)]
 
 
-# --- threads that wait, and pages
+# --- threads that wait
 
 
 def print_of(script: str) -> str:
@@ -133,10 +133,14 @@ def test_torch_that_is_loaded_first_gets_more_threads_than_processors() -> None:
     assert print_of(script) == "True True\n"
 
 
-HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+# --- huge pages
+
+PAGES_MODE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-@pytest.mark.skipif(not HUGE.is_file() or "[never]" in HUGE.read_text(), reason="this system has no huge pages")
+@pytest.mark.skipif(
+    not PAGES_MODE.is_file() or "[never]" in PAGES_MODE.read_text(), reason="this system has no huge pages"
+)
 def test_large_tensors_lie_in_huge_pages() -> None:
     script = (
         "import alignrec, torch; from pathlib import Path; ones = torch.ones(1 << 24); "
