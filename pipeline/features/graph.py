@@ -111,7 +111,8 @@ def _write_graph(run: Run, name: str, vectors: Path, path: Path, key: str) -> Se
         return search
 
     if not io.is_finished(path, key):
-        run.write_all((io.read_listed(shard, EDGES) for shard in shards), path, EDGES)
+        tables = search.join(io.read_listed(shard, EDGES) for shard in shards)
+        run.write_all(tables, path, EDGES)
         io.finish(path, key)
     for shard in shards:
         shard.unlink(missing_ok=True)
@@ -146,20 +147,19 @@ def _open_search(run: Run, name: str, features: Path, index: Path) -> Search:
     if choose_index(params.index, items, params.exact_up_to) == "exact":
         return ExactSearch(io.matrix(io.read_features(features)["vector"]), params.k)
 
-    width = io.width(features)
     files = [index / file for file in inverted.FILES]
     if not all(map(io.is_finished, files)):
         io.remove(index)
         index.mkdir(parents=True)
-        blocks = io.read_vectors(features, inverted.SEARCH_BLOCK_ROWS)
+        blocks = io.read_vectors(features, inverted.BLOCK_ROWS)
         try:
-            inverted.build_index(blocks, width, params.k, index, required=name != MEANINGLESS)
-        except (UserError, RuntimeError) as e:  # FAISS raises RuntimeError where the disk is full
+            inverted.build_index(blocks, params.k, index, required=name != MEANINGLESS)
+        except UserError as e:
             io.remove(index)
             raise UserError(f"{features}: {one_line(e)}") from None
         for file in files:
             io.list_file(file, file)
-    return Inverted(index, width, params.k)
+    return Inverted(index, params.k)
 
 
 def _find_shards(

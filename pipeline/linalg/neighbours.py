@@ -4,7 +4,7 @@ I items, N rows, F feature width, K neighbours.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
@@ -49,14 +49,11 @@ def count_fit_rows(n: int) -> int:
     return min(n, MAX_FIT_ROWS, ROWS_PER_CELL * _count_cells(n))
 
 
-def train_index(sample: np.ndarray, n: int, codes: str) -> Any:
-    """Train an empty inverted file for n rows with k-means cells, 4 sqrt(n) if the sample allows it.
-
-    `codes`: FAISS's encoding, such as SQ8.
-    """
+def train_index(sample: np.ndarray, n: int) -> Any:
+    """Train an empty inverted file for n rows with k-means cells, 4 sqrt(n) if the sample allows it."""
     cells = max(1, min(_count_cells(n), len(sample) // ROWS_PER_CELL))
     width = sample.shape[1]
-    index: Any = faiss.index_factory(width, f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(width, f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
     index.cp.spherical = True
     index.cp.seed = 0
     index.cp.min_points_per_centroid = 1
@@ -105,6 +102,10 @@ class ExactSearch:
         end = starts[shard + 1] if shard + 1 < self.shards else len(self.directed)
         isolated = first + np.flatnonzero(~self.directed[first:end])
         return edge_table(self._rows[queries], cosines, self._rows[columns], isolated)
+
+    def join(self, tables: Iterable[pa.Table]) -> Iterable[pa.Table]:
+        """Return EDGES of all items, in item order, from those of all shards in order."""
+        return tables
 
     def _search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return cosines and rows, [n, K], of the nearest of n rows, itself first."""

@@ -46,7 +46,8 @@ FINDERS = {"exact": neighbours.find_neighbours, "ivf": inverted.find_approximate
 SMALL = {
     (neighbours, "ROWS_PER_SHARD"): 300,
     (neighbours, "MAX_FIT_ROWS"): 1200,
-    (inverted, "SEARCH_BLOCK_ROWS"): 250,
+    (inverted, "BLOCK_ROWS"): 250,
+    (inverted, "SCANNED_ROWS"): 150,
     (inverted, "TEST_QUERIES"): 200,
 }
 
@@ -115,6 +116,27 @@ def test_a_recall_that_equals_what_is_required_suffices(small: None, monkeypatch
     assert len(inverted.find_approximate(clusters(900), 5)) == 900 * 5
 
 
+def test_equal_vectors_do_not_make_a_search_of_all_pairs(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share a cell, of which each item is compared with a bounded number."""
+    compared: list[int] = []
+    search = faiss.knn
+
+    def count(queries: np.ndarray, rows: np.ndarray, *args: int, **options: int) -> object:
+        compared.append(len(queries) * len(rows))
+        return search(queries, rows, *args, **options)
+
+    monkeypatch.setattr(faiss, "knn", count)
+    monkeypatch.setattr(inverted, "MAX_CROWDING", 4)
+    features = clusters(2000)
+    features[200:] = features[0]
+    linked = lists(inverted.find_approximate(features, 5))
+    assert linked[1999] == [1999, 0, 200, 201, 202]
+    assert all(linked[item][0] == item for item in linked)
+    assert {len(linked[item]) for item in linked} == {5}
+    found = sum(compared) - 200 * 2000  # the rows searched exactly
+    assert found < 2000 * 2000 / 2
+
+
 def test_cosines_are_exact_and_equal_ones_come_in_order(small: None) -> None:
     features = clusters(900)
     features[400:410] = features[3]
@@ -145,23 +167,23 @@ def held() -> int:
 
 def parts(n: int) -> Iterator[np.ndarray]:
     centres = np.random.default_rng(0).standard_normal((50, 256), dtype=np.float32)
-    for start in range(0, n, inverted.SEARCH_BLOCK_ROWS):
+    for start in range(0, n, inverted.BLOCK_ROWS):
         rng = np.random.default_rng(start)
-        rows = min(inverted.SEARCH_BLOCK_ROWS, n - start)
+        rows = min(inverted.BLOCK_ROWS, n - start)
         yield centres[rng.integers(0, 50, rows)] + rng.standard_normal((rows, 256), dtype=np.float32) / 8
 
 
 def searched(n: int, folder: Path) -> None:
     folder.mkdir()
-    inverted.build_index(parts(n), 256, 10, folder)
-    search = inverted.Inverted(folder, 256, 10)
+    inverted.build_index(parts(n), 10, folder)
+    search = inverted.Inverted(folder, 10)
     for shard in range(search.shards):
         search.find(shard)
 
 
 def measured(n: int, folder: Path) -> None:
     """Print the peak memory of a search in parts."""
-    neighbours.ROWS_PER_SHARD, inverted.SEARCH_BLOCK_ROWS, neighbours.MAX_FIT_ROWS = 2048, 512, 8192
+    neighbours.ROWS_PER_SHARD, inverted.BLOCK_ROWS, neighbours.MAX_FIT_ROWS = 2048, 512, 8192
     searched(1500, folder / "warm")
     before, most, ended = held(), 0, threading.Event()
 
@@ -331,7 +353,7 @@ def test_a_search_is_kept_until_items_come(shop: Layout, capfd: pytest.CaptureFi
 def test_all_parts_search_one_index(shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Path] = []
     build = inverted.build_index
-    monkeypatch.setattr(inverted, "build_index", lambda *args, **kw: built.append(args[3]) or build(*args, **kw))
+    monkeypatch.setattr(inverted, "build_index", lambda *args, **kw: built.append(args[2]) or build(*args, **kw))
     for part in (1, 2, 3):
         search_part(shop, settings("ivf"), part)
     search_whole(shop, settings("ivf"))
@@ -339,7 +361,7 @@ def test_all_parts_search_one_index(shop: Layout, monkeypatch: pytest.MonkeyPatc
     assert not [path for path in built if path.exists()]
 
 
-@pytest.mark.parametrize("damaged", ["edges-00001.parquet", ".edges-index/lists", ".edges-index/units.f32"])
+@pytest.mark.parametrize("damaged", ["edges-00001.parquet", ".edges-index/items.npy", ".edges-index/units.f32"])
 def test_a_damaged_or_missing_part_is_made_again(
     damaged: str, shop: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -405,8 +427,8 @@ def test_a_search_killed_at_any_file_ends_with_the_same_bytes(shop: Layout) -> N
 
 def test_a_search_is_sent_to_nodes_without_a_shared_folder(tmp_path: Path, small: None) -> None:
     features = clusters(700)
-    inverted.build_index(iter([features]), 8, 5, tmp_path)
-    for search in (neighbours.ExactSearch(features, 5), inverted.Inverted(tmp_path, 8, 5)):
+    inverted.build_index(iter([features]), 5, tmp_path)
+    for search in (neighbours.ExactSearch(features, 5), inverted.Inverted(tmp_path, 5)):
         expected = [search.find(shard) for shard in range(search.shards)]
         sent = pickle.loads(pickle.dumps(search))
         assert [sent.find(shard) for shard in range(sent.shards)] == expected

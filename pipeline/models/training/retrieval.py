@@ -85,7 +85,7 @@ def build_inverted_file(item: EmbeddingTable, sample: RecallSample) -> Any:
     """Build an index that searches as many lists as MIN_RECALL takes."""
     n_training = neighbours.count_fit_rows(len(item))
     rows = np.random.default_rng(0).choice(len(item), n_training, replace=False)
-    index = neighbours.train_index(item.take(np.sort(rows)), len(item), "Flat")
+    index = neighbours.train_index(item.take(np.sort(rows)), len(item))
     for part in item:
         index.add(part)
 
