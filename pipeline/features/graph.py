@@ -106,7 +106,7 @@ def _write_graph(run: Run, name: str, vectors: Path, path: Path, key: str) -> Se
 
     shards = [io.shard(path.parent, path.stem, number) for number in range(search.shards)]
     if not io.is_finished(path, key):
-        _write_shards(run, search, shards, key)
+        _write_shards(run, name, search, shards, key)
     if run.part:
         return search
 
@@ -120,13 +120,14 @@ def _write_graph(run: Run, name: str, vectors: Path, path: Path, key: str) -> Se
     return search
 
 
-def _write_shards(run: Run, search: Search, paths: Sequence[Path], key: str) -> None:
+def _write_shards(run: Run, name: str, search: Search, paths: Sequence[Path], key: str) -> None:
     """Write the missing shards of the run's part."""
     missing: list[int] = []
     for number, path in enumerate(paths):
         if run.owns_shard(number) and not io.is_finished(path, key):
             missing.append(number)
-    for number, edges in _find_shards(run, search, missing):
+    found = _find_shards(run, search, missing)
+    for number, edges in run.progress(found, name, total=len(missing), unit="shard"):
         run.write(edges, paths[number], EDGES)
         io.finish(paths[number], key)
 

@@ -270,10 +270,11 @@ def settings(index: str, **graph: object) -> Parameters:
     return toy.params(graph={"k": 6, "index": index, **graph})
 
 
-def search_part(layout: Layout, params: Parameters, part: int, parts: int = 3) -> None:
+def search_part(layout: Layout, params: Parameters, part: int, parts: int = 3) -> Run:
     run = Run("graph", "shop", params, layout.root, part=(part, parts))
     run.folder.mkdir(parents=True, exist_ok=True)
     STAGES["graph"].main(run)
+    return run
 
 
 def search_whole(layout: Layout, params: Parameters) -> dict[str, bytes]:
@@ -318,6 +319,13 @@ def test_parts_give_the_bytes_of_one_machine(index: str, shop: Layout, monkeypat
     assert search_whole(shop, params) == expected
     search_part(shop, params, 1)
     assert len(searched) == 8, "what is there is not searched again"
+
+
+def test_progress_counts_the_shards_of_each_set(shop: Layout) -> None:
+    """A large set takes an hour."""
+    bars = search_part(shop, settings("ivf"), 1).bars
+    counts = [("graph shop", 2, 2), ("graph shop f", 2, 2), ("graph shop random", 2, 2)]
+    assert [(bar.desc, bar.n, bar.total) for bar in bars] == counts
 
 
 @pytest.mark.parametrize("index", ["exact", "ivf"])
