@@ -18,6 +18,7 @@ from alignrec.pipeline.linalg.top_k import select_top_k
 from alignrec.pipeline.models.scores import Filter, Vectors
 
 SCORES_PER_BLOCK = 1 << 21  # 8 MiB of float32 fit the cache
+MIN_USERS_PER_BLOCK = 16  # who share a pass over the vectors of a large catalogue
 
 
 @torch.no_grad()
@@ -28,7 +29,7 @@ def topk(
     seen: Pairs,
     users: np.ndarray | None = None,
     candidates: np.ndarray | None = None,
-    scores_per_block: int = SCORES_PER_BLOCK,
+    users_per_block: int | None = None,
 ) -> np.ndarray:
     """Return the K items of highest dot product per user, int32 [N, K].
 
@@ -42,8 +43,10 @@ def topk(
         )
     if users is None:
         users = np.arange(user.shape[0])
+    if users_per_block is None:
+        users_per_block = max(MIN_USERS_PER_BLOCK, SCORES_PER_BLOCK // n_candidates)
     if candidates is None:
-        return _rank_items(user, item, k, seen, users, scores_per_block)
+        return _rank_items(user, item, k, seen, users, users_per_block)
 
     place = np.full(item.shape[0], -1, np.int32)
     place[candidates] = np.arange(n_candidates)
@@ -52,16 +55,15 @@ def topk(
     rows: np.ndarray | torch.Tensor = candidates
     if isinstance(item, torch.Tensor):
         rows = torch.from_numpy(candidates).long().to(item.device)
-    top = _rank_items(user, item[rows], k, seen, users, scores_per_block)
+    top = _rank_items(user, item[rows], k, seen, users, users_per_block)
     return np.where(top >= 0, candidates[top], -1).astype(np.int32)
 
 
 def _rank_items(
-    user: Vectors, item: Vectors, k: int, seen: Pairs, users: np.ndarray, scores_per_block: int
+    user: Vectors, item: Vectors, k: int, seen: Pairs, users: np.ndarray, users_per_block: int
 ) -> np.ndarray:
     seen_starts = np.searchsorted(seen.users, np.arange(user.shape[0] + 1))
     top = np.empty((len(users), k), np.int32)
-    users_per_block = max(1, scores_per_block // item.shape[0])
     for start in range(0, len(users), users_per_block):  # blocks bound the memory
         rows = slice(start, start + users_per_block)
         scores = _score_items(user, item, users[rows])

@@ -90,10 +90,21 @@ def plain(user: np.ndarray, item: np.ndarray, k: int, seen: Pairs) -> list[list[
     return top
 
 
-@given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 40))
+@given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 7))
 def test_fast_is_plain_with_ties_masks_and_blocks(seed: int, k: int, block: int) -> None:
     rng = np.random.default_rng(seed)
     user, item = (rng.integers(-1, 2, (n, 3)).astype(np.float32) for n in (6, 7))  # small integers: many ties
     masked = np.argwhere(rng.random((6, 7)) < 0.3).astype(np.int32)
     seen = Pairs(masked[:, 0], masked[:, 1])
-    assert metrics.topk(user, item, k, seen, scores_per_block=block).tolist() == plain(user, item, k, seen)
+    assert metrics.topk(user, item, k, seen, users_per_block=block).tolist() == plain(user, item, k, seen)
+
+
+def test_users_share_a_pass_over_a_large_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks: list[int] = []
+    select = metrics.select_top_k
+    monkeypatch.setattr(metrics, "SCORES_PER_BLOCK", 10)  # of 50 items
+    monkeypatch.setattr(metrics, "select_top_k", lambda scores, k: blocks.append(len(scores)) or select(scores, k))
+    user, item = (np.eye(n, 4, dtype=np.float32) for n in (40, 50))
+    none = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
+    metrics.topk(user, item, 3, none)
+    assert blocks == [16, 16, 8]
