@@ -2,7 +2,7 @@
 
 `build_index` writes a folder, which any number of processes then search at the same time. It groups
 similar items into cells. All items of a cell are compared with those of the same nearest cells, by
-one matrix product, which takes a tenth of the time of one item after another.
+a matrix product, which is several times as fast as one item after another.
 
 I items, N items with a direction, F feature width, K neighbours. A position is a number in the
 order of cells.
