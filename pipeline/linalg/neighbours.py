@@ -50,7 +50,7 @@ def count_fit_rows(n: int) -> int:
 
 
 def train_index(sample: np.ndarray, n: int) -> Any:
-    """Train an empty inverted file for n rows with k-means cells, 4 sqrt(n) if the sample allows it."""
+    """Train an empty inverted file for n rows, with 4 sqrt(n) cells if the sample allows them."""
     cells = max(1, min(_count_cells(n), len(sample) // ROWS_PER_CELL))
     width = sample.shape[1]
     index: Any = faiss.index_factory(width, f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
