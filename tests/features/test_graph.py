@@ -322,7 +322,7 @@ def test_parts_give_the_bytes_of_one_machine(index: str, shop: Layout, monkeypat
 
 
 def test_progress_counts_the_shards_of_each_set(shop: Layout) -> None:
-    """A large set takes an hour."""
+    """A large set takes many minutes."""
     bars = search_part(shop, settings("ivf"), 1).bars
     counts = [("graph shop", 2, 2), ("graph shop f", 2, 2), ("graph shop random", 2, 2)]
     assert [(bar.desc, bar.n, bar.total) for bar in bars] == counts
