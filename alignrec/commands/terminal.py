@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -17,12 +18,15 @@ from typer.core import TyperGroup
 
 from alignrec.pipeline.io.errors import UserError, not_installed, printable
 from alignrec.pipeline.runtime import process
+from alignrec.pipeline.runtime.removals import name_replacement
 from alignrec.schemas import ContractError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 MAX_MESSAGE_CHARACTERS = 2000  # of an error, which may quote data
+# base class of all errors in arguments; typer's releases take it from click or their own copy
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 QUERY_INTERRUPTED = "Query interrupted"  # message of DuckDB's RuntimeError
 # error messages of libraries that run out of memory, during import or later
 OUT_OF_MEMORY = (
@@ -98,6 +102,9 @@ class Group(TyperGroup):
                 returned = super().invoke(ctx)
             sys.stdout.flush()  # detect a closed pipe here rather than at exit
             return returned
+        except USAGE_ERROR as e:
+            e.message += _name_replacement(e.message)
+            raise
         except (Exception, KeyboardInterrupt) as e:
             if _is_interrupt(e):
                 code = _report_interrupt(e)
@@ -109,6 +116,12 @@ class Group(TyperGroup):
                 message = f"{message[:MAX_MESSAGE_CHARACTERS]} ..."
             say(f"error: {message}", err=True)
             raise typer.Exit(1) from None
+
+
+def _name_replacement(message: str) -> str:
+    """Return the hint for a removed command or option, from typer's message."""
+    unknown = re.match("No such (?:command|option):? '?(?:--)?([a-z-]+)", message)
+    return name_replacement(unknown[1]) if unknown else ""
 
 
 def _is_interrupt(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, most_similar, one_line
+from alignrec.pipeline.runtime.removals import name_replacement
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -97,7 +98,10 @@ def require_known(names: Iterable[str], among: Iterable[str], where: str) -> Non
 
 
 def nearest(name: str, among: Iterable[str]) -> str:
-    """Return a hint for an unknown name: the nearest of the known ones, or all of them."""
+    """Return a hint for an unknown name: what replaced it, the nearest known one, or all of them."""
+    replacement = name_replacement(name)
+    if replacement:
+        return replacement
     names = list(among)
     if not names:
         return ""

@@ -1,0 +1,31 @@
+"""A removed name is refused as an unknown one, with what replaced it."""
+
+from pathlib import Path
+
+import pytest
+from commands import alignrec
+
+from alignrec.commands import params
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.removals import INSTEAD
+
+GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
+
+
+@pytest.mark.parametrize("arguments", [["align", "x"], ["encode", "sample", "--align", "x"]])
+def test_a_removed_command_or_option_names_its_replacement(arguments: list[str]) -> None:
+    refused = alignrec(*arguments)
+    assert refused.exit_code == 2
+    words = " ".join(refused.output.replace("│", " ").split())
+    assert f"it was removed: {INSTEAD['align']}" in words
+
+
+@pytest.mark.parametrize(("text", "key"), [("encode: {align: x}", "align")])
+def test_a_removed_key_names_its_replacement(tmp_path: Path, text: str, key: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(GOOD + text)
+
+    with pytest.raises(UserError, match=f"unknown key '.*{key}'; it was removed: ") as refused:
+        params.load(path)
+
+    assert str(refused.value).endswith(INSTEAD[key])
