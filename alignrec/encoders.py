@@ -129,8 +129,6 @@ class Encoder:
                 self._network, texts_of_block, jpegs, batch_size, workers=workers
             )
             vectors[block] = encoded.vectors
-            if encoded.halved.any():
-                warnings.warn(f"{batching.HALVED}; give a smaller batch_size", stacklevel=2)
 
         if self.rejects:
             n_images = sum(image is not None for image in pictured or ())

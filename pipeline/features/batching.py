@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from torch import Tensor
 
 from alignrec import schemas
@@ -23,12 +22,7 @@ from alignrec.pipeline.runtime import engine
 from alignrec.pipeline.runtime.layout import FURTHER_STEM, Layout
 from alignrec.pipeline.runtime.process import keep_large_buffers, ran_out
 
-# warning about rows whose `halved` is set
-HALVED = (
-    "memory ran out, so items were encoded in half a batch, which changes their vectors by rounding"
-)
 FURTHER = pa.list_(pa.binary())  # an item's further images
-Prepare = Callable[[np.ndarray], Any]  # row numbers -> a batch for `Encoder.encode`
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,6 @@ class Encoded(NamedTuple):
     vectors: np.ndarray  # float32 [n, F]; zeros without image and text
     has_image: np.ndarray  # bool [n], an image was used
     has_text: np.ndarray  # bool [n], a text was used
-    halved: np.ndarray  # bool [n], encoded in half a batch because memory ran out
     reading: Reading | None = None  # token counts; None if the encoder does not count tokens
 
 
@@ -143,7 +136,7 @@ def encode_items(
     done: Callable[[int], object] = int,  # called with the number of items of each batch
     workers: int = 1,
 ) -> Encoded:
-    """Encode items; UserError if a vector is not finite or half a batch does not fit in memory."""
+    """Encode items; UserError if a vector is not finite or a batch does not fit in memory."""
     keep_large_buffers()
     # tokenizers reject lone surrogates
     texts = [text.encode(errors="replace").decode() for text in texts]
@@ -172,15 +165,15 @@ def encode_items(
     # workers gives the same bytes.
     plan = plan_batches(has_image, has_text, lengths, batch_size)
     prepared = engine.run_jobs(lambda: prepare, plan, engine.Threads(workers), ahead=1)
-    vectors, halved = _encode_batches(encoder, len(texts), prepared, prepare, done)
+    vectors = _encode_batches(encoder, len(texts), prepared, done)
     done(int((~has_image & ~has_text).sum()))
-    return Encoded(vectors, has_image, has_text, halved, reading)
+    return Encoded(vectors, has_image, has_text, reading)
 
 
 def encode_rows(
     encoder: Encoder, content: pa.Table, settings: Encode, done: Callable[[int], object] = int
 ) -> pa.Table:
-    """Encode a table of `ItemContent.read`: schema features(F), `halved`, columns of `Reading`.
+    """Encode a table of `ItemContent.read`: schema features(F), columns of `Reading`.
 
     The latter are null for items without text, and absent if the encoder does not count tokens.
     Vectors of items with several images are averaged.
@@ -206,7 +199,7 @@ def encode_rows(
         column = np.zeros(len(rows), np.int64)
         column[encoded.has_text] = count
         rows = rows.append_column(name, pa.array(column, mask=~encoded.has_text))
-    return rows.append_column("halved", pa.array(encoded.halved))
+    return rows
 
 
 def average_images(
@@ -233,11 +226,9 @@ def average_images(
     texts_of_images = [texts[int(item)] for item in items]
     others = encode_items(encoder, texts_of_images, images, batch_size, workers=workers)
 
-    halved = first.halved.copy()
-    halved[items] |= others.halved
     widths = getattr(encoder, "halves", {}).values()
     vectors = average_vectors(first.vectors, others.vectors, items, [*widths])
-    return first._replace(vectors=vectors, halved=halved)
+    return first._replace(vectors=vectors)
 
 
 def average_vectors(
@@ -275,17 +266,12 @@ def _encode_batches(
     encoder: Encoder,
     n_items: int,
     batches: Iterable[tuple[np.ndarray, Any]],
-    prepare: Prepare,
     done: Callable[[int], object],
-) -> tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray:
     vectors = np.zeros((n_items, encoder.width), np.float32)
-    halved = np.zeros(n_items, bool)
     pending: tuple[np.ndarray, Tensor] | None = None
     for rows, prepared in batches:
-        batch_vectors = _try_encode(encoder, prepared)
-        if batch_vectors is None:
-            halved[rows] = True
-            batch_vectors = _encode_halves(encoder, prepare, rows)
+        batch_vectors = _encode_batch(encoder, prepared, len(rows))
         # copy a batch only after the next has started, so that the GPU does not idle
         if pending is not None:
             vectors[pending[0]] = pending[1].cpu().numpy()
@@ -300,34 +286,22 @@ def _encode_batches(
             f"row {row}: the encoder's vector is not finite; "
             "check its weights, or take another encoder"
         )
-    return vectors, halved
+    return vectors
 
 
-def _try_encode(encoder: Encoder, prepared: Any) -> Tensor | None:
+def _encode_batch(encoder: Encoder, prepared: Any, n_items: int) -> Tensor:
     try:
         return encoder.encode(prepared)
     except (RuntimeError, MemoryError) as e:
         if not ran_out(e):
             raise
-    return None  # the caller tries half a batch
-
-
-def _encode_halves(encoder: Encoder, prepare: Prepare, rows: np.ndarray) -> Tensor:
-    vectors = []
-    for half in np.array_split(rows, 2) if len(rows) > 1 else ():
-        half_vectors = _try_encode(encoder, prepare(half))
-        if half_vectors is not None:
-            vectors.append(half_vectors)
-    if len(vectors) == 2:
-        return torch.cat(vectors)
-
-    if len(rows) > 2:
+    if n_items == 1:
         raise UserError(
-            f"memory ran out in half a batch of {len(rows):,} too; "
-            "lower batch_size, or give more memory"
+            "memory ran out with one item per forward pass; take a smaller network, "
+            "or give more memory"
         )
     raise UserError(
-        "memory ran out with one item per forward pass; take a smaller network, or give more memory"
+        f"memory ran out in a batch of {n_items:,}; lower batch_size, or give more memory"
     )
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from alignrec import schemas
 from alignrec.pipeline import io
@@ -26,7 +25,7 @@ from alignrec.pipeline.encoders.registry import (
     batch_size_of,
     settings_facts,
 )
-from alignrec.pipeline.features.batching import HALVED, ItemContent, encode_rows
+from alignrec.pipeline.features.batching import ItemContent, encode_rows
 from alignrec.pipeline.features.folder import (
     MAX_SET_BYTES,
     SET,
@@ -224,15 +223,7 @@ def write_features(
         return
 
     encode = _encode_on_cluster if settings.engine == "ray" and encoder.network else _encode_here
-    was_halved = False
     for shard, rows in encode(encoder, items, missing, settings, context):
-        if not was_halved and pc.any(rows["halved"]).as_py():
-            was_halved = True
-            key = f"encoders.{facts.encoder}" if facts.model else "encode"
-            context.warn(
-                f"{facts.encoder}: {HALVED}; "
-                f"set `{key}.batch_size` to {max(1, settings.batch_size // 2)}"
-            )
         schema = schemas.features(rows["vector"].type.list_size)
         shard_record = record | _describe_rows(rows, facts)
         io.write_table(rows.select(schema.names), paths[shard], schema, shard_record)

@@ -19,7 +19,7 @@ from alignrec.pipeline.images import several
 
 KEY_BYTES = 16  # of the truncated sha256; n contents collide with probability n^2 / 2^129
 COUNTS = pa.schema([(name, pa.int64()) for name in Reading._fields])  # null without a text
-CACHED_COLUMNS = ("key", "has_image", "has_text", "vector", *COUNTS.names, "halved")
+CACHED_COLUMNS = ("key", "has_image", "has_text", "vector", *COUNTS.names)
 
 
 class RowCache:
@@ -82,7 +82,7 @@ class RowCache:
 
 def _has_rows(path: Path, width: int) -> bool:
     """Return whether a file has the columns of `RowCache`, vectors of `width`, and no null."""
-    flags = [(name, pa.bool_()) for name in ("has_image", "has_text", "halved")]
+    flags = [(name, pa.bool_()) for name in ("has_image", "has_text")]
     plain = pa.schema([("key", pa.binary(KEY_BYTES)), *flags])
     try:
         schema = pq.read_schema(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -253,8 +252,6 @@ def encode_items(
         encoded = batching.average_images(
             loaded.encoder, texts, others, counts, encoded, batch_size, workers
         )
-    if encoded.halved.any():
-        print(f"warning: {batching.HALVED}", file=sys.stderr)
     return encoded.vectors
 
 

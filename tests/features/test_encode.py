@@ -481,7 +481,7 @@ def test_an_encoder_has_a_batch_size_of_its_own(shop: Layout, model: Path, monke
 def altered(rows: pa.Table, change: str) -> pa.Table:
     """Return the rows of a cache file with another schema or values."""
     if change == "no column":
-        return rows.drop_columns("halved")
+        return rows.drop_columns("has_image")
     if change == "a column more":
         return rows.append_column("more", rows["has_text"])
     if change == "another type":
@@ -564,26 +564,17 @@ def encode(encoder: Narrow, size: int, texts: Sequence[str] = WORDS) -> batching
 
 
 @pytest.mark.parametrize("end", [on_a_gpu, on_the_cpu, in_python])
-def test_a_batch_without_room_is_encoded_in_halves(end: Callable[[], None]) -> None:
-    encoder = Narrow(3, end)
-    made = encode(encoder, 4)
-    np.testing.assert_array_equal(made.vectors, encode(Narrow(99), 4).vectors)
-    assert encoder.passes == [4, 2, 2, 4, 2, 2, 2]
-    assert made.halved.tolist() == [True] * 8 + [False] * 2
-    assert not encode(Narrow(4), 4).halved.any()
-
-
 @pytest.mark.parametrize(
     ("most", "size", "says"),
     [
-        (1, 5, "memory ran out in half a batch of 5 too; lower batch_size, or give more memory"),
-        (0, 2, "memory ran out with one item per forward pass; take a smaller network, or give more memory"),
+        (3, 4, "memory ran out in a batch of 4; lower batch_size, or give more memory"),
         (0, 1, "memory ran out with one item per forward pass; take a smaller network, or give more memory"),
     ],
 )
-def test_without_room_for_half_a_batch_what_to_do_is_said(most: int, size: int, says: str) -> None:
+def test_without_room_for_a_batch_what_to_do_is_said(end: Callable[[], None], most: int, size: int, says: str) -> None:
+    assert len(encode(Narrow(4, end), 4).vectors) == len(WORDS)
     with pytest.raises(UserError) as e:
-        encode(Narrow(most), size)
+        encode(Narrow(most, end), size)
     assert str(e.value) == says
 
 
