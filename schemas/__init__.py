@@ -5,7 +5,6 @@ from alignrec.schemas.dataset import (
     COLD_ITEMS,
     IMAGE_STATUSES,
     IMAGES,
-    IMAGES_WITH_MORE,
     INTERACTIONS,
     ITEM_IDS,
     ITEMS,

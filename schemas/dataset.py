@@ -92,16 +92,6 @@ IMAGES = schema(
     field("sha256", pa.string(), "hex, of the bytes as fetched; empty where none came"),
     field("phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
 )
-_FURTHER = pa.struct([f.remove_metadata() for f in IMAGES if f.name not in ("item_id", "asin")])
-IMAGES_WITH_MORE = schema(
-    *IMAGES,
-    field(
-        "more_images",
-        pa.list_(pa.field("element", _FURTHER, nullable=False)),
-        "further images of the item and failed addresses, in the order tried; fields as the "
-        "columns, and a status `duplicate` of files that show what an earlier one does",
-    ),
-)  # where images.most is above 1
 RELEASED_ITEMS = schema(
     *(f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")),
     field(
@@ -130,11 +120,8 @@ RELEASED_ITEMS = schema(
 )
 
 
-def embedded_items(width: int, identifier: str = "asin", has_more: bool = False) -> pa.Schema:
-    """Return the schema of `alignrec embed`; the first column is named as in the user's table.
-
-    With `has_more`, `more_images` describes items' further images.
-    """
+def embedded_items(width: int, identifier: str = "asin") -> pa.Schema:
+    """Return the schema of `alignrec embed`; the first column is named as in the user's table."""
     _, asin, *flags, vector_ = features(width)
     image = [
         field(
@@ -143,14 +130,7 @@ def embedded_items(width: int, identifier: str = "asin", has_more: bool = False)
         field("image_reason", pa.string(), "detail for a status that is not ok; empty for ok"),
     ]
     hashes = [RELEASED_ITEMS.field(f"input_{what}_sha256") for what in ("text", "image")]
-    more = []
-    if has_more:
-        names = ("status", "reason", "input_image_sha256")
-        further = pa.struct([pa.field(name, pa.string(), nullable=False) for name in names])
-        element = pa.field("element", further, nullable=False)
-        doc = "further images of the item, and files that are not used, in the order tried"
-        more.append(field("more_images", pa.list_(element), doc))
-    return schema(asin.with_name(identifier), *flags, *image, *hashes, *more, vector_)
+    return schema(asin.with_name(identifier), *flags, *image, *hashes, vector_)
 
 
 def read_clock(interactions: pa.Table) -> str:

@@ -79,7 +79,6 @@ OPTIONS: dict[str, str] = {
     "longer": "--steps 1 --steps 3",
     "mapped": "--features beit3",
     "missing": "--features beit3 --ratio 0.5 --seeds 1",
-    "photos": "--features descriptors --view mirrored --view turned --view another-item",
     "single_pass": "--steps 0 --steps 2 --seeds 1",
     "variants": "--profile objective --steps 2 --seeds 1",
     "wrong": "--ratio 0.5 --ratio 1 --features beit3 --seeds 1",
@@ -95,7 +94,6 @@ REPORTED = {
     "longer": ["| 1 |", "| 3 |"],
     "mapped": ["| beit3 |", "| beit3-mapped |"],
     "missing": ["| nothing |", "| image of 50% | zeros |", "| text of 50% | heat |"],
-    "photos": ["| descriptors | one-image |", "| descriptors | turned |"],
     "single_pass": ["| no pre-training |", "| 2 steps, no teachers |", "| 2 steps |"],
     "variants": ["| article, beit3-raw |"],
     "wrong": ["| nothing |", "| image of 100% |", "| noise of 50% |"],
@@ -779,24 +777,6 @@ def test_mapped_sets_learn_from_interactions(experiment: Callable[[str], Experim
     probes = io.read_json(branch.probes)
     asked = [probe for probe in probes.values() if "beit3-mapped" in probe]
     assert any(probe["beit3"] != probe["beit3-mapped"] for probe in asked)
-
-
-def test_second_photos_change_the_vectors_of_items_with_an_image(
-    experiment: Callable[[str], Experiment],
-) -> None:
-    ran = experiment("photos")
-    names = ("one-image", "mirrored", "turned", "another-item")
-    arms = {name: featured.vectors(ran.branch(name), "descriptors") for name in names}
-    assert equal_arms(arms) == []
-
-    has_image = np.array([image is not None for image in read_images(ran.layout)])
-    one = arms.pop("one-image")
-    for vectors in arms.values():
-        changed = (vectors != one).any(axis=1)
-        assert not changed[~has_image].any()
-        assert changed[has_image].mean() > 0.5
-    shifted = [np.abs(vectors - one).mean() for vectors in arms.values()]
-    assert shifted[-1] == max(shifted)
 
 
 def explained(vectors: np.ndarray, bought: np.ndarray) -> float:

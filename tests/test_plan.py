@@ -185,13 +185,6 @@ def test_nothing_is_kept_of_a_network_that_is_not_trained(tmp_path: Path) -> Non
 # --- addresses
 
 
-def test_several_images_of_an_item_are_as_many_requests(tmp_path: Path) -> None:
-    one, three = (planned(tmp_path, BABY, images={"most": most})["images"] for most in (1, 3))
-    start = estimate.START_SECONDS
-    assert three.seconds - start == pytest.approx(3 * (one.seconds - start))
-    assert three.disk == 3 * one.disk
-
-
 def test_addresses_answer_or_say_why_not(tmp_path: Path) -> None:
     (tmp_path / "here").write_bytes(b"12345")
     paths = {

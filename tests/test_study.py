@@ -157,19 +157,6 @@ def test_joint_training_is_better_here_and_dearer() -> None:
     assert seconds["joint"] > 1.5 * seconds["staged"]
 
 
-def test_a_drawn_view_brings_nothing_but_in_one_figure() -> None:
-    assert "two standard errors but for one figure of `descriptors` (mirrored, cold items)" in PAGE
-    rows = {(row["features"], row["second image"]): row for row in table("photos")}
-    better = set()
-    for (features, view), row in rows.items():
-        for column, cell in row.items():
-            if column not in ("features", "second image"):
-                gain = mean(cell) - mean(rows[features, "one-image"][column])
-                if gain > 2 * float(cell.split("± ")[1]):
-                    better.add((features, view, column))
-    assert better == {("descriptors", "mirrored", "cold items recall@20")}
-
-
 def test_codes_of_content_are_better_than_random_ones_whatever_the_encoder() -> None:
     assert "significantly and by more than half; between the encoders no difference shows" in PAGE
     assert "Random codes are no better than recommending the most popular items" in PAGE

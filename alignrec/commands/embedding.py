@@ -54,10 +54,6 @@ def embed(
         Path | None,
         typer.Option(help="folder of image files; with --column image_urls=..., the table's"),
     ] = None,
-    images_per_item: Annotated[
-        int | None,
-        typer.Option(min=1, max=32, help="images to average; default: images.most, or 1"),
-    ] = None,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="where the encoder runs")
     ] = "local",
@@ -82,8 +78,7 @@ def embed(
     named = args.parse_columns(column or [], OF_ITEMS)
     choice = _choose_encoder(encoder, release, engine, params, root)
     texts = [name for name in (text or "").split(",") if name]
-    most = images_per_item or choice.images.most
-    open_items = partial(_open_items, choice, named, texts, most, set())
+    open_items = partial(_open_items, choice, named, texts, set())
 
     if is_remote(items) or is_remote(to):
         if not (is_remote(items) and is_remote(to)) or retry_failed:
@@ -91,7 +86,7 @@ def embed(
             raise UserError(f"{items}, --to {to}: {fault}")
         from alignrec.pipeline.release.embed_remote import embed_remote
 
-        options = [named, texts, most, str(images)]
+        options = [named, texts, str(images)]
         open_part = partial(open_items, images)
         with explain_interrupt(f"parts that are sent are kept in {to}"):
             summary = embed_remote(items, to, open_part, choice, root, options)
@@ -125,7 +120,6 @@ def _open_items(
     choice: "Choice",
     named: Mapping[str, str],
     texts: Sequence[str],
-    most: int,
     shown: set[str],
     images: Path | None,
     path: Path,
@@ -135,7 +129,7 @@ def _open_items(
     """
     from alignrec.pipeline.release.item_table import open_table
 
-    table = open_table(path, images, named, texts, choice.recipe, most)
+    table = open_table(path, images, named, texts, choice.recipe)
     guesses = [f"{role}={column}" for role, column in table.guessed.items()]
     if guesses and not shown.issuperset(guesses):
         say(f"columns by their names: {', '.join(guesses)}; --column takes others")

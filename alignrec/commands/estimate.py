@@ -85,7 +85,7 @@ def estimate_items(work: Workload) -> Estimate:
 
 def estimate_images(work: Workload) -> Estimate:
     images = work.params[Images]
-    n_images = images.most * work.size.items
+    n_images = work.size.items
     is_local = images.folder or images.pattern
     is_fetched = isinstance(work.params.source(work.dataset), Downloaded) and not is_local
 
@@ -136,7 +136,7 @@ def estimate_networks(work: Workload) -> dict[str, NetworkCost]:
     """Return the cost of each encoder that is a network, by name."""
     models = {model.key: model for model in list_models(work.params)}
     pieces = work.size.pieces
-    image = FLOPS_PER_IMAGE * work.params[Images].most
+    image = FLOPS_PER_IMAGE
     text = FLOPS_PER_PIECE * pieces
     built_in = {
         "minilm": NetworkCost(text),
@@ -154,7 +154,7 @@ def estimate_networks(work: Workload) -> dict[str, NetworkCost]:
         size = find_size(models[key], work.on_hub.get(key)) if key in models else None
         if size is not None:
             read = read_tokens(models[key], pieces)
-            operations = size.operations(read, work.params[Images].most)
+            operations = size.operations(read)
             costs[name] = NetworkCost(operations, FLOAT_BYTES * size.stored)
 
     return costs

@@ -63,9 +63,9 @@ class NetworkSize(NamedTuple):
     patches: int = PATCHES
     stored: float = 0.0  # all parameters, with embeddings
 
-    def operations(self, pieces: int, images: int) -> float:
+    def operations(self, pieces: int) -> float:
         """Return the floating-point operations of an item."""
-        return 2 * (self.text * pieces + self.image * self.patches * images)
+        return 2 * (self.text * pieces + self.image * self.patches)
 
 
 def list_models(params: Parameters) -> Iterator[Model]:

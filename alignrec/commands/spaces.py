@@ -20,7 +20,7 @@ from alignrec.pipeline.runtime.section import Section, validate
 # settings that vectors depend on, besides those of encoders
 SHAPING: Mapping[str, tuple[type[Section], tuple[str, ...]]] = {
     "items": (Items, ("text",)),
-    "images": (Images, ("size", "quality", "most")),
+    "images": (Images, ("size", "quality")),
 }
 
 

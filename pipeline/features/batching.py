@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from torch import Tensor
 
 from alignrec import schemas
@@ -16,13 +15,10 @@ from alignrec.pipeline.encoders.chunks import Reading
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import Encoder
 from alignrec.pipeline.features.folder import feature_rows
-from alignrec.pipeline.images import several
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime import engine
 from alignrec.pipeline.runtime.layout import FURTHER_STEM, Layout
 from alignrec.pipeline.runtime.process import keep_large_buffers, ran_out
-
-FURTHER = pa.list_(pa.binary())  # an item's further images
 
 
 @dataclass(frozen=True)
@@ -53,18 +49,12 @@ class ItemContent:
         return [self.texts.path, *self.images]
 
     def read(self, rows: range, reads: Sequence[str]) -> pa.Table:
-        """Return `item_id` and `asin` of consecutive items, `text` and `image` if in `reads`.
-
-        With `image`, `more_images` has the further images, list<binary>, if any item has one.
-        """
+        """Return `item_id` and `asin` of consecutive items, `text` and `image` if in `reads`."""
         content = self.ids.slice(rows.start, len(rows)).select(["item_id", "asin"])
         if "text" in reads:
             content = content.append_column("text", self.texts.slice(rows.start, len(rows)))
         if "image" in reads and self.images:
             content = content.append_column("image", self._read_images(rows))
-            further = self._read_further(rows)
-            if pc.sum(pc.list_value_length(further)).as_py():
-                content = content.append_column(several.MORE, further)
         return content
 
     def _read_images(self, rows: range) -> pa.ChunkedArray:
@@ -73,14 +63,6 @@ class ItemContent:
             column = io.read_table(path, schemas.IMAGES, ["image"])["image"]
             chunks += column.slice(part.start, len(part)).chunks
         return pa.chunked_array(chunks, schemas.IMAGES.field("image").type)
-
-    def _read_further(self, rows: range) -> pa.ChunkedArray:
-        chunks: list[pa.Array] = []
-        for path, part in self._shards(rows):
-            blocks = list(several.read_further(path))
-            column = pa.chunked_array(blocks or [pa.nulls(part.stop, FURTHER)], FURTHER)
-            chunks += column.slice(part.start, len(part)).chunks
-        return pa.chunked_array(chunks, FURTHER)
 
     def _shards(self, rows: range) -> Iterator[tuple[Path, range]]:
         """Yield the files of images of consecutive items, and which of their rows these are."""
@@ -176,22 +158,9 @@ def encode_rows(
     """Encode a table of `ItemContent.read`: schema features(F), columns of `Reading`.
 
     The latter are null for items without text, and absent if the encoder does not count tokens.
-    Vectors of items with several images are averaged.
     """
     texts, images = texts_and_images(content)
     encoded = encode_items(encoder, texts, images, settings.batch_size, done, settings.workers)
-    if several.MORE in content.column_names:
-        further = content[several.MORE]
-        n_further = pc.fill_null(pc.list_value_length(further), 0).to_numpy()
-        encoded = average_images(
-            encoder,
-            texts,
-            Cells(pc.list_flatten(further)),
-            n_further,
-            encoded,
-            settings.batch_size,
-            settings.workers,
-        )
     rows = feature_rows(content, encoded.vectors, encoded.has_image, encoded.has_text)
 
     counts = encoded.reading._asdict() if encoded.reading else {}
@@ -200,66 +169,6 @@ def encode_rows(
         column[encoded.has_text] = count
         rows = rows.append_column(name, pa.array(column, mask=~encoded.has_text))
     return rows
-
-
-def average_images(
-    encoder: Encoder,
-    texts: Sequence[str],
-    images: Sequence[bytes],
-    counts: np.ndarray,
-    first: Encoded,
-    batch_size: int,
-    workers: int = 1,
-) -> Encoded:
-    """Average the vectors of items over their images; other items keep theirs.
-
-    Args:
-        encoder: The encoder of `first`.
-        texts: Texts of the n items.
-        images: Their m further images in order, JPEG; each is encoded with its item's text.
-        counts: Number of further images of each item, int64 [n].
-        first: The items, encoded with their first images.
-        batch_size: Images per forward pass.
-        workers: Threads that prepare batches.
-    """
-    items = np.repeat(np.arange(len(counts)), counts)  # of each further image
-    texts_of_images = [texts[int(item)] for item in items]
-    others = encode_items(encoder, texts_of_images, images, batch_size, workers=workers)
-
-    widths = getattr(encoder, "halves", {}).values()
-    vectors = average_vectors(first.vectors, others.vectors, items, [*widths])
-    return first._replace(vectors=vectors)
-
-
-def average_vectors(
-    first: np.ndarray, others: np.ndarray, items: np.ndarray, widths: Sequence[int] = ()
-) -> np.ndarray:
-    """Average vectors of images by item, and give them the length that they have on average.
-
-    Args:
-        first: Vectors of the items' first images, float32 [n, F].
-        others: Vectors of their further images, float32 [m, F].
-        items: Row in `first` of each further image, int64 [m].
-        widths: Widths of the parts of a vector that have a length of their own; by default F.
-
-    Returns:
-        Vectors, float32 [n, F]; rows without further images are those of `first`.
-    """
-    rows, place = np.unique(items, return_inverse=True)
-    counts = 1 + np.bincount(place, minlength=len(rows))
-    averaged = first.copy()
-    ends = np.cumsum([*widths] or [first.shape[1]])
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        total = first[rows, start:end].astype(np.float64)
-        lengths = np.linalg.norm(total, axis=1)
-        part = others[:, start:end].astype(np.float64)
-        np.add.at(total, place, part)
-        np.add.at(lengths, place, np.linalg.norm(part, axis=1))
-
-        norms = np.linalg.norm(total, axis=1)
-        scale = np.divide(lengths / counts, norms, out=np.zeros_like(norms), where=norms > 0)
-        averaged[rows, start:end] = total * scale[:, None]
-    return averaged
 
 
 def _encode_batches(

@@ -1,11 +1,8 @@
 """Encoded rows by content, kept across runs and catalogues (n items of a shard)."""
 
 import hashlib
-from collections.abc import Iterable
-from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +11,7 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.chunks import Reading
-from alignrec.pipeline.features.batching import Cells, texts_and_images
-from alignrec.pipeline.images import several
+from alignrec.pipeline.features.batching import texts_and_images
 
 KEY_BYTES = 16  # of the truncated sha256; n contents collide with probability n^2 / 2^129
 COUNTS = pa.schema([(name, pa.int64()) for name in Reading._fields])  # null without a text
@@ -110,16 +106,11 @@ def _has_rows(path: Path, width: int) -> bool:
 
 
 def hash_content(content: pa.Table) -> pa.Array:
-    """Return a key of the text and images of each item."""
+    """Return a key of the text and image of each item."""
     keys = []
-    further: Iterable[Any] = repeat(None, len(content))
-    if several.MORE in content.column_names:
-        further = Cells(content[several.MORE])
-    for text, image, others in zip(*texts_and_images(content), further, strict=True):
+    for text, image in zip(*texts_and_images(content), strict=True):
         words = text.encode(errors="surrogatepass")
         total = hashlib.sha256(f"{len(words)} {image is None} ".encode() + words)
         total.update(image or b"")
-        for other in others or ():
-            total.update(hashlib.sha256(other).digest())
         keys.append(total.digest()[:KEY_BYTES])
     return pa.array(keys, pa.binary(KEY_BYTES))

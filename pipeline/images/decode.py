@@ -55,7 +55,6 @@ class Decoded(NamedTuple):
     sha256: str = ""  # hex, of the original bytes
     phash: int | None = None  # 64 bit
     url: str = ""  # the address that gave it, if it was fetched
-    more: tuple["Decoded", ...] = ()  # the item's further images and failures, if several are read
 
 
 class PixelSemaphore:

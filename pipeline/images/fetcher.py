@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from itertools import chain, repeat
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.images import access, several
+from alignrec.pipeline.images import access
 from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.images.stored import StoredImages
@@ -42,9 +42,6 @@ PLACEHOLDER = re.compile(
 )
 # parameters that affect access but not stored images, which are kept if they change
 ACCESS = {"folder", "pattern", "outside", "private_hosts", "timeout"}
-
-# columns of an image, and fields of further ones
-OUTCOME_FIELDS = [name for name in Decoded._fields if name != "more"]
 
 Progress = Callable[[int], object]  # called with the number of items done
 Known = Mapping[str, Decoded]  # address -> its outcome in an earlier run
@@ -75,8 +72,7 @@ class Fetcher(ExitStack):
     ) -> list[Decoded]:
         """Return a result per item, in order: its first image, else its first failure.
 
-        With `images.most` above 1, `more` has its further images, and its other failures. Addresses
-        in the item's `known` are not fetched.
+        Addresses in the item's `known` are not fetched.
         """
         results = []
         for result in self._pool.map(self._fetch_item, candidates, known or repeat({})):
@@ -85,19 +81,13 @@ class Fetcher(ExitStack):
         return results
 
     def _fetch_item(self, urls: list[str], known: Known) -> Decoded:
-        def fetch(url: str, images: Sequence[Decoded]) -> Decoded:
-            return known.get(url) or self._fetch_distinct(url, images)
-
-        outcome = several.gather_images(urls[:MAX_ADDRESSES], fetch, self.params.most)
-        return outcome or Decoded("missing", "no address in the metadata")
-
-    def _fetch_distinct(self, url: str, images: Sequence[Decoded]) -> Decoded:
-        """Fetch an address; one that shows what a stored image does is a `duplicate`."""
-        photo = several.photo_of(url)
-        for image in images:
-            if several.photo_of(image.url) == photo:
-                return Decoded("duplicate", f"of the photo of {image.url}", url=url)
-        return several.mark_duplicate(self._fetch_url(url)._replace(url=url), images)
+        first: Decoded | None = None
+        for url in urls[:MAX_ADDRESSES]:
+            outcome = known.get(url) or self._fetch_url(url)._replace(url=url)
+            if outcome.status == "ok":
+                return outcome
+            first = first or outcome
+        return first or Decoded("missing", "no address in the metadata")
 
     def _fetch_url(self, url: str) -> Decoded:
         if PLACEHOLDER.search(url):
@@ -136,7 +126,7 @@ def write_shards(run: Run, retry_failed: bool) -> list[Path]:
     tables = list_item_tables(run.layout)
     total = io.rows(io.present(list(tables.values())))
     with run.lock_of_part():
-        run.resume(run.folder, [], params.model_dump(exclude={*ACCESS, "most"}))
+        run.resume(run.folder, [], params.model_dump(exclude=ACCESS))
 
     root = access.find_image_root(run.source, run.layout.raw, params.folder)
     run.measure(folder=None if root is None else str(root))
@@ -179,13 +169,9 @@ def _write_shard(
     stored = StoredImages(path) if io.is_finished(path) else None
     blocks = fetch_blocks(web, items, work, progress, stored)
     shaping = web.params.model_dump(exclude=ACCESS)  # provenance must not contain local paths
-    run.write_all(blocks, path, _schema(web), params=shaping)
+    run.write_all(blocks, path, schemas.IMAGES, params=shaping)
     io.finish(path, key)
     shutil.rmtree(work)
-
-
-def _schema(web: Fetcher) -> pa.Schema:
-    return schemas.IMAGES if web.params.most == 1 else schemas.IMAGES_WITH_MORE
 
 
 def fetch_blocks(
@@ -196,13 +182,12 @@ def fetch_blocks(
     stored: StoredImages | None = None,
     items_per_block: int = FETCH_BLOCK_ITEMS,
 ) -> Iterator[pa.Table]:
-    """Yield tables IMAGES, or IMAGES_WITH_MORE, of a shard.
+    """Yield tables IMAGES of a shard.
 
     Finished blocks are saved in `work`, so that a killed run resumes. Images of `stored` are kept
     if they are from the web and still among the addresses of their item.
     """
     paths = []
-    schema = _schema(web)
     for start in range(0, len(items), items_per_block):
         block = items.slice(start, items_per_block)
         path = work / f"{start:08d}.parquet"
@@ -214,10 +199,10 @@ def fetch_blocks(
         if stored is not None:
             known = map(_known_outcomes, stored.find(block["asin"].to_pylist()))
         results = web.fetch_items(block["image_urls"].to_pylist(), progress, known)
-        io.write_table(image_table(block, results, schema), path, schema)
+        io.write_table(image_table(block, results), path, schemas.IMAGES)
     # after all blocks are saved, so that a failing shard keeps its progress
     for path in paths:
-        yield io.read_listed(path, schema)
+        yield io.read_listed(path, schemas.IMAGES)
 
 
 def _known_outcomes(row: dict[str, Any] | None) -> Known:
@@ -225,24 +210,18 @@ def _known_outcomes(row: dict[str, Any] | None) -> Known:
     known: dict[str, Decoded] = {}
     if row is None:
         return known
-    for fields in (row, *row.get(several.MORE, ())):
-        outcome = Decoded(**{name: fields[name] for name in OUTCOME_FIELDS})
-        if outcome.status in ("ok", "duplicate") and not is_path(outcome.url):
-            known[outcome.url] = outcome
+    outcome = Decoded(**{name: row[name] for name in Decoded._fields})
+    if outcome.status == "ok" and not is_path(outcome.url):
+        known[outcome.url] = outcome
     return known
 
 
-def image_table(
-    items: pa.Table, results: list[Decoded], schema: pa.Schema = schemas.IMAGES
-) -> pa.Table:
+def image_table(items: pa.Table, results: list[Decoded]) -> pa.Table:
     columns = {"item_id": items["item_id"], "asin": items["asin"]}
-    for name in OUTCOME_FIELDS:
+    for name in Decoded._fields:
         values = [getattr(result, name) for result in results]
-        columns[name] = pa.array(values, schema.field(name).type)
-    if several.MORE in schema.names:
-        further = [[outcome._asdict() for outcome in result.more] for result in results]
-        columns[several.MORE] = pa.array(further, schema.field(several.MORE).type)
-    return pa.table(columns).select(schema.names)
+        columns[name] = pa.array(values, schemas.IMAGES.field(name).type)
+    return pa.table(columns).select(schemas.IMAGES.names)
 
 
 def count_duplicates(images: Iterable[pa.Table], shared_above: int) -> dict[str, object]:
@@ -287,13 +266,8 @@ def count_outcomes(run: Run, paths: Sequence[Path]) -> None:
     for status in schemas.IMAGE_STATUSES[1:]:
         run.count(status, statuses[status])
     columns = ["url", "sha256", "phash"]
-    first = (io.read_table(path, schemas.IMAGES, columns) for path in paths)
-    further = [several.read_outcomes(path) for path in paths]
-    more = (table.select(columns) for table in further)
-    run.note(**count_duplicates(chain(first, more), SHARED_ABOVE))
-    if run.params[Images].most > 1:
-        outcomes = Counter(chain.from_iterable(table["status"].to_pylist() for table in further))
-        run.note(more_images=dict(sorted(outcomes.items())))
+    images = (io.read_table(path, schemas.IMAGES, columns) for path in paths)
+    run.note(**count_duplicates(images, SHARED_ABOVE))
 
     n_named = run.rows_in - run.drops["missing"]
     patterns = run.params[Images].pattern

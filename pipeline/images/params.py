@@ -1,8 +1,8 @@
 """Section `images` of params.yaml."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from alignrec.pipeline.runtime.section import WRAPPED, Positive, Rate, Section, Sha256
 
@@ -31,8 +31,6 @@ class Images(Section):
 
     Tried before addresses in the metadata.
     """
-    most: Annotated[int, Field(ge=1, le=32)] = 1
-    """images per item: the first that are available; encoders average their vectors"""
     outside: bool = False
     """allow paths and links that lead outside the folder; only for data that you trust"""
     private_hosts: list[str] = []
@@ -45,11 +43,3 @@ class Images(Section):
     """larger images are refused before decoding"""
     shard_rows: Positive = 16384
     """items per Parquet file: about 256 MB at 16 kB per image"""
-
-    @model_serializer(mode="wrap")
-    def _leave_out_one(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `most: 1`, so that records of one image per item stay as they were."""
-        fields: dict[str, Any] = dump(self)
-        if self.most == 1:
-            fields.pop("most", None)
-        return fields

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.images import several
 
 
 class StoredImages:
@@ -17,7 +16,6 @@ class StoredImages:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._schema = several.schema_of(path)
         asins = io.read_table(path, schemas.IMAGES, ["asin"])["asin"].to_pylist()
         self._row_of = {asin: row for row, asin in enumerate(asins)}
         with io.reraise_faults(path):
@@ -34,7 +32,7 @@ class StoredImages:
             for group in np.unique(groups):
                 first_row = int(self._first_row[group])
                 table = file.read_row_group(int(group))
-                schemas.check(table, self._schema, str(self._path), first_row)
+                schemas.check(table, schemas.IMAGES, str(self._path), first_row)
                 taken = table.take(rows[groups == group] - first_row)
                 found |= {row["asin"]: row for row in taken.to_pylist()}
         return [found.get(asin) for asin in asins]

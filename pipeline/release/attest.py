@@ -18,7 +18,7 @@ from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.encoder import (
     ReleasedEncoders,
     encode_items,
-    images_sha256,
+    image_sha256,
     text_sha256,
 )
 from alignrec.pipeline.release.item_file import ItemRow, read_blocks
@@ -42,7 +42,6 @@ class AttestInputs(NamedTuple):
 
     asins: set[str]  # of all items
     read: Callable[[set[str]], Iterable[ItemRow]]  # reads some of them
-    most: int = 1  # images per item
 
 
 def open_inputs(data: str, images: Path | None, root: Path, release: Path) -> AttestInputs:
@@ -57,7 +56,7 @@ def open_inputs(data: str, images: Path | None, root: Path, release: Path) -> At
 
 def _open_table(path: Path, images: Path | None, release: Path) -> AttestInputs:
     recipe = release_recipe(manifests.load(release))
-    table = open_table(path, images, recipe=recipe, most=recipe.most_images)
+    table = open_table(path, images, recipe=recipe)
 
     def read_all() -> Iterator[ItemRow]:
         for rows, _ in read_blocks(table):
@@ -66,24 +65,18 @@ def _open_table(path: Path, images: Path | None, release: Path) -> AttestInputs:
     def read(asins: set[str]) -> Iterator[ItemRow]:
         return (row for row in read_all() if row.asin in asins)
 
-    return AttestInputs({row.asin for row in read_all()}, read, recipe.most_images)
+    return AttestInputs({row.asin for row in read_all()}, read)
 
 
 def open_dataset(layout: Layout) -> AttestInputs:
-    from alignrec.pipeline.images.several import MORE, schema_of  # loads torch
-
     def read(asins: set[str]) -> Iterator[ItemRow]:
-        images: dict[str, list[FoundImage]] = {}
+        images: dict[str, FoundImage] = {}
         for path in list_image_files(layout.images):
             for asin, image in _select_rows(path, asins, "image"):
-                images[asin] = [FoundImage(image, "ok")]
-            if schema_of(path) is schemas.IMAGES_WITH_MORE:
-                for asin, further in _select_rows(path, asins, MORE):
-                    stored = [one["image"] for one in further if one["image"] is not None]
-                    images[asin] += [FoundImage(image, "ok") for image in stored]
+                images[asin] = FoundImage(image, "ok")
         for table in tables:
             for asin, text in _select_rows(table, asins, "text"):
-                yield ItemRow(asin, text, images.get(asin, []))
+                yield ItemRow(asin, text, images.get(asin))
 
     tables = [path for path in (layout.items, layout.further_items) if path.is_file()]
     names = [io.read_table(path, schemas.ITEMS, ["asin"])["asin"].to_pylist() for path in tables]
@@ -150,49 +143,38 @@ def _compare_items(
     rows = {row.asin: row for row in inputs.read(set(asins))}
     any_encoder = next(iter(loaded.values()))  # all have the same image size and quality
     texts = [rows[asin].text for asin in asins]
-    images: list[bytes | None] = []
-    further: list[list[bytes]] = []
-    for asin, sha256 in zip(asins, image_hashes, strict=True):
-        read = _read_images(rows[asin], sha256, any_encoder, inputs.most)
-        images.append(read[0] if read else None)
-        further.append(read[1:])
+    images = [
+        _read_image(rows[asin], sha256, any_encoder)
+        for asin, sha256 in zip(asins, image_hashes, strict=True)
+    ]
 
     cosines: dict[str, np.ndarray] = {}
     for name, encoder in loaded.items():
         vectors = _read_vectors(release, name, item_ids)
-        encoded = encode_items(encoder, texts, images, further=further)
+        encoded = encode_items(encoder, texts, images)
         cosines[name] = _compare_vectors(_round_like_released(release, name, encoded), vectors)
     return [
         {
             "asin": asin,
             "text": text_sha256(texts[n]) == text_hashes[n],
-            "image": images_sha256(images[n], further[n]) == image_hashes[n],
+            "image": image_sha256(images[n]) == image_hashes[n],
             "cosines": {name: float(values[n]) for name, values in cosines.items()},
         }
         for n, asin in enumerate(asins)
     ]
 
 
-def _read_images(row: ItemRow, sha256: str, encoder: Loaded, most: int) -> list[bytes]:
-    """Return the images of an item as encoders read them; `sha256` is that of the released ones."""
-    from alignrec.pipeline.images.decode import Decoded, normalise_image  # loads torch
-    from alignrec.pipeline.images.several import gather_images, mark_duplicate
+def _read_image(row: ItemRow, sha256: str, encoder: Loaded) -> bytes | None:
+    """Return the image of an item as encoders read it; `sha256` is that of the released one."""
+    from alignrec.pipeline.images.decode import normalise_image  # loads torch
 
     limits = Images()
-    files = [found.read(limits.max_bytes) for found in row.images]
-    images = [file for file in files if file is not None]
-    # original files may equal the released bytes after normalisation
-    if not images or images_sha256(images[0], images[1:]) == sha256:
-        return images
-
-    def decode(file: bytes, earlier: Sequence[Decoded]) -> Decoded:
-        size, quality = encoder.facts.image_size, encoder.facts.image_quality
-        return mark_duplicate(normalise_image(file, size, quality, limits.max_pixels), earlier)
-
-    first = gather_images(images, decode, most)
-    assert first is not None
-    outcomes = (first, *first.more)
-    return [outcome.image for outcome in outcomes if outcome.image is not None]
+    image = row.image.read(limits.max_bytes) if row.image else None
+    # an original file may equal the released bytes after normalisation
+    if image is None or image_sha256(image) == sha256:
+        return image
+    size, quality = encoder.facts.image_size, encoder.facts.image_quality
+    return normalise_image(image, size, quality, limits.max_pixels).image
 
 
 def _read_vectors(release: Path, name: str, item_ids: Sequence[int]) -> np.ndarray:

@@ -53,7 +53,7 @@ def choose_released(
     return Choice(
         name,
         Encode(engine=engine).model_copy(update={"encoders": [name], "batch_size": batch_size}),
-        Images(size=facts.image_size, quality=facts.image_quality, most=recipe.most_images),
+        Images(size=facts.image_size, quality=facts.image_quality),
         {name: {"kind": "released", "model": str(release), "encoder": name}},
         cache=Layout(root, TABLE).rows,
         reads=tuple(facts.reads),

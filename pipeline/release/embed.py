@@ -38,7 +38,7 @@ from alignrec.pipeline.features.params import without_paths
 from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.release.choice import TABLE, Choice
 from alignrec.pipeline.release.embedded import write_embedded, write_rejects
-from alignrec.pipeline.release.item_dataset import describe_images, write_dataset
+from alignrec.pipeline.release.item_dataset import STORED, write_dataset
 from alignrec.pipeline.release.item_table import ItemTable
 from alignrec.pipeline.release.loading import Project, facts_here, load_encoder
 from alignrec.pipeline.release.rotated import ROTATION_FILE, rotate_encoder
@@ -153,7 +153,7 @@ def _describe(table: ItemTable, choice: Choice, networks: Sequence[Network]) -> 
         "made": origin,
         "encode": choice.encode.facts(),
         "columns": table.columns._asdict(),
-        "images": describe_images(choice.images, table.most),
+        "images": choice.images.model_dump(include=STORED),
     }
     return {"stage": "embed", "params": settings, "versions": versions()}
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import pyarrow.compute as pc
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.features.batching import ItemContent
-from alignrec.pipeline.images import several
-from alignrec.pipeline.release.encoder import hash_images, image_sha256, text_sha256
+from alignrec.pipeline.release.encoder import hash_images, text_sha256
 from alignrec.pipeline.release.item_table import ItemTable
 from alignrec.pipeline.runtime.layout import Layout
 
@@ -39,9 +37,7 @@ def write_embedded(
         "encoder": made_by.get("encoder", {}),
         io.FINGERPRINT: io.fingerprint_of(made_by),
     }
-    images = ItemContent.of(layout).images
-    has_more = bool(images) and several.schema_of(images[0]) is schemas.IMAGES_WITH_MORE
-    schema = schemas.embedded_items(io.width(folder), table.identifier, has_more)
+    schema = schemas.embedded_items(io.width(folder), table.identifier)
     n_rows = 0
     n_images = 0
     n_texts = 0
@@ -62,12 +58,8 @@ def _read_shards(folder: Path, layout: Layout, schema: pa.Schema) -> Iterator[pa
         rows = io.read_table(path, feature_schema)
         texts = items.texts.slice(start, len(rows)).to_pylist()
         text_hashes = pa.array(map(text_sha256, texts), pa.string())
-        more: dict[str, pa.Array] = {}
         if items.images:
             images = hash_images(items.images[number], ["status", "reason"])
-            if several.MORE in schema.names:
-                kind = schema.field(several.MORE).type
-                more = {several.MORE: _describe_further(items.images[number], kind)}
         else:
             images = pa.table({name: [value] * len(rows) for name, value in UNREAD_IMAGE.items()})
         image_hashes = images["input_image_sha256"]
@@ -81,29 +73,9 @@ def _read_shards(folder: Path, layout: Layout, schema: pa.Schema) -> Iterator[pa
             "image_reason": images["reason"],
             "input_text_sha256": pc.if_else(rows["has_text"], text_hashes, ""),
             "input_image_sha256": pc.if_else(rows["has_image"], image_hashes, ""),
-            **more,
         }
         yield pa.table({name: columns[name] for name in schema.names})
         start += len(rows)
-
-
-def _describe_further(path: Path, kind: pa.DataType) -> pa.Array:
-    """Return status, reason and hash of the further images of a file's items."""
-    described = []
-    rows = io.read_slices(path, schemas.IMAGES_WITH_MORE, [several.MORE], io.PART)
-    for row in chain.from_iterable(part[several.MORE] for part in rows):
-        fields = []
-        for image in row.as_py():
-            sha256 = image_sha256(image["image"])
-            fields.append(
-                {
-                    "status": image["status"],
-                    "reason": image["reason"],
-                    "input_image_sha256": sha256,
-                }
-            )
-        described.append(fields)
-    return pa.array(described, kind)
 
 
 def _rechunk(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.beit3.params import BEIT3_SETS
@@ -198,27 +198,11 @@ def image_sha256(image: bytes | None) -> str:
     return hashlib.sha256(image).hexdigest() if image is not None else ""
 
 
-def images_sha256(image: bytes | None, further: Sequence[bytes]) -> str:
-    """Return the hash of an item's image; of several, that of their digests in order."""
-    if image is None or not further:
-        return image_sha256(image)
-    total = hashlib.sha256()
-    for file in (image, *further):
-        total.update(hashlib.sha256(file).digest())
-    return total.hexdigest()
-
-
 def hash_images(path: Path, columns: Sequence[str]) -> pa.Table:
     """Read columns of stored images and append `input_image_sha256`, of what encoders read."""
-    from alignrec.pipeline.images.several import read_further, schema_of  # loads torch
-
     blocks = []
-    further = chain.from_iterable(read_further(path))
-    for block in io.read_slices(path, schema_of(path), [*columns, "image"], IMAGES_PER_BLOCK):
-        hashes = []
-        for image in block["image"]:
-            others = next(further, None)
-            hashes.append(images_sha256(image.as_py(), others.as_py() if others else ()))
+    for block in io.read_slices(path, schemas.IMAGES, [*columns, "image"], IMAGES_PER_BLOCK):
+        hashes = [image_sha256(image.as_py()) for image in block["image"]]
         block = block.drop_columns(["image"])
         block = block.append_column("input_image_sha256", pa.array(hashes, pa.string()))
         blocks.append(block)
@@ -230,11 +214,10 @@ def encode_items(
     texts: Sequence[str],
     images: Sequence[bytes | None],
     done: Callable[[int], object] = int,
-    further: Sequence[Sequence[bytes]] = (),
 ) -> np.ndarray:
     """Encode B items by the modalities of the set, float32 [B, F].
 
-    A text may be empty, an image None. Vectors of items with `further` images are averaged.
+    A text may be empty, an image None.
     """
     from alignrec.pipeline.features import batching  # loads torch
 
@@ -246,12 +229,6 @@ def encode_items(
     batch_size = min(facts.batch_size, MOST_AT_A_TIME)
     workers = os.cpu_count() or 1
     encoded = batching.encode_items(loaded.encoder, texts, images, batch_size, done, workers)
-    if "image" in facts.reads and any(further):
-        counts = np.array([len(others) for others in further])
-        others = list(chain.from_iterable(further))
-        encoded = batching.average_images(
-            loaded.encoder, texts, others, counts, encoded, batch_size, workers
-        )
     return encoded.vectors
 
 

@@ -145,7 +145,7 @@ def sample_content(
 
 
 def read_first_image(row: ItemRow) -> bytes | None:
-    return row.images[0].read(Images().max_bytes) if row.images else None
+    return row.image.read(Images().max_bytes) if row.image else None
 
 
 def list_candidates(parts: Sequence[EncodedPart], width: int) -> Iterator[RecipeCandidate]:

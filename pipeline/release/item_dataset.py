@@ -10,22 +10,17 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.images import fetcher, several
+from alignrec.pipeline.images import fetcher
 from alignrec.pipeline.images.decode import Decoded, normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.text import reject_table
 from alignrec.pipeline.release.item_file import ItemRow, cut_blocks, read_blocks
-from alignrec.pipeline.release.item_images import FoundImage
 from alignrec.pipeline.release.item_table import ItemTable
 from alignrec.pipeline.runtime import engine
 from alignrec.pipeline.runtime.layout import Layout
 
-
-def describe_images(images: Images, most: int) -> dict[str, Any]:
-    """Return how images are stored and, if an item may have several, how many."""
-    recorded = images.model_dump(include={"size", "quality"})
-    return recorded if most == 1 else recorded | {"most": most}
+STORED = {"size", "quality"}  # settings of `images` that stored images depend on
 
 
 def write_dataset(
@@ -47,7 +42,7 @@ def write_dataset(
     rejects = layout.root / "rejects"
     try:
         rows = _read_rows(table, rejects)
-        shards = _write_images(rows, layout, images, table.most, shard_rows, record)
+        shards = _write_images(rows, layout, images, shard_rows, record)
         io.write_tables(shards, layout.items, schemas.ITEMS, record)
         if not io.rows([layout.items]):
             reason = _first_reject(rejects)
@@ -76,12 +71,10 @@ def _write_images(
     rows: Iterator[ItemRow],
     layout: Layout,
     images: Images | None,
-    most: int,
     shard_rows: int,
     record: dict[str, Any],
 ) -> Iterator[pa.Table]:
     """Write the images of items, unless `images` is None, and yield tables of the items."""
-    schema = schemas.IMAGES if most == 1 else schemas.IMAGES_WITH_MORE
     n_items = 0
     for n_shards, first in enumerate(rows):
         rows_of_shard = chain([first], islice(rows, shard_rows - 1))
@@ -89,11 +82,11 @@ def _write_images(
         shard: list[ItemRow] = []
         if images is not None and not path.is_file():
             # recorded as by stage `images`
-            params = describe_images(images, most)
-            decoded = _decode_images(rows_of_shard, n_items, images, most, schema, shard)
-            io.write_tables(decoded, path, schema, record | {"params": params})
+            params = images.model_dump(include=STORED)
+            decoded = _decode_images(rows_of_shard, n_items, images, shard)
+            io.write_tables(decoded, path, schemas.IMAGES, record | {"params": params})
         else:
-            shard += (row.without_images() for row in rows_of_shard)
+            shard += (row.without_image() for row in rows_of_shard)
 
         items = _item_table(shard, n_items)
         for start in range(0, len(shard), io.PART):
@@ -132,8 +125,6 @@ def _decode_images(
     rows: Iterable[ItemRow],
     start: int,
     params: Images,
-    most: int,
-    schema: pa.Schema,
     seen: list[ItemRow],
 ) -> Iterator[pa.Table]:
     """Yield the images of rows, a block at a time; add the rows to `seen`, without the images.
@@ -141,23 +132,19 @@ def _decode_images(
     `start` is the item id of the first row.
     """
 
-    def decode_file(found: FoundImage, images: Sequence[Decoded]) -> Decoded:
+    def decode(row: ItemRow) -> Decoded:
+        found = row.image
+        assert found is not None
         if found.image is None:
             return Decoded(found.status, found.reason)
         data = found.read(params.max_bytes)
         if data is None:
             return Decoded("too_large", f"more than {params.max_bytes:,} bytes")
-        decoded = normalise_image(data, params.size, params.quality, params.max_pixels)
-        return several.mark_duplicate(decoded, images)
-
-    def decode(row: ItemRow) -> Decoded:
-        decoded = several.gather_images(row.images, decode_file, most)
-        assert decoded is not None  # a row has at least one image to try
-        return decoded
+        return normalise_image(data, params.size, params.quality, params.max_pixels)
 
     for block in cut_blocks(rows):
         decoded = list(engine.in_threads(decode, block))
-        plain = [row.without_images() for row in block]
+        plain = [row.without_image() for row in block]
         items = _item_table(plain, start + len(seen))
         seen += plain
-        yield fetcher.image_table(items, decoded, schema)
+        yield fetcher.image_table(items, decoded)

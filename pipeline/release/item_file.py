@@ -1,7 +1,7 @@
 """Items of a table to embed: the rows of Parquet, CSV or JSON lines."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -22,7 +22,7 @@ from alignrec.pipeline.io.json_rows import (
 from alignrec.pipeline.io.parquet import read_batches
 from alignrec.pipeline.io.sql import identifier_of
 from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, RejectedRow
-from alignrec.pipeline.release.item_images import FoundImage, list_images
+from alignrec.pipeline.release.item_images import FoundImage, find_image
 from alignrec.pipeline.release.item_table import TEXT, Columns, ItemTable
 from alignrec.pipeline.release.recipe import TABULAR, source_reader
 from alignrec.pipeline.sources.base import Product, as_json, as_text, end_sentence
@@ -36,20 +36,20 @@ Cells = dict[str, Any]
 
 
 class ItemRow(NamedTuple):
-    """One item of a table: identifier, text and images."""
+    """One item of a table: identifier, text and image."""
 
     asin: str
     text: str
-    images: Sequence[FoundImage]  # at least one, if only to say why there is none
+    image: FoundImage | None  # None once it was decoded
 
     @property
     def n_bytes(self) -> int:
         """Approximate size in memory."""
-        held = [found.image for found in self.images if isinstance(found.image, bytes)]
-        return len(self.text) + sum(map(len, held))
+        image = self.image.image if self.image else None
+        return len(self.text) + (len(image) if isinstance(image, bytes) else 0)
 
-    def without_images(self) -> Self:
-        return self._replace(images=())
+    def without_image(self) -> Self:
+        return self._replace(image=None)
 
 
 def digest_identifier(identifier: str) -> bytes:
@@ -160,7 +160,6 @@ class _RowParser:
     def __init__(self, table: ItemTable) -> None:
         self._columns = table.columns
         self._images = table.images
-        self._most = table.most
         # of identifiers
         self._digests: set[bytes] = set() if table.seen is None else table.seen
         self._source = source_reader(table.columns.kind)
@@ -192,15 +191,15 @@ class _RowParser:
         if digest in self._digests:
             raise ValueError(f"{one_line(asin, 100)!r} occurred before")
 
-        images = [FoundImage(None, "missing", "the encoder reads no image")]
+        image = FoundImage(None, "missing", "the encoder reads no image")
         if columns.image:
-            images = list_images(asin, cells.get(columns.image), self._images, self._most)
+            image = find_image(asin, self._images, cells.get(columns.image))
         text = self._compose(cells)
         if len(text) > MAX_TEXT_CHARACTERS:
             raise ValueError(f"text of more than {MAX_TEXT_CHARACTERS:,} characters")
 
         self._digests.add(digest)
-        return ItemRow(asin, text, images)
+        return ItemRow(asin, text, image)
 
     def _compose(self, cells: Cells) -> str:
         columns = self._columns

@@ -1,6 +1,5 @@
 """Images of items to embed: bytes in the table, or files of a folder."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +8,6 @@ from alignrec.pipeline.sources.base import is_path
 from alignrec.pipeline.sources.tabular import split_values
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-MAX_IMAGES = 32  # tried per item
 
 
 class FoundImage(NamedTuple):
@@ -28,21 +26,22 @@ class FoundImage(NamedTuple):
         return self.image if len(self.image) <= max_bytes else None
 
 
-def find_image(asin: str, folder: Path) -> FoundImage:
-    """Find the image file that is named after an item, inside a folder."""
-    return list_images(asin, None, folder, 1)[0]
+def find_image(asin: str, folder: Path | None, cell: Any = None) -> FoundImage:
+    """Return the first image of an item, by default the file named after it, or why there is none.
 
-
-def list_images(asin: str, cell: Any, images: Path | None, most: int) -> list[FoundImage]:
-    """Return the images of an item in the order to try, or why there is none."""
+    Args:
+        asin: Identifier of the item.
+        folder: Folder of image files.
+        cell: Bytes, path or address of the item's image, or a list of them.
+    """
     entries = [_unpack_entry(entry) for entry in (cell if isinstance(cell, list) else [cell])]
-    files = [FoundImage(entry, "ok") for entry in entries if isinstance(entry, bytes)]
-    if files:
-        return files[:MAX_IMAGES] if most > 1 else files[:1]
+    for entry in entries:
+        if isinstance(entry, bytes):
+            return FoundImage(entry, "ok")
 
     addresses = split_values(entries if isinstance(cell, list) else entries[0])
     names = list(filter(is_path, addresses))
-    if images is None:
+    if folder is None:
         if names:
             raise UserError(
                 f"item {asin!r} names the image {names[0]!r}; "
@@ -50,37 +49,22 @@ def list_images(asin: str, cell: Any, images: Path | None, most: int) -> list[Fo
             )
         if addresses:
             reason = "its image is on the web, and only files are read"
-            return [FoundImage(None, "missing", reason)]
-        return [FoundImage(None, "missing", "no folder of images")]
+            return FoundImage(None, "missing", reason)
+        return FoundImage(None, "missing", "no folder of images")
 
-    limit = MAX_IMAGES if most > 1 else 1
-    found: list[FoundImage] = []
-    inside = images.resolve()
-    for candidate in names or _usual_names(asin, most):
-        image = _find_file(candidate, inside)
-        if image is None and names and most > 1:
-            image = FoundImage(None, "missing", _no_file(candidate))
+    inside = folder.resolve()
+    for name in names or [f"{asin}{ending}" for ending in ENDINGS]:
+        image = _find_file(name, inside)
         if image is not None:
-            found.append(image)
-        if len(found) == limit:
-            break
+            return image
     expected = names[0] if names else f"{asin}.*"
-    return found or [FoundImage(None, "missing", _no_file(expected))]
+    return FoundImage(None, "missing", one_line(f"no file {expected} among the images", 200))
 
 
 def _unpack_entry(entry: Any) -> Any:
     if isinstance(entry, dict):  # the image type of Hugging Face `datasets`
         entry = entry.get("bytes") or entry.get("path")
     return str(entry) if isinstance(entry, int) else entry
-
-
-def _usual_names(asin: str, most: int) -> Iterator[str]:
-    """Yield the names of image files of an item whose row names none: a.jpg, a_1.jpg, a_2.jpg."""
-    stems = [asin]
-    if most > 1:
-        stems += [f"{asin}_{number}" for number in range(1, most + 1)]
-    for stem in stems:
-        yield from (f"{stem}{ending}" for ending in ENDINGS)
 
 
 def _find_file(name: str, folder: Path) -> FoundImage | None:
@@ -95,7 +79,3 @@ def _find_file(name: str, folder: Path) -> FoundImage | None:
     if not path.is_relative_to(folder):
         return FoundImage(None, "blocked", "its image lies outside the folder")
     return FoundImage(path, "ok") if is_file else None
-
-
-def _no_file(name: str) -> str:
-    return one_line(f"no file {name} among the images", 200)

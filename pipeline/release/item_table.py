@@ -60,7 +60,6 @@ class ItemTable(NamedTuple):
     columns: Columns
     identifier: str  # column of identifiers; "asin" if there is none
     differences: Sequence[str] = ()  # how its texts differ from those of the recipe, as sentences
-    most: int = 1  # images per item
     guessed: Mapping[str, str] = {}  # role -> column, found by its usual name
     # of a part of a larger table: digests of the identifiers of earlier parts, to which its own are
     # added, and the number of its first row
@@ -74,7 +73,6 @@ def open_table(
     named: Mapping[str, str] = {},
     text: Sequence[str] = (),
     recipe: Recipe | None = None,
-    most: int = 1,
 ) -> ItemTable:
     """Find the columns of a table; UserError if a file, folder or column is missing.
 
@@ -84,7 +82,6 @@ def open_table(
         named: Role -> column, overriding the recipe's and default names.
         text: Columns joined as sentences, in place of roles; a single one is kept verbatim.
         recipe: How the release or project that has the encoder makes its texts; None without one.
-        most: Images to read per item.
     """
     if not path.exists():
         raise UserError(
@@ -114,7 +111,7 @@ def open_table(
     refuse_repeated(path, present, [*columns.useful(present), TEXT])
     identifier = next(iter(columns.identifiers(present)), "asin")
     differences = list(_find_differences(path, present, named, columns, recipe)) if recipe else []
-    return ItemTable(path, images, columns, identifier, differences, most, guessed)
+    return ItemTable(path, images, columns, identifier, differences, guessed)
 
 
 def _guess_columns(

@@ -9,7 +9,6 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.items import PRODUCT_FIELDS
 from alignrec.pipeline.dataset.params import Items
-from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import ItemColumns, Manifest
 from alignrec.pipeline.runtime.params import Parameters
@@ -28,7 +27,6 @@ class Recipe:
     kind: str = TABULAR
     columns: ItemColumns | None = None  # None: not recorded, in releases of earlier versions
     text: tuple[str, ...] = TEXT_FIELDS  # roles that compose the text, in order
-    most_images: int = 1  # per item
 
 
 def record_columns(source: Source, items: Path) -> ItemColumns:
@@ -47,11 +45,7 @@ def release_recipe(manifest: Manifest) -> Recipe:
     maker = manifest.made_by.get("items")
     settings = {key: value for key, value in maker.params.items() if key == "text"} if maker else {}
     items = validate(Items, settings, f"{manifests.MANIFEST_FILE}: made_by.items.params")
-
-    maker = manifest.made_by.get("images")
-    settings = {key: value for key, value in maker.params.items() if key == "most"} if maker else {}
-    images = validate(Images, settings, f"{manifests.MANIFEST_FILE}: made_by.images.params")
-    return Recipe(manifest.kind, manifest.columns, tuple(items.text), images.most)
+    return Recipe(manifest.kind, manifest.columns, tuple(items.text))
 
 
 def project_recipe(params: Parameters, dataset: str, items: Path) -> Recipe | None:
@@ -60,7 +54,7 @@ def project_recipe(params: Parameters, dataset: str, items: Path) -> Recipe | No
         return None
     source = params.source(dataset)
     columns = record_columns(source, items)
-    return Recipe(source.kind, columns, tuple(params[Items].text), params[Images].most)
+    return Recipe(source.kind, columns, tuple(params[Items].text))
 
 
 def source_reader(kind: str) -> Reader | None:

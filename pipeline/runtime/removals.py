@@ -1,7 +1,10 @@
 """Names of settings, models and commands that were removed, with what to use instead."""
 
+FIRST_IMAGE = "an item has one image, the first that can be had"
 INSTEAD = {
     "align": "an encoder of kind 'released' keeps the space of a release: docs/growing.md",
+    "images-per-item": FIRST_IMAGE,
+    "most": FIRST_IMAGE,
 }
 
 

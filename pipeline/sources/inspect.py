@@ -191,7 +191,7 @@ def name_language(table: InspectedTable) -> str:
     return LANGUAGES.get(script, script.capitalize())
 
 
-ImageSection = dict[str, str | int | list[str]]
+ImageSection = dict[str, str | list[str]]
 
 
 class ImageLocation(NamedTuple):
@@ -284,8 +284,6 @@ def _inspect_names(folder: Path, table: InspectedTable) -> ImageLocation:
         stems = [f"{{item}}{number}" for number in IMAGE_NUMBERS if number in numbers]
         pairs = itertools.product(stems, [ending for ending, _ in endings.most_common()])
         section["pattern"] = ["".join(pair) for pair in pairs]
-    if len(numbers) > 1:
-        section["most"] = len(numbers)
     example = f"{min(names, default='ITEM')}{IMAGE_ENDINGS[0]}"
     return ImageLocation(section, pictured, _count_line(pictured, len(names), folder, example))
 

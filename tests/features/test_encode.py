@@ -24,11 +24,8 @@ from torch import Tensor
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.encoders.registry import find_network
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.features.folder import Facts, FeatureSet
-from alignrec.pipeline.images.decode import Decoded
-from alignrec.pipeline.images.several import schema_of
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import device
 from alignrec.pipeline.release.loading import Project, facts_here, load_encoder
@@ -518,6 +515,25 @@ def test_rows_of_a_file_of_another_shape_are_not_reused(
     assert_equal_rows(shop, fresh(*MORE))
 
 
+def test_only_an_item_with_another_image_is_encoded_again(layout: Layout, models: Path, encoded: list[int]) -> None:
+    given = reusing(models / "siglip")
+    featured.stage(layout, given)
+    before = featured.vectors(layout, "net")
+
+    path = io.shards(layout.images, "images")[0]
+    table = io.read_table(path, schemas.IMAGES)
+    images = [pictures.plain("yellow"), *table["image"].to_pylist()[1:]]
+    column = table.schema.get_field_index("image")
+    table = table.set_column(column, "image", pa.array(images, pa.binary()))
+    io.write_table(table, path, schemas.IMAGES)
+    toy.ended(layout)
+    encoded.clear()
+    featured.stage(layout, given)
+    changed = (featured.vectors(layout, "net") != before).any(axis=1)
+    assert np.flatnonzero(changed).tolist() == [0]
+    assert encoded == [1]
+
+
 # --- out of memory
 
 
@@ -583,76 +599,3 @@ def test_another_error_is_itself() -> None:
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         encode(encoder, 4)
     assert encoder.passes == [4]
-
-
-# --- several images per item
-
-
-def add_images(layout: Layout, further: dict[str, list[bytes]]) -> None:
-    """Give items further images, after a failure each."""
-    for path in io.shards(layout.images, "images"):
-        table = pa.concat_tables(io.read_tables(path, schema_of(path))).select(schemas.IMAGES.names)
-        rows = []
-        for asin in table["asin"].to_pylist():
-            stored = [Decoded("ok", "", image, phash=7)._asdict() for image in further.get(asin, ())]
-            rows.append([Decoded("http_error", "404")._asdict(), *stored] if stored else [])
-        column = pa.array(rows, schemas.IMAGES_WITH_MORE.field("more_images").type)
-        io.write_table(table.append_column("more_images", column), path, schemas.IMAGES_WITH_MORE)
-    toy.ended(layout)
-
-
-FURTHER = {"A0": [*map(pictures.plain, ("blue", "white"))], "A4": [pictures.plain("red")]}
-
-
-@pytest.mark.parametrize("name", ["two", "cnn", "descriptors"])
-def test_images_of_an_item_are_averaged_and_others_keep_their_bytes(layout: Layout, models: Path, name: str) -> None:
-    given = params(models, name)
-    featured.stage(layout, given)
-    before = featured.vectors(layout, name)
-    add_images(layout, {})
-    featured.stage(layout, given)
-    np.testing.assert_array_equal(featured.vectors(layout, name), before)
-
-    add_images(layout, FURTHER)
-    expected = featured.stage(layout, given)
-    after = featured.vectors(layout, name)
-    others = [1, 2, 3, 5, 6]
-    np.testing.assert_array_equal(after[others], before[others])
-
-    network = find_network(given.encoders, name, layout.out("encode", name))
-    halves = np.cumsum([*getattr(network.load(), "halves", {"": after.shape[1]}).values()])[:-1]
-    for row, asin in ((0, "A0"), (4, "A4")):
-        text = TEXTS[row] if "text" in network.reads else ""
-        views = batching.encode_items(network.load(), [text] * len(FURTHER[asin]), FURTHER[asin], 2).vectors
-        views = np.vstack([before[row], views])
-        assert not np.allclose(views[0], views[1], atol=1e-3)
-        parts = zip(np.split(after[row], halves), np.split(views, halves, axis=1), strict=True)
-        for part, parts_of_views in parts:
-            mean = parts_of_views.mean(axis=0)
-            length = np.linalg.norm(parts_of_views, axis=1).mean()
-            np.testing.assert_allclose(part, mean / np.linalg.norm(mean) * length, atol=1e-5)
-
-    shutil.rmtree(layout.root / "encode")
-    shutil.rmtree(layout.root / ".work")
-    assert featured.stage(layout, given) == expected
-
-
-def test_reused_rows_are_those_of_the_same_images(layout: Layout, models: Path, encoded: list[int]) -> None:
-    given = reusing(models / "siglip")
-    add_images(layout, FURTHER)
-    featured.stage(layout, given)
-    before = featured.vectors(layout, "net")
-
-    add_images(layout, FURTHER | {"A4": [pictures.plain("yellow")]})
-    encoded.clear()
-    featured.stage(layout, given)
-    changed = (featured.vectors(layout, "net") != before).any(axis=1)
-    assert np.flatnonzero(changed).tolist() == [4]
-    assert encoded == [1, 1]
-
-
-def test_an_average_of_opposite_or_of_no_vectors_is_zero() -> None:
-    first = np.array([[3, 0], [0, 0], [1, 1]], np.float32)
-    others = np.array([[-3, 0], [0, 0], [0, 0]], np.float32)
-    actual = batching.average_vectors(first, others, np.array([0, 1, 1]))
-    np.testing.assert_array_equal(actual, [[0, 0], [0, 0], [1, 1]])

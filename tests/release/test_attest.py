@@ -5,7 +5,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from commands import alignrec
 from PIL import Image
@@ -13,10 +12,8 @@ from shop import releases, toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.images.decode import Decoded
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import signature
-from alignrec.pipeline.release.encoder import image_sha256, images_sha256
 from alignrec.pipeline.release.fetch import fetch
 from alignrec.pipeline.release.push import push
 from alignrec.pipeline.release.read import verify
@@ -106,32 +103,6 @@ def test_originals_are_shrunk_as_the_pipeline_shrinks_them(tmp_path: Path) -> No
     (tmp_path / "items.jsonl").write_text(json.dumps({"asin": "A0", "text": toy.TITLES[0]}))
     code, lines = command(layout, "--data", tmp_path / "items.jsonl", "--images", original.parent)
     assert (code, lines[0].split(", beit3 ")[0]) == (0, "A0: text agrees, image agrees")
-
-
-def test_all_images_of_an_item_are_attested(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path / "outputs")
-    path = io.shard(layout.images, "images", 0)
-    images = io.read_table(path, schemas.IMAGES)
-    second = toy.jpeg((9, 99, 199))
-    further = [Decoded("http_error", "404")._asdict(), Decoded("ok", "", second, 32, 32, "c" * 64, 7)._asdict()]
-    kind = schemas.IMAGES_WITH_MORE.field("more_images").type
-    images = images.append_column("more_images", pa.array([further, *[[]] * (toy.ITEMS - 1)], kind))
-    io.write_table(images, path, schemas.IMAGES_WITH_MORE, io.record(path))
-    releases.released(layout)
-    hashes = io.read_table(layout.release / "items.parquet", schemas.RELEASED_ITEMS)["input_image_sha256"]
-    assert hashes[0].as_py() == images_sha256(images["image"][0].as_py(), [second])
-    assert hashes[1].as_py() == image_sha256(images["image"][1].as_py())
-    code, lines = command(layout, "--data", "shop")
-    assert (code, lines[-1].split(";")[1].strip()) == (
-        0,
-        "text, image and vector of 6 rows agree, lowest cosine 1.00000",
-    )
-
-    changed = images.set_column(images.num_columns - 1, "more_images", pa.array([[]] * toy.ITEMS, kind))
-    io.write_table(changed, path, schemas.IMAGES_WITH_MORE, io.record(path))
-    code, lines = command(layout, "--data", "shop")
-    assert code == 1
-    assert lines[0].startswith("A0: text agrees, image DIFFERS, beit3 DIFFERS")
 
 
 def test_feature_sets_without_an_encoder_are_named(tmp_path: Path) -> None:

@@ -299,5 +299,5 @@ def test_addresses_of_images_are_not_mistaken_for_files(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     table = item_table.open_table(path, tmp_path, {"image_urls": "bild"})
     ((first, second),) = (rows for rows, _ in item_file.read_blocks(table))
-    assert first.images == [item_images.FoundImage(None, "missing", "no file a.* among the images")]
-    assert second.images == [item_images.FoundImage(tmp_path / "c.jpg", "ok")]
+    assert first.image == item_images.FoundImage(None, "missing", "no file a.* among the images")
+    assert second.image == item_images.FoundImage(tmp_path / "c.jpg", "ok")

@@ -96,61 +96,19 @@ def test_images_are_bytes_or_structs_of_datasets_or_paths() -> None:
         Path(f"pictures/{sku}.jpg").write_bytes(image or b"")
     structs = [None if one is None else {"bytes": one, "path": "x.jpg"} for one in images]
     names = ["pictures/11.jpg", "pictures/12.jpg", None, "../secret.jpg"]
-    pq.write_table(table(picture=images, struct=structs, path=names), "t.parquet")
-    for column in ("picture", "struct", "path"):
+    lists = [["pictures/none.jpg", *names[:2]], [names[1], names[0]], None, [names[3]]]
+    pq.write_table(table(picture=images, struct=structs, path=names, listed=lists), "t.parquet")
+    for column in ("picture", "struct", "path", "listed"):
         named = ("--column", "item=sku", "--column", f"image_urls={column}")
         code, output = embed("t.parquet", "--encoder", "cnn", *named, "--to", column)
         assert (code, output) == (0, f"embedded: {column}: 4 items, 2 with image, 0 with text\n")
         assert np.array_equal(vectors(column), vectors("picture"))
     assert rows("picture")["image_status"].to_pylist() == ["ok", "ok", "missing", "not_an_image"]
-    assert rows("path")["image_status"].to_pylist()[2:] == ["missing", "blocked"]
+    for column in ("path", "listed"):
+        assert rows(column)["image_status"].to_pylist()[2:] == ["missing", "blocked"]
     where = ("--column", "item=sku", "--images", "pictures")
     found = made("t.parquet", "--encoder", "minilm-cnn", *where, to="found")
     assert found["has_image"].to_pylist() == [True, True, False, False]
-
-
-def test_several_images_of_an_item_are_lists_of_paths_or_bytes_or_numbered_files() -> None:
-    Path("pictures").mkdir()
-    colours = {"11": "red", "11_1": "blue", "11_2": "red", "12_1": "green", "12_3": "white"}
-    files = {name: pictures.plain(colour) for name, colour in colours.items()}
-    files["12_2"] = b"no image"
-    for name, data in files.items():
-        Path(f"pictures/{name}.jpg").write_bytes(data)
-    names = [["11", "11_1", "11_2"], ["12_1", "12_2", "none", "12_3"], None, ["../../secret"]]
-    paths = [row and [f"pictures/{name}.jpg" for name in row] for row in names]
-    joined = [row and "|".join(row) for row in paths]
-    contents = [row and [files.get(name) or b"lost" for name in row] for row in names]
-    pq.write_table(table(paths=paths, joined=joined, contents=contents), "t.parquet")
-
-    def run(to: str, *where: object, most: int = 3) -> pa.Table:
-        several = ("--images-per-item", most, "--encoder", "descriptors")
-        return made("t.parquet", *several, "--column", "item=sku", *where, to=to)
-
-    for column in ("paths", "joined", "contents"):
-        made_of = run(column, "--column", f"image_urls={column}")
-        assert made_of["has_image"].to_pylist() == [True, True, False, False]
-        assert np.array_equal(vectors(column), vectors("paths"))
-    found = run("found", "--images", "pictures")
-    assert np.array_equal(vectors("found"), vectors("paths"))
-    assert [one["status"] for one in found["more_images"][0].as_py()] == ["ok", "duplicate"]
-
-    table_of_paths = rows("paths")
-    assert table_of_paths["image_status"].to_pylist() == ["ok", "ok", "missing", "blocked"]
-    assert table_of_paths["image_reason"].to_pylist()[:2] == ["", ""]
-    further = table_of_paths["more_images"].to_pylist()
-    statuses = [[one["status"] for one in row] for row in further]
-    assert statuses == [["ok", "duplicate"], ["not_an_image", "missing", "ok"], [], []]
-    assert further[1][1]["reason"] == "no file pictures/none.jpg among the images"
-
-    single = run("single", "--column", "image_urls=paths", most=1)
-    assert single.schema.names == schemas.embedded_items(single["vector"].type.list_size, "sku").names
-    one = vectors("single")
-    Path("pictures/11.jpg").write_bytes(files["11_1"])
-    run("other", "--column", "image_urls=paths", most=1)
-    mean = (one[0] + vectors("other")[0]) / 2
-    length = (np.linalg.norm(one[0]) + np.linalg.norm(vectors("other")[0])) / 2
-    np.testing.assert_allclose(vectors("paths")[0], mean / np.linalg.norm(mean) * length, atol=1e-5)
-    assert not np.allclose(vectors("paths")[0], one[0], atol=1e-2)
 
 
 @pytest.mark.parametrize("bad", ["title", "sku"])

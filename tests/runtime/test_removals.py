@@ -20,7 +20,7 @@ def test_a_removed_command_or_option_names_its_replacement(arguments: list[str])
     assert f"it was removed: {INSTEAD['align']}" in words
 
 
-@pytest.mark.parametrize(("text", "key"), [("encode: {align: x}", "align")])
+@pytest.mark.parametrize(("text", "key"), [("encode: {align: x}", "align"), ("images: {most: 3}", "most")])
 def test_a_removed_key_names_its_replacement(tmp_path: Path, text: str, key: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(GOOD + text)

@@ -226,7 +226,7 @@ def test_numbered_images_of_an_item_are_all_found(tmp_path: Path) -> None:
         (tmp_path / "covers" / name).write_bytes(b"")
     assert "3 of 60 items have a picture below covers" in "".join(new(images="covers"))
     patterns = ["{item}.jpg", "{item}.png", "{item}_1.jpg", "{item}_1.png", "{item}_2.jpg", "{item}_2.png"]
-    assert written("images") == {"folder": "covers", "pattern": patterns, "most": 3}
+    assert written("images") == {"folder": "covers", "pattern": patterns}
     load(PARAMS)
 
 
