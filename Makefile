@@ -5,6 +5,8 @@ FAISS := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 # a current pip resolves the pinned packages in a third of the time; setuptools warns of each editable installation
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement .ci/pip.txt
 INSTALL = PYTHONWARNINGS=ignore $(BIN)/pip install --no-compile --quiet --disable-pip-version-check --constraint constraints.txt --report $@.json --editable
+# a killed installation leaves packages that pip takes for installed, so only a finished one is updated in place
+VENV = { test -e .venv/installed || $(PYTHON) -m venv --clear .venv; } && rm -f .venv/installed*
 HASHES = $(PYTHON) -I .ci/hashes.py $@.json # before anything that was installed runs
 APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o Acquire::http::Timeout=20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -107,14 +109,14 @@ docs: .venv/installed-docs ## the docs site -> site/index.html; it needs no netw
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 .venv/installed: pyproject.toml constraints.txt hashes.txt .ci/pip.txt
-	$(PYTHON) -m venv .venv
+	$(VENV)
 	$(PIP)
 	$(INSTALL) ".[$(FAISS)]"
 	$(HASHES)
 	touch $@
 
 .venv/installed-test: pyproject.toml constraints.txt hashes.txt .ci/pip.txt
-	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(VENV)
 	$(PIP)
 	$(INSTALL) ".[$(FAISS),test]"
 	$(HASHES)
@@ -122,9 +124,10 @@ docs: .venv/installed-docs ## the docs site -> site/index.html; it needs no netw
 	touch .venv/installed $@ # which it includes
 
 .venv/installed-docs: .venv/installed
+	$(VENV)
 	$(INSTALL) ".[$(FAISS),docs]"
 	$(HASHES)
-	touch $@
+	touch .venv/installed $@
 
 clean: ## delete all outputs and DVC's copies of them, but for the figures that git keeps
 	rm -rf $(filter-out outputs/figures/,$(wildcard outputs/*/)) outputs/.work .dvc/cache .dvc/tmp
