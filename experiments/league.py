@@ -25,10 +25,7 @@ from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
 from experiments.shared import RECALL, branched, opened
 
-MODELS = [
-    *("itemknn", "contentknn", "ease", "cease", "addease", "l3ae"),
-    *("bpr", "ials", "lightgcn", "bm3", "freedom"),
-]
+MODELS = ["itemknn", "contentknn", "ease", "l3ae", "bpr", "lightgcn", "bm3", "freedom"]
 Arm = tuple[str, str]  # model and features
 
 

@@ -15,10 +15,7 @@ MODELS: Registry[type[Recommender]] = Registry(
     {
         "itemknn": "alignrec.pipeline.models.itemknn:ItemKNN",
         "contentknn": "alignrec.pipeline.models.itemknn:ContentKNN",
-        "ials": "alignrec.pipeline.models.ials:IALS",
         "ease": "alignrec.pipeline.models.ease:EASE",
-        "cease": "alignrec.pipeline.models.ease:CEASE",
-        "addease": "alignrec.pipeline.models.ease:AddEASE",
         "l3ae": "alignrec.pipeline.models.ease:L3AE",
         "bpr": "alignrec.pipeline.models.bpr:BPR",
         "lightgcn": "alignrec.pipeline.models.lightgcn:LightGCN",
@@ -40,13 +37,13 @@ MODELS: Registry[type[Recommender]] = Registry(
 RELEASED = "alignrec"  # recommender used for releases
 ABLATED = "alignrec-ablation"  # recommender that trains the rows of `benchmark.ablations`
 # name -> the authors' spelling, where it differs from the class name
-TITLES = {"bm3-improved": "BM3, improved", "ials": "iALS", ABLATED: "AlignRec, ablated"}
+TITLES = {"bm3-improved": "BM3, improved", ABLATED: "AlignRec, ablated"}
 # use of content -> recommenders, by the taxonomy of AlignRec's paper: features as an input,
 # aggregated over graphs only, or aligned by losses that are optimised jointly; AlignRec aligns in
 # stages
 CONTENT_USES = {
     "ids": (),
-    "a: input": ("contentknn", "vbpr", "cease", "addease", "l3ae"),
+    "a: input": ("contentknn", "vbpr", "l3ae"),
     "b: over graphs": ("mmgcn", "grcn", "dualgnn", "lattice", "freedom"),
     "c: in the loss": ("slmrec", "bm3", "bm3-improved", "mgcn"),
     "staged": (RELEASED, ABLATED),

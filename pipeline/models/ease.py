@@ -1,4 +1,4 @@
-"""EASE (Steck, WWW 2019) and variants with content: linear autoencoders in closed form.
+"""EASE (Steck, WWW 2019) and L3AE, its variant with content: linear autoencoders in closed form.
 
 min |X - X B|^2 + penalties, diag(B) = 0; all features have length 1. F feature width.
 """
@@ -18,12 +18,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
-from alignrec.pipeline.models.params import (
-    AddEASEParams,
-    CEASEParams,
-    ClosedParams,
-    L3AEParams,
-)
+from alignrec.pipeline.models.params import ClosedParams, L3AEParams
 from alignrec.pipeline.models.scores import Filter
 
 # the only I x I matrix is the model: it is filled, inverted and turned into weights in place
@@ -60,35 +55,6 @@ class EASE(Closed):
 
     def solve_weights(self, inputs: Inputs, params: ClosedParams) -> np.ndarray:
         return zero_diagonal(invert_ridge(gram_matrix(self.seen), params.l2, "ease"))
-
-
-# CEASE and AddEASE: Jeunen, Van Balen and Goethals, RecSys 2020
-class CEASE(Closed):
-    """score(u, .) = x_u B, B = argmin |X - X B|^2 + content |F - F B|^2 + l2 |B|^2, diag(B) = 0."""
-
-    Params = CEASEParams
-    needs = frozenset({"features"})
-
-    def solve_weights(self, inputs: Inputs, params: CEASEParams) -> np.ndarray:
-        features = unit_content(inputs.features)
-        matrix = gram_matrix(self.seen)
-        add_product(matrix, params.content * features, features)
-        return zero_diagonal(invert_ridge(matrix, params.l2, "cease"))
-
-
-class AddEASE(Closed):
-    """score(u, .) = x_u ((1 - share) B + share S), B EASE on interactions, S EASE on features."""
-
-    Params = AddEASEParams
-    needs = frozenset({"features"})
-
-    def solve_weights(self, inputs: Inputs, params: AddEASEParams) -> np.ndarray:
-        w, v = content_factors(unit_content(inputs.features), params.content_l2)
-        matrix = zero_diagonal(invert_ridge(gram_matrix(self.seen), params.l2, "addease"))
-        matrix *= 1 - params.share
-        add_product(matrix, params.share * w, v)
-        np.fill_diagonal(matrix, 0)
-        return matrix
 
 
 # Moon, Park and Lee, CIKM 2025, arXiv 2508.13500: content scores items without interactions
@@ -128,7 +94,7 @@ def check_memory(n_items: int, gib: float, name: str) -> None:
     if needed > gib:
         raise UserError(
             f"{name}: {n_items:,} items need {needed:,.1f} GiB, more than gib {gib:g}; raise gib "
-            "if the machine has the memory, or use ials, which needs no such matrix"
+            "if the machine has the memory, or use itemknn, which needs no such matrix"
         )
 
 

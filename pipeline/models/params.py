@@ -131,36 +131,11 @@ class ItemKNNParams(Train):
     """constant added to the norms (h), which discounts pairs of rare items; 0 in the paper"""
 
 
-class IALSParams(Train):
-    sweeps: Positive = 16
-    """alternations, each over all users, then all items"""
-    l2: Rate = 3e-3
-    """regularisation (lambda)"""
-    unobserved: Rate = 0.1
-    """weight of all pairs with target 0; train pairs with target 1 have weight 1 (alpha_0)"""
-
-
 class ClosedParams(Train):
     """Parameters shared by all closed-form models."""
 
     l2: Rate = 200  # weight of |B|^2 (lambda), in units of one user's weight
     gib: Rate = 24  # maximum size of the float32 I x I matrix, GiB; 24 GiB suffice for 80,000 items
-
-
-class CEASEParams(ClosedParams):
-    """Parameters of CEASE: EASE with feature columns as users."""
-
-    content: Weight = 100
-    """weight of feature columns (alpha), in units of one user's weight"""
-
-
-class AddEASEParams(ClosedParams):
-    """Parameters of AddEASE: a sum of EASE on interactions and on features."""
-
-    content_l2: Rate = 10
-    """weight of |S|^2"""
-    share: Share = 0.3
-    """share of the feature model in the sum"""
 
 
 class L3AEParams(ClosedParams):

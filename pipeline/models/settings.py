@@ -4,15 +4,12 @@ from collections.abc import Mapping
 
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.params import (
-    AddEASEParams,
     AlignRecParams,
     BM3Params,
     BPRParams,
-    CEASEParams,
     ClosedParams,
     DualGNNParams,
     FREEDOMParams,
-    IALSParams,
     ItemKNNParams,
     L3AEParams,
     LATTICEParams,
@@ -28,10 +25,7 @@ from alignrec.pipeline.models.params import (
 PARAMS: Mapping[str, type[Train]] = {
     "itemknn": ItemKNNParams,
     "contentknn": Train,
-    "ials": IALSParams,
     "ease": ClosedParams,
-    "cease": CEASEParams,
-    "addease": AddEASEParams,
     "l3ae": L3AEParams,
     "bpr": BPRParams,
     "lightgcn": LightGCNParams,

@@ -1,8 +1,12 @@
 """Names of settings, models and commands that were removed, with what to use instead."""
 
 FIRST_IMAGE = "an item has one image, the first that can be had"
+L3AE = "l3ae reads interactions and features"
 INSTEAD = {
+    "addease": L3AE,
     "align": "an encoder of kind 'released' keeps the space of a release: docs/growing.md",
+    "cease": L3AE,
+    "ials": "ease and itemknn read interactions",
     "images-per-item": FIRST_IMAGE,
     "most": FIRST_IMAGE,
 }

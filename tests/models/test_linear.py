@@ -67,18 +67,6 @@ def test_ease_is_a_ridge_regression_of_each_item_on_the_others() -> None:
     np.testing.assert_allclose(scores(build("ease", l2=5.0)), X @ columns(X, 5), atol=2e-5)
 
 
-def test_cease_takes_the_columns_of_features_for_more_users() -> None:
-    both = np.vstack([X, np.sqrt(3) * UNIT.T])
-    np.testing.assert_allclose(scores(build("cease", l2=5.0, content=3.0)), X @ columns(both, 5), atol=2e-5)
-    np.testing.assert_allclose(scores(build("cease", l2=5.0, content=0.0)), scores(build("ease", l2=5.0)), atol=1e-6)
-
-
-def test_addease_adds_two_models() -> None:
-    expected = X @ (0.6 * columns(X, 5) + 0.4 * columns(UNIT.T, 2))
-    ours = scores(build("addease", l2=5.0, content_l2=2.0, share=0.4))
-    np.testing.assert_allclose(ours, expected, atol=2e-5)
-
-
 @pytest.mark.parametrize(("l2", "distil"), [(5.0, 7.0), (-3.0, 8.0)])
 def test_l3ae_is_drawn_to_the_ease_of_features(l2: float, distil: float) -> None:
     expected = X @ columns(X, l2, distil, columns(UNIT.T, 2))
@@ -119,22 +107,6 @@ def test_a_filter_ranks_as_its_scores_say_also_among_some_items() -> None:
     top, cold = (topk(user, item, 5, SPLIT.train, None, candidates) for candidates in (None, some))
     np.testing.assert_array_equal(top, np.argsort(-slow, axis=1, kind="stable")[:, :5])
     np.testing.assert_array_equal(cold, some[np.argsort(-slow[:, some], axis=1, kind="stable")[:, :5]])
-
-
-def test_ials_solves_each_row_exactly() -> None:
-    """The last alternation solved items for the current users; one more for users is also compared."""
-    settings = {"dim": 8, "l2": 0.02, "unobserved": 0.3}
-    torch.manual_seed(0)
-    user, item = (x.double().numpy() for x in build("ials", **settings)())
-    weights = [X.sum(1) + 0.3 * ITEMS, X.sum(0) + 0.3 * USERS]
-    for i in range(ITEMS):
-        left = user.T @ (X[:, i : i + 1] * user) + 0.3 * user.T @ user + 0.02 * weights[1][i] * np.eye(8)
-        np.testing.assert_allclose(item[i], np.linalg.solve(left, user.T @ X[:, i]), atol=1e-5)
-    torch.manual_seed(0)
-    again = build("ials", **settings, sweeps=17)()[0].double().numpy()
-    for u in range(USERS):
-        left = item.T @ (X[u][:, None] * item) + 0.3 * item.T @ item + 0.02 * weights[0][u] * np.eye(8)
-        np.testing.assert_allclose(again[u], np.linalg.solve(left, item.T @ X[u]), atol=1e-5)
 
 
 FIRST_SOLVED = """

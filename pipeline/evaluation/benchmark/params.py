@@ -87,18 +87,7 @@ LOSSES = {
 SPACES: dict[str, dict[str, Range]] = {
     "itemknn": {"neighbours": Range(low=5, high=500), "shrink": Range(low=1.0, high=1000.0)},
     "contentknn": {},
-    "ials": {
-        "dim": Range(low=64, high=256),
-        "l2": Range(low=3e-4, high=3e-2),
-        "unobserved": Range(low=3e-2, high=1.0),
-    },
     "ease": {"l2": Range(low=50, high=2000)},
-    "cease": {"l2": Range(low=50, high=1000), "content": Range(low=1, high=1000)},
-    "addease": {
-        "l2": Range(low=50, high=1000),
-        "content_l2": Range(low=1, high=100),
-        "share": Range(low=0.1, high=0.7),
-    },
     "l3ae": {
         "l2": Range(low=-50, high=500),
         "content_l2": Range(low=1, high=100),
