@@ -19,7 +19,6 @@ from alignrec.commands.workload import (
     JOINED_WIDTH,
     PROCESS_BYTES,
     RANKED_PER_SECOND,
-    RESCORED_PER_SECOND,
     SETUP_SECONDS,
     Workload,
 )
@@ -30,12 +29,6 @@ from alignrec.pipeline.evaluation.benchmark.plan import list_labels
 from alignrec.pipeline.evaluation.benchmark.settings import model_settings
 from alignrec.pipeline.evaluation.probe.cold_items import DRAWS
 from alignrec.pipeline.evaluation.probe.judge import POWERS
-from alignrec.pipeline.evaluation.probe.linear_cf import (
-    CONTENT_RIDGES,
-    MAX_MATRIX_GIB,
-    RIDGES,
-    SHARES,
-)
 from alignrec.pipeline.evaluation.probe.params import ProbeParams
 from alignrec.pipeline.evaluation.probe.questions import sample_size
 from alignrec.pipeline.features.names import LINEAR, maskable_sets
@@ -244,28 +237,20 @@ def estimate_train(work: Workload) -> Estimate:
 
 
 def estimate_probe(work: Workload) -> Estimate:
-    """Ranks of all probes, of each set raw and processed; closed forms of the interactions once."""
+    """Ranks of all probes, of each set raw and processed."""
     items, users = work.size.items, work.size.users
     sets = len(work.params[ProbeParams].features or work.sets)
     questions = min(sample_size(items), max(users, items))
 
     ranked = PROBES_OF_QUESTIONS * questions + work.cold_ranks(DRAWS)
     products = 4 * min(questions, items)
-    rescored = 0
-    once = 0.0
-    if FLOAT_BYTES * items**2 <= MAX_MATRIX_GIB * 2**30:
-        rescored = (len(SHARES) * len(CONTENT_RIDGES) + 1) * users
-        products += 2 * len(CONTENT_RIDGES) * users
-        once = len(RIDGES) * (3 * items**3 / work.gemm + users * items / RESCORED_PER_SECOND)
 
     widths = JOINED_WIDTH, work.params[ProbeParams].width  # raw and processed
     ranked = len(widths) * ranked + len(POWERS) * work.judged_users
-    rescored *= len(widths)
-    per_item = ranked / RANKED_PER_SECOND + rescored / RESCORED_PER_SECOND
-    per_item += products * sum(widths) / work.gemm
+    per_item = ranked / RANKED_PER_SECOND + products * sum(widths) / work.gemm
     similarities = min(FLOAT_BYTES * items**2, 4e9)
     return Estimate(
-        seconds=3 + once + sets * items * per_item,
+        seconds=3 + sets * items * per_item,
         memory=TORCH_BYTES + 2 * work.vector_bytes + 3e8 + similarities,
         disk=1e5,
         basis=f"{sets} sets",

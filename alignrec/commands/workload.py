@@ -58,10 +58,8 @@ GRAPH_OPERATIONS_PER_SECOND = 1.4e10
 OPERATIONS_PER_LAYER = 8 * TRAIN_SHARE
 OPERATIONS_PER_EDGE = 40
 SCORES_PER_SECOND = 7e7
-# items for a user, by the probes, of two sets side by side; and of scores that are computed for
-# several settings at once
+# items for a user, by the probes, of two sets side by side
 RANKED_PER_SECOND = 2e8
-RESCORED_PER_SECOND = 4e8
 FIT_SECONDS = 0.12  # of principal components
 FIT_SHARE = 0.2  # of the GEMM rate: float64 on one thread
 WRITTEN_PER_SECOND = 1e8  # bytes of vectors

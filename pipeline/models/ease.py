@@ -155,16 +155,7 @@ def zero_diagonal(inverse: np.ndarray) -> np.ndarray:
     return inverse
 
 
-def content_gram(features: np.ndarray) -> np.ndarray:
-    """Return F^T F, float64 [F, F], for features float32 [I, F]."""
-    x = features.astype(np.float64)
-    with threadpool_limits(1):
-        return np.asarray(x.T @ x)
-
-
-def content_factors(
-    features: np.ndarray, l2: float, gram: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def content_factors(features: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray]:
     """Return W and V, float32 [I, F], S = W V^T off the diagonal.
 
     S = argmin |F - F S|^2 + l2 |S|^2, diag(S) = 0.
@@ -175,9 +166,8 @@ def content_factors(
     # W = features L^-T and L L^T = l2 + features^T features, so S_ij = w_i . w_j / (1 - |w_j|^2),
     # without inverting an I x I matrix
     x = features.astype(np.float64)
-    if gram is None:
-        gram = content_gram(features)
     with threadpool_limits(1):
+        gram = x.T @ x
         root = np.linalg.cholesky(gram + l2 * np.eye(x.shape[1]))
         w = solve_triangular(root, x.T, lower=True).T  # [I, F]
     remainder = 1 - np.square(w).sum(1, keepdims=True)

@@ -57,7 +57,7 @@ def test_read(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_probe(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hit, probes = executed(script("probe"), beside, "hit", "table['probe'].to_pylist()")
     assert 0.5 < hit <= 1
-    assert set(probes) == {"zero_shot", "item_cf", "content_knn", "linear_cf"}
+    assert set(probes) == {"zero_shot", "item_cf", "content_knn"}
     assert "shuffled" in capsys.readouterr().out
 
 

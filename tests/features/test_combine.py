@@ -247,23 +247,24 @@ def test_noise_has_nothing_of_the_way_to_the_leak_and_good_features_much(tmp_pat
     figures = io.read_json(layout.probes)
     (table,) = leak_tables(figures)
     shares = {name: [int(cell.rstrip("%")) for cell in cells] for name, *cells in table.rows}
-    assert table.head[1:] == ["Item-CF", "content neighbours", "cold items", "linear CF"]
-    assert shares["leaked"] == [100] * 4
-    assert shares["shuffled"] == [0] * 4
+    assert table.head[1:] == ["Item-CF", "content neighbours", "cold items"]
+    assert shares["leaked"] == [100] * 3
+    assert shares["shuffled"] == [0] * 3
     assert max(np.abs(shares["noise"])) < 8
     assert max(shares["tfidf"]) > 30
     assert not any("leaked" in (row["a"], row["b"]) for row in figures["verdicts"])
 
 
 def test_without_the_leak_there_is_no_way_to_it() -> None:
-    judged = {"chance": {"gain": 0.0}, "shuffled": {"gain": -0.001}, "linear": {"gain": 0.05}}
-    figures = {"linear_cf": {"users": 9, **judged}}
+    recalls = {"chance": 0.0, "shuffled": -0.001, "linear": 0.05}
+    judged = {name: {"recall@20": recall} for name, recall in recalls.items()}
+    figures = {"content_knn": {"users": 9, **judged}}
     trained = {"ease recall@20": {"shuffled": -0.001, "linear": 0.05}}
     assert leak_tables(figures, trained) == []
 
-    leaked = {"linear_cf": figures["linear_cf"] | {"leaked": {"gain": 0.1}}}
+    leaked = {"content_knn": figures["content_knn"] | {"leaked": {"recall@20": 0.1}}}
     (table,) = leak_tables(leaked, trained)
-    assert table.head == ["feature set", "linear CF"]
+    assert table.head == ["feature set", "content neighbours"]
     assert ["linear", "50%"] in table.rows
     assert not any(row[0] == "chance" for row in table.rows)
 

@@ -43,7 +43,7 @@ LONGEST = 120
 USED = (
     *("sources.download", "dataset.interactions", "images.fetcher", "encoders.tfidf", "encoders.descriptors"),
     *("features.encode", "features.combine", "features.graph", "evaluation.probe.dataset"),
-    *("evaluation.probe.behaviour", "evaluation.probe.cold_items", "evaluation.probe.linear_cf", "release.build"),
+    *("evaluation.probe.behaviour", "evaluation.probe.cold_items", "release.build"),
     *("release.read", "release.fitted", "release.recipe", "report.outputs"),
 )
 LOADED = (

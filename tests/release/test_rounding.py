@@ -135,7 +135,7 @@ def test_the_loss_is_what_the_probes_of_the_release_give(
     assert rounding.stored == stored
     card = (release / "README.md").read_text()
     for name, loss in rounding.sets.items():
-        assert {"item_cf", "content_knn", "linear_cf"} <= loss.probes.keys()
+        assert {"item_cf", "content_knn"} <= loss.probes.keys()
         for probe, probed in loss.probes.items():
             assert probed.before == before[probe][name][probed.figure]
             assert probed.after == after[probe][name][probed.figure]

@@ -92,7 +92,6 @@ PROBES: Registry[Probe] = Registry(
         "item_cf": "alignrec.pipeline.evaluation.probe.behaviour:ITEM_CF",
         "content_knn": "alignrec.pipeline.evaluation.probe.behaviour:CONTENT_KNN",
         "cold_items": "alignrec.pipeline.evaluation.probe.cold_items:COLD_ITEMS",
-        "linear_cf": "alignrec.pipeline.evaluation.probe.linear_cf:LINEAR_CF",
     },
     _fault_of,
 )  # key in probes.json -> probe, in the order of the report

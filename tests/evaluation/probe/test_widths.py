@@ -132,7 +132,7 @@ def test_listed_sets_alone_are_judged_as_among_all(project: Path, probed: Probed
     assert done.exit_code == 0, done.output
     after = io.read_json(Layout(project / "outputs", "s").probes)
     assert after["processed"]["forms"].keys() == {"linear", "shuffled"}
-    for probe in ("item_cf", "cold_items", "linear_cf"):
+    for probe in ("item_cf", "cold_items"):
         assert {"linear", "shuffled"} <= after[probe].keys()
         assert "tfidf" in probed.before[probe]
         assert "tfidf" not in after[probe]
