@@ -12,7 +12,7 @@ APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # pip compiles nothing: Python does at the first import, which has to last
 
-.PHONY: help repro recover init hook test test-processors browser bench realdata libraries rehearsal fuzz kill \
+.PHONY: help repro recover init hook checks test test-all test-processors browser bench realdata libraries rehearsal fuzz kill \
 	differential faults mutants figures vendor docs clean
 
 ITEMS ?= 300
@@ -24,7 +24,7 @@ MUTANTS ?= 200
 PROCESSORS ?= ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41 ONEDNN_MAX_CPU_ISA=AVX2 \
 	MKL_CBWR=AVX2 OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 OMP_NUM_THREADS=2
 NUMERIC ?= $(addprefix tests/,linalg encoders features beit3 models probe)
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 2) # two more than cores: some tests wait
+WORKERS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 
 .DEFAULT_GOAL := help
 
@@ -50,20 +50,25 @@ hook: # which refuses commits with a stale code.json; a hook of your own is kept
 	@if test -e .git; then hooks="$$(git rev-parse --git-path hooks)" && mkdir -p "$$hooks" && \
 	{ test -e "$$hooks/pre-commit" || cp .ci/pre-commit "$$hooks/pre-commit"; }; fi
 
-test: .venv/installed-test browser ## lint, type check, declared dependencies, all tests
+test: checks ## lint, type check, declared dependencies, and the tests but for the slow ones
+	pytest --numprocesses=$(WORKERS) -m "not slow"
+
+test-all: checks ## the same with the slow tests, as CI does weekly
+	pytest --numprocesses=$(WORKERS)
+
+checks: .venv/installed-test browser
 	ruff format --check .
 	ruff check .
 	python .ci/stale.py
 	# tests may import the product's packages and their own. Meanwhile one process compiles what they import: in a fresh
-	# clone each process of the last line would, at the same time
+	# clone each worker would, at the same time
 	@pytest --collect-only -qq >/dev/null & \
 	mypy && deptry alignrec pipeline stages schemas && \
 	deptry tests benchmarks experiments --ignore DEP002,DEP004; checked=$$?; wait; exit $$checked
-	pytest --numprocesses=$(WORKERS) --maxprocesses=4
 
 test-processors: .venv/installed-test ## the numeric tests with the instructions of other processors
 	@failed=; for setting in $(PROCESSORS); do \
-	echo "$$setting"; env $$setting pytest --numprocesses=$(WORKERS) --maxprocesses=4 $(NUMERIC) || failed="$$failed $$setting"; \
+	echo "$$setting"; env $$setting pytest --numprocesses=$(WORKERS) $(NUMERIC) || failed="$$failed $$setting"; \
 	done; test -z "$$failed" || { echo "failed with:$$failed"; exit 1; }
 
 browser: ## Debian's Chromium for the tests of the report's page, where apt-get may install it; elsewhere they are skipped

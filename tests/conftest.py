@@ -26,25 +26,12 @@ settings.register_profile(
 )
 settings.load_profile("shared machine")
 
-LONGEST = (
-    *("test_pipeline.py", "test_experiments.py", "test_pretrain_mini.py", "test_encode.py", "test_disk.py"),
-    *("test_delta.py", "test_fuzz.py", "test_whole_catalogue.py", "test_three_days.py", "test_installed.py"),
-    *("test_contract.py", "test_kinds.py", "test_graph.py", "test_encoders.py", "test_project.py", "test_edits.py"),
-    *("test_memory.py", "test_docs.py", "test_light.py", "test_parallel.py", "test_start.py", "test_training.py"),
-    *("test_differential.py", "test_stopping.py", "test_authors.py", "test_network.py", "test_newcomer.py"),
-)
-"""slowest files first: workers take a file at a time, so that they finish together"""
-
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None):  # not in a worker, which has this process fork
         import shims
 
         shims.folder()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

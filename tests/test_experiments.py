@@ -99,7 +99,7 @@ REPORTED = {
     "wrong": ["| nothing |", "| image of 100% |", "| noise of 50% |"],
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_process")]
+pytestmark = pytest.mark.usefixtures("one_process")
 
 
 @dataclass

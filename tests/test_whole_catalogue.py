@@ -246,6 +246,7 @@ def test_another_item_makes_what_depends_on_it_again(both: Path) -> None:
     assert [*(both / "whole").rglob("further*")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["images", "encode", "combine"])
 def test_killed_and_run_again_gives_the_same(both: Path, stage: str) -> None:
     given = params()

@@ -67,7 +67,6 @@ def test_fit(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().out.splitlines()) == 1 + 5
 
 
-@pytest.mark.slow
 def test_encode(beside: Path) -> None:
     (y,) = executed(script("encoder"), beside, "y")
     assert np.all(np.abs(y).sum(axis=1) > 0)

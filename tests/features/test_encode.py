@@ -108,7 +108,7 @@ def killed(layout: Layout, given: Params, at: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", ["two", "tfidf"])
+@pytest.mark.parametrize("name", [pytest.param("two", marks=pytest.mark.slow), "tfidf"])
 def test_killed_at_any_file_the_next_run_ends_with_the_same_bytes(layout: Layout, models: Path, name: str) -> None:
     given, at = params(models, name), 0
     expected = featured.stage(layout, given)

@@ -413,6 +413,7 @@ def test_parts_of_other_settings_are_not_joined(shop: Layout, monkeypatch: pytes
     assert search_whole(shop, settings("exact", k=4)) == expected
 
 
+@pytest.mark.slow
 def test_a_search_killed_at_any_file_ends_with_the_same_bytes(shop: Layout) -> None:
     expected = search_whole(shop, settings("ivf"))
     at = 1

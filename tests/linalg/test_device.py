@@ -132,6 +132,7 @@ def say_growth(path: Path) -> None:
     print(process.peak_mib() - before)
 
 
+@pytest.mark.slow
 def test_saving_takes_no_memory_as_large_as_the_tensors(tmp_path: Path) -> None:
     assert int(started(say_growth, tmp_path / "x.safetensors").communicate()[0]) < 32
     assert Checkpoint(tmp_path / "x.safetensors", 1).load() is not None

@@ -222,6 +222,7 @@ def test_an_interrupted_table_keeps_its_parts(monkeypatch: pytest.MonkeyPatch) -
     assert [path.name for path in sorted(Path("v").iterdir())] == ["_embed.json", "features-00000.parquet"]
 
 
+@pytest.mark.slow
 def test_a_combination_killed_at_any_file_ends_with_the_same_bytes() -> None:
     Path("params.yaml").write_text(
         "datasets: [shop]\nsources: {shop: {kind: sample}}\n"

@@ -43,14 +43,12 @@ def cold(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_l3ae_scores_new_items(cold: Path) -> None:
     new, weights = executed(COLD["numpy"], cold, "cold.tolist()", "l3ae()[-6:]")
     assert new[-NEW:] == list(range(weights.shape[1]))[-NEW:]
     assert np.abs(weights).sum(axis=1).min() > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("library", ["lenskit", "rectools", "implicit"])
 def test_a_library_ranks_cold_items_as_l3ae_scores_them(cold: Path, library: str) -> None:
     items, scores = executed(COLD[library], cold, "[*map(int, items)]", "[*map(float, scores)]")
@@ -60,7 +58,6 @@ def test_a_library_ranks_cold_items_as_l3ae_scores_them(cold: Path, library: str
     assert np.allclose(scores[:5], expected[best[:5]], rtol=1e-3)
 
 
-@pytest.mark.slow
 def test_cornac_reads_an_export_and_codes(release: Path, tmp_path: Path) -> None:
     folder = tmp_path / "export"
     assert alignrec("export", release, "--format", "cornac", "--to", folder).exit_code == 0
@@ -76,7 +73,6 @@ def test_cornac_reads_an_export_and_codes(release: Path, tmp_path: Path) -> None
     assert (rows, users) == (items, USERS)
 
 
-@pytest.mark.slow
 def test_unisrec_learns_from_an_export(release: Path, tmp_path: Path) -> None:
     folder = tmp_path / "export"
     options = ("--format", "npy", "--features", "linear", "--to", folder)

@@ -94,6 +94,7 @@ def catalogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["publish", "verify"])
 def test_memory_grows_by_identifiers(catalogues: Path, what: str) -> None:
     """In a new process each; `verify` reads the output of `publish`."""

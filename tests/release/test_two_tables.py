@@ -57,7 +57,6 @@ def run_line(line: str, folder: Path) -> str:
     return output
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("one_process")
 def test_the_lines_of_the_page_run(folder: Path) -> None:
     new, tables, compare, probe, leaderboard = blocks(PAGE, "bash")[0].splitlines()

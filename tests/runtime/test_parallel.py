@@ -65,6 +65,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does_at_the_same_batch(two: Path, tmp_path: Path) -> None:
     """Within 1e-4 at first and 1e-2 at the end, as different orders of summation diverge."""
     toy.run("pretrain", load(_prepared(tmp_path) / "params.yaml"), tmp_path, "toy")
