@@ -184,11 +184,10 @@ def probe(
     else:
         perform_stage(STAGES["probe"], dataset, params, root)
         figures = io.read_json(Layout(root, dataset).probes)
-    tables = probes.width_tables(figures)
     if released:
-        tables = [probes.headline_table(figures), *tables]
+        tables = [probes.headline_table(figures)]
     else:
-        tables += [*probes.ceiling_tables(figures), *probes.leak_tables(figures)]
+        tables = [*probes.ceiling_tables(figures), *probes.leak_tables(figures)]
     for table in tables:
         show(terminal.TerminalTable(table, unbroken=range(table.texts), caption=table.note))
     if to is not None:

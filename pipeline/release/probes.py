@@ -82,21 +82,6 @@ class Processed(BaseModel, extra="allow", strict=True):
     forms: dict[Text, Form] = {}
 
 
-class WidthRow(BaseModel, extra="allow", strict=True):
-    """Results of a feature set's leading columns, by probe."""
-
-    __pydantic_extra__: dict[str, Measured]
-    features: Text
-    width: Count
-
-
-class Widths(BaseModel, extra="forbid", strict=True):
-    """Results of feature sets at several widths, and why others were left out."""
-
-    rows: list[WidthRow]
-    left_out: dict[Text, Reason] = {}
-
-
 class Probes(BaseModel, extra="allow", strict=True):
     """The content of probes.json: results by probe, and verdicts."""
 
@@ -104,7 +89,6 @@ class Probes(BaseModel, extra="allow", strict=True):
     processed: Processed | None = None
     verdicts: list[Verdict] = []
     learned: list[Text] = []
-    widths: Widths | None = None
 
     @model_validator(mode="after")
     def _answered(self) -> Self:

@@ -24,10 +24,6 @@ CEILING_NOTE = (
     "`A + image`: what images add to the texts of A, as a share of what planted images add to "
     "planted texts; `A + text` likewise."
 )
-WIDTHS_NOTE = (
-    "Raw features cut to their leading columns and ranked by cosine, as if scaled to length 1 "
-    "again; the last row of a set has all columns. ± is the standard error."
-)
 ADDED = " + "  # between a feature set and one of its modalities
 Figures = Mapping[str, float]  # measure, or measure_se -> figure
 BySet = Mapping[str, float]  # feature set or chance -> figure
@@ -189,36 +185,6 @@ def describe_processing(processed: Fields) -> str:
         f"Processed: the form that validation prefers, per set: raw; centred, reduced by {width}, "
         "relaxed; or the same, whitened. Controls, masked sets and upper bounds stay raw."
     )
-
-
-def width_tables(figures: Fields | None) -> list[Table]:
-    """Return the table of feature sets at several widths; empty unless `probe.widths` is set."""
-    figures = figures or {}
-    widths = figures.get("widths")
-    if not widths:
-        return []
-
-    judged_by = {key for row in widths["rows"] for key in row}
-    measures = {key: probed for key, probed in read_probes(figures).items() if key in judged_by}
-    rows = []
-    for row in widths["rows"]:
-        cells = [row["features"], f"{row['width']:,}"]
-        for key, probed in measures.items():
-            cells.append(_format_measure(row[key], probed.figure) if key in row else "")
-        rows.append(cells)
-
-    notes = [WIDTHS_NOTE]
-    learned = [name for name in figures.get("learned", ()) if name not in widths["left_out"]]
-    leaks = [probed.probe.leak for probed in measures.values() if probed.probe.leak]
-    if learned:
-        notes += [f"Leak: of {', '.join(learned)}, {leak}." for leak in leaks]
-    reasons = [(reason, name) for name, reason in widths["left_out"].items()]
-    left_out = [f"{', '.join(names)} ({why})" for why, names in group_values(reasons).items()]
-    if left_out:
-        notes.append(f"Left out: {'; '.join(left_out)}.")
-    head = ["feature set", "width"]
-    head += [f"{probed.probe.name} {probed.figure}" for probed in measures.values()]
-    return [Table("Leading columns", " ".join(notes), head, rows)]
 
 
 def leak_tables(figures: Fields | None, trained: Mapping[str, BySet] | None = None) -> list[Table]:

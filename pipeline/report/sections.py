@@ -199,7 +199,6 @@ def probes_section(outputs: Outputs) -> PageSection:
             trained.setdefault(f"{run.model} {HEADLINE_RECALL}", {})[run.features] = run.headline
     tables = [
         *probes.probe_tables(outputs.probes),
-        *probes.width_tables(outputs.probes),
         *probes.ceiling_tables(outputs.probes),
         *probes.leak_tables(outputs.probes, trained),
     ]

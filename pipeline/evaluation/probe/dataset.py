@@ -11,7 +11,6 @@ from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.probe.judge import judge_sets
 from alignrec.pipeline.evaluation.probe.params import ProbeParams
 from alignrec.pipeline.evaluation.probe.registry import Data, Refit
-from alignrec.pipeline.evaluation.probe.widths import judge_widths, plan_widths
 from alignrec.pipeline.features.names import DeclaredSets, is_ceiling, kind_of
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.layout import Layout
@@ -25,9 +24,8 @@ def judge_dataset(run: Run, names: Sequence[str]) -> dict[str, Any]:
     declared = DeclaredSets(run.params, run.dataset)
     refits = find_refits(layout, declared, names)
     n_items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
-    plan = plan_widths(layout, declared, names, params) if params.widths else None
 
-    judged, raw = judge_sets(
+    judged, _ = judge_sets(
         # the only reference to the table of interactions, which is dropped there
         Data(io.read_table(layout.interactions, schemas.INTERACTIONS), n_items, refits),
         run.progress(map_sets(layout, names), total=len(names), unit="set"),
@@ -37,12 +35,7 @@ def judge_dataset(run: Run, names: Sequence[str]) -> dict[str, Any]:
         params.width,
         list_yardsticks(declared, names),
     )
-    figures = judged.pop("probes") | judged | {"learned": sorted(refits)}
-    if plan is not None:
-        data = Data(io.read_table(layout.interactions, schemas.INTERACTIONS), n_items, refits)
-        rows = judge_widths(data, map_sets(layout, plan.widths), plan.widths, params.ks, raw)
-        figures["widths"] = {"rows": rows, "left_out": plan.left_out}
-    return figures
+    return judged.pop("probes") | judged | {"learned": sorted(refits)}
 
 
 def map_sets(layout: Layout, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:

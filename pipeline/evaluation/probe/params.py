@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from alignrec.pipeline.runtime.section import MAX_CUTOFFS, Cutoffs, Name, Section, Width
+from alignrec.pipeline.runtime.section import Cutoffs, Name, Section, Width
 
 
 class ProbeParams(Section):
@@ -17,13 +17,7 @@ class ProbeParams(Section):
     """
     features: Annotated[list[Name], Field(min_length=1)] | None = None
     """feature sets to judge; by default all of them"""
-    widths: Annotated[list[Width], Field(max_length=MAX_CUTOFFS)] = []
-    """numbers of leading columns to judge sets at, such as [64, 128, 256], besides all columns"""
-    matryoshka: list[Name] = []
-    """further sets to judge at `widths`: of networks trained with Matryoshka losses, encoded whole
-    """
 
     def facts(self) -> dict[str, Any]:
         facts = super().facts()
-        # without the later keys, records are as they were before these existed
-        return {key: value for key, value in facts.items() if key in ("ks", "width") or value}
+        return {key: value for key, value in facts.items() if value}
