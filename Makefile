@@ -13,13 +13,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # pip compiles nothing: Python does at the first import, which has to last
 
 .PHONY: help repro recover init hook checks test test-all test-processors browser bench realdata libraries rehearsal fuzz kill \
-	differential faults mutants figures vendor docs clean
+	differential figures vendor docs clean
 
 ITEMS ?= 300
 MINUTES ?= 60
 KILLS ?= 100
 SEEDS ?= 1000
-MUTANTS ?= 200
 # one setting per run: the instructions of other processors, and numbers of threads
 PROCESSORS ?= ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41 ONEDNN_MAX_CPU_ISA=AVX2 \
 	MKL_CBWR=AVX2 OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 OMP_NUM_THREADS=2
@@ -96,12 +95,6 @@ kill: .venv/installed-test ## kill -9 at random moments of the pipeline on a toy
 
 differential: .venv/installed-test ## random small shops through the pipeline and through plain pandas and NumPy; see docs/robustness.md
 	python -m tests.hostile.differential --seeds $(SEEDS) --record
-
-faults: .venv/installed-test ## a disk that fails, at every call of a toy run; an hour; see docs/robustness.md
-	python -m tests.hostile.disk --record
-
-mutants: .venv/installed-test ## one expression changed at random, which a test must notice; see docs/robustness.md
-	python -m tests.hostile.mutants --mutants $(MUTANTS) --record
 
 figures: .venv/installed-test ## the tables and the picture of README.md and docs/, from the outputs that are there
 	python -m benchmarks._figures README.md docs/*.md

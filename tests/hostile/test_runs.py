@@ -10,7 +10,7 @@ from tests.hostile import runs
 def test_the_page_says_what_the_file_says() -> None:
     page = runs.PAGE.read_text("utf-8")
     assert runs.with_table(page, runs.read()) == page
-    assert {"differential", "faults"} <= runs.read().keys()
+    assert {"differential", "kill"} == runs.read().keys()
 
 
 def test_a_run_is_noted_in_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,9 +20,9 @@ def test_a_run_is_noted_in_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(runs, "FILE", tmp_path / "runs.json")
     monkeypatch.setattr(runs, "commit", lambda: "1234abcd")
     runs.record("fuzz", 12_345, "inputs", 0)
-    runs.record("faults", 3, "faults", 1)
-    runs.record("faults", 4, "faults", 0)
+    runs.record("kill", 3, "kills", 1)
+    runs.record("kill", 4, "kills", 0)
     shown = page.read_text()
     assert "| `make fuzz` | 12,345 inputs | 0 | 1234abcd |\n" in shown
-    assert "| `make faults` | 4 faults | 0 | 1234abcd |\n" in shown
+    assert "| `make kill` | 4 kills | 0 | 1234abcd |\n" in shown
     assert (shown.startswith("before\n"), shown.endswith("after\n"), shown.count("| `make")) == (True, True, 2)
