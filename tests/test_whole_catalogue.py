@@ -22,8 +22,6 @@ from alignrec.commands.own_data import Given
 from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release.delta.make import write_delta
-from alignrec.pipeline.release.delta.onto import fetch_onto
 from alignrec.pipeline.release.manifest import Counts, Manifest
 from alignrec.pipeline.release.read import Release, unpack_release
 from alignrec.pipeline.runtime.layout import Layout
@@ -343,14 +341,6 @@ def test_a_core_larger_than_its_vectors_is_refused(both: Path) -> None:
     folder = Path(shutil.copytree(Layout(both / "whole", "shop").release, both / "damaged"))
     releases.edit(folder, lambda content: content["counts"].update(core=CORE + 1))
     assert f"embeddings/items.parquet: {CORE} rows, expected {CORE + 1}" in error_line(alignrec("verify", str(folder)))
-
-
-def test_a_delta_gives_the_release_byte_for_byte(both: Path) -> None:
-    older = Path(shutil.copytree(Layout(both / "core", "shop").release, both / "older"))
-    whole = Layout(both / "whole", "shop").release
-    write_delta(whole, older, both / "delta")
-    made = fetch_onto(str(both / "delta"), older, to=both / "made")
-    assert toy.contents(made) == toy.contents(whole)
 
 
 def test_vectors_are_rounded_and_aligned_whole(both: Path) -> None:

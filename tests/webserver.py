@@ -202,7 +202,7 @@ class Folder(Server):
         request.begin(code, len(part), ETag='"tag"', Last_Modified=formatdate(0, usegmt=True), **headers)
         if request.command == "HEAD":
             return None
-        spared = path.name in ("manifest.json", "delta.json")  # which are read before any file is written
+        spared = path.name == "manifest.json"  # which is read before any file is written
         if self.cut_after is not None and len(part) > self.cut_after and not spared:
             request.wfile.write(part[: self.cut_after])
             return request.hang_up()

@@ -109,48 +109,24 @@ def publish(
         Path | None,
         typer.Option("--align", help="rotate fitted vectors onto those of this older release"),
     ] = None,
-    since: Annotated[
-        Path | None,
-        typer.Option("--since", help="write the delta from this older release; --to sends both"),
-    ] = None,
 ) -> None:
     if align is not None:
         aligned = partial(_align_with, older=align)
         perform_stage(STAGES["publish"], dataset, params, root, change=aligned)
-    elif to is None and sign is None and since is None:
+    elif to is None and sign is None:
         return perform_stage(STAGES["publish"], dataset, params, root)
     release = Layout(root, dataset).release
     if sign is not None:
         signature.sign(release, sign)
         verify(release)
         say(f"signed: {release / signature.SIGNATURE_FILE}")
-    delta = None if since is None else _write_delta(Layout(root, dataset), since)
     if to is not None:
-        from alignrec.pipeline.release.push import push, push_delta
+        from alignrec.pipeline.release.push import push
 
         unseen = f"the release at {to} is not visible yet, and what was sent is kept there"
         with explain_interrupt(unseen), bytes_bar("publish") as progress:
             where = push(release, to, progress)
         say(f"published: alignrec fetch {where}")
-        if delta is not None:
-            with explain_interrupt(unseen), bytes_bar("publish") as progress:
-                where = push_delta(delta, to, progress)
-            say(f"published: alignrec fetch {where} --onto {since}")
-
-
-def _write_delta(layout: Layout, older: Path) -> Path:
-    from alignrec.pipeline.release.delta.make import write_delta
-    from alignrec.pipeline.release.read import Release
-
-    version = Release(older).manifest.version
-    # outside the folder of `publish`, whose contents DVC tracks
-    folder = layout.out("delta") / f"since-{version}"
-    with explain_interrupt(f"{folder} is as it was"):
-        delta = write_delta(layout.release, older, folder)
-    for line in delta.describe(Release(layout.release).manifest):
-        say(line)
-    say(f"delta: {folder}")
-    return folder
 
 
 def _align_with(params: Parameters, older: Path) -> Parameters:

@@ -61,47 +61,22 @@ def fetch(
         typer.Argument(
             help=(
                 "of a release: a path, a zip file of it, https://, s3://, ...; sample: the "
-                "package's own; of a delta with --onto"
+                "package's own"
             )
         ),
     ],
-    to: Annotated[
-        Path | None, typer.Option("--to", help="folder to make; an interrupted fetch resumes")
-    ] = None,
+    to: Annotated[Path, typer.Option("--to", help="folder to make; an interrupted fetch resumes")],
     encoder: Annotated[str | None, typer.Option(help="only this feature set and its graph")] = None,
     key: args.Key = None,
-    onto: Annotated[
-        Path | None,
-        typer.Option(
-            "--onto", help="the older release of a delta; default --to: DATASET-VERSION next to it"
-        ),
-    ] = None,
 ) -> None:
     """download a release; it appears only after every byte is verified."""
     from alignrec.pipeline.release.fetch import WORK, fetch
 
-    if onto is not None:
-        return _fetch_onto(address, onto, to, encoder, key)
-    if to is None:
-        raise typer.BadParameter("name the folder to make", param_hint="--to")
     advice = f"what was downloaded is kept in {io.next_to(to, WORK)}"
     with explain_interrupt(advice), bytes_bar("fetch") as progress:
         folder = fetch(address, to, encoder, progress, key)
     say(f"release {io.sha256(folder / 'manifest.json')}")
     say(f"fetched: {to}")
-
-
-def _fetch_onto(
-    address: str, onto: Path, to: Path | None, encoder: str | None, key: Path | None
-) -> None:
-    from alignrec.pipeline.release.delta.onto import fetch_onto
-
-    if encoder is not None:
-        raise typer.BadParameter("a delta gives the whole release", param_hint="--encoder")
-    with explain_interrupt("what was downloaded is kept"), bytes_bar("fetch") as progress:
-        folder = fetch_onto(address, onto, to, progress, key)
-    say(f"release {io.sha256(folder / 'manifest.json')}")
-    say(f"fetched: {to or folder}")
 
 
 def export(

@@ -17,7 +17,6 @@ from alignrec.pipeline.io.errors import Absent, UserError
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature
 from alignrec.pipeline.release.manifest import File, Manifest
-from alignrec.pipeline.release.paths import DELTA_FILE
 from alignrec.pipeline.release.read import join_faults, verify
 from alignrec.pipeline.release.stores import (
     MAX_ATTEMPTS,
@@ -48,13 +47,13 @@ def fetch(
     untouched.
     """
     to = Path(os.path.abspath(to))
-    with claim_target(to) as work:
+    with _claim_target(to) as work:
         _fill_folder(open_store(address), to, work, encoder, progress, key)
     return to
 
 
 @contextmanager
-def claim_target(to: Path) -> Iterator[Path]:
+def _claim_target(to: Path) -> Iterator[Path]:
     """Yield the locked folder for unfinished downloads of a target; UserError if it is in use."""
     # files go to a hidden folder next to the target, which is renamed once all of them are verified
     work = io.next_to(to, WORK)
@@ -105,30 +104,26 @@ def _fill_folder(
     if encoder is not None:
         manifest = _select_part(manifest, work, encoder)
 
-    if is_filled(to, manifests.MANIFEST_FILE, (work / manifests.MANIFEST_FILE).read_bytes()):
+    if _is_filled(to, (work / manifests.MANIFEST_FILE).read_bytes()):
         verify(to)
     else:
         # named by the manifest's hash, so that a resumed download never mixes two versions
         release = work / io.sha256(work / manifests.MANIFEST_FILE)
-        download_files(store, manifest.files, release, progress)
+        _download_files(store, manifest.files, release, progress)
         for path in work.glob(f"{manifests.MANIFEST_FILE}*"):  # the manifest and its signature
             shutil.copyfile(path, release / path.name)
         verify(release)
         io.rename_folder(release, to)
-    drop_unfinished(work)
-
-
-def drop_unfinished(work: Path) -> None:
     for folder in [path for path in work.iterdir() if path.is_dir()]:
         shutil.rmtree(folder)
 
 
-def is_filled(to: Path, name: str, listing: bytes) -> bool:
-    """Return whether a target has this listing; UserError if it is neither that nor empty."""
+def _is_filled(to: Path, manifest: bytes) -> bool:
+    """Return whether a target has this manifest; UserError if it is neither that nor empty."""
     if io.is_free(to):
         return False
-    present = to / name
-    if not present.is_file() or present.read_bytes() != listing:
+    present = to / manifests.MANIFEST_FILE
+    if not present.is_file() or present.read_bytes() != manifest:
         raise UserError(f"{to}: holds something else; name another folder, or delete this one")
     return True
 
@@ -166,10 +161,6 @@ def _read_manifest(store: Store, work: Path, key: Path | None = None) -> Manifes
         signature.check(work, data, key)
         return manifests.parse(work, manifests.read(work))
     except Absent:
-        if _has_delta(store):
-            raise UserError(
-                f"{store.address}: a delta and no release; name its older release by --onto"
-            ) from None
         folder = local_path(store.address)
         advice = "is this the address of a release?"
         if folder is not None:
@@ -177,12 +168,6 @@ def _read_manifest(store: Store, work: Path, key: Path | None = None) -> Manifes
         raise UserError(f"{store.address}: no {manifests.MANIFEST_FILE} there; {advice}") from None
     except UserError as e:
         raise UserError(str(e).replace(str(work), store.address)) from None
-
-
-def _has_delta(store: Store) -> bool:
-    with suppress(UserError):
-        return read_small(store, DELTA_FILE, manifests.MAX_MANIFEST_BYTES).startswith(b"{")
-    return False
 
 
 def _copy_signature(store: Store, path: Path) -> None:
@@ -194,7 +179,7 @@ def _copy_signature(store: Store, path: Path) -> None:
             io.write_bytes(path, signed)
 
 
-def download_files(store: Store, files: list[File], release: Path, progress: Progress) -> None:
+def _download_files(store: Store, files: list[File], release: Path, progress: Progress) -> None:
     total = sum(file.bytes for file in files)
     n_bytes = 0
     lock = Lock()

@@ -10,7 +10,6 @@ from itertools import pairwise
 from alignrec.pipeline.runtime.releases import MANIFEST_FILE
 
 SIGNATURE_FILE = f"{MANIFEST_FILE}.sig"  # only in signed releases
-DELTA_FILE = "delta.json"  # lists the files of a delta, in place of MANIFEST_FILE
 SAMPLE = "sample"  # address of the release that comes with the package
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_PATH_BYTES = 1024  # as file systems limit paths

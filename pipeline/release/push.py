@@ -4,16 +4,13 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from alignrec.pipeline.io.errors import Absent, UserError
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature, stores
-from alignrec.pipeline.release.delta import listing
-from alignrec.pipeline.release.delta.onto import copy_delta
 from alignrec.pipeline.release.fetch import fetch
-from alignrec.pipeline.release.manifest import File
-from alignrec.pipeline.release.read import refuse_damaged, verify
+from alignrec.pipeline.release.manifest import File, Manifest
+from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.release.stores import Bucket, Hub, Progress, Store, open_store, read_small
 from alignrec.pipeline.web.retries import TransientError, retry
 
@@ -34,70 +31,49 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
     manifest = manifests.load(release)
     if manifest.part_of is not None:
         raise UserError(f"{release}: a part of a release; publish the whole")
-    files = [*manifest.files, *signature.list_files(release)]
-    name = f"{manifest.dataset}/{manifest.version}"
-    return _send(Parcel(release, manifests.MANIFEST_FILE, files, name), target, progress)
-
-
-def push_delta(folder: Path, target: str, progress: Progress = lambda done, total: None) -> str:
-    """Publish a delta at <target>/<dataset>/<version>-since-<older version>; see `push`."""
-    delta, _ = listing.read_delta(open_store(str(folder)))
-    refuse_damaged(folder, delta.files)
-    name = f"{delta.dataset}/{delta.name}"
-    return _send(Parcel(folder, listing.NAME, delta.files, name), target, progress)
-
-
-class Parcel(NamedTuple):
-    """What is sent: a release or a delta."""
-
-    folder: Path
-    listing: str
-    """name of the file that lists the others, and is sent last"""
-    files: list[File]
-    name: str
-    """path below the target"""
-
-    def read_listing(self) -> bytes:
-        return (self.folder / self.listing).read_bytes()
-
-
-def _send(parcel: Parcel, target: str, progress: Progress) -> str:
     scheme = stores.scheme_of(target)
     if scheme in ("http", "https"):
         raise UserError("nothing can be sent to a web server; publish to a folder, s3:// or hf://")
 
-    address = f"{target.rstrip('/')}/{parcel.name}"
+    address = f"{target.rstrip('/')}/{_name_version(manifest)}"
     destination = open_store(address)
     folder = stores.local_path(address)
     try:
         if scheme == "hf":
-            retry(lambda: _commit_parcel(parcel, target), MAX_COMMITS)
-        elif not _is_released(destination, parcel):
+            retry(lambda: _commit_release(release, manifest, target), MAX_COMMITS)
+        elif not _is_released(destination, release):
             if isinstance(destination, Bucket):
-                _upload_parcel(parcel, destination, progress)
-            elif folder is not None and parcel.listing == listing.NAME:
-                copy_delta(str(parcel.folder), folder, progress)
+                _upload_release(release, manifest, destination, progress)
             elif folder is not None:
-                fetch(str(parcel.folder), folder, progress=progress)
+                fetch(str(release), folder, progress=progress)
     except TransientError as e:
         raise UserError(f"{destination.address}: {e}; run again to continue") from None
     return address
 
 
-def _is_released(store: Store, parcel: Parcel) -> bool:
+def _name_version(manifest: Manifest) -> str:
+    """Return the path of a release below the target."""
+    return f"{manifest.dataset}/{manifest.version}"
+
+
+def _list_files(release: Path, manifest: Manifest) -> list[File]:
+    return [*manifest.files, *signature.list_files(release)]
+
+
+def _is_released(store: Store, release: Path) -> bool:
     try:
-        published = read_small(store, parcel.listing, manifests.MAX_MANIFEST_BYTES)
+        published = read_small(store, manifests.MANIFEST_FILE, manifests.MAX_MANIFEST_BYTES)
     except Absent:
         return False
-    if published != parcel.read_listing():
+    if published != manifests.read(release):
         raise UserError(
             f"{store.address}: this version is released with other content; raise publish.version"
         )
     return True
 
 
-def _commit_parcel(parcel: Parcel, target: str) -> None:
-    """Commit a release or delta on top of the current head, unless it is there.
+def _commit_release(release: Path, manifest: Manifest, target: str) -> None:
+    """Commit a release on top of the current head, unless it is there.
 
     Raises TransientError if the head moved meanwhile.
     """
@@ -109,27 +85,29 @@ def _commit_parcel(parcel: Parcel, target: str) -> None:
     # read everything at this commit; as the parent it makes the Hub refuse the commit if the head
     # has moved
     root = f"hf://datasets/{repository}@{head}"
-    base = f"{prefix}/{parcel.name}".lstrip("/")
-    if _is_released(Hub(f"{root}/{base}"), parcel):
+    version = _name_version(manifest)
+    base = f"{prefix}/{version}".lstrip("/")
+    if _is_released(Hub(f"{root}/{base}"), release):
         return
 
+    files = _list_files(release, manifest)
     contents: dict[str, Path | bytes] = {}
-    for name in (parcel.listing, *(file.path for file in parcel.files)):
-        contents[f"{base}/{name}"] = parcel.folder / name
-    if not prefix and (parcel.folder / CARD).is_file():
-        card = _make_root_card(parcel.folder, base, Hub(root))
+    for name in (manifests.MANIFEST_FILE, *(file.path for file in files)):
+        contents[f"{base}/{name}"] = release / name
+    if not prefix and (release / CARD).is_file():
+        card = _make_root_card(release, base, Hub(root))
         if card is not None:
             contents[CARD] = card
 
     with _translate_errors(target):
         added = [CommitOperationAdd(path, data) for path, data in contents.items()]
         hashes = {operation.upload_info.sha256.hex() for operation in added}
-        if not hashes.issuperset(file.sha256 for file in parcel.files):
-            raise UserError(f"{parcel.folder}: changed while it was published; run again")
+        if not hashes.issuperset(file.sha256 for file in files):
+            raise UserError(f"{release}: changed while it was published; run again")
         HfApi().create_commit(
             repository,
             added,
-            commit_message=f"Publish {parcel.name}",
+            commit_message=f"Publish {version}",
             repo_type="dataset",
             revision=revision,
             parent_commit=head,
@@ -172,9 +150,9 @@ def _translate_errors(address: str) -> Iterator[None]:
         raise TransientError(f"HTTP {status}" if status else type(e).__name__) from None
 
 
-def _upload_parcel(parcel: Parcel, version: Bucket, progress: Progress) -> None:
-    """Upload a release or delta to S3; UserError if the version is claimed for other content."""
-    content = parcel.read_listing()
+def _upload_release(release: Path, manifest: Manifest, version: Bucket, progress: Progress) -> None:
+    """Upload a release to S3; UserError if the version is claimed for other content."""
+    content = manifests.read(release)
     above, _, name = version.address.rpartition("/")
     bucket = Bucket(above)
     claim = f"{name}.sha256"
@@ -183,18 +161,19 @@ def _upload_parcel(parcel: Parcel, version: Bucket, progress: Progress) -> None:
     # manifest last
     _claim_version(bucket, claim, mark)
 
-    total = sum(file.bytes for file in parcel.files)
+    files = _list_files(release, manifest)
+    total = sum(file.bytes for file in files)
     n_bytes = 0
-    for file in parcel.files:
+    for file in files:
         if not _is_uploaded(version, file):
-            _upload_file(parcel.folder / file.path, version, file)
+            _upload_file(release / file.path, version, file)
         n_bytes += file.bytes
         progress(n_bytes, total)
 
     # without the claim, another publisher may have written into this version
     _check_claim(bucket, claim, mark)
     with version.translate_errors():
-        version.objects.put(parcel.listing, content)
+        version.objects.put(manifests.MANIFEST_FILE, content)
 
 
 def _claim_version(bucket: Bucket, claim: str, mark: bytes) -> None:

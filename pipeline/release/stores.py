@@ -19,7 +19,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io import archives
 from alignrec.pipeline.io.errors import Absent, UserError, installing
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release.paths import DELTA_FILE, SAMPLE
+from alignrec.pipeline.release.paths import SAMPLE
 from alignrec.pipeline.web.retries import TransientError, retry
 
 if TYPE_CHECKING:
@@ -145,8 +145,7 @@ class Archive:
         self.address = str(path)
         self.zip = archives.open_zip(path)
         names = self.zip.namelist()
-        listings = (manifests.MANIFEST_FILE, DELTA_FILE)
-        paths = [name for name in names if name.rpartition("/")[2] in listings]
+        paths = [name for name in names if name.rpartition("/")[2] == manifests.MANIFEST_FILE]
         above, separator, _ = min(paths, key=len, default="").rpartition("/")
         self.top = above + separator
 

@@ -1,6 +1,7 @@
 """Names of settings, models and commands that were removed, with what to use instead."""
 
 FIRST_IMAGE = "an item has one image, the first that can be had"
+A_FOLDER = "a release is a folder, fetched whole or by feature set (--encoder)"
 L3AE = "l3ae reads interactions and features"
 INSTEAD = {
     "addease": L3AE,
@@ -9,6 +10,8 @@ INSTEAD = {
     "ials": "ease and itemknn read interactions",
     "images-per-item": FIRST_IMAGE,
     "most": FIRST_IMAGE,
+    "onto": A_FOLDER,
+    "since": A_FOLDER,
 }
 
 

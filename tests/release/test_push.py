@@ -25,10 +25,8 @@ from alignrec.pipeline.io import sha256
 from alignrec.pipeline.io.errors import UserError, installing
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature, stores
-from alignrec.pipeline.release.delta.make import write_delta
-from alignrec.pipeline.release.delta.onto import fetch_onto
 from alignrec.pipeline.release.fetch import fetch
-from alignrec.pipeline.release.push import push, push_delta
+from alignrec.pipeline.release.push import push
 
 TARGET = "hf://datasets/owner/name"
 
@@ -85,20 +83,6 @@ def test_a_version_comes_back_and_is_never_changed(release: Path, other: Path, a
     with pytest.raises(UserError, match=r"0\.1\.0: .*publish\.version"):
         push(other, anywhere)
     assert contents(fetch(where, tmp_path / "here")) == contents(release)
-
-
-def test_a_delta_is_sent_as_a_release_is(release: Path, other: Path, anywhere: str, tmp_path: Path) -> None:
-    write_delta(release, other, tmp_path / "delta")
-    where = push_delta(tmp_path / "delta", anywhere)
-    assert where == f"{anywhere}/shop/0.1.0-since-0.1.0"
-    assert push_delta(tmp_path / "delta", anywhere) == where
-    assert contents(fetch_onto(where, other, tmp_path / "here")) == contents(release)
-    write_delta(other, release, tmp_path / "delta")
-    with pytest.raises(UserError, match=r"since-0\.1\.0: .*publish\.version"):
-        push_delta(tmp_path / "delta", anywhere)
-    next((tmp_path / "delta/whole").iterdir()).unlink()
-    with pytest.raises(UserError, match="release is damaged: whole/"):
-        push_delta(tmp_path / "delta", anywhere)
 
 
 # --- a folder

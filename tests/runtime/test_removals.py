@@ -12,12 +12,20 @@ from alignrec.pipeline.runtime.removals import INSTEAD
 GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
 
 
-@pytest.mark.parametrize("arguments", [["align", "x"], ["encode", "sample", "--align", "x"]])
-def test_a_removed_command_or_option_names_its_replacement(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["align", "x"], "align"),
+        (["encode", "sample", "--align", "x"], "align"),
+        (["fetch", "x", "--to", "y", "--onto", "z"], "onto"),
+        (["publish", "x", "--since", "z"], "since"),
+    ],
+)
+def test_a_removed_command_or_option_names_its_replacement(arguments: list[str], name: str) -> None:
     refused = alignrec(*arguments)
     assert refused.exit_code == 2
     words = " ".join(refused.output.replace("│", " ").split())
-    assert f"it was removed: {INSTEAD['align']}" in words
+    assert f"it was removed: {INSTEAD[name]}" in words
 
 
 @pytest.mark.parametrize(

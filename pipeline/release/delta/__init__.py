@@ -1,1 +1,0 @@
-"""A release as an older one and what changed since."""
