@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,19 @@ def started(main: Callable[..., object], *arguments: object, cwd: Path | None = 
     os.close(output)
     os.close(errors)
     return Started(server, read_output, read_errors)
+
+
+def kill_after(owner: Any, name: str, calls: int = 1) -> None:
+    """Have this process kill itself when a function returns for the n-th time."""
+    function, called = getattr(owner, name), count(1)
+
+    def counting(*arguments: Any, **named: Any) -> Any:
+        result = function(*arguments, **named)
+        if next(called) == calls:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, counting)
 
 
 def command(*arguments: str) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -145,7 +146,8 @@ def test_killed_within_a_stage_the_next_repro_gives_the_same_release(undisturbed
         while not made.exists():
             assert repro.poll() is None, (folder / "repro.log").read_text()[-4000:]
             time.sleep(0.05)
-        os.killpg(repro.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended
+            os.killpg(repro.pid, signal.SIGKILL)
         repro.wait()
     run("dvc", "repro", "--force", "--single-item", "benchmark@shop", cwd=folder)
     assert due(folder) == []  # as its files are what they were

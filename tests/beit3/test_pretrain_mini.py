@@ -2,13 +2,12 @@
 
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from processes import started
+from processes import kill_after, started
 from safetensors.torch import load_file
 from shop.pretraining import UNTAUGHT, digests, features, history, shop, write_params
 
@@ -20,6 +19,7 @@ from alignrec.pipeline.encoders.timm import CNN
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.loading import Project, load_encoder
+from alignrec.pipeline.runtime.checkpoint import Checkpoint
 from alignrec.pipeline.runtime.layout import Layout
 
 ITEMS = 32  # of which one is held out, also without those that lack an image or a text
@@ -56,16 +56,17 @@ def copied(encoded: Path, to: Path, **changed: Any) -> Path:
     return to
 
 
+def pretrain_until_killed(root: Path) -> None:
+    kill_after(Checkpoint, "save")
+    history(root)
+
+
 def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(encoded: Path, tmp_path: Path) -> None:
     for name, every in (("whole", 2), ("killed", 1)):  # a checkpoint takes as long as the steps
         copied(encoded, tmp_path / name, steps=2, distill=1.0, distill_from=["tfidf"], checkpoint_every=every)
     assert [line["step"] for line in history(tmp_path / "whole")] == [2]
-    layout = Layout(tmp_path / "killed", "toy")
-    process = started(history, tmp_path / "killed")
-    while not layout.encoder_checkpoint.exists() and process.poll() is None:
-        time.sleep(0.002)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
+    assert started(pretrain_until_killed, tmp_path / "killed").wait() == -signal.SIGKILL
+    assert Layout(tmp_path / "killed", "toy").encoder_checkpoint.exists()
     history(tmp_path / "killed")
     assert (written := digests(tmp_path / "whole")) == digests(tmp_path / "killed")
     assert sorted(written) == FILES

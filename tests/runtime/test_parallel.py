@@ -1,8 +1,6 @@
 """Two processes under torchrun learn as one does, and only the first writes."""
 
 import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -35,32 +33,29 @@ def _prepared(root: Path) -> Path:
     return root
 
 
-def _torchrun(root: Path) -> Started:
-    ours = [shims.folder() / "alignrec", "pretrain", "toy", "--params", root / "params.yaml", "--root", root]
-    command = ["--standalone", "--nproc-per-node", "2", "--no-python", *map(str, ours)]
-    return started(torchrun.main, command, PYTHONPATH=str(ROOT))
+KILLED = """
+import sys
+from processes import command, kill_after
+from alignrec.pipeline.runtime.checkpoint import Checkpoint
+kill_after(Checkpoint, "save")
+command(*sys.argv[1:])
+"""
 
 
-def _kill(process: Started) -> None:
-    """Kill the process and its two children, which have their own sessions."""
-    for thread in Path(f"/proc/{process.pid}/task").iterdir():
-        for child in (thread / "children").read_text().split():
-            os.kill(int(child), signal.SIGKILL)
-    process.kill()
-    process.wait()
+def _torchrun(root: Path, *program: str | Path) -> Started:
+    ours = [*program, "pretrain", "toy", "--params", root / "params.yaml", "--root", root]
+    command = ["--standalone", "--nproc-per-node", "2", *map(str, ours)]
+    return started(torchrun.main, command, PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / "tests"))))
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two processes, killed together after a checkpoint and restarted."""
+    """Two processes, of which the first is killed after a checkpoint; restarted together."""
     root = _prepared(tmp_path_factory.mktemp("two"))
-    checkpoint = Layout(root, "toy").encoder_checkpoint
-    process = _torchrun(root)
-    while not checkpoint.exists() and process.poll() is None:
-        time.sleep(0.002)
-    _kill(process)
-    assert checkpoint.exists(), "they were done before they could be killed"
-    process = _torchrun(root)
+    (root / "killed.py").write_text(KILLED)
+    assert _torchrun(root, root / "killed.py").wait() != 0
+    assert Layout(root, "toy").encoder_checkpoint.exists()
+    process = _torchrun(root, "--no-python", shims.folder() / "alignrec")
     assert process.wait() == 0, process.stderr.read()
     return root
 

@@ -1,14 +1,14 @@
 """The store ignores altered records and those of other cells, and trains nothing twice."""
 
 import json
-import time
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import started
+from processes import kill_after, started
 from shop import tastes, toy
 
 from alignrec import schemas
@@ -168,17 +168,18 @@ def test_two_processes_at_once_train_each_cell_once_and_corrupt_nothing(tmp_path
     assert contents(alone.store) == whole
 
 
+def work_until_killed(root: Path) -> None:
+    kill_after(Store, "put", 3)
+    work(root, 4)
+
+
 def test_killed_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, trainings: list[Cell]) -> None:
     made = experiment(tmp_path)
-    process = started(work, tmp_path, 200)
-    while len([*made.store.folder.glob("*.json")]) < 3:
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
-    done = len([*made.store.folder.glob("*.json")])
-    made.complete(dict(enumerate(cell(made, seed) for seed in range(done + 2))))
-    assert 2 <= len(trainings) <= 3
+    assert started(work_until_killed, tmp_path).wait() == -signal.SIGKILL
+    assert len([*made.store.folder.glob("*.json")]) == 3
+    made.complete(dict(enumerate(cell(made, seed) for seed in range(5))))
+    assert len(trainings) == 2
     alone = experiment(tmp_path / "alone")
-    alone.complete(dict(enumerate(cell(alone, seed) for seed in range(done + 2))))
-    ours = contents(made.store)
+    alone.complete(dict(enumerate(cell(alone, seed) for seed in range(5))))
+    ours = contents(made.store)  # and the lock of the killed one
     assert {name: ours[name] for name in contents(alone.store)} == contents(alone.store)
