@@ -281,7 +281,6 @@ def test_only_joint_training_on_equal_terms_has_mim_and_mlm(
 
     recall, cost = io.read_json(experiment("joint").root / "figures/shop/article-joint.json")
     assert [row[1] for row in recall["rows"]] == [row[0] for row in cost["rows"]]
-    assert all(float(row[2].replace(",", "")) > 0 for row in cost["rows"])
 
 
 def test_masked_modelling_takes_the_steps_of_pretraining(
