@@ -6,6 +6,8 @@ import gzip
 import json
 import math
 import re
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,9 @@ from PIL import Image
 from scipy.cluster.vq import kmeans2
 from scipy.sparse.linalg import svds
 
-from alignrec.pipeline.sources import sticker_shop
 from alignrec.pipeline.sources.amazon import Reader2014
+from alignrec.pipeline.sources.base import Product
 from alignrec.pipeline.sources.sample import SampleSource
-from alignrec.pipeline.sources.stickers import Sticker, choose_stickers, draw_glyphs
 from benchmarks import _baby
 
 REVIEWS, METADATA, IMAGE_FEATURES = (
@@ -26,6 +27,7 @@ REVIEWS, METADATA, IMAGE_FEATURES = (
     "meta_Baby.json.gz",
     "image_features_Baby.b",
 )
+PICTURES_FOLDER = "pictures"
 PICTURE = re.compile(r"""(['"]imUrl['"]: ['"])""")  # before the path of a picture
 WIDTH = 4096  # of Amazon's image features
 # of an item in the published counts, as Amazon's: side of the picture in pixels, words of the description
@@ -41,7 +43,7 @@ def write(raw: Path, items: int) -> list[dict[str, Any]]:
     """Write the files of `items` stickers to `raw` and return their metadata."""
     raw.mkdir(parents=True, exist_ok=True)
     source = SampleSource(kind="sample", items=items, users=max(SHOPPERS, 2 * items))
-    made = sticker_shop.make_shop(source.users, source.items, source.seed, raw, lambda codes: codes)
+    made = source.make(raw, iter)
     (raw / made["reviews"]).rename(raw / REVIEWS)
     (raw / made["metadata"]).rename(raw / METADATA)
     reader = Reader2014()
@@ -61,7 +63,7 @@ def write_published(raw: Path) -> None:
     Items that the same users buy get stickers that are near each other in Unicode's order, so that
     contents predict purchases.
     """
-    folder = raw / sticker_shop.PICTURES_FOLDER
+    folder = raw / PICTURES_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     table = _baby.read_interactions()
     users, items, ratings = (table[name].to_pylist() for name in ("userID", "itemID", "rating"))
@@ -77,8 +79,8 @@ def write_published(raw: Path) -> None:
             }
             file.write(f"{json.dumps(review)}\n")
 
-    stickers = choose_stickers(count := max(items) + 1)
-    images = list(draw_glyphs([sticker.code for sticker in stickers]))
+    count = max(items) + 1
+    stickers, images = _read_stickers()
     place = _place_by_buyers(users, items)
     with gzip.open(raw / METADATA, "wt", encoding="utf-8") as file:
         for item in range(count):
@@ -102,22 +104,41 @@ def _place_by_buyers(users: list[int], items: list[int]) -> list[int]:
     return place
 
 
+def _read_stickers() -> tuple[list[Product], list[Image.Image]]:
+    """Return the stickers of the embedded dataset that have a text and a picture."""
+    reader = Reader2014()
+    stickers: list[Product] = []
+    images: list[Image.Image] = []
+    with tempfile.TemporaryDirectory() as folder:
+        made = SampleSource(kind="sample").make(Path(folder), iter)
+        for line in reader.lines(Path(folder, made["metadata"])):
+            sticker = reader.product(reader.parse(line))
+            if not (sticker.title and sticker.image_urls):
+                continue
+            with suppress(OSError):  # a broken picture
+                image = Image.open(Path(folder, sticker.image_urls[0]))
+                image.load()
+                stickers.append(sticker)
+                images.append(image)
+    return stickers, images
+
+
 def _asin(item: int) -> str:
     return f"B{item:09d}"
 
 
 def _describe(
-    item: int, sticker: Sticker, stickers: list[Sticker], rng: np.random.Generator
+    item: int, sticker: Product, stickers: list[Product], rng: np.random.Generator
 ) -> dict[str, Any]:
     """Return the metadata of an item, with words of stickers in its category as description."""
-    kin = [other.name for other in stickers if other.subcategory == sticker.subcategory]
+    kin = [other.title for other in stickers if other.categories == sticker.categories]
     words = " ".join(kin).split()
     return {
         "asin": _asin(item),
-        "title": f"{sticker.name}, No. {item}",
-        "categories": [[sticker.category, sticker.subcategory]],
+        "title": f"{sticker.title}, No. {item}",
+        "categories": [sticker.categories],
         "description": " ".join(rng.choice(words, WORDS).tolist()),
-        "imUrl": f"{sticker_shop.PICTURES_FOLDER}/{item}.jpg",
+        "imUrl": f"{PICTURES_FOLDER}/{item}.jpg",
     }
 
 

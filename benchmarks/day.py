@@ -25,19 +25,21 @@ import yaml
 from PIL import Image, ImageDraw
 
 from alignrec.pipeline import io
-from alignrec.pipeline.sources import shoppers
-from alignrec.pipeline.sources.stickers import COLOURS, PALETTE, SHAPES
 from benchmarks import Measurement, _turns
 from benchmarks._turns import Turn, Way, short
 
 FOLDER = Path(tempfile.gettempdir()) / "alignrec-day"
 DATASET = "shop"
 PRODUCTS, NEW, CHANGED, REMOVED = 3000, 50, 20, 10
-SHOPPERS = 6000
+SHOPPERS, PURCHASES = 6000, 60_000
+START, SPAN = 1_388_534_400, 2 * 365 * 86_400  # seconds in which they buy: 2014 and 2015
 CATEGORIES, SUBCATEGORIES = 12, 8  # the second per category
 WORDS, OWN_WORDS, TITLE_WORDS, TEXT_WORDS = 3000, 30, 6, 40
 PICTURED = 0.7  # share of products with a picture
 SIDE = 96  # pixels
+COLOURS = (0x92D3F5, 0xEA5A47, 0xB1CC33, 0xFCEA2B, 0xE27022, 0xFFA7C0, 0xB399C8, 0xA57939, 0x9B9B9A)
+SHAPES = ((80, 30), (30, 80), (60, 60), (60, 60), (70, 50))  # width and height
+ROUND = 3  # position in SHAPES
 MOST = 1 / 3  # of the first run's seconds, for the next day
 FIRST, REFITTED, KEPT = "first run", "next day", "next day, spaces kept"
 FOLDERS = {FIRST: "first", REFITTED: "refitted", KEPT: "kept"}
@@ -153,7 +155,7 @@ def write_shop(folder: Path, day: int) -> None:
     category = subcategory // SUBCATEGORIES
     colour = rng.integers(0, len(COLOURS), n)
     shape = rng.integers(0, len(SHAPES), n)
-    purchases = shoppers.draw_purchases(category, subcategory, colour, shape, SHOPPERS, seed=0)
+    purchases = draw_purchases(subcategory)
     texts = [draw_text(rng, int(group)) for group in subcategory]
     is_pictured = rng.random(n) < PICTURED
 
@@ -164,8 +166,7 @@ def write_shop(folder: Path, day: int) -> None:
         products = np.arange(REMOVED, n)
 
     is_sold = np.isin(purchases["item"].to_numpy(), products)
-    sold = purchases.filter(pa.array(is_sold)).drop_columns("stars")
-    pq.write_table(sold, folder / INTERACTIONS)
+    pq.write_table(purchases.filter(pa.array(is_sold)), folder / INTERACTIONS)
     with (folder / ITEMS).open("w") as items:
         for product in products.tolist():
             title, description = texts[product]
@@ -176,6 +177,20 @@ def write_shop(folder: Path, day: int) -> None:
         for product in products[is_pictured[products]].tolist():
             picture = draw_picture(product, int(colour[product]), int(shape[product]))
             archive.writestr(f"{product}.jpg", picture)
+
+
+def draw_purchases(subcategory: np.ndarray) -> pa.Table:
+    """Return user, item and timestamp; half of a shopper's purchases are of one subcategory."""
+    rng = np.random.default_rng(1)
+    user = rng.integers(0, SHOPPERS, PURCHASES)
+    item = rng.integers(0, len(subcategory), PURCHASES)
+    is_liked = rng.random(PURCHASES) < 0.5
+    favourite = rng.integers(0, CATEGORIES * SUBCATEGORIES, SHOPPERS)[user]
+    for group in range(CATEGORIES * SUBCATEGORIES):
+        rows = np.flatnonzero(is_liked & (favourite == group))
+        item[rows] = rng.choice(np.flatnonzero(subcategory == group), len(rows))
+    times = START + rng.integers(0, SPAN, PURCHASES)
+    return pa.table({"user": user, "item": item, "timestamp": times})
 
 
 def draw_text(rng: np.random.Generator, group: int) -> tuple[str, str]:
@@ -198,14 +213,14 @@ def spell(number: int) -> str:
 
 def draw_picture(product: int, colour: int, shape: int) -> bytes:
     rng = np.random.default_rng(product)
-    value = PALETTE[COLOURS[colour]][0]
+    value = COLOURS[colour]
     ink = (value >> 16, value >> 8 & 255, value & 255)
     picture = Image.new("RGB", (SIDE, SIDE), "white")
-    sides = {0: (80, 30), 1: (30, 80), 2: (60, 60), 3: (60, 60), 4: (70, 50)}[shape]
+    sides = SHAPES[shape]
     left, top = (int(rng.integers(2, SIDE - side - 2)) for side in sides)
     box = (left, top, left + sides[0], top + sides[1])
     draw = ImageDraw.Draw(picture)
-    if SHAPES[shape] == "round":
+    if shape == ROUND:
         draw.ellipse(box, fill=ink, outline="black")
     else:
         draw.rectangle(box, fill=ink, outline="black")

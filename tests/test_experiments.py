@@ -54,7 +54,7 @@ from experiments.variants import PROFILES, SETS
 TRAIN = {"features": "beit3", "dim": 8, "batch_size": 512, "epochs": 2, "lr": 0.01}
 PARAMS: dict[str, Any] = {
     "datasets": ["shop"],
-    "sources": {"shop": {"kind": "sample", "users": 120, "items": 40}},
+    "sources": {"shop": {"kind": "sample", "users": 120, "items": 60}},
     "pretrain": {
         "size": "small",
         "codes": 16,
@@ -463,7 +463,7 @@ def test_a_pretrained_clip_is_encoded_by_name(shop: Path, tmp_path: Path) -> Non
     features = ["tfidf", f"tiny={model}"]
     vectors = clip.read_further(given, layout, tmp_path / "out", features)
     np.testing.assert_array_equal(vectors["tfidf"], featured.vectors(layout, "tfidf"))
-    assert vectors["tiny"].shape == (40, 24)
+    assert vectors["tiny"].shape == (57, 24)
     assert len(np.unique(vectors["tiny"].round(5), axis=0)) > 10
 
 
@@ -632,7 +632,7 @@ def test_generators_are_trained_on_codes_of_their_features(shop: Path) -> None:
     codes = {name: tiger.code_all_items(layout, name, ids, 0) for name in ("random", "tfidf", "beit3")}
     assert equal_arms({name: code.astype(float) for name, code in codes.items()}) == []
     for code in codes.values():
-        assert code.shape == (40, 3)
+        assert code.shape == (57, 3)
         assert 0 <= code.min() < code.max() < 8
 
 

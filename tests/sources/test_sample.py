@@ -1,103 +1,84 @@
-"""The sticker shop is reproducible, with planted tastes and a look measured from pixels."""
+"""The sticker shop is as shipped, a part of it is its densest, and its files fit the wheel."""
 
 import ast
 import gzip
 import json
+import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from alignrec.pipeline.io import digest
-from alignrec.pipeline.sources.sample import SampleSource
-from alignrec.pipeline.sources.shoppers import draw_purchases
-from alignrec.pipeline.sources.stickers import COLOURS, SHAPES, choose_stickers, measure_look
+from alignrec.pipeline.io import digest, sha256
+from alignrec.pipeline.sources.sample import ARCHIVE, SampleSource
 
-SMALL = SampleSource(kind="sample", users=150, items=100)
+PART = SampleSource(kind="sample", users=150, items=100)
+REVIEWS, METADATA = "reviews_Stickers.json.gz", "meta_Stickers.json.gz"
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shop")
-    assert SMALL.make(folder, iter) == {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz"}
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(SampleSource(kind="sample"), tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(PART, tmp_path_factory.mktemp("part"))
+
+
+def make(source: SampleSource, folder: Path) -> Path:
+    assert source.make(folder, iter) == {"reviews": REVIEWS, "metadata": METADATA}
     return folder
 
 
-def contents(folder: Path) -> str:
-    return digest(sorted(p for p in folder.rglob("*") if p.is_file()))
+def reviews(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in gzip.open(folder / REVIEWS)]
 
 
 def metadata(folder: Path) -> list[dict[str, object]]:
-    return [ast.literal_eval(line.decode()) for line in gzip.open(folder / "meta_Stickers.json.gz")]
+    return [ast.literal_eval(line.decode()) for line in gzip.open(folder / METADATA)]
 
 
-def test_two_runs_write_the_same_bytes_and_another_seed_does_not(shop: Path, tmp_path: Path) -> None:
-    SMALL.make(tmp_path / "again", iter)
-    assert contents(tmp_path / "again") == contents(shop)
-    SMALL.model_copy(update={"seed": 1}).make(tmp_path / "other", iter)
-    assert contents(tmp_path / "other") != contents(shop)
+def test_files_are_as_shipped_and_two_runs_write_the_same(whole: Path, part: Path, tmp_path: Path) -> None:
+    shipped = zipfile.ZipFile(ARCHIVE)
+    for name in (REVIEWS, METADATA):
+        assert gzip.decompress((whole / name).read_bytes()) == gzip.decompress(shipped.read(name))
+    assert sha256(whole / METADATA) == "9965d77ef13cca1fd03060aa0ab9df708bf357b65fceea878631534f07dc5efc"
+
+    files = [sorted(p for p in folder.rglob("*") if p.is_file()) for folder in (part, make(PART, tmp_path))]
+    assert digest(files[0]) == digest(files[1])
+    assert ARCHIVE.stat().st_size < 6e6, "the wheel stays below 12 MB"
 
 
-def test_shares_of_what_is_wrong(shop: Path) -> None:
-    lines = metadata(shop)
-    files = {p.name for p in (shop / "pictures").iterdir()}
-    named = [str(r["imUrl"]).removeprefix("pictures/") for r in lines if "imUrl" in r]
-    assert len(named) == 97
-    assert set(named) == files
-    assert sum("title" not in r for r in lines) == 2
-    broken = [n for n in files if not (shop / "pictures" / n).read_bytes().endswith(b"IEND\xaeB`\x82")]
-    assert len(broken) == 1
+def test_pictures_have_the_pixels_of_those_shipped_and_broken_ones_stay_broken(whole: Path) -> None:
+    shipped = zipfile.ZipFile(ARCHIVE)
+    named = [str(record["imUrl"]) for record in metadata(whole) if "imUrl" in record]
+    assert sorted(named) == sorted(f"pictures/{p.name}" for p in (whole / "pictures").iterdir())
+
+    broken = 0
+    for name in named:
+        try:
+            with Image.open(whole / name) as image:
+                pixels = image.tobytes()
+        except OSError:
+            broken += 1
+            assert (whole / name).read_bytes() == shipped.read(name)
+            continue
+        with shipped.open(f"{name.removesuffix('.png')}.webp") as file, Image.open(file) as image:
+            assert image.tobytes() == pixels, name
+    assert (len(named), broken) == (1552, 16)
 
 
-def test_reviews_are_amazons_and_some_come_twice(shop: Path) -> None:
-    lines = gzip.decompress((shop / "reviews_Stickers.json.gz").read_bytes()).splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert {"reviewerID", "asin", "overall", "unixReviewTime"} <= set(rows[0])
-    assert {r["asin"] for r in rows} <= {r["asin"] for r in metadata(shop)}
-    twice = len(lines) - len(set(lines))
-    assert twice == round(0.01 * len(set(lines)))
+def test_a_part_is_of_those_who_bought_most_of_what_was_bought_most(whole: Path, part: Path) -> None:
+    assert len(metadata(part)) == 100
+    assert len({row["reviewerID"] for row in reviews(part)}) == 150
+    assert len({*map(str, reviews(part))}) > 5 * 150
+    for rows, of_all in ((metadata(part), metadata(whole)), (reviews(part), reviews(whole))):
+        assert rows == [row for row in of_all if row in rows], "in the order of the files"
 
 
-def test_stickers_are_unicodes_without_skin_tones() -> None:
-    actual = choose_stickers(1600)
-    assert len({s.asin for s in actual}) == 1600
-    assert {len(s.asin) for s in actual} == {10}
-    assert not [s for s in actual if set(s.code.split("-")) & {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}]
-    first = actual[0]
-    assert (first.name, first.category, first.subcategory) == ("Grinning face", "Smileys & Emotion", "face smiling")
-
-
-@pytest.mark.parametrize(
-    ("box", "fill", "drawn", "colour", "shape"),
-    [
-        ((40, 40, 120, 120), "#d22f27", "rectangle", "red", "boxy"),
-        ((40, 40, 120, 120), "#92d3f5", "ellipse", "blue", "round"),
-        ((60, 10, 90, 150), "#5c9e31", "rectangle", "green", "tall"),
-        ((10, 60, 150, 90), "#9b9b9a", "rectangle", "grey", "wide"),
-    ],
-)
-def test_look(box: tuple[int, ...], fill: str, drawn: str, colour: str, shape: str) -> None:
-    image = Image.new("RGB", (160, 160), "white")
-    getattr(ImageDraw.Draw(image), drawn)(box, fill=fill, outline="black", width=4)
-    actual = measure_look(image)
-    assert (COLOURS[actual[0]], SHAPES[actual[1]]) == (colour, shape)
-
-
-def shopping() -> tuple[np.ndarray, ...]:
-    """Return user, item and time of 2000 shoppers, and theme and look of 800 stickers, which are independent."""
-    rng = np.random.default_rng(5)
-    subcategory, colour, shape = rng.integers(0, 40, 800), rng.integers(0, 8, 800), rng.integers(0, 4, 800)
-    bought = draw_purchases(subcategory // 5, subcategory, colour, shape, users=2000, seed=0)
-    return (*(bought[c].to_numpy() for c in ("user", "item", "timestamp")), subcategory, colour * 4 + shape)
-
-
-def test_tastes_are_where_they_were_planted() -> None:
-    user, item, time, theme, appearance = shopping()
-    order = np.lexsort((time, user))
-    user, item = user[order], item[order]
-    same = user[1:] == user[:-1]
-    shuffled = np.random.default_rng(0).permutation(item)
-    for of, times in ((theme, 5), (appearance, 4)):
-        alike, chance = ((of[x[1:]] == of[x[:-1]]) for x in (item, shuffled))
-        assert alike[same].mean() > times * chance.mean()
+def test_texts_lack_and_reviews_come_twice_as_in_a_crawl(whole: Path) -> None:
+    assert sum("title" not in record for record in metadata(whole)) == 32
+    rows = list(map(str, reviews(whole)))
+    assert len(rows) - len({*rows}) == 339
+    assert {row["asin"] for row in reviews(whole)} <= {record["asin"] for record in metadata(whole)}
