@@ -47,7 +47,7 @@ READERS: Registry[Callable[..., VectorFile]] = Registry(
         "torch": "alignrec.pipeline.vectors.arrays:open_torch",
         "records": "alignrec.pipeline.vectors.records:open_records",
         "parquet": "alignrec.pipeline.vectors.parquet:open_parquet",
-        "json": "alignrec.pipeline.vectors.objects:open_json",
+        "json": "alignrec.pipeline.vectors.json_lines:open_json_lines",
         "delimited": "alignrec.pipeline.vectors.delimited:open_delimited",
         "zip": "alignrec.pipeline.vectors.members:open_archive",
         "folder": "alignrec.pipeline.vectors.members:open_folder",

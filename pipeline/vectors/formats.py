@@ -26,7 +26,7 @@ ENDINGS = {
 }  # file ending -> format, a key of READERS in base.py
 FOLDER_FORMAT = "folder"  # format of names without a known suffix
 
-MEMBER_ENDINGS = (".npy", ".json")  # file endings in a folder with a file per item
+MEMBER_ENDING = ".npy"  # of the files in a folder with a file per item
 MAX_MEMBER_BYTES = 32 << 20
 MEMBER_TIME = (
     1980,
@@ -52,7 +52,7 @@ def raw_files(sources: Path) -> dict[str, Path]:
 
 def list_members(folder: Path) -> list[Path]:
     """Return the files of a folder with a file per item, by name."""
-    paths = (path for path in folder.iterdir() if path.suffix in MEMBER_ENDINGS)
+    paths = (path for path in folder.iterdir() if path.suffix == MEMBER_ENDING)
     return sorted(path for path in paths if not is_hidden(path.name))
 
 
@@ -70,8 +70,7 @@ def list_parts(folder: Path) -> list[Path]:
     parts = list_members(folder) or io.list_plain(folder, "*.parquet")
     if not parts:
         raise UserError(
-            f"{folder}: no .npy, .json or .parquet in this folder; "
-            "name the folder that holds the files"
+            f"{folder}: no .npy or .parquet in this folder; name the folder that holds the files"
         )
     return parts
 

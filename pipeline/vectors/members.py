@@ -1,6 +1,5 @@
 """Readers of one file per item, in a folder or a zip archive, and of .npz."""
 
-import json
 import math
 import tempfile
 import zipfile
@@ -8,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ from alignrec.pipeline.vectors.arrays import HEADERS, open_named, read_header
 from alignrec.pipeline.vectors.base import VectorFile, check_vector, gather_rows, no_vectors
 from alignrec.pipeline.vectors.formats import (
     MAX_MEMBER_BYTES,
-    MEMBER_ENDINGS,
+    MEMBER_ENDING,
     is_hidden,
     list_members,
     read_member,
@@ -45,14 +44,12 @@ def open_folder(path: Path) -> VectorFile:
 
 
 def open_archive(path: Path) -> VectorFile:
-    """Open a .zip with a file per item (as Ducho's .npy or M3L's .json), or a .npz with an array
-    per item.
-    """
+    """Open a .zip with a .npy per item, as Ducho's, or a .npz with an array per item."""
     archive = archives.open_zip(path)
     by_name = {
         member.filename: member
         for member in archive.infolist()
-        if member.filename.endswith(MEMBER_ENDINGS)
+        if member.filename.endswith(MEMBER_ENDING)
     }
     names = [name for name in sorted(by_name) if not is_hidden(name.rpartition("/")[2])]
     members = [by_name[name] for name in names]
@@ -123,20 +120,13 @@ def _open_members(path: Path, members: list[Member]) -> VectorFile:
     return VectorFile(path, len(members), width, take, ids)
 
 
-def _read_vector(path: Path, member: Member) -> Any:
+def _read_vector(path: Path, member: Member) -> np.ndarray:
     name, read = member
     data = read()
     try:
-        return _parse_json(data) if name.endswith(".json") else _parse_npy(data)
+        return _parse_npy(data)
     except Exception as e:  # see `open_npy`
         raise UserError(f"{path}, {name}: not readable ({one_line(e, 100)})") from None
-
-
-def _parse_json(data: bytes) -> Any:
-    """Return a list of numbers, also if it is the only value of an object."""
-    value = json.loads(data)
-    is_wrapped = isinstance(value, dict) and len(value) == 1
-    return next(iter(value.values())) if is_wrapped else value
 
 
 def _parse_npy(data: bytes) -> np.ndarray:

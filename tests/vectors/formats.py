@@ -44,8 +44,6 @@ def foldered(name: str, save: Callable[[Path, str, np.ndarray], None]) -> Write:
 
 
 jsonl = named("theirs.jsonl", lines)
-json_map = named("theirs.json", lambda rows: rows)
-m3l = foldered("minilm", lambda to, i, v: (to / f"{i}.json").write_text(json.dumps({i: v.tolist()})) and None)
 ducho = foldered("avg_pool", lambda to, i, v: np.save(to / f"{i}.npy", v[None]))  # [1, F]
 
 
@@ -109,9 +107,7 @@ IDENTIFIED: dict[str, Write] = {
     "wide Parquet": saved("a.parquet", wide),
     "JSON lines": jsonl,
     "JSON lines, gzipped": named("theirs.jsonl.gz", lambda rows: gzip.compress(lines(rows))),
-    "JSON, id to vector": json_map,
-    "JSON, an array of objects": named("theirs.json", lambda rows: [{"id": i, "v": v} for i, v in rows.items()]),
-    "M3L's folder": m3l,
+    "JSON lines, called .json": named("theirs.json", lines),
     "Ducho's folder": ducho,
     "npz": npz,
     "Parquet": parquet,
@@ -144,7 +140,6 @@ ORDERED: dict[str, Callable[[Path, np.ndarray], Path]] = {
     "npz": by_order("a.npz", lambda to, v: np.savez(to, v)),
     "safetensors": by_order("a.safetensors", lambda to, v: save_file(tensors({"v": v}), to)),
     "CSV": by_order("a.csv", lambda to, v: np.savetxt(to, v, delimiter=",", fmt="%.9g")),
-    "nested lists": by_order("a.json", lambda to, v: to.write_text(json.dumps(v.tolist()))),
 }
 """formats whose rows have an order but no identifiers"""
 

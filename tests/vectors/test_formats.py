@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.vectors import members, objects, records
+from alignrec.pipeline.vectors import json_lines, members, records
 from alignrec.pipeline.vectors.base import match_file, open_vectors
 from alignrec.pipeline.vectors.formats import list_members, pack_folder
 from alignrec.pipeline.vectors.mapping_files import read_order
@@ -49,7 +49,7 @@ def test_rows_are_matched_by_identifier_and_what_does_not_match_is_counted(tmp_p
     assert f"3 items have no row, such as '{ASINS[lacking[0]]}', and get zeros" in said
 
 
-@pytest.mark.parametrize("write", [formats.m3l, formats.ducho, formats.parquets])
+@pytest.mark.parametrize("write", [formats.ducho, formats.parquets])
 def test_files_that_other_tools_leave_beside_the_vectors_are_none(tmp_path: Path, write: formats.Write) -> None:
     folder = write(tmp_path, ASINS, VECTORS)
     for name in ("_embed.json", "._B000000000.npy", "_metadata.parquet", ".DS_Store", "_SUCCESS"):
@@ -156,12 +156,12 @@ def test_what_is_as_large_as_may_be_is_read_and_a_byte_less_is_refused(
     line = json.dumps({"asin": ASINS[0], "vector": [1.0, 2.0]}).encode()
     (tmp_path / "x.jsonl").write_bytes(line)
     for most in (len(line), len(line) - 1):
-        monkeypatch.setattr(objects, "MAX_LINE_BYTES", most)
+        monkeypatch.setattr(json_lines, "MAX_LINE_BYTES", most)
         with nullcontext() if most == len(line) else pytest.raises(UserError, match="line 1: longer than"):
             match_file(tmp_path / "x.jsonl", ASINS)
 
-    (tmp_path / "m3l").mkdir()
-    archive = Path(shutil.make_archive(str(tmp_path / "x"), "zip", formats.m3l(tmp_path / "m3l", ASINS, VECTORS)))
+    (tmp_path / "items").mkdir()
+    archive = Path(shutil.make_archive(str(tmp_path / "x"), "zip", formats.ducho(tmp_path / "items", ASINS, VECTORS)))
     with zipfile.ZipFile(archive) as opened:
         largest = max(member.file_size for member in opened.infolist())
     for most in (largest, largest - 1):
@@ -186,7 +186,7 @@ def test_parquet_that_does_not_fit_is_one_line(tmp_path: Path, columns: dict[str
         match_file(tmp_path / "x.parquet", ASINS).rows(0, ITEMS)
 
 
-@pytest.mark.parametrize("write", [formats.ducho, formats.m3l, formats.parquets])
+@pytest.mark.parametrize("write", [formats.ducho, formats.parquets])
 def test_a_folder_packed_is_one_file_the_same_each_time(tmp_path: Path, write: formats.Write) -> None:
     ids, vectors, _ = theirs()
     folder = write(tmp_path, ids, vectors)

@@ -171,8 +171,7 @@ NO_TABLES = [TABLE.replace(b"\x0c%\x02\x18\x04asin", start + b"\x18\x04asin") fo
 CODES = [[0, 1], [1, 0], [0, 0], [1, 1], [2, 2], None]
 JSONS = [
     '{"id": "A", "v": [1, 2.5]}\n{"id": "F", "v": [3, 4]}\n',
-    '{"A": [1, 2],\n "B": [3, -1e3], "x": [0, 0]}',
-    '[{"asin": "A", "vector": [1]}, {"asin": "C", "vector": [NaN]}]',
+    '{"asin": "A", "vector": [1]}\n\n{"asin": "C", "vector": [-1e3]}',
 ]
 WEIGHTS = {"a": torch.arange(6.0).reshape(3, 2), "b": torch.ones(2)}
 ODD = tensors()
