@@ -33,7 +33,7 @@ from alignrec.pipeline.models.cutoff import COLD
 from alignrec.pipeline.release.contributed import read_runs
 from alignrec.pipeline.release.leaderboard import Groups, group_run
 from alignrec.pipeline.report import probes as probed
-from alignrec.pipeline.report.network import DIGEST_DIGITS, digest_vectors
+from alignrec.pipeline.report.network import recorded_figures
 from alignrec.pipeline.report.table import (
     describe_seeds,
     escape_markdown,
@@ -45,6 +45,7 @@ from alignrec.pipeline.report.table import (
 from alignrec.pipeline.runtime.layout import Layout
 from benchmarks import _networks
 
+FIGURE = re.compile(r"(\d*\.\d+)(?: ± (\d*\.\d+))?")
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 SHOWN = ("zero_shot", "item_cf", "content_knn")  # probes in tables of probes
 PROBE_CAPTIONS = {
@@ -113,7 +114,11 @@ def rewritten(text: str, root: Path) -> Page:
         body = match[0].removeprefix(match[1]).removesuffix(match[5])
         stated: str | None = None
         try:
-            body = "".join(f"{line}\n" for line in KINDS[kind](layout, only))
+            made = "".join(f"{line}\n" for line in KINDS[kind](layout, only))
+            shown = _networks.STATEMENT.sub("", body)
+            same = _networks.stated_network(body) == _networks.read_network(layout)
+            if kind == "article" or not (same and is_same(shown, made, least_step(layout))):
+                body = made
         except (FileNotFoundError, UserError) as e:
             stated = _networks.stated_network(body)
             absent.append(f"{kind} {dataset}: {e}")
@@ -124,6 +129,29 @@ def rewritten(text: str, root: Path) -> Page:
         return match[1] + body + match[5]
 
     return Page(BLOCK.sub(update, text), absent, stale)
+
+
+def is_same(shown: str, made: str, step: float) -> bool:
+    """Whether each figure is within its shown deviation of the other, or else within a step."""
+    earlier, later = (
+        sorted(text.strip().splitlines(), key=_without_figures) for text in (shown, made)
+    )
+    if [*map(_without_figures, earlier)] != [*map(_without_figures, later)]:
+        return False
+    pairs = zip(*(FIGURE.finditer("\n".join(lines)) for lines in (earlier, later)), strict=True)
+    return all(
+        abs(float(old[1]) - float(new[1])) <= float(old[2] or step) + 1e-9 for old, new in pairs
+    )
+
+
+def _without_figures(line: str) -> str:
+    return FIGURE.sub("", line)
+
+
+def least_step(layout: Layout) -> float:
+    """Return by how much one case more moves the probe with the fewest; 0 without probes."""
+    probes = probed.read_probes(io.read_json(layout.probes)) if layout.probes.is_file() else {}
+    return max((1 / probe.cases for probe in probes.values() if probe.cases), default=0.0)
 
 
 def results(layout: Layout, only: Sequence[str]) -> Iterator[str]:
@@ -237,7 +265,7 @@ def contributed(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     for run in read_runs(RUNS):
         for group, entries in group_run(run).items():
             groups.setdefault(group, []).extend(entries)
-            releases |= {entry.source: (run.release or "")[:DIGEST_DIGITS] for entry in entries}
+            releases |= {entry.source: (run.release or "")[:12] for entry in entries}
 
     for dataset, protocol, fingerprint in sorted(groups):
         entries = sorted(groups[dataset, protocol, fingerprint], key=lambda e: -e.headline)
@@ -254,7 +282,6 @@ def contributed(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
     """Yield test Recall@20 by feature set and protocol, from cases of `tests.realdata` in the folder of `layout`."""
     columns: dict[str, dict[str, Figure]] = {}
-    digests = []
     for name in datasets:
         for suffix, users in PROTOCOLS.items():
             case = Layout(layout.root / layout.dataset / f"{name}_content{suffix}", name)
@@ -264,8 +291,6 @@ def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
                 row for row in one.rows if row.features != "none" or not one.protocol.endswith(COLD)
             ]
             columns[f"{name}, {users}"] = {row.features: row.cells[MAIN] for row in rows}
-        used = sorted(row.features for row in rows if row.features != "none")
-        digests.append(f"`{digest_vectors(case, *used)}` ({name})")
     sets = dict.fromkeys(name for cells in columns.values() for name in cells)
     yield markdown(
         (
@@ -277,13 +302,12 @@ def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
     yield ""
     yield "Mean ± sd over 5 resampled splits, except for all users; best of 8 settings on validation. Cold items have"
     yield "no train interactions and are ranked among themselves; EASE cannot score them. `shuffled` permutes vectors."
-    yield f"Made from feature sets {', '.join(digests)}."
 
 
 def article(layout: Layout, parts: Sequence[str]) -> Iterator[str]:
     """Yield tables of the article and of the experiments: the named parts, or all available ones."""
     # from files in git rather than the last report, as the default run makes none of these tables
-    kept = layout.root / "figures" / layout.dataset
+    kept = recorded_figures(layout)
     for path in [kept / f"article-{part}.json" for part in parts] or sorted(
         kept.glob("article-*.json")
     ):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignrec.pipeline import io
-from alignrec.pipeline.report.network import NETWORK
+from alignrec.pipeline.report.network import NETWORK, recorded_figures
 from alignrec.pipeline.runtime.layout import Layout
 
 BY_PROFILE = (
@@ -23,9 +23,7 @@ PROFILE = "alignrec profile paper && dvc repro"
 DEFAULT = "make repro"
 OF_RUN = re.compile(r"^Made from network `([0-9a-f]+)` of (\S+)\.$", re.MULTILINE)
 OF_ANOTHER = re.compile(r"^Made from another network \(`([0-9a-f]+)`\): ", re.MULTILINE)
-STATEMENT = re.compile(
-    r"\n*^(?:Made from (?:a |another )?network |Not made yet: ).*\n", re.MULTILINE
-)
+STATEMENT = re.compile(r"\n*^(?:Made from (?:another )?network |Not made yet: ).*\n", re.MULTILINE)
 
 
 def read_network(layout: Layout) -> str:
@@ -33,15 +31,14 @@ def read_network(layout: Layout) -> str:
 
     Empty if neither recorded it.
     """
-    kept = layout.root / "figures" / layout.dataset / "metrics.json"
-    for path in (layout.figures("metrics"), kept):
+    for path in (layout.figures("metrics"), recorded_figures(layout) / "metrics.json"):
         if path.is_file():
             return str(io.read_json(path).get(NETWORK, ""))
     return ""
 
 
 def networks_of(path: Path) -> list[str]:
-    """Return the distinct networks of a file of tables; empty text for those not recorded."""
+    """Return the distinct networks of a file of tables; empty text for tables that are of none."""
     tables: Sequence[dict[str, Any]] = io.read_json(path)
     return list(dict.fromkeys(str(table.get(NETWORK, "")) for table in tables))
 
@@ -60,32 +57,33 @@ def append_networks(
     `stated` is the network that a block names which cannot be rendered, else None.
     """
     current = read_network(layout)
-    lines = []
-    stale = []
-    for command, network in list_sources(kind, layout, parts, stated):
-        if network and network == (current or network):
-            lines.append(f"Made from network `{network}` of {layout.dataset}.")
-            continue
-        origin = f"another network (`{network}`)" if network else "a network that was not recorded"
-        lines.append(f"Made from {origin}: `{command}` makes it again.")
-        stale.append(command)
-
+    sources = list_sources(kind, layout, parts, stated)
     body = STATEMENT.sub("\n", body).strip("\n")
     if not body:
-        commands = " and ".join(f"`{command}`" for command in dict.fromkeys(stale))
-        return f"Not made yet: {commands} makes it.\n", stale
-    statements = "".join(f"{line}\n" for line in dict.fromkeys(lines))
-    return f"{body}\n\n{statements}", stale
+        commands = list(dict.fromkeys(command for command, _ in sources))
+        makers = " and ".join(f"`{command}`" for command in commands)
+        return f"Not made yet: {makers} makes it.\n", commands
+
+    lines = []
+    stale = []
+    for command, network in sources:
+        if network and network == (current or network):
+            lines.append(f"Made from network `{network}` of {layout.dataset}.")
+        elif network:
+            lines.append(f"Made from another network (`{network}`): `{command}` makes it again.")
+            stale.append(command)
+    statements = "".join(f"\n{line}" for line in dict.fromkeys(lines))
+    return f"{body}\n{statements}\n" if statements else f"{body}\n", stale
 
 
 def list_sources(
     kind: str, layout: Layout, parts: Sequence[str], stated: str | None
 ) -> list[tuple[str, str]]:
-    """Return the command that makes each table of a block, and the network it was made from."""
+    """Return the command that makes each table of a block, and the network that it reads."""
     if kind != "article":
         return [(DEFAULT, read_network(layout) if stated is None else stated)]
 
-    folder = layout.root / "figures" / layout.dataset
+    folder = recorded_figures(layout)
     paths = [folder / f"article-{part}.json" for part in parts]
     sources = []
     for path in paths or sorted(folder.glob("article-*.json")):

@@ -182,7 +182,7 @@ def main(
 
     recall = compared(values, names, NOTE.format(steps=steps))
     power = power_table(pair_cases(probed, values), seeds)
-    record(layout, "clip", probe_table(probed), recall, power)
+    record(layout, "clip", probe_table(probed), recall, power, reads_network=False)
 
 
 def read_vectors(layout: Layout, features: str) -> np.ndarray:

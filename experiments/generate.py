@@ -68,7 +68,7 @@ def main(
         values=codes,
         users=len(histories),
     )
-    record(layout, "generate", compared(recalls, [*features, POPULAR], note))
+    record(layout, "generate", compared(recalls, [*features, POPULAR], note), reads_network=False)
 
 
 if __name__ == "__main__":

@@ -177,7 +177,8 @@ def main(
             print(f"{name}, seed {number}: {costs[name][-1].seconds:.0f} s", flush=True)
 
     note = NOTE.format(steps=taken, epochs=settings.epochs)
-    record(layout, "joint", compared(recalls, [*ARMS], note), cost_table(costs, seeds))
+    tables = (compared(recalls, [*ARMS], note), cost_table(costs, seeds))
+    record(layout, "joint", *tables, reads_network=False)
 
 
 if __name__ == "__main__":

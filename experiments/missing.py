@@ -92,7 +92,7 @@ def main(
         rows.append([*arm.split(": "), *hits, mean_and_sd(by_seed), changes.get(arm)])
     head = ("missing", "filling", *probed, "test Recall@20", *CHANGE)
     note = NOTE.format(features, filling.NEIGHBOURS, filling.HOPS, seeds)
-    record(layout, "missing", Table.of("", note, head, rows))
+    record(layout, "missing", Table.of("", note, head, rows), reads_network=False)
 
 
 if __name__ == "__main__":

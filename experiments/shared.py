@@ -23,10 +23,9 @@ from alignrec.pipeline.evaluation.probe.questions import Questions
 from alignrec.pipeline.evaluation.probe.registry import PROBES, Data
 from alignrec.pipeline.evaluation.statistics import corrected_tests
 from alignrec.pipeline.models.cutoff import CUTOFF, bounded_cutoff
-from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.report.figures import write_tables
-from alignrec.pipeline.report.network import digest_vectors
+from alignrec.pipeline.report.network import name_network, recorded_figures, sample_network
 from alignrec.pipeline.report.table import (
     CHANGE,
     Difference,
@@ -222,11 +221,11 @@ def read_probe_data(layout: Layout) -> Data:
     return Data(io.read_table(layout.interactions, schemas.INTERACTIONS), n_items)
 
 
-def record(layout: Layout, name: str, *tables: Table, features: str = DEFAULT_FEATURE_SET) -> None:
+def record(layout: Layout, name: str, *tables: Table, reads_network: bool = True) -> None:
     """Print tables and write them to outputs/figures, from which `make figures` updates the docs.
 
-    The file has the digest of `features`, `train.features` of the outputs that the experiment read.
+    The file names the network of the run, unless the experiment reads or trains others.
     """
-    path = layout.root / "figures" / layout.dataset / f"article-{name}.json"
-    write_tables(path, tables, digest_vectors(layout, features))
+    network = name_network(sample_network(layout)) if reads_network else ""
+    write_tables(recorded_figures(layout) / f"article-{name}.json", tables, network)
     print(*(f"{table.markdown}\n{table.note}" for table in tables), sep="\n\n")

@@ -1,5 +1,7 @@
 """Blocks of figures in the docs name the network that they were made from, and no page mixes two."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ from shop import toy
 
 from alignrec.pipeline import io
 from alignrec.pipeline.report import figures
-from alignrec.pipeline.report.network import digest_vectors
+from alignrec.pipeline.report.network import SAMPLE, name_network, recorded_figures, sample_network
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.runtime.layout import Layout
@@ -40,25 +42,43 @@ def experiment(layout: Layout, name: str, network: str) -> None:
     figures.write_tables(path, [TABLE], network)
 
 
-def test_the_digest_is_of_the_vectors_only(layout: Layout) -> None:
-    network = digest_vectors(layout, "beit3")
+def test_another_processors_rounding_is_the_same_network_and_another_seed_is_not(layout: Layout) -> None:
+    rng = np.random.default_rng(0)
     vectors = io.matrix(io.read_features(layout.features("beit3"))["vector"])
-    toy.write_features(layout, "beit3", vectors)  # other metadata, such as whether there is an image
-    assert digest_vectors(layout, "beit3") == network
-    assert digest_vectors(layout, "beit3", "minilm-cnn") != network
-    assert digest_vectors(layout, "beit3", "absent") == ""
-    changed = np.array(vectors)
-    changed[-1, -1] += 1e-6
-    toy.write_features(layout, "beit3", changed)
-    assert digest_vectors(layout, "beit3") != network
+    recorded = sample_network(layout)
+    assert (recorded.dtype, recorded.shape) == (np.float16, (64, vectors.shape[1]))
+    io.write_npy(recorded_figures(layout) / SAMPLE, recorded)
+
+    toy.write_features(layout, "beit3", vectors + 1e-4 * rng.standard_normal(vectors.shape, np.float32))
+    assert np.array_equal(sample_network(layout), recorded)
+    toy.write_features(layout, "beit3", rng.standard_normal(vectors.shape, np.float32))
+    assert name_network(sample_network(layout)) not in ("", name_network(recorded))
+    toy.write_features(layout, "beit3", vectors[:, :-1])
+    assert name_network(sample_network(layout)) not in ("", name_network(recorded))
+    shutil.rmtree(layout.features("beit3"))
+    assert name_network(sample_network(layout)) == ""
 
 
 def test_metrics_and_tables_of_a_run_carry_its_network(layout: Layout) -> None:
-    network = digest_vectors(layout, "beit3")
+    network = name_network(sample_network(layout))
     assert len(network) == 12
+    assert name_network(np.load(layout.figures("metrics").with_name(SAMPLE))) == network
     assert _networks.read_network(layout) == network
     for path in layout.figures("metrics").parent.glob("article-*.json"):
         assert {table["network"] for table in io.read_json(path)} == {network}
+
+
+def test_figures_within_a_deviation_or_a_step_stay_as_shown(layout: Layout) -> None:
+    shown = _figures.rewritten(page("results shop"), layout.root).text
+    figure, deviation = re.findall(r"(\.\d{4}) ± (\.\d{4})", shown)[0]
+    for moved, stays in ((0.9, True), (1.1, False)):
+        other = f"{float(figure) + moved * float(deviation):.4f}".lstrip("0")
+        page_of_another = shown.replace(f"{figure} ± {deviation}", f"{other} ± {deviation}")
+        again = _figures.rewritten(page_of_another, layout.root).text
+        assert again == (page_of_another if stays else shown)
+    assert _figures.is_same("| a | .300 |\n| b | .200 |", "| b | .205 |\n| a | .300 |", 0.005)
+    assert not _figures.is_same("| a | .300 |", "| a | .306 |", 0.005)
+    assert not _figures.is_same("| a | .300 |", "| b | .300 |", 0.005)
 
 
 def test_a_block_of_the_run_names_its_network(layout: Layout) -> None:
@@ -72,20 +92,21 @@ def test_a_block_of_the_run_names_its_network(layout: Layout) -> None:
     assert _networks.find_mixed([updated]) == []
 
 
-@pytest.mark.parametrize(
-    ("network", "origin"),
-    [("0123456789ab", "another network (`0123456789ab`)"), ("", "a network that was not recorded")],
-)
-def test_a_block_of_another_network_says_so_and_what_makes_it_again(layout: Layout, network: str, origin: str) -> None:
-    experiment(layout, "single-pass", network)
+def test_a_block_of_another_network_says_so_and_what_makes_it_again(layout: Layout) -> None:
+    experiment(layout, "single-pass", "0123456789ab")
     updated, absent, stale = _figures.rewritten(page("results shop", "article shop single-pass"), layout.root)
     command = "python -m experiments.single_pass shop"
     assert (absent, stale) == ([], [command])
-    assert f"| beit3 | .2 |\n\nThree seeds.\n\nMade from {origin}: `{command}` makes it again.\n" in updated
+    origin = "Made from another network (`0123456789ab`)"
+    assert f"| beit3 | .2 |\n\nThree seeds.\n\n{origin}: `{command}` makes it again.\n" in updated
     assert _figures.rewritten(updated, layout.root).text == updated
 
     experiment(layout, "single-pass", _networks.read_network(layout))  # made again
     assert "Made from a" not in _figures.rewritten(updated, layout.root).text
+    experiment(layout, "single-pass", "")  # of networks that it trains
+    assert _figures.rewritten(page("article shop single-pass"), layout.root).text == page(
+        "article shop single-pass", body="| features | recall |\n|---|---|\n| beit3 | .2 |\n\nThree seeds.\n"
+    )
 
 
 def test_a_block_without_outputs_is_judged_by_the_network_that_it_names(layout: Layout, tmp_path: Path) -> None:

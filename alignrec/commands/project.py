@@ -60,6 +60,7 @@ KEPT = """*
 !/figures/
 !/figures/*/
 !/figures/*/*.json
+!/figures/*/network.npy
 """
 SHOWS = ("metrics", "pretrain", "train", "mask", "curves", "heatmaps")
 FIGURES = {  # a separate stage, as DVC's run cache skips stages with outputs in git

@@ -9,7 +9,7 @@ from alignrec.pipeline.beit3.stopping import TASKS
 from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.models.cutoff import headline_cutoff
 from alignrec.pipeline.report import probes, results
-from alignrec.pipeline.report.network import NETWORK, digest_vectors
+from alignrec.pipeline.report.network import NETWORK, SAMPLE, name_network, sample_network
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.rivals import rival_table
 from alignrec.pipeline.report.table import Table, with_labels, without_zero
@@ -29,7 +29,10 @@ def write_figures(outputs: Outputs, model: str) -> None:
     for name, rows in (histories | plots).items():
         io.write_json(layout.figures(name), rows)
 
-    network = digest_vectors(layout, outputs.released)
+    sample = sample_network(layout)
+    network = name_network(sample)
+    if network:
+        io.write_npy(layout.figures("metrics").with_name(SAMPLE), sample)
     for part, tables in article_tables(outputs, plots).items():
         write_tables(layout.figures(f"article-{part}"), tables, network)
 
@@ -50,7 +53,7 @@ def write_figures(outputs: Outputs, model: str) -> None:
 def write_tables(path: Path, tables: Sequence[Table], network: str) -> None:
     """Write tables of the docs: significant cells bold, figures without the leading zero.
 
-    `network` is the digest of the feature set of their run, see network.py.
+    `network` is the one whose vectors they are of, see network.py; empty if they are not of one.
     """
     content = []
     for table in tables:
