@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from alignrec.pipeline.report.table import Difference
-
 TICKS = 4  # intervals between marks of an axis, at most
 STEPS = (1, 2, 5, 10)  # of an axis, times a power of ten
 Span = tuple[float, float, float]  # low end, centre, high end
@@ -18,13 +16,12 @@ class IntervalRow(NamedTuple):
     name: str
     spans: Sequence[Span | None]  # one per key
     figure: str
-    sure: bool = True  # whether its marks are filled
     tips: Sequence[str] = ()  # tooltip of each span
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """An interval chart, with a row per run or group; positions are percent of its width."""
+    """An interval chart, with a row per run or set; positions are percent of its width."""
 
     title: str
     keys: Sequence[str]  # names of a row's marks, top to bottom; empty for one
@@ -79,12 +76,6 @@ def _describe_span(label: str, span: Span | None) -> str:
     low, centre, high = span
     ends = f", {low:.4g} to {high:.4g}" if low < high else ""
     return f"{label}: {centre:.4g}{ends}"
-
-
-def change_row(name: str, test: Difference | None, words: str) -> IntervalRow:
-    if test is None:
-        return IntervalRow(name, [None], words, sure=False)
-    return IntervalRow(name, [(test.low, test.middle, test.high)], words, test.sure)
 
 
 def axis_ticks(low: float, high: float) -> list[float]:

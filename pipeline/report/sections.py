@@ -9,23 +9,20 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.pipeline.beit3.stopping import TASKS, list_at_chance
 from alignrec.pipeline.encoders.params import MAX_UNKNOWN
-from alignrec.pipeline.evaluation.evidence import MAIN, Comparison, seeds_of
+from alignrec.pipeline.evaluation.evidence import MAIN, Comparison
 from alignrec.pipeline.evaluation.statistics import LEVEL
 from alignrec.pipeline.features.kinds import CONTROLS
-from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.report import probes, results
 from alignrec.pipeline.report.intervals import (
     IntervalRow,
     Intervals,
     Span,
-    change_row,
     interval_chart,
 )
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.probes import CHANCE, RAW, ProbeFigures
 from alignrec.pipeline.report.table import (
     HEADLINE_RECALL,
-    Difference,
     Fields,
     Table,
     describe_seeds,
@@ -40,14 +37,6 @@ PAPER = (
     "and hyper-parameters."
 )
 MAX_REASONS = 20  # listed, most frequent first
-MAX_RUNS = 4  # in a chart of groups, those of highest Recall@20 first
-GROUP_TITLES = {
-    "popularity": "Recall of targets by popularity of the item",
-    "history": "Recall of users by number of train interactions",
-}
-TENTH_NAMES = {str(number): f"tenth {number}" for number in range(1, 11)}
-GROUP_NAMES = {"popularity": TENTH_NAMES | {"cold": "cold items"}}  # kind of group -> label -> name
-RunKey = tuple[str, str]  # model, features
 
 
 @dataclass(frozen=True)
@@ -91,12 +80,11 @@ def recommenders_section(outputs: Outputs) -> PageSection:
     tables = []
     for comparison, label in with_labels(outputs.compared):
         drawn.append(_means_chart(comparison, label))
-        drawn.append(_leads_chart(comparison, outputs, label))
         tables.append(results.results_table(comparison).under(label))
 
-    note = f"Hollow marks: not decided, p is not below {LEVEL} after Holm's correction."
+    note = ""
     if outputs.kind == "sample" and not (outputs.ablated or outputs.study):
-        note += f" {PAPER}"
+        note = PAPER
     heading = "Recommenders on these features"
     return PageSection("results", "Recommenders", heading, note, drawn, tables)
 
@@ -115,67 +103,16 @@ def _means_chart(comparison: Comparison, label: str) -> Intervals | None:
     return interval_chart(join_label(title, label), rows, axis=HEADLINE_RECALL)
 
 
-def _leads_chart(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
-    columns = {
-        "model_a": RELEASED,
-        "features_a": outputs.released,
-        "ablation_a": "",
-        "ablation_b": "",
-        "fingerprint": comparison.fingerprint,
-        "metric": MAIN[0],
-    }
-    tests = _filter_rows(outputs.tests, columns)
-    if not tests:
-        return None
-
-    rows = []
-    for row in tests:
-        test = Difference.of(row)
-        name = run_name(row["model_b"], row["features_b"], row["ablation_b"])
-        rows.append(change_row(name, test, test.words))
-
-    title = (
-        f"{run_name(RELEASED, outputs.released)}, minus each other run: test {HEADLINE_RECALL}, "
-        f"mean over {seeds_of(row['seeds'] for row in tests)}, "
-        f"95 % interval over {tests[0]['n']:,} users"
-    )
-    return interval_chart(join_label(title, label), rows, axis=f"difference in {HEADLINE_RECALL}")
-
-
-def _filter_rows(table: pa.Table | None, columns: Fields) -> list[Fields]:
-    if table is None:
-        return []
-    rows: list[Fields] = table.filter(results.rows_equal_to(columns)).to_pylist()
-    return rows
-
-
 def ablations_section(outputs: Outputs) -> PageSection:
-    drawn = []
     tables = []
     for comparison, label in with_labels(outputs.ablated):
         rows = list(results.ablated_rows(comparison, outputs.tests))
-        drawn.append(_changes_chart(rows, label))
         tables.append(results.ablation_table(rows).under(label))
     note = (
         "AlignRec without one part, with one modality, or with one deviation of the published code "
         "undone."
     )
-    return PageSection("ablations", "Ablations", "Ablations", note, drawn, tables)
-
-
-def _changes_chart(ablated: Sequence[results.Ablated], label: str) -> Intervals | None:
-    rows = []
-    for ablation in ablated:
-        if not ablation.run.ablation:
-            continue
-        words = ablation.change.words if ablation.change else ""
-        if ablation.repeats:
-            words = "identical"
-        rows.append(change_row(ablation.name, ablation.change, words))
-
-    seeds = seeds_of(ablation.run.seeds for ablation in ablated)
-    title = f"Change in test {HEADLINE_RECALL} against the full model over {seeds}, 95 % interval"
-    return interval_chart(join_label(title, label), rows, axis=f"change in {HEADLINE_RECALL}")
+    return PageSection("ablations", "Ablations", "Ablations", note, tables=tables)
 
 
 def probes_section(outputs: Outputs) -> PageSection:
@@ -234,45 +171,14 @@ def _error_span(figures: Mapping[str, float], measure: str) -> Span | None:
 
 
 def long_tail_section(outputs: Outputs) -> PageSection:
-    tail = outputs.study.get("tail")
     slices = outputs.slices or schemas.SLICES.empty_table()
-    drawn: list[Intervals | None] = []
     tables = results.lead_tables(outputs.study)
     for comparison, label in with_labels(outputs.compared):
-        drawn += [
-            _groups_chart(tail, kind, comparison, outputs.released, label) for kind in GROUP_TITLES
-        ]
         recommended = results.catalogue_table(slices, comparison)
         if recommended.rows:
             tables.append(recommended.under(label))
     note = "Accuracy does not show whether all users get the same few items."
-    return PageSection("tail", "Long tail", "The long tail", note, drawn, tables)
-
-
-def _groups_chart(
-    tail: pa.Table | None, kind: str, comparison: Comparison, released: str, label: str
-) -> Intervals | None:
-    """Draw the recall of the best few models, on the released features or on ids only."""
-    groups: dict[RunKey, dict[str, Span]] = {}  # run -> label of a group -> recall
-    for row in _filter_rows(tail, {"fingerprint": comparison.fingerprint, "slice": kind}):
-        if row["features"] in (released, "none"):
-            span = (row["mean_low"], row["mean"], row["mean_high"])
-            groups.setdefault((row["model"], row["features"]), {})[row["label"]] = span
-
-    order = {(run.model, run.features): rank for rank, run in enumerate(comparison.rows)}
-    runs = sorted(groups, key=lambda run: order.get(run, len(order)))[:MAX_RUNS]
-    labels: dict[str, None] = {}
-    for run in runs:
-        labels |= dict.fromkeys(groups[run])
-
-    names = GROUP_NAMES.get(kind, {})
-    rows = [
-        IntervalRow(names.get(group, group), [groups[run].get(group) for run in runs], "")
-        for group in labels
-    ]
-    seeds = seeds_of(run.seeds for run in comparison.rows)
-    title = join_label(f"{GROUP_TITLES[kind]}, 95 % interval, mean over {seeds}", label)
-    return interval_chart(title, rows, [run_name(*run) for run in runs], axis="recall")
+    return PageSection("tail", "Long tail", "The long tail", note, tables=tables)
 
 
 def mask_section(outputs: Outputs) -> PageSection:
