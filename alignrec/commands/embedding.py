@@ -1,7 +1,5 @@
 """The command that embeds a table of items."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,17 +27,13 @@ MAX_REASONS = 3  # rejection reasons printed on the terminal
 
 
 def embed(
-    items: Annotated[
-        str, typer.Argument(help="Parquet, CSV or JSON lines, one item per row; s3:// for Parquet")
-    ],
+    items: Annotated[str, typer.Argument(help="Parquet, CSV or JSON lines, one item per row")],
     encoder: Annotated[
         str, typer.Option(help="a name of the parameter file, a kind such as minilm, or kind:model")
     ],
     to: Annotated[
         str,
-        typer.Option(
-            "--to", help="folder of Parquet files to make, or s3://; an interrupted run resumes"
-        ),
+        typer.Option("--to", help="folder of Parquet files to make; an interrupted run resumes"),
     ],
     release: Annotated[Path | None, typer.Option(help="release that has the encoder")] = None,
     column: Annotated[
@@ -67,34 +61,28 @@ def embed(
     root: args.Root = args.ROOT,
 ) -> None:
     """encode any table with any encoder, or new items with the encoder of a release."""
+    for address in (items, to):
+        if "://" in address:
+            raise UserError(
+                f"{address}: not a local path; copy it here (aws s3 sync) or mount it (fsspec)"
+            )
     if release is not None:
         Release(release).verify()
 
     # loads torch, which a damaged release need not wait for
     from alignrec.pipeline.release.embed import embed
-    from alignrec.pipeline.release.item_table import IMAGES
+    from alignrec.pipeline.release.item_table import IMAGES, open_table
     from alignrec.pipeline.sources.tabular import OF_ITEMS
 
     named = args.parse_columns(column or [], OF_ITEMS)
     choice = _choose_encoder(encoder, release, engine, params, root)
     texts = [name for name in (text or "").split(",") if name]
-    open_items = partial(_open_items, choice, named, texts, set())
-
-    if is_remote(items) or is_remote(to):
-        if not (is_remote(items) and is_remote(to)) or retry_failed:
-            fault = "a table of s3:// is embedded into s3://, and without --retry-failed"
-            raise UserError(f"{items}, --to {to}: {fault}")
-        from alignrec.pipeline.release.embed_remote import embed_remote
-
-        options = [named, texts, str(images)]
-        open_part = partial(open_items, images)
-        with explain_interrupt(f"parts that are sent are kept in {to}"):
-            summary = embed_remote(items, to, open_part, choice, root, options)
-    else:
-        path = Path(items)
-        table = open_items(images or (path.parent if IMAGES in named else None), path)
-        with explain_interrupt(f"items encoded so far are kept next to {to}"):
-            summary = embed(table, choice, Path(to), retry_failed)
+    path = Path(items)
+    folder = images or (path.parent if IMAGES in named else None)
+    table = open_table(path, folder, named, texts, choice.recipe)
+    _report_columns(table, choice)
+    with explain_interrupt(f"items encoded so far are kept next to {to}"):
+        summary = embed(table, choice, Path(to), retry_failed)
 
     _show_summary(summary, to)
     _warn_of_absent(choice, summary, encoder)
@@ -116,31 +104,13 @@ def _choose_encoder(
     return choice
 
 
-def _open_items(
-    choice: "Choice",
-    named: Mapping[str, str],
-    texts: Sequence[str],
-    shown: set[str],
-    images: Path | None,
-    path: Path,
-) -> "ItemTable":
-    """Find the columns of a table or of a part of one, and name those that are guessed unless an
-    earlier part has `shown` them; warn of texts unlike the encoder's.
-    """
-    from alignrec.pipeline.release.item_table import open_table
-
-    table = open_table(path, images, named, texts, choice.recipe)
+def _report_columns(table: "ItemTable", choice: "Choice") -> None:
+    """Name the columns that are guessed; warn of texts unlike the encoder's."""
     guesses = [f"{role}={column}" for role, column in table.guessed.items()]
-    if guesses and not shown.issuperset(guesses):
+    if guesses:
         say(f"columns by their names: {', '.join(guesses)}; --column takes others")
-        shown.update(guesses)
     for difference in table.differences if "text" in choice.reads else ():
         say(f"warning: {difference}", err=True)
-    return table
-
-
-def is_remote(address: str) -> bool:
-    return address.lower().startswith("s3://")
 
 
 def _show_summary(summary: "Summary", to: str) -> None:

@@ -58,7 +58,7 @@ class Summary(NamedTuple):
     items: int  # written rows
     images: int  # written rows with an image
     texts: int  # written rows with a text
-    rejects: Path | str  # table REJECTS, or several in S3, if rows were rejected
+    rejects: Path  # table REJECTS, if rows were rejected
     rejected: Counter[str]  # reason -> rows
 
 
@@ -110,7 +110,7 @@ def _refuse_existing(to: Path, rejects: Path, retry_failed: bool) -> None:
 def _embed_next_to(to: Path, rejects: Path, table: ItemTable, choice: Choice) -> Summary:
     work = io.next_to(to, "parts")
     layout = Layout(work, TABLE)
-    networks = find_networks(choice, layout)
+    networks = _find_networks(choice, layout)
     record = _describe(table, choice, networks)
     _resume(work, table, networks, record)
 
@@ -136,7 +136,7 @@ def _embed_next_to(to: Path, rejects: Path, table: ItemTable, choice: Choice) ->
     return Summary(n_rows, n_images, n_texts, rejects, rejected)
 
 
-def find_networks(choice: Choice, layout: Layout) -> list[Network]:
+def _find_networks(choice: Choice, layout: Layout) -> list[Network]:
     listed = choice.encode.encoders
     return [find_network(choice.encoders, name, layout.out("encode", name)) for name in listed]
 

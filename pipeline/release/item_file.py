@@ -52,18 +52,13 @@ class ItemRow(NamedTuple):
         return self._replace(image=None)
 
 
-def digest_identifier(identifier: str) -> bytes:
-    """Return what stands for an identifier in sets: 16 bytes, to save memory."""
-    return hashlib.blake2b(identifier.encode(errors="replace"), digest_size=16).digest()
-
-
 def read_blocks(table: ItemTable) -> Iterator[tuple[list[ItemRow], list[RejectedRow]]]:
     """Yield blocks of items and invalid rows, in order."""
     parser = _RowParser(table)
     rows: list[ItemRow] = []
     rejects: list[RejectedRow] = []
     n_bytes = 0
-    for number, raw in enumerate(_read_raw(table.path, table.columns), table.first_line):
+    for number, raw in enumerate(_read_raw(table.path, table.columns), 1):
         if isinstance(raw, bytes) and not raw.strip():
             continue
         try:
@@ -160,8 +155,7 @@ class _RowParser:
     def __init__(self, table: ItemTable) -> None:
         self._columns = table.columns
         self._images = table.images
-        # of identifiers
-        self._digests: set[bytes] = set() if table.seen is None else table.seen
+        self._digests: set[bytes] = set()  # of identifiers: 16 bytes each, to save memory
         self._source = source_reader(table.columns.kind)
         source = TabularSource.model_construct(
             kind=TABULAR,
@@ -187,7 +181,7 @@ class _RowParser:
             expected = " or ".join(names) or "a column of that name, such as asin, sku or id"
             raise ValueError(f"no identifier in {expected}")
 
-        digest = digest_identifier(asin)
+        digest = hashlib.blake2b(asin.encode(errors="replace"), digest_size=16).digest()
         if digest in self._digests:
             raise ValueError(f"{one_line(asin, 100)!r} occurred before")
 

@@ -61,10 +61,6 @@ class ItemTable(NamedTuple):
     identifier: str  # column of identifiers; "asin" if there is none
     differences: Sequence[str] = ()  # how its texts differ from those of the recipe, as sentences
     guessed: Mapping[str, str] = {}  # role -> column, found by its usual name
-    # of a part of a larger table: digests of the identifiers of earlier parts, to which its own are
-    # added, and the number of its first row
-    seen: set[bytes] | None = None
-    first_line: int = 1
 
 
 def open_table(

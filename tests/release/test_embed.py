@@ -222,6 +222,13 @@ def test_an_interrupted_table_keeps_its_parts(monkeypatch: pytest.MonkeyPatch) -
     assert [path.name for path in sorted(Path("v").iterdir())] == ["_embed.json", "features-00000.parquet"]
 
 
+@pytest.mark.parametrize("where", [("s3://b/t.parquet", "--to", "v"), ("t.parquet", "--to", "s3://b/v")])
+def test_an_address_is_no_path(where: tuple[str, ...]) -> None:
+    code, output = embed(*where, "--encoder", "minilm")
+    address = next(word for word in where if "://" in word)
+    assert (code, output.startswith(f"error: {address}: not a local path; ")) == (1, True)
+
+
 @pytest.mark.slow
 def test_a_combination_killed_at_any_file_ends_with_the_same_bytes() -> None:
     Path("params.yaml").write_text(
