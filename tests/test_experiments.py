@@ -75,7 +75,6 @@ OPTIONS: dict[str, str] = {
     "generate": "--features random --features tfidf --users 30 --epochs 1 --seeds 1 --codes 8",
     "geometry": "--epoch 1 --epoch 2 --seeds 2",
     "joint": "--steps 4 --seeds 1",
-    "league": "--model bpr --model vbpr --features beit3 --features random --seeds 1 --budget 1",
     "longer": "--steps 1 --steps 3",
     "mapped": "--features beit3",
     "missing": "--features beit3 --ratio 0.5 --seeds 1",
@@ -90,7 +89,6 @@ REPORTED = {
     "generate": ["| random |", "| tfidf |", "most popular"],
     "geometry": ["| nothing | 1 |", "| uia | 2 |"],
     "joint": ["| staged |", "| joint, without MIM and MLM |", "CPU seconds"],
-    "league": ["tau"],
     "longer": ["| 1 |", "| 3 |"],
     "mapped": ["| beit3 |", "| beit3-mapped |"],
     "missing": ["| nothing |", "| image of 50% | zeros |", "| text of 50% | heat |"],
@@ -708,19 +706,6 @@ def assert_reordered(wrong: Sequence[Any], right: Sequence[Any]) -> None:
     assert Counter(wrong) == Counter(right)
     differ = [a != b for a, b in zip(wrong, right, strict=True)]
     assert np.mean(differ) > 0.9
-
-
-def test_the_league_draws_other_splits(experiment: Callable[[str], Experiment]) -> None:
-    ran = experiment("league")
-    first, second = ran.branch("0"), ran.branch("1")
-    assert np.array_equal(train_keys(first), train_keys(ran.layout))
-    assert not np.array_equal(train_keys(first), train_keys(second))
-    assert not np.array_equal(read_split(first).test.items, read_split(second).test.items)
-
-    runs = [CellLabel("bpr", "none", 0), CellLabel("vbpr", "beit3", 0), CellLabel("vbpr", "random", 0)]
-    for branch in (first, second):
-        rankings = read_rankings(branch, *runs)
-        assert equal_arms(dict(zip(map(str, runs), rankings, strict=True))) == []
 
 
 def test_exposure_is_measured_on_the_split_that_was_asked_for(
