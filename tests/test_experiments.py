@@ -363,18 +363,17 @@ def test_joint_and_staged_training_start_from_equal_features(
         np.testing.assert_allclose(Encoder(branch).encode_all(), staged, atol=1e-4)
 
 
-@torch.no_grad()
 def test_joint_training_ranks_by_the_encoder_that_it_trained(
     experiment: Callable[[str], Experiment],
 ) -> None:
     branch = experiment("joint").branch("untrained-0")
-    model, encoder, _ = joint_model(branch)
-    model.eval()
-
-    _, before = model()
-    for parameter in encoder.network.parameters():
-        parameter.add_(0.5 * torch.randn_like(parameter))
-    _, after = model()
+    with torch.no_grad():
+        model, encoder, _ = joint_model(branch)
+        model.eval()
+        _, before = model()
+        for parameter in encoder.network.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+        _, after = model()
 
     assert not torch.allclose(before, after)
     np.testing.assert_allclose(model.target, encoder.encode_all(), atol=1e-5)
