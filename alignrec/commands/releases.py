@@ -83,10 +83,7 @@ def export(
     what: Annotated[str, typer.Argument(help="a dataset, or a release folder")],
     form: Annotated[
         str,
-        typer.Option(
-            "--format",
-            help="mmrec, recbole, cornac, npy or hf; minionerec for semantic IDs; atlas for a map",
-        ),
+        typer.Option("--format", help="mmrec, recbole, cornac or npy"),
     ],
     to: Annotated[Path, typer.Option("--to", help="folder to make")],
     features: args.Sets = None,
@@ -95,27 +92,16 @@ def export(
 ) -> None:
     """export a dataset or release in the format of another tool."""
     from alignrec.pipeline.release.export.content import arrange_rows, of_dataset, of_release
-    from alignrec.pipeline.release.export.write import (
-        wants_all,
-        wants_codes,
-        wants_map,
-        write_export,
-    )
+    from alignrec.pipeline.release.export.write import wants_all, write_export
 
-    coded = wants_codes(form)
-    mapped = wants_map(form)
     whole = wants_all(form)
     if (Path(what) / "manifest.json").exists():
-        content = of_release(Path(what), features or [], coded, mapped, whole)
+        content = of_release(Path(what), features or [], whole)
     else:
         layout = Layout(root, what)
         read_stages = ["interactions", "items", *FEATURE_STAGES]
-        if coded:
-            read_stages.append("semantic_ids")
-        if mapped:
-            read_stages += ["images", "graph"]
         refuse_altered(layout, [STAGES[stage] for stage in read_stages], "export")
-        content = of_dataset(layout, features or [], coded, mapped, whole)
+        content = of_dataset(layout, features or [], whole)
 
     exported = arrange_rows(content, order)
     with explain_interrupt(f"{to} is not there yet"):

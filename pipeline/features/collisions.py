@@ -1,4 +1,4 @@
-"""Numbers that separate items of equal codes; without FAISS, as exports number items too."""
+"""Numbers that separate items of equal codes."""
 
 import numpy as np
 

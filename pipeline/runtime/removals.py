@@ -5,10 +5,13 @@ A_FOLDER = "a release is a folder, fetched whole or by feature set (--encoder)"
 L3AE = "l3ae reads interactions and features"
 INSTEAD = {
     "addease": L3AE,
+    "atlas": "pandas writes the table that embedding-atlas reads: docs/exports.md",
     "align": "an encoder of kind 'released' keeps the space of a release: docs/growing.md",
     "cease": L3AE,
+    "hf": "'publish --to hf://...', or pandas: docs/exports.md",
     "ials": "ease and itemknn read interactions",
     "images-per-item": FIRST_IMAGE,
+    "minionerec": "items by their codes, in four lines: docs/semantic-ids.md",
     "most": FIRST_IMAGE,
     "onto": A_FOLDER,
     "since": A_FOLDER,

@@ -1,42 +1,28 @@
-"""Exports keep items, order, split, vectors and codes."""
+"""Exports keep items, order, split and vectors."""
 
-import base64
-import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from commands import alignrec, blocks
-from PIL import Image
 from shop import releases, toy
 from shop.featured import vectors
 
-import alignrec as api
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.products import clean_text
-from alignrec.pipeline.features import semantic_ids as coder
-from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.export import content as contents
 from alignrec.pipeline.release.export.content import ExportContent
-from alignrec.pipeline.release.export.write import EXPORT_WRITERS, wants_codes, wants_map, write_export
-from alignrec.pipeline.report import gallery
+from alignrec.pipeline.release.export.write import EXPORT_WRITERS, wants_all, write_export
 from alignrec.pipeline.report.similarity import find_neighbours
 from alignrec.pipeline.runtime.layout import Layout
-
-PLAIN = [form for form in EXPORT_WRITERS if not wants_codes(form) and not wants_map(form)]
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +173,7 @@ def test_recbole_leaves_out_a_column_that_is_unknown_everywhere(content: ExportC
     assert "rating" not in yaml.safe_load((tmp_path / "to/shop.yaml").read_text())["load_col"]["inter"]
 
 
-# --- Cornac, Hugging Face
+# --- Cornac
 
 
 def test_cornac_gets_a_number_for_every_rating(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
@@ -197,106 +183,10 @@ def test_cornac_gets_a_number_for_every_rating(content: ExportContent, layout: L
     assert read[1].tolist() == split_rows(layout, 0)["item_id"].tolist()
 
 
-def test_hugging_faces_library_loads_every_table(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    write_export(content, "hf", tmp_path / "to")
-
-    def load(name: str) -> dict:
-        return datasets.load_dataset(str(tmp_path / "to"), name, cache_dir=str(tmp_path / "cache"))
-
-    code = "".join(blocks((tmp_path / "to/README.md").read_text(), "python"))  # as the README says
-    code += "print(features['vector'][:].tolist())"
-    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path / "to", env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == vectors(layout, "beit3").tolist()
-    loaded = load("beit3")["train"].with_format("numpy")
-    assert np.array_equal(loaded["vector"][:], vectors(layout, "beit3"))
-    assert loaded["item_id"][:].tolist() == list(range(toy.ITEMS))
-    by_split = load("interactions")
-    assert list(by_split) == ["train", "validation", "test"]
-    for number, split in enumerate(by_split):
-        assert by_split[split]["item_id"][:] == split_rows(layout, number)["item_id"].tolist()
-    assert load("items")["train"]["title"][:] == toy.TITLES
-
-
-# --- embedding-atlas
-
-
-def atlas(layout: Layout, to: Path, order: Path | None = None) -> pa.Table:
-    write_export(contents.arrange_rows(contents.of_dataset(layout, [], mapped=True), order), "atlas", to)
-    return pq.read_table(to / "beit3.parquet")
-
-
-def test_atlas_shows_the_reports_map_neighbours_and_pictures(layout: Layout, tmp_path: Path) -> None:
-    table = atlas(layout, tmp_path / "to")
-    assert {path.name for path in (tmp_path / "to").glob("*.parquet")} == {f"{name}.parquet" for name in toy.SETS}
-    assert table["id"].to_pylist() == toy.ASINS
-    assert table["title"].to_pylist() == [title or "A4" for title in toy.TITLES]
-    assert table["category"][0].as_py() == "toys"
-
-    edges = io.read_table(layout.edges("beit3"), schemas.EDGES)
-    positions = np.reshape(gallery.map_positions(edges, toy.ITEMS, 0), (-1, 2))
-    assert table["x"].to_pylist() == positions[:, 0].tolist()
-    assert table["y"].to_pylist() == (gallery.MAP_HEIGHT - positions[:, 1]).tolist()
-    for item, neighbours in enumerate(table["neighbors"].to_pylist()):
-        of_item = edges.filter(pc.equal(edges["item_id"], item)).sort_by("rank")
-        assert neighbours["ids"] == of_item["neighbour_id"].to_pylist()
-        np.testing.assert_allclose(neighbours["distances"], 1 - of_item["cosine"].to_numpy(), atol=1e-6)
-
-    for colour, picture in zip(toy.COLOURS, table["picture"].to_pylist(), strict=True):
-        kind, _, data = picture.partition(",")
-        if colour is None:  # not stored, but on the web
-            assert picture == "https://pictures.example/A4.jpg"
-            continue
-        assert kind == "data:image/jpeg;base64"
-        image = Image.open(BytesIO(base64.b64decode(data)))
-        np.testing.assert_allclose(image.getpixel((40, 40)), colour, atol=12)
-    assert "interactions" not in (tmp_path / "to/README.md").read_text()
-
-
-def test_atlas_pads_the_neighbours_of_another_order(layout: Layout, tmp_path: Path) -> None:
-    order = mapping(tmp_path / "order.csv", ["A5", "A9", "A0", "A2"])
-    table = atlas(layout, tmp_path / "to", order)
-    assert table["id"].to_pylist() == ["A5", "A9", "A0", "A2"]
-    neighbours = table["neighbors"].to_pylist()
-    lengths = {len(row[key]) for row in neighbours for key in ("ids", "distances")}
-    assert len(lengths) == 1
-    assert set(neighbours[1]["ids"]) == {-1}  # an item that the dataset lacks
-    edges = io.read_table(layout.edges("beit3"), schemas.EDGES)
-    near = edges.filter(pc.equal(edges["item_id"], 5)).sort_by("rank")["neighbour_id"].to_pylist()
-    row_of = {5: 0, 0: 2, 2: 3}
-    assert [row for row in neighbours[0]["ids"] if row >= 0] == [row_of[item] for item in near if item in row_of]
-
-
-def test_atlas_of_a_release_names_pictures_on_the_web(layout: Layout, tmp_path: Path) -> None:
-    result = alignrec("export", layout.release, "--format", "atlas", "--features", "beit3", "--to", tmp_path / "to")
-    assert result.exit_code == 0, result.output
-    table = pq.read_table(tmp_path / "to/beit3.parquet")
-    assert set(map(type, table["picture"].to_pylist())) <= {str, type(None)}
-    assert not any((address or "").startswith("file:") for address in table["picture"].to_pylist())
-    assert table["neighbors"].equals(atlas(layout, tmp_path / "whole")["neighbors"])
-
-
-def test_atlas_has_no_map_of_large_catalogues(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery, "MAX_MAPPED", 5)
-    with pytest.raises(UserError, match=r"6 items, and a map has at most 5; .* --order"):
-        write_export(contents.of_dataset(layout, [], mapped=True), "atlas", tmp_path / "to")
-    assert not (tmp_path / "to").exists()
-
-
 # --- all of them
 
 
-def test_two_maps_are_the_same_bytes(layout: Layout, tmp_path: Path) -> None:
-    for name in "ab":
-        atlas(layout, tmp_path / name)
-    assert toy.contents(tmp_path / "a") == toy.contents(tmp_path / "b")
-
-
-@pytest.mark.parametrize("form", PLAIN)
+@pytest.mark.parametrize("form", EXPORT_WRITERS)
 def test_two_exports_are_the_same_bytes(content: ExportContent, tmp_path: Path, form: str) -> None:
     for name in "ab":
         write_export(content, form, tmp_path / name)
@@ -316,7 +206,7 @@ def with_zero_rows(content: ExportContent) -> ExportContent:
     return replace(content, features=features)
 
 
-@pytest.mark.parametrize("form", PLAIN)
+@pytest.mark.parametrize("form", EXPORT_WRITERS)
 def test_zero_rows_are_filled_and_the_readme_says_so(content: ExportContent, tmp_path: Path, form: str) -> None:
     write_export(contents.arrange_rows(with_zero_rows(content), None), form, tmp_path / "to")
     readme = (tmp_path / "to/README.md").read_text()
@@ -420,7 +310,7 @@ def test_a_release_exports_its_interactions(layout: Layout, tmp_path: Path) -> N
     assert (tmp_path / "to/shop.inter").read_bytes() == (tmp_path / "whole/shop.inter").read_bytes()
 
 
-@pytest.mark.parametrize("form", PLAIN)
+@pytest.mark.parametrize("form", EXPORT_WRITERS)
 def test_a_release_by_itself_exports_what_it_holds(layout: Layout, tmp_path: Path, form: str) -> None:
     exported = replace(contents.of_release(layout.release, ["minilm-cnn"]), interactions=None)
     write_export(exported, form, tmp_path / "to")
@@ -444,8 +334,10 @@ def test_no_address_of_this_machine_gets_out(layout: Layout, tmp_path: Path) -> 
 
 
 def test_mistakes_are_named(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'csv'; .*mmrec, recbole, cornac, npy, hf"):
-        wants_codes("csv")
+    with pytest.raises(UserError, match=r"no format 'csv'; there are mmrec, recbole, cornac, npy$"):
+        wants_all("csv")
+    with pytest.raises(UserError, match=r"no format 'atlas'; .*; it was removed: pandas"):
+        wants_all("atlas")
     with pytest.raises(UserError, match=r"'clip'; .*beit3, minilm-cnn, random"):
         contents.of_dataset(layout, ["clip"])
     (tmp_path / "mine").mkdir()
@@ -467,154 +359,3 @@ def test_the_command(layout: Layout, tmp_path: Path) -> None:
         done = alignrec(*given, theirs, "--order", order)
         assert f"beit3: zero rows filled with drawn numbers: 1\nexported: {theirs}\n" in done.output
         assert len(np.load(theirs / "beit3.npy")) == 3
-
-
-# --- semantic IDs for MiniOneRec, read back as the tool's documents say
-
-
-EMPTY = 4
-"""the item without content, which exports leave out, shifting later ones"""
-ASINS = ["A0", "A1", "A2", "A3", "A5"]
-
-
-@pytest.fixture(scope="module")
-def coded(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    coded = toy.outputs(tmp_path_factory.mktemp("coded"))
-    x = np.random.default_rng(1).normal(size=(toy.ITEMS, toy.WIDTH))
-    x[EMPTY], x[5] = 0, 3 * x[0]
-    toy.write_features(coded, "beit3", x)
-    return releases.released_with_codes(coded, releases.coded_params(levels=3, features=["beit3"]))
-
-
-@pytest.fixture
-def with_ids(coded: Layout) -> ExportContent:
-    return contents.arrange_rows(contents.of_dataset(coded, [], coded=True), None)
-
-
-def test_index_texts_and_sequences_are_the_datasets(with_ids: ExportContent, coded: Layout, tmp_path: Path) -> None:
-    write_export(with_ids, "minionerec", tmp_path / "to")
-    there = [row for row in pq.read_table(coded.codes("beit3"), partitioning=None).to_pylist() if row["codes"]]
-    assert [row["asin"] for row in there] == ASINS
-    index = json.loads((tmp_path / "to/shop.index.json").read_text())
-    ids = [[int(token.strip("<>").split("_")[1]) for token in tokens] for tokens in index.values()]
-    assert [codes[:2] for codes in ids] == [row["codes"][:2] for row in there]
-    assert ids[0][:2] == ids[4][:2]  # of two equal vectors
-    assert ids[0][2] < ids[4][2]
-    assert {"".join(token[1] for token in tokens) for tokens in index.values()} == {"abc"}
-    readme = (tmp_path / "to/README.md").read_text()
-    assert "Items left out for a row of zeros: 1; the others are renumbered." in readme
-    items = json.loads((tmp_path / "to/shop.item.json").read_text())
-    assert items["2"] == {"title": toy.TITLES[2], "description": "", "brand": "", "categories": "<b>odd</b>"}
-    table = io.read_table(coded.interactions, schemas.INTERACTIONS).to_pandas()
-    table = table[table["item_id"] != EMPTY].sort_values(["user_id", "timestamp"])
-    number = {0: 0, 1: 1, 2: 2, 3: 3, 5: 4}
-    assert json.loads((tmp_path / "to/shop.inter.json").read_text()) == {
-        str(user): [number[item] for item in group["item_id"]] for user, group in table.groupby("user_id")
-    }
-
-
-def test_a_title_is_one_line_and_an_absent_one_says_so(with_ids: ExportContent, tmp_path: Path) -> None:
-    at = with_ids.items.column_names.index("title")
-    items = with_ids.items.set_column(at, "title", pa.array(["a\tb\nc", *["x"] * 3, "  "]))
-    notes = write_export(replace(with_ids, items=items, interactions=None), "minionerec", tmp_path / "to")
-    assert notes[-1].endswith("says so: 1.")
-    titles = [row["title"] for row in json.loads((tmp_path / "to/shop.item.json").read_text()).values()]
-    assert (titles[0], titles[4]) == ("a b c", "[item 4 has no title]")
-    assert "Bring sequences of your own" in (tmp_path / "to/README.md").read_text()
-    assert not (tmp_path / "to/shop.inter.json").exists()
-
-
-def read_by_minionerec(folder: Path, name: str) -> dict[str, str]:
-    """Return title by ID, as its datasets read them: by the first three tokens, where there are three."""
-    index = json.loads((folder / f"{name}.index.json").read_text())
-    items = json.loads((folder / f"{name}.item.json").read_text())
-    titles = {}
-    for item, tokens in index.items():
-        if len(tokens) >= 3:
-            titles["".join(tokens[:3])] = items[item]["title"]
-    return titles
-
-
-def with_codes(content: ExportContent, features: Path, params: SemanticIds) -> ExportContent:
-    coding = coder.code_items(features, params, seed=0)
-    return replace(content, codes=coder.as_table(content.items, coding))
-
-
-def test_minionerec_reads_every_item_of_sample(tmp_path: Path) -> None:
-    release = api.load("sample")
-    params = SemanticIds(levels=3, codes=64)
-    plain = contents.of_release(release.folder, ["linear"])
-    coded = with_codes(plain, release.folder / "features/linear", params)
-    content = contents.arrange_rows(coded, None)
-    assert content.codes is not None
-    distinct = {tuple(codes) for codes in content.codes["codes"].to_pylist()}
-    assert len(distinct) < 0.9 * len(content.items)  # three levels collide
-
-    note, *_ = write_export(content, "minionerec", tmp_path / "to")
-
-    titles = read_by_minionerec(tmp_path / "to", "sample")
-    assert len(titles) == len(content.items)
-    for title, item in zip(titles.values(), content.items.to_pylist(), strict=True):
-        assert title == " ".join(item["title"].split()) or not item["title"].strip()
-    thirds = {token.partition("<c_")[2] for token in titles}
-    assert "codes of the first 2 of 3 levels" in note
-    assert f"a third token ({len(thirds)} values) that separates items of equal codes" in note
-    assert note in (tmp_path / "to/README.md").read_text()
-
-
-def test_levels_after_the_second_change_no_token(coded: Layout, tmp_path: Path) -> None:
-    indexes = []
-    for levels in (2, 3):
-        params = SemanticIds(levels=levels, codes=4)
-        plain = contents.of_dataset(coded, ["beit3"])
-        content = with_codes(plain, coded.features("beit3"), params)
-        to = tmp_path / str(levels)
-        write_export(contents.arrange_rows(content, None), "minionerec", to)
-        indexes.append((to / "shop.index.json").read_bytes())
-    assert indexes[0] == indexes[1]
-
-
-def test_one_level_is_refused(coded: Layout, tmp_path: Path) -> None:
-    plain = contents.of_dataset(coded, ["beit3"])
-    content = with_codes(plain, coded.features("beit3"), SemanticIds(levels=1, codes=4))
-    with pytest.raises(UserError, match=r"these have 1; set semantic_ids\.levels"):
-        write_export(contents.arrange_rows(content, None), "minionerec", tmp_path / "to")
-
-
-def test_a_release_exports_the_same_bytes(with_ids: ExportContent, coded: Layout, tmp_path: Path) -> None:
-    write_export(with_ids, "minionerec", tmp_path / "a")
-    done = alignrec("export", coded.release, "--format", "minionerec", "--to", tmp_path / "b")
-    assert done.exit_code == 0, done.output
-    assert toy.contents(tmp_path / "a") == toy.contents(tmp_path / "b")
-
-
-def test_mistakes_are_one_line(with_ids: ExportContent, coded: Layout, tmp_path: Path) -> None:
-    toy.ended(coded)
-
-    def said(*arguments: object) -> str:
-        given = ["export", "shop", "--root", coded.root, "--to", tmp_path / "to", "--format", "minionerec", *arguments]
-        done = alignrec(*given)
-        assert done.exit_code == 1, done.output
-        return done.output.removeprefix("error: ").removesuffix("\n")
-
-    assert said("--features", "random") == (
-        "shop: no semantic IDs of these feature sets; name one under semantic_ids.features and run "
-        "`alignrec semantic_ids shop`"
-    )
-    assert said("--order", mapping(tmp_path / "order.csv", toy.ASINS)) == (
-        "items without a semantic ID are left out, which leaves gaps in the given order; omit --order"
-    )
-    with pytest.raises(UserError, match="no timestamps"):
-        write_export(column(with_ids, "timestamp", pa.nulls(13, pa.int64())), "minionerec", tmp_path / "to")
-    assert not (tmp_path / "to").exists()
-
-
-def test_codes_of_other_items_and_several_coded_sets_are_refused(coded: Layout, tmp_path: Path) -> None:
-    both = releases.coded(tmp_path)
-    with pytest.raises(UserError, match="choose one with --features: beit3, minilm-cnn"):
-        contents.of_dataset(both, [], coded=True)
-    table = io.read_codes(both.codes("beit3"))
-    names = pa.array([f"B{i}" for i in range(toy.ITEMS)])
-    io.write_table(table.set_column(1, "asin", names), both.codes("beit3"), schemas.semantic_ids(2))
-    with pytest.raises(UserError, match="of other items; run `alignrec semantic_ids shop`"):
-        contents.of_dataset(both, ["beit3"], coded=True)

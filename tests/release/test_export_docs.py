@@ -1,5 +1,6 @@
-"""The Python of docs/exports.md and docs/cold-items.md runs as written, each library in an environment of its own."""
+"""The Python of docs/exports.md, semantic-ids.md and cold-items.md runs as written, each library by itself."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 from commands import alignrec
 from environments import LIBRARIES, executed, scripts
+from shop import releases
 
+import alignrec as api
 from alignrec.pipeline import io
 from alignrec.pipeline.runtime.code import ROOT
 
 COLD = {script.library: script for script in scripts((ROOT / "docs/cold-items.md").read_text())}
-UNISREC, CORNAC = scripts((ROOT / "docs/exports.md").read_text())
+ATLAS, UNISREC, CORNAC = scripts((ROOT / "docs/exports.md").read_text())
+(CODED,) = scripts((ROOT / "docs/semantic-ids.md").read_text())
 NEW = 6  # items that no user has
 USER = 7
 USERS = 20  # of Cornac's
@@ -86,7 +90,23 @@ def test_unisrec_learns_from_an_export(release: Path, tmp_path: Path) -> None:
     assert shape == (len(x) + 1, x.shape[1])
 
 
+def test_a_table_for_a_map_has_every_item_and_its_vector(release: Path) -> None:
+    titles, x = executed(ATLAS, release.parent, "items['title'].tolist()", "[*items['vector']]")
+    released = api.load(release)
+    assert titles == released.items["title"].to_pylist()
+    assert np.array_equal(x, released.features["linear"])
+
+
+def test_codes_name_items(tmp_path: Path) -> None:
+    folder = releases.coded(tmp_path / "outputs").release
+    shutil.copytree(folder, tmp_path / "release")
+    (item_of,) = executed(CODED, tmp_path, "item_of")
+    rows = api.load(folder).semantic_ids("beit3").to_pylist()
+    assert item_of == {(*row["codes"], row["suffix"]): row["asin"] for row in rows if row["codes"]}
+    assert len(item_of) > 1
+
+
 def test_each_block_has_a_test() -> None:
     assert [*COLD] == ["alignrec", "numpy", "lenskit", "rectools", "implicit"]
-    assert (UNISREC.library, CORNAC.library) == ("rectools", "cornac")
+    assert [script.library for script in (ATLAS, UNISREC, CORNAC)] == ["pandas", "rectools", "cornac"]
     assert f"{LIBRARIES}=" in (ROOT / "Makefile").read_text()

@@ -109,8 +109,7 @@ def test_a_light_install_does_it(encoding: Path, absent: set[str], tmp_path: Pat
         ("verify", "release"),
         ("fetch", "release", "--to", "fetched"),
         ("fetch", "release", "--to", "part", "--encoder", "beit3"),
-        *((*export, form, "--to", form) for form in ("npy", "mmrec", "recbole", "hf")),
-        (*export, "minionerec", "--features", "beit3", "--to", "minionerec"),
+        *((*export, form, "--to", form) for form in ("npy", "mmrec", "recbole", "cornac")),
         ("diff", "release", "release", "--json", "diff.json", "--page", "diff.html"),
     ]
     code, _, errors = light(absent, tmp_path, *commands)

@@ -1,6 +1,6 @@
 """Content of an export: I items of a dataset or release, N exported rows, F width."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,11 @@ class ExportContent:
     features: Mapping[str, pa.Table]  # feature set -> schema features(F), I rows
     users: pa.Table | None = None
     interactions: pa.Table | None = None
-    # schema semantic_ids(L), I rows, of the only feature set; for formats that need them
-    codes: pa.Table | None = None
     notes: Sequence[
         str
     ] = ()  # sentences for the README: which items are left out or in another order
     # feature set -> items whose zero row was replaced by a random one
     filled: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    # feature set -> its graph, schema EDGES; for formats that show a map, and no vectors
-    edges: Mapping[str, pa.Table] = field(default_factory=dict)
-    images: Path | None = None  # folder of images-*.parquet, for the same formats
 
     def matrix(self, name: str) -> np.ndarray:
         return io.matrix(self.features[name]["vector"])
@@ -73,20 +68,10 @@ class ExportContent:
         )
 
 
-def of_dataset(
-    layout: Layout,
-    features: list[str],
-    coded: bool = False,
-    mapped: bool = False,
-    whole: bool = False,
-) -> ExportContent:
-    """Read all or the named feature sets of a dataset; if `coded`, the one with semantic IDs.
-
-    If `mapped`, also their graphs. Items of `items.all` are read for the `whole` catalogue and for
-    graphs.
-    """
+def of_dataset(layout: Layout, features: list[str], whole: bool = False) -> ExportContent:
+    """Read all or the named feature sets of a dataset; if `whole`, with the items of `items.all`."""
     items = io.read_table(layout.items, schemas.ITEMS)
-    has_further = (whole or mapped) and layout.further_items.is_file()
+    has_further = whole and layout.further_items.is_file()
     if has_further:
         items = pa.concat_tables([items, io.read_table(layout.further_items, schemas.ITEMS)])
     available = layout.feature_sets()
@@ -94,20 +79,7 @@ def of_dataset(
     if has_further and not features:
         left_out = [name for name in available if catalogue.lacks_further(layout, name)]
         available = [name for name in available if name not in left_out]
-    has_codes = [name for name in available if layout.codes(name).exists()]
-    names = _choose_sets(features, available, has_codes if coded else None, layout.dataset)
-    codes = None
-    if coded:
-        path = layout.codes(names[0])
-        codes = io.read_codes(path)
-        if not codes["asin"].equals(items["asin"]):
-            raise UserError(f"{path}: of other items; run `alignrec semantic_ids {layout.dataset}`")
-
-    edges = {}
-    if mapped:
-        edges = {
-            name: io.read_table(catalogue.find_edges(layout, name), schemas.EDGES) for name in names
-        }
+    names = _choose_sets(features, available)
     if has_further:
         catalogue.refuse_uncovered(layout, names, "--features")
     urls = [next(filter(is_web, urls or []), "") for urls in items["image_urls"].to_pylist()]
@@ -117,9 +89,6 @@ def of_dataset(
         features={name: _read_features(layout, name, has_further) for name in names},
         users=io.read_table(layout.users, schemas.USERS),
         interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
-        codes=codes,
-        edges=edges,
-        images=layout.images if mapped else None,
         notes=_note_left_out(left_out),
     )
 
@@ -139,20 +108,12 @@ def _read_features(layout: Layout, name: str, whole: bool) -> pa.Table:
     return pa.concat_tables([table, *parts], promote_options="default")
 
 
-def of_release(
-    folder: Path,
-    features: list[str],
-    coded: bool = False,
-    mapped: bool = False,
-    whole: bool = False,
-) -> ExportContent:
+def of_release(folder: Path, features: list[str], whole: bool = False) -> ExportContent:
     """Read all or the named feature sets of a release, as `of_dataset` does."""
     release = Release(folder).refuse_without("items").verify()
     manifest = release.manifest
-    has_codes = manifest.sets_with("semantic_ids") if coded else None
-    names = _choose_sets(features, release.feature_sets, has_codes, manifest.dataset)
-    is_whole = whole or mapped  # a graph has all items
-    n_items = manifest.counts.items if is_whole else catalogue.core_of(manifest.counts)
+    names = _choose_sets(features, release.feature_sets)
+    n_items = manifest.counts.items if whole else catalogue.core_of(manifest.counts)
     items = io.read_table(folder / ITEMS_FILE, schemas.RELEASED_ITEMS, [*FIELDS, "image_url"])
     return ExportContent(
         name=manifest.dataset,
@@ -160,8 +121,6 @@ def of_release(
         features={name: release.features(name).slice(0, n_items) for name in names},
         users=_read_users(release),
         interactions=release.interactions if "interactions" in release.tables else None,
-        codes=release.semantic_ids(names[0]).slice(0, n_items) if coded else None,
-        edges={name: release.edges(name) for name in names} if mapped else {},
     )
 
 
@@ -173,59 +132,28 @@ def _read_users(release: Release) -> pa.Table | None:
     return io.read_table(release.folder / path, schemas.USERS, schemas.USERS.names)
 
 
-def _choose_sets(
-    names: list[str], available: list[str], has_codes: Container[str] | None, dataset: str
-) -> list[str]:
+def _choose_sets(names: list[str], available: list[str]) -> list[str]:
     if unknown := [name for name in names if name not in available]:
         listed = ", ".join(available) or "none"
         raise UserError(f"no feature set '{unknown[0]}'; there are {listed}")
-    if has_codes is None:
-        return names or available
-
-    # a format with semantic IDs takes exactly one set
-    coded = [name for name in names or available if name in has_codes]
-    if not coded:
-        raise UserError(
-            f"{dataset}: no semantic IDs of these feature sets; name one under "
-            f"semantic_ids.features and run `alignrec semantic_ids {dataset}`"
-        )
-    if len(coded) > 1:
-        choices = ", ".join(coded)
-        raise UserError(
-            f"several feature sets have semantic IDs; choose one with --features: {choices}"
-        )
-    return coded
+    return names or available
 
 
 def arrange_rows(content: ExportContent, order: Path | None) -> ExportContent:
-    """Follow a mapping file's order, if given; fill zero rows, or drop them with semantic IDs.
+    """Follow a mapping file's order, if given, and fill zero rows.
 
-    Raises UserError if no item is left, a set is all zeros, or items of the mapping file would be
-    dropped.
+    Raises UserError if no item is left, or a set is all zeros.
     """
     if order is not None:
         content = _follow_order(content, order)
-    if content.edges:
-        return content
     # other tools divide by a vector's norm, so zero rows would become NaN
-    is_zero = {name: (content.matrix(name) == 0).all(axis=1) for name in content.features}
-    if content.codes is None:
-        return _fill_rows(content, is_zero)
-
-    is_uncoded = content.codes["codes"].is_null().to_numpy()
-    is_empty = np.any([is_uncoded, *is_zero.values()], axis=0)
-    if not is_empty.any():
-        return content
-    if order is not None:
-        raise UserError(
-            "items without a semantic ID are left out, which leaves gaps in the given order; "
-            "omit --order"
-        )
-    if is_empty.all():
-        raise UserError(
-            "no item has a semantic ID and a vector; choose another feature set with --features"
-        )
-    return _drop_rows(content, is_empty)
+    features: dict[str, pa.Table] = {}
+    filled: dict[str, list[int]] = {}
+    for name, table in content.features.items():
+        is_zero = (content.matrix(name) == 0).all(axis=1)
+        features[name] = _fill_zeros(name, table, is_zero)
+        filled[name] = np.flatnonzero(is_zero).tolist()
+    return replace(content, features=features, filled=filled)
 
 
 def _follow_order(content: ExportContent, order: Path) -> ExportContent:
@@ -243,23 +171,6 @@ def _follow_order(content: ExportContent, order: Path) -> ExportContent:
     if left_out:
         notes.append(f"Items of the dataset left out, as it does not name them: {left_out:,}.")
     return _take_items(content, rows, asins, notes)
-
-
-def _fill_rows(content: ExportContent, is_zero: Mapping[str, np.ndarray]) -> ExportContent:
-    features: dict[str, pa.Table] = {}
-    filled: dict[str, list[int]] = {}
-    for name, table in content.features.items():
-        features[name] = _fill_zeros(name, table, is_zero[name])
-        filled[name] = np.flatnonzero(is_zero[name]).tolist()
-    return replace(content, features=features, filled=filled)
-
-
-def _drop_rows(content: ExportContent, is_empty: np.ndarray) -> ExportContent:
-    rows = np.flatnonzero(~is_empty)
-    asins = content.items["asin"].take(pa.array(rows)).to_pylist()
-    n_dropped = int(is_empty.sum())
-    note = f"Items left out for a row of zeros: {n_dropped:,}; the others are renumbered."
-    return _take_items(content, rows, asins, [note])
 
 
 def _fill_zeros(name: str, table: pa.Table, is_zero: np.ndarray) -> pa.Table:
@@ -304,7 +215,7 @@ def _take_items(
     interactions = content.interactions
     if interactions is not None:
         before = len(interactions)
-        interactions = _renumber_items(interactions, "item_id", rows, len(content.items))
+        interactions = _renumber_items(interactions, rows, len(content.items))
         if lost := before - len(interactions):
             notes = [*notes, f"Interactions left out with their items: {lost:,}."]
     return replace(
@@ -312,11 +223,6 @@ def _take_items(
         items=take_rows(content.items),
         features={name: take_rows(table) for name, table in content.features.items()},
         interactions=interactions,
-        codes=None if content.codes is None else take_rows(content.codes),
-        edges={
-            name: _renumber_edges(table, rows, len(content.items))
-            for name, table in content.edges.items()
-        },
         notes=[*content.notes, *notes],
     )
 
@@ -336,19 +242,14 @@ def _blank_value(kind: pa.DataType) -> object:
     return False if pa.types.is_boolean(kind) else 0
 
 
-def _renumber_edges(edges: pa.Table, rows: np.ndarray, n_items: int) -> pa.Table:
-    for column in ("item_id", "neighbour_id"):
-        edges = _renumber_items(edges, column, rows, n_items)
-    return edges
-
-
-def _renumber_items(table: pa.Table, column: str, rows: np.ndarray, n_items: int) -> pa.Table:
-    """Number the items in a column by `rows`, and drop the table's rows of other items."""
+def _renumber_items(interactions: pa.Table, rows: np.ndarray, n_items: int) -> pa.Table:
+    """Number the items by `rows`, and drop interactions with others."""
     is_present = rows >= 0
     numbers = np.full(n_items, -1, np.int32)
     numbers[rows[is_present]] = np.flatnonzero(is_present)
-    item_ids = pa.array(numbers[table[column].to_numpy()])
-    return io.set_column(table, column, item_ids).filter(pc.greater_equal(item_ids, 0))
+    item_ids = pa.array(numbers[interactions["item_id"].to_numpy()])
+    renumbered = io.set_column(interactions, "item_id", item_ids)
+    return renumbered.filter(pc.greater_equal(item_ids, 0))
 
 
 def write_tsv(path: Path, table: pa.Table, header: list[str] | None, delimiter: str = "\t") -> None:

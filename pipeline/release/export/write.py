@@ -8,14 +8,12 @@ import pyarrow.compute as pc
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release.export.atlas import write_atlas
 from alignrec.pipeline.release.export.content import ExportContent, write_tsv
 from alignrec.pipeline.release.export.cornac import write_cornac
-from alignrec.pipeline.release.export.hf import write_hf
-from alignrec.pipeline.release.export.minionerec import write_minionerec
 from alignrec.pipeline.release.export.mmrec import write_mmrec
 from alignrec.pipeline.release.export.npy import write_npy
 from alignrec.pipeline.release.export.recbole import write_recbole
+from alignrec.pipeline.runtime.removals import name_replacement
 
 # format -> function that writes its files and returns the README's usage text, and notes on what
 # it changes
@@ -24,14 +22,9 @@ EXPORT_WRITERS: dict[str, Callable[[ExportContent, Path], tuple[str, list[str]]]
     "recbole": write_recbole,
     "cornac": write_cornac,
     "npy": write_npy,
-    "hf": write_hf,
-    "minionerec": write_minionerec,
-    "atlas": write_atlas,
 }
-CODED = {"minionerec"}  # formats that need semantic IDs
-MAPPED = {"atlas"}  # formats that show graphs, and no vectors
 # formats for the whole catalogue; others are trained on, so they have the items with interactions
-FORMATS_OF_ALL_ITEMS = {"npy", "hf", "atlas"}
+FORMATS_OF_ALL_ITEMS = {"npy"}
 FORMULA = r"^[=+\-@]"  # pattern of names that a spreadsheet evaluates
 
 
@@ -44,25 +37,16 @@ def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
     with io.scratch(io.next_to(to, "new")) as folder:
         _write_filled(content, folder / "filled.tsv")
         usage, notes = EXPORT_WRITERS[form](content, folder)
-        readme = folder / "README.md"
-        header = readme.read_text(encoding="utf-8") if readme.exists() else ""
-        text = header + _describe_export(content, form, notes) + usage
-        readme.write_text(text, encoding="utf-8")
+        text = _describe_export(content, form, notes) + usage
+        (folder / "README.md").write_text(text, encoding="utf-8")
         io.rename_folder(folder, to)
     return notes
 
 
-def wants_codes(form: str) -> bool:
-    if form not in EXPORT_WRITERS:
-        raise UserError(f"no format '{form}'; there are {', '.join(EXPORT_WRITERS)}")
-    return form in CODED
-
-
-def wants_map(form: str) -> bool:
-    return form in MAPPED
-
-
 def wants_all(form: str) -> bool:
+    if form not in EXPORT_WRITERS:
+        known = ", ".join(EXPORT_WRITERS)
+        raise UserError(f"no format '{form}'; there are {known}{name_replacement(form)}")
     return form in FORMATS_OF_ALL_ITEMS
 
 
@@ -81,9 +65,7 @@ def _write_filled(content: ExportContent, path: Path) -> None:
 def _describe_export(content: ExportContent, form: str, notes: Sequence[str]) -> str:
     numbered = "" if content.notes else ", numbered as in the dataset's `item_id`"
     lines = [f"# {content.name} for {form}\n", f"{len(content.items):,} items{numbered}."]
-    lines += [*content.notes, *notes]
-    if form not in MAPPED:
-        lines += _describe_interactions(content)
+    lines += [*content.notes, *notes, *_describe_interactions(content)]
 
     formulas = _count_formulas(content)
     if formulas:

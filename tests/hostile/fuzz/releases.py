@@ -49,7 +49,6 @@ def read_everything(folder: Path) -> None:
         assert np.isfinite(done).all()
     serve.render_page(opened, "beit3", 8, None, ["beit3"])
     of_release(folder, [])
-    of_release(folder, ["beit3"], coded=True)
     diff_releases(release(), folder, changed=2)
     with unpack_release(opened, ["interactions", "user embeddings"]):
         pass
