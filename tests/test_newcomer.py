@@ -93,7 +93,7 @@ class Stationery(Generated):
     licence = Licence({"license": "cc0-1.0"}, "Nobody owns stationery.")
 
     def reader(self):
-        return Tabular(TabularSource(kind="tabular", interactions=["unused"], timestamps="order"))
+        return Tabular(TabularSource(kind="tabular", interactions="unused", timestamps="order"))
 
     def make(self, raw, progress):
         raw.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ def read_folder(given: Given) -> OwnData:
 
     inter = find_inter(given.interactions)
     own_data.check_paths([inter])
-    alone = MmrecSource(kind="mmrec", interactions=[str(inter)])
+    alone = MmrecSource(kind="mmrec", interactions=str(inter))
     left = measure_catalogue(alone, {"interactions": inter})
     seen = [f"{inter}: {own_data.count_catalogue(left)}; its split is kept"]
 

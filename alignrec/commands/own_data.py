@@ -336,7 +336,7 @@ def list_encoders(modalities: Sequence[str]) -> list[str]:
 
 def check_paths(files: Sequence[Path]) -> None:
     """Raise UserError for blank files, and for paths that stages would mistake for addresses."""
-    stored = download.file_names({str(path): [str(path)] for path in files})
+    stored = download.file_names({str(path): str(path) for path in files})
     for path in files:
         if path.suffix not in (".parquet", ".npy"):
             refuse_blank(path)

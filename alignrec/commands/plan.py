@@ -24,7 +24,6 @@ from alignrec.pipeline.sources import download
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.download import Answer
 from alignrec.pipeline.web.download import local_path
-from alignrec.pipeline.web.hosts import with_mirrors
 from alignrec.stages.checks import check_catalogue
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     """
     addresses = list_addresses(params, layout.dataset)
     if not ask:
-        addresses = {key: mirrors for key, mirrors in addresses.items() if local_path(mirrors[0])}
+        addresses = {key: address for key, address in addresses.items() if local_path(address)}
     questions = networks.list_questions(params) if ask else []
     of_models = f" and {len(questions)} models" if questions else ""
     asking = f"asking for {len(addresses)} files{of_models}, at most {download.WAIT_SECONDS:g} s"
@@ -94,17 +93,17 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     return faults
 
 
-def list_addresses(params: Parameters, dataset: str) -> dict[str, list[str]]:
-    """Return parameter -> addresses of its file, the preferred one first."""
+def list_addresses(params: Parameters, dataset: str) -> dict[str, str]:
+    """Return parameter -> address of its file."""
     source, pretrain = params.source(dataset), params[Pretrain]
     addresses = {}
     if isinstance(source, Downloaded):
-        for role, mirrors in with_mirrors(source.files()).items():
-            addresses[download.key_names(dataset, [role])] = mirrors
+        for role, address in source.files().items():
+            addresses[download.key_names(dataset, [role])] = address
     for key in ("init", "tokenizer", "vqkd"):
         address = getattr(pretrain, key)
         if address:
-            addresses[f"pretrain.{key}"] = [split_pin(address)[0]]
+            addresses[f"pretrain.{key}"] = split_pin(address)[0]
 
     return addresses
 

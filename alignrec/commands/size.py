@@ -105,8 +105,8 @@ def measure_pieces(source: Source, fields: Sequence[str]) -> int:
     """
     if isinstance(source, SampleSource):
         return SAMPLE_PIECES
-    mirrors = source.files().get("metadata") if isinstance(source, Downloaded) else None
-    path = local_path(mirrors[0]) if mirrors else None
+    address = source.files().get("metadata") if isinstance(source, Downloaded) else None
+    path = local_path(address) if address else None
     if path is None or not path.is_file():
         return DEFAULT_PIECES
 
@@ -140,10 +140,10 @@ def find_local_files(source: Source, dataset: str) -> dict[str, Path]:
     files = source.files() if isinstance(source, Downloaded) else {}
     paths: dict[str, Path] = {}
     remote = []
-    for role, mirrors in files.items():
+    for role, address in files.items():
         if role.startswith(FEATURE):
             continue
-        path = local_path(mirrors[0])
+        path = local_path(address)
         if path is None:
             remote.append(role)
         else:

@@ -153,12 +153,8 @@ def find_image_root(source: Source, raw: Path, folder: str | None) -> Path | Non
     if folder is not None:
         return Path(folder)
     files = source.files()
-    addresses = files.get("metadata") or next(iter(files.values()))
-    for address in addresses:
-        path = local_path(address)
-        if path is not None:
-            return path.parent
-    return None
+    path = local_path(files.get("metadata") or next(iter(files.values())))
+    return path.parent if path is not None else None
 
 
 def open_files(params: Images, start: Path | None) -> ImageFiles:

@@ -50,12 +50,9 @@ def _check_port(address: str) -> str:
     return address
 
 
-Address = Annotated[str, AfterValidator(_check_port)]  # URL or path
+Address = Annotated[str, AfterValidator(_check_port)]  # URL (http, https, file) or path
 # a single item needs no brackets
 WRAPPED = BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)
-# addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no
-# list
-Mirrors = Annotated[list[Address], Field(min_length=1), WRAPPED]
 
 
 class Section(BaseModel):

@@ -22,23 +22,17 @@ from alignrec.pipeline.io.sql import (
     strip_sql,
     trim_sql,
 )
-from alignrec.pipeline.runtime.section import Mirrors
+from alignrec.pipeline.runtime.section import Address
 from alignrec.pipeline.runtime.source import Licence
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text
-from alignrec.pipeline.web.hosts import LAB, REPOSITORY, SNAP
 
 # Formats and addresses: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018) and
-# amazon-reviews-2023.github.io (2023). {} is the category as the publisher spells it; mirrors are
-# tried in order.
-MIRRORS = {
-    "amazon2014": [f"{SNAP}/categoryFiles/{{}}", f"{LAB}/amazon/categoryFiles/{{}}"],
-    "amazon2018": [
-        f"{LAB}/amazon_v2/{{}}",
-        f"{REPOSITORY}/amazon_v2/{{}}",
-        "https://jmcauley.ucsd.edu/data/amazon_v2/{}",
-    ],
-    "amazon2023": [f"{LAB}/amazon_2023/{{}}.gz", f"{REPOSITORY}/amazon_2023/{{}}.gz"],
+# amazon-reviews-2023.github.io (2023). {} is the category as the publisher spells it.
+FOLDERS = {
+    "amazon2014": "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles",
+    "amazon2018": "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2",
+    "amazon2023": "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023",
 }
 PATHS = {
     "amazon2014": {
@@ -52,11 +46,11 @@ PATHS = {
         "metadata": "metaFiles2/meta_{}.json.gz",
     },
     "amazon2023": {
-        "5-core": "benchmark/5core/rating_only/{}.csv",
-        "all": "benchmark/0core/rating_only/{}.csv",
-        "metadata": "raw/meta_categories/meta_{}.jsonl",
+        "5-core": "benchmark/5core/rating_only/{}.csv.gz",
+        "all": "benchmark/0core/rating_only/{}.csv.gz",
+        "metadata": "raw/meta_categories/meta_{}.jsonl.gz",
     },
-}  # kind -> subset of the reviews, or metadata -> path below a mirror
+}  # kind -> subset of the reviews, or metadata -> path below its folder
 # not Python, or another value there
 ONLY_JSON = re.compile(rb"[\[:,]\s*+(?:-?[0-9]{19}|true|false|null)")
 # of a Python literal: parsing takes 600 times its size; real lines have up to 100 kB
@@ -264,10 +258,10 @@ class AmazonSource(Downloaded):
     # which reviews `category` fills in: the published 5-core, or all, which the interactions stage
     # filters
     subset: Literal["5-core", "all"] = "5-core"
-    reviews: Mirrors | None = None  # reviews as JSON lines, or ratings as CSV
+    reviews: Address | None = None  # reviews as JSON lines, or ratings as CSV
     # published split to use instead of `reviews`; its ids are kept, and metadata is matched by ASIN
     split: mmrec.PublishedSplit | None = None
-    metadata: Mirrors | None = None  # meta_*.json.gz; without it items have no text or image
+    metadata: Address | None = None  # meta_*.json.gz; without it items have no text or image
     licence: ClassVar[Licence] = _licence(
         "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
         "Amazon review data",
@@ -279,7 +273,7 @@ class AmazonSource(Downloaded):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, raw: Any) -> Any:
-        is_known = isinstance(raw, dict) and raw.get("kind") in MIRRORS
+        is_known = isinstance(raw, dict) and raw.get("kind") in FOLDERS
         if not is_known or not isinstance(raw.get("category"), str):
             return raw
         if "subset" in raw and ("reviews" in raw or raw.get("split")):
@@ -295,8 +289,7 @@ class AmazonSource(Downloaded):
 
         addresses: dict[str, Any] = {}
         for role, path in filled.items():
-            file_path = path.format(raw["category"])
-            addresses[role] = [mirror.format(file_path) for mirror in MIRRORS[raw["kind"]]]
+            addresses[role] = f"{FOLDERS[raw['kind']]}/{path.format(raw['category'])}"
         return addresses | raw
 
     @model_validator(mode="after")
@@ -315,10 +308,13 @@ class AmazonSource(Downloaded):
     def reader(self) -> Reader:
         return READERS_OF_KINDS[self.kind]()
 
-    def files(self) -> dict[str, list[str]]:
-        metadata = {"metadata": self.metadata} if self.metadata else {}
-        interactions = self.split.files() if self.split else {"reviews": self.reviews or []}
-        return interactions | metadata | self.feature_files()
+    def files(self) -> dict[str, str]:
+        files = self.split.files() if self.split else {}
+        if self.reviews:
+            files["reviews"] = self.reviews
+        if self.metadata:
+            files["metadata"] = self.metadata
+        return files | self.feature_files()
 
     @property
     def has_split(self) -> bool:

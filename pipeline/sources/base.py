@@ -21,7 +21,7 @@ from alignrec.pipeline.io.csv_rows import find_delimiter
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object, refuse_repeated
 from alignrec.pipeline.runtime.registry import Registry, fault_of_class
-from alignrec.pipeline.runtime.section import Mirrors, Name, Rate, Section, nearest, validate
+from alignrec.pipeline.runtime.section import Address, Name, Rate, Section, nearest, validate
 from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.vectors.formats import FEATURE, ROWS, format_of, raw_files
 from alignrec.pipeline.web.download import local_path
@@ -135,9 +135,9 @@ SOURCES: Registry[type[Source]] = Registry(
 )  # kind -> source
 
 
-def is_column(name: str, mirrors: Mirrors) -> bool:
+def is_column(name: str, address: str) -> bool:
     """Return whether a file has a column; false for files that are not on this machine."""
-    path = local_path(mirrors[0])
+    path = local_path(address)
     return path is not None and path.is_file() and name in column_names(path, [name])
 
 
@@ -249,30 +249,30 @@ class Downloaded(Source):
     sha256: dict[str, str] = {}
     """role of a file -> expected sha256, hex"""
 
-    features: dict[Name, Mirrors] = {}
+    features: dict[Name, Address] = {}
     """feature set -> its file; docs/compare.md lists the formats"""
-    feature_rows: Mirrors | None = None
+    feature_rows: Address | None = None
     """mapping file for feature files without identifiers, such as MMRec's i_id_mapping.csv: columns
     of identifiers and rows 0, 1, 2, ...; by default row i is item i"""
 
-    def feature_files(self) -> dict[str, list[str]]:
+    def feature_files(self) -> dict[str, str]:
         rows = {ROWS: self.feature_rows} if self.feature_rows else {}
-        return {f"{FEATURE}{name}": mirrors for name, mirrors in self.features.items()} | rows
+        return {f"{FEATURE}{name}": address for name, address in self.features.items()} | rows
 
     @model_validator(mode="after")
     def _order_is_known(self) -> Self:
         if self.has_split or self.feature_rows:
             return self
-        for name, mirrors in self.features.items():
-            if format_of(mirrors[0]) == "npy":
+        for name, address in self.features.items():
+            if format_of(address) == "npy":
                 raise ValueError(
                     f"features.{name}: its rows name no items; map them by feature_rows: item, row"
                 )
         return self
 
     @abstractmethod
-    def files(self) -> dict[str, list[str]]:
-        """Return role -> addresses to try in order.
+    def files(self) -> dict[str, str]:
+        """Return role -> address.
 
         The role of a feature file is FEATURE and its name.
         """

@@ -27,14 +27,13 @@ from alignrec.pipeline.vectors.formats import (
     pack_folder,
 )
 from alignrec.pipeline.web.download import Progress, fetch_file, local_path
-from alignrec.pipeline.web.hosts import with_mirrors
 
 # to wait for all answers: without a network, resolving names would take a minute
 WAIT_SECONDS = 4.0
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
 SourceRow = Mapping[str, Any]  # a row of `sources.json`
-Addresses = Mapping[str, Sequence[str]]  # role -> addresses to try in order
+Addresses = Mapping[str, str]  # role -> address
 
 
 def fetch_source(run: Run) -> list[SourceRow]:
@@ -59,7 +58,7 @@ def _generate_files(run: Run, source: Generated) -> list[SourceRow]:
 def _download_source(run: Run, source: Downloaded) -> list[SourceRow]:
     raw = run.layout.raw
     earlier = _read_earlier(run)
-    addresses = with_mirrors(source.files())
+    addresses = source.files()
     code = SOURCES.source_files(source.kind)
     run.resume(raw, code, source.model_dump(), local_hashes(addresses))
     _copy_cached(addresses)
@@ -100,18 +99,16 @@ def _copy_cached(addresses: Addresses) -> None:
 
 
 def file_names(addresses: Addresses) -> dict[str, str]:
-    """Return role -> file name: the last part of the first address, prefixed with its folder if
-    ambiguous.
-    """
+    """Return role -> file name: the last part of the address, prefixed with its folder if ambiguous."""
     path_parts = {}
-    for role, mirrors in addresses.items():
-        path = unquote(urlsplit(mirrors[0]).path).rstrip("/")
+    for role, address in addresses.items():
+        path = unquote(urlsplit(address).path).rstrip("/")
         path_parts[role] = path.split("/")
     counts = Counter(parts[-1] for parts in path_parts.values())
 
     names: dict[str, str] = {}
     for role, parts in path_parts.items():
-        address = addresses[role][0]
+        address = addresses[role]
         name = parts[-1]
         if counts[name] > 1:
             name = "-".join(filter(None, parts[-2:]))
@@ -140,39 +137,25 @@ def download_files(
     params: Download,
     progress: Callable[[str], Progress],
 ) -> list[SourceRow]:
-    """Download the files missing in `raw` from the first address that works.
-
-    Return rows of `sources.json`.
-    """
+    """Download the files missing in `raw`, and return rows of `sources.json`."""
     names = file_names(addresses)
     expected = expected_hashes(addresses, pinned, earlier)
-    origins = {row["role"]: row["url"] for row in earlier}
+    urls: dict[str, str] = {}
 
     for role, name in names.items():
-        path = raw / name
-        faults: list[str] = []
-        for address in addresses[role]:
-            if path.exists():
-                break
-            try:
-                if role.startswith(FEATURE) and _is_folder(address):
-                    _pack_checked(Path(address), path, expected.get(role))
-                else:
-                    timeout, retries = params.timeout, params.retries
-                    fetch_file(address, path, expected.get(role), timeout, retries, progress(name))
-            except UserError as e:
-                faults.append(str(e))
-                continue
+        address, path = addresses[role], raw / name
+        urls[role] = _public_address(address, name)
+        if path.exists():
+            continue
+        try:
+            if role.startswith(FEATURE) and _is_folder(address):
+                _pack_checked(Path(address), path, expected.get(role))
+            else:
+                timeout, retries = params.timeout, params.retries
+                fetch_file(address, path, expected.get(role), timeout, retries, progress(name))
+        except UserError as e:
+            raise UserError(f"{e}{_suggest_paths(dataset, addresses, raw, names)}") from None
 
-            origins[role] = _public_address(address, name)
-            for part in raw.glob(f".{name}.*"):  # partial downloads from other mirrors
-                part.unlink(missing_ok=True)
-        if not path.exists():
-            raise UserError("; ".join(faults) + _suggest_paths(dataset, addresses, raw, names))
-
-    urls = {}
-    for role, name in names.items():
-        urls[role] = origins.get(role) or _public_address(addresses[role][0], name)
     return list_files(raw, names, urls)
 
 
@@ -189,7 +172,7 @@ def _suggest_paths(dataset: str, addresses: Addresses, raw: Path, names: Mapping
     """Suggest local paths for the remote files that are not downloaded."""
     lacking = []
     for role, name in names.items():
-        is_remote = local_path(addresses[role][0]) is None
+        is_remote = local_path(addresses[role]) is None
         if is_remote and not (raw / name).exists():
             lacking.append(role)
     if not lacking:
@@ -217,10 +200,9 @@ def expected_hashes(
         raise UserError(f"sha256 of '{unknown[0]}': this source has {roles}")
 
     remote = set()
-    for role, mirrors in addresses.items():
-        for address in mirrors:
-            if local_path(address) is None:
-                remote.add((role, _public_address(address, "")))
+    for role, address in addresses.items():
+        if local_path(address) is None:
+            remote.add((role, _public_address(address, "")))
 
     hashes = {}
     for row in earlier:
@@ -245,10 +227,7 @@ def list_files(raw: Path, names: Mapping[str, str], urls: Mapping[str, str]) -> 
 
 
 def local_files(addresses: Addresses) -> list[Path]:
-    paths: list[Path] = []
-    for mirrors in addresses.values():
-        paths += filter(None, map(local_path, mirrors))
-    return paths
+    return list(filter(None, map(local_path, addresses.values())))
 
 
 def local_hashes(addresses: Addresses) -> dict[str, str]:
@@ -272,9 +251,9 @@ class Answer(NamedTuple):
     """Availability of one file."""
 
     key: str  # parameter key of the file
-    address: str  # the address that answered, or the first
+    address: str
     size: int | None = None  # bytes; None if unknown
-    fault: str = ""  # why no address has the file, without the addresses
+    fault: str = ""  # why the file is not there, without the address
     absent: bool = False  # whether asking again is no use
     parameters: float | None = None  # of a network, if the server knows
 
@@ -285,8 +264,8 @@ def ask_for_files(addresses: Addresses, wait: float = WAIT_SECONDS) -> Callable[
     The returned function waits for the answers.
     """
     questions = []
-    for key, mirrors in addresses.items():
-        questions.append(Question(key, mirrors[0], partial(_ask_mirrors, key, mirrors, wait)))
+    for key, address in addresses.items():
+        questions.append(Question(key, address, partial(_ask_address, key, address, wait)))
     return ask_in_background(questions, wait)
 
 
@@ -327,15 +306,12 @@ def ask_in_background(questions: Iterable[Question], wait: float) -> Callable[[]
     return wait_for_answers
 
 
-def _ask_mirrors(key: str, mirrors: Sequence[str], wait: float) -> Answer:
-    faults: list[str] = []
-    for address in mirrors:
-        try:
-            # half of the time remains for resolving names
-            return Answer(key, address, _find_size(address, wait / 2 / len(mirrors)))
-        except UserError as e:
-            faults.append(one_line(e).removeprefix(f"{address}: "))
-    return Answer(key, mirrors[0], None, "; ".join(dict.fromkeys(faults)))
+def _ask_address(key: str, address: str, wait: float) -> Answer:
+    try:
+        # half of the time remains for resolving names
+        return Answer(key, address, _find_size(address, wait / 2))
+    except UserError as e:
+        return Answer(key, address, None, one_line(e).removeprefix(f"{address}: "))
 
 
 def _find_size(address: str, wait: float) -> int | None:

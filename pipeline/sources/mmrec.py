@@ -10,7 +10,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.json_rows import refuse_repeated
 from alignrec.pipeline.io.sql import csv_sql, identifier_of, rating_sql, trim_sql, whole_sql
 from alignrec.pipeline.io.text import first_line
-from alignrec.pipeline.runtime.section import Mirrors, Section
+from alignrec.pipeline.runtime.section import Address, Section
 from alignrec.pipeline.runtime.source import Licence
 from alignrec.pipeline.sources.base import Downloaded, Reader, as_text, is_column
 
@@ -31,7 +31,7 @@ USER_NAMES = ("user_id", "reviewerID")
 class InterFile(Section):
     """MMRec's file of interactions and their split."""
 
-    interactions: Mirrors
+    interactions: Address
     """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label (0 train, 1
     valid, 2 test)"""
     timestamps: Literal["unix", "order", "none"] | None = None
@@ -42,11 +42,11 @@ class InterFile(Section):
 class PublishedSplit(InterFile):
     """MMRec's published split of an Amazon category."""
 
-    items: Mirrors  # i_id_mapping.csv: asin, itemID
+    items: Address  # i_id_mapping.csv: asin, itemID
     # u_id_mapping.csv: user_id, userID; by default users are named by number
-    users: Mirrors | None = None
+    users: Address | None = None
 
-    def files(self) -> dict[str, list[str]]:
+    def files(self) -> dict[str, str]:
         users = {SPLIT_USERS_ROLE: self.users} if self.users else {}
         return {INTERACTIONS_ROLE: self.interactions, SPLIT_ITEMS_ROLE: self.items} | users
 
@@ -101,11 +101,11 @@ class MmrecSource(InterFile, Downloaded):
 
     kind: Literal["mmrec"]
     # JSON lines or CSV with itemID and any of asin, title, brand, categories, description, imUrl
-    items: Mirrors | None = None
+    items: Address | None = None
     # i_id_mapping.csv: asin, itemID; by default the item file names the items
-    item_mapping: Mirrors | None = None
+    item_mapping: Address | None = None
     # u_id_mapping.csv: user_id, userID; by default users are named by number
-    user_mapping: Mirrors | None = None
+    user_mapping: Address | None = None
     licence: ClassVar[Licence] = Licence(
         {"license": "unknown"},
         "Made from a folder in MMRec's format whose interactions, texts and features were imported "
@@ -121,7 +121,7 @@ class MmrecSource(InterFile, Downloaded):
     def has_images(self) -> bool:
         return self.items is not None and is_column("imUrl", self.items)
 
-    def files(self) -> dict[str, list[str]]:
+    def files(self) -> dict[str, str]:
         files = {INTERACTIONS_ROLE: self.interactions}
         if self.items:
             files["metadata"] = self.items

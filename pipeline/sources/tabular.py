@@ -13,7 +13,7 @@ from alignrec.pipeline.io import sql
 from alignrec.pipeline.io.csv_rows import find_delimiter, repair_rows
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.json_rows import ROWS_INSPECTED, column_names, refuse_repeated
-from alignrec.pipeline.runtime.section import Mirrors, Share, require_known
+from alignrec.pipeline.runtime.section import Address, Share, require_known
 from alignrec.pipeline.sources.base import (
     EARLIEST_SECONDS,
     Downloaded,
@@ -49,10 +49,10 @@ class TabularSource(Downloaded):
     kind: Literal["tabular"]
     # one interaction per row: user, item, and optionally rating, timestamp (a date, or seconds,
     # ms, us or ns by their size) and split (train, valid, test, or 0, 1, 2), which is kept
-    interactions: Mirrors
+    interactions: Address
     # one item per row: item, and any of title, brand, categories, description, image_urls; |
     # separates values
-    items: Mirrors | None = None
+    items: Address | None = None
     # unix: times of any year; order: positions in a user's sequence; none: ignored; null: times of
     # the years 1990 to 2100, others are refused
     timestamps: Literal["unix", "order", "none"] | None = None
@@ -73,7 +73,7 @@ class TabularSource(Downloaded):
     def reader(self) -> Reader:
         return Tabular(self)
 
-    def files(self) -> dict[str, list[str]]:
+    def files(self) -> dict[str, str]:
         items = {"metadata": self.items} if self.items else {}
         return {"interactions": self.interactions} | items | self.feature_files()
 

@@ -396,7 +396,7 @@ def test_the_stage_writes_the_draws_and_warns_where_k_is_near_the_candidates(tmp
     rng = np.random.default_rng(0)
     rows = [f"u{user},i{item}" for user in range(60) for item in rng.permutation(260)[:20]]
     (tmp_path / "bought.csv").write_text("\n".join(["user,item", *rows]))
-    source, layout = {"kind": "tabular", "interactions": [str(tmp_path / "bought.csv")]}, Layout(tmp_path, "mine")
+    source, layout = {"kind": "tabular", "interactions": str(tmp_path / "bought.csv")}, Layout(tmp_path, "mine")
     warned = []
     for share, most in ((0.4, 3), (0.9, 2)):
         own = {"protocol": "cold-items", "cold_share": share, "draws": most, "item_core": 1}

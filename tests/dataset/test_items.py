@@ -91,7 +91,7 @@ def test_text_is_composed_of_the_fields_that_are_there_and_wanted() -> None:
     assert items["categories"].to_pylist() == [["Clothes"]]  # kept as a label
 
 
-SOURCE = AmazonSource(kind="amazon2018", reviews=["r"], metadata=["m"])
+SOURCE = AmazonSource(kind="amazon2018", reviews="r", metadata="m")
 
 
 class Made(NamedTuple):
@@ -181,7 +181,7 @@ def stages(folder: Path, records: list[dict[str, Any]], **more: object) -> dict[
     interactions, metadata, n = folder / "bought.csv", folder / "items.jsonl", len(records)
     interactions.write_text("user,item\n" + "".join(f"u{u},i{i}\n" for u in range(6) for i in range(n)))
     metadata.write_bytes(b"".join(orjson.dumps({"item": f"i{i}"} | row) + b"\n" for i, row in enumerate(records)))
-    source = {"kind": "tabular", "interactions": [str(interactions)], "items": [str(metadata)]} | more
+    source = {"kind": "tabular", "interactions": str(interactions), "items": str(metadata)} | more
     params = Params.model_validate({"datasets": ["mine"], "sources": {"mine": source}, "benchmark": {"ks": [1]}})
     for stage in ("download", "interactions", "items"):
         toy.run(stage, params, folder, "mine")

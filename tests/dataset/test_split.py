@@ -120,7 +120,7 @@ def stage(root: Path, data: bytes, name: str = "r.csv", **source: object) -> Lay
     layout.raw.mkdir(parents=True, exist_ok=True)
     (layout.raw / name).write_bytes(data)
     io.write_json(layout.sources, list_files(layout.raw, {"interactions": name}, {}))
-    made = {"kind": "tabular", "interactions": [name], "timestamps": "order", **source}
+    made = {"kind": "tabular", "interactions": name, "timestamps": "order", **source}
     params = toy.params(sources={"shop": made}, interactions={"user_core": 1, "item_core": 1})
     toy.run("interactions", params, root)
     return layout

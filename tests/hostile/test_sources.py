@@ -61,7 +61,7 @@ TEXTS = {
 
 
 def tabular(path: Path) -> list[tuple]:
-    source = TabularSource(kind="tabular", interactions=[str(path)])
+    source = TabularSource(kind="tabular", interactions=str(path))
     with create_database(path.parent / "scratch", "256MiB") as db:  # which says in one line what DuckDB refuses
         return db.sql(source.reader().ratings({"interactions": path})).fetchall()
 
@@ -128,7 +128,7 @@ def test_a_footer_that_counts_other_rows_loses_none_in_silence(tmp_path: Path, p
     assert len(places) == 5  # of the file, of two columns, of the row group, of the index
     at = places[place]
     path.write_bytes(data[:at] + fewer + data[at + 2 :])
-    items = TabularSource(kind="tabular", interactions=["r.csv"], items=[str(path)])
+    items = TabularSource(kind="tabular", interactions="r.csv", items=str(path))
     for count_rows in (lambda: len(tabular(path)), lambda: sum(1 for _ in items.reader().lines(path))):
         with suppress(UserError):
             assert count_rows() == 5000
@@ -139,7 +139,7 @@ def outcomes(source: Source, path: Path, wanted: set[str]) -> list:
 
 
 def items_of(path: Path) -> Source:
-    return TabularSource(kind="tabular", interactions=["r.csv"], items=[str(path)])
+    return TabularSource(kind="tabular", interactions="r.csv", items=str(path))
 
 
 def test_a_quote_that_is_not_closed_costs_rows_and_no_memory(tmp_path: Path) -> None:

@@ -342,7 +342,7 @@ def test_a_shard_resumes_block_by_block(tmp_path: Path) -> None:
     assert whole["item_id"].to_pylist() == list(range(10))
 
 
-# --- placeholders, duplicates, mirrors
+# --- placeholders, duplicates
 
 
 def test_a_listed_image_is_a_placeholder() -> None:

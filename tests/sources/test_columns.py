@@ -38,7 +38,7 @@ def write(path: Path, names: Sequence[str], values: Sequence[str]) -> Path:
 
 
 def reader(path: Path, **columns: str) -> Tabular:
-    return Tabular(TabularSource(kind="tabular", interactions=[str(path)], columns=columns))
+    return Tabular(TabularSource(kind="tabular", interactions=str(path), columns=columns))
 
 
 def ratings(reader: Reader, path: Path, role: str = "interactions") -> list[tuple[object, ...]]:

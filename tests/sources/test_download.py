@@ -1,4 +1,4 @@
-"""Raw files are complete and checked or absent, resumed, retried, fetched from mirrors, and listed without paths."""
+"""Raw files are complete and checked or absent, resumed, retried, and listed without paths."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ from alignrec.pipeline.evaluation.benchmark.params import Benchmark
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.sources.amazon import MIRRORS, Amazon2023, AmazonSource
+from alignrec.pipeline.sources.amazon import FOLDERS, Amazon2023, AmazonSource
 from alignrec.pipeline.sources.base import FEATURE, Download
 from alignrec.pipeline.sources.download import (
     download_files,
@@ -32,7 +32,6 @@ from alignrec.pipeline.sources.download import (
     local_hashes,
 )
 from alignrec.pipeline.web.download import Progress, fetch_file
-from alignrec.pipeline.web.hosts import list_mirrors
 
 ONCE = Download(timeout=2.0, retries=0)
 DATA = gzip.compress(random.Random(0).randbytes(300_000), mtime=0)
@@ -120,7 +119,7 @@ def test_local_files_and_odd_addresses(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=re.escape(address)):
             get(address, tmp_path / "e")
     with pytest.raises(UserError, match="none: no such file"):
-        local_hashes({"reviews": [str(tmp_path / "none"), "https://e/x"]})
+        local_hashes({"reviews": str(tmp_path / "none"), "metadata": "https://e/x"})
 
 
 @pytest.mark.parametrize(
@@ -128,7 +127,7 @@ def test_local_files_and_odd_addresses(tmp_path: Path) -> None:
 )
 def test_addresses_never_become_odd_file_names(address: str) -> None:
     try:
-        actual = file_names({"reviews": [address]})["reviews"]
+        actual = file_names({"reviews": address})["reviews"]
     except UserError:
         return
     assert "/" not in actual
@@ -140,7 +139,7 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
     with serving({"/r.json.gz": body(DATA)}) as server:
         host = server.address.removeprefix("http://")
         remote, near = f"http://me:pass@{host}/r.json.gz?key=1#x", str(tmp_path / "meta.json.gz")
-        addresses = {"reviews": [remote], "metadata": [near]}
+        addresses = {"reviews": remote, "metadata": near}
         raw = tmp_path / "raw"
         rows = download_files("shop", addresses, raw, {}, [], ONCE, quiet)
         assert download_files("shop", addresses, raw, {}, rows, ONCE, quiet) == rows
@@ -168,12 +167,12 @@ def test_folders_are_packed_if_they_are_features(tmp_path: Path) -> None:
     folder.mkdir()
     pq.write_table(pa.table({"asin": ["a"], "vector": [[1.0]]}), folder / "part-0.parquet")
     (tmp_path / "other.npy").write_bytes(DATA)
-    addresses = {f"{FEATURE}text": [str(folder)], f"{FEATURE}image": [str(tmp_path / "other.npy")]}
+    addresses = {f"{FEATURE}text": str(folder), f"{FEATURE}image": str(tmp_path / "other.npy")}
     rows = download_files("shop", addresses, tmp_path / "raw", {}, [], ONCE, quiet)
     assert [row["name"] for row in rows] == ["vectors.parquet", "other.npy"]
     assert (tmp_path / "raw/other.npy").read_bytes() == DATA
     with pytest.raises(UserError, match="not a plain file but a folder"):
-        download_files("shop", {"items": [str(folder)]}, tmp_path / "other", {}, [], ONCE, quiet)
+        download_files("shop", {"items": str(folder)}, tmp_path / "other", {}, [], ONCE, quiet)
 
 
 def test_a_damaged_list_of_files_is_made_again(tmp_path: Path) -> None:
@@ -191,96 +190,60 @@ def test_a_damaged_list_of_files_is_made_again(tmp_path: Path) -> None:
 
 def test_what_is_expected_comes_from_the_parameters_then_from_the_first_download() -> None:
     seen = [{"role": r, "url": f"http://e/{r}", "sha256": "first"} for r in "abc"]
-    addresses = {"a": ["http://e/a"], "b": ["http://me:x@e/b"], "c": ["http://other/c"], "d": ["local.gz"]}
+    addresses = {"a": "http://e/a", "b": "http://me:x@e/b", "c": "http://other/c", "d": "local.gz"}
     assert expected_hashes(addresses, {"a": "pinned"}, seen) == {"a": "pinned", "b": "first"}
     with pytest.raises(UserError, match="sha256 of 'z': this source has a, b, c, d"):
         expected_hashes(addresses, {"z": "pinned"}, seen)
 
 
-# --- mirrors of Amazon's data, tried in order and never mixed
+# --- Amazon's data
 
 
 BYTES = random.Random(0).randbytes(200_000)
 PACKED, OTHER = gzip.compress(BYTES, mtime=0), gzip.compress(BYTES[::-1], mtime=0)
 
 
-def run(root: Path, reviews: list[str], retries: int = 0, **source: Any) -> list[dict[str, Any]]:
-    """Run the stage on a source with these addresses of reviews; return sources.json."""
+def run(root: Path, reviews: str, **source: Any) -> list[dict[str, Any]]:
+    """Run the stage on a source with this address of reviews; return sources.json."""
     declared = {"kind": "amazon2023", "reviews": reviews, **source}
-    given = {"datasets": ["d"], "sources": {"d": declared}, "download": {"retries": retries, "timeout": 2.0}}
+    given = {"datasets": ["d"], "sources": {"d": declared}, "download": {"retries": 0, "timeout": 2.0}}
     toy.run("download", Params.model_validate(given), root, "d")
     rows: list[dict[str, Any]] = json.loads(Layout(root, "d").sources.read_text())
     return rows
 
 
-def stored(root: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in Layout(root, "d").raw.iterdir() if p.name.endswith((".gz", ".part"))}
-
-
-@pytest.mark.parametrize("first", [status(404), status(503), body(HTML), ranged(PACKED, cut_at=1000)])
-def test_the_next_address_is_tried_and_named(tmp_path: Path, first: Any) -> None:
-    with serving({"/a/x.csv.gz": first, "/b/x.csv.gz": body(PACKED)}) as server:
-        urls = [f"{server.address}/{mirror}/x.csv.gz" for mirror in "ab"]
-        (row,) = run(tmp_path, urls)
-    assert (row["url"], row["name"]) == (urls[1], "x.csv.gz")
-    assert stored(tmp_path) == {"x.csv.gz": PACKED}, "nothing of the first address is left"
-
-
-def test_bytes_of_two_mirrors_are_never_joined(tmp_path: Path) -> None:
-    """Both have the same ETag; the first always breaks off, and the second has other bytes and supports ranges."""
-    answers = {"/a/x.csv.gz": ranged(PACKED, '"same"', cut_at=1000), "/b/x.csv.gz": ranged(OTHER, '"same"')}
-    with serving(answers) as server:
-        run(tmp_path, [f"{server.address}/{mirror}/x.csv.gz" for mirror in "ab"], retries=1)
-    assert stored(tmp_path) == {"x.csv.gz": OTHER}
-
-
-def test_a_mirror_with_other_bytes_than_the_first_download_is_refused_in_one_line(tmp_path: Path) -> None:
-    with serving({"/a/x.csv.gz": body(PACKED), "/b/x.csv.gz": body(OTHER)}) as server:
-        urls = [f"{server.address}/{mirror}/x.csv.gz" for mirror in "ab"]
-        run(tmp_path, urls)
+def test_other_bytes_than_the_first_download_are_refused_in_one_line(tmp_path: Path) -> None:
+    with serving({"/x.csv.gz": body(PACKED)}) as server:
+        url = f"{server.address}/x.csv.gz"
+        run(tmp_path, url)
         for stored in tmp_path.rglob("x.csv.gz"):
             stored.unlink()
-        server.answers["/a/x.csv.gz"] = status(404)
-        with pytest.raises(UserError, match=r"b/x\.csv\.gz: its sha256 is \w+") as e:
-            run(tmp_path, urls)
+        server.answers["/x.csv.gz"] = body(OTHER)
+        with pytest.raises(UserError, match=r"/x\.csv\.gz: its sha256 is \w+") as e:
+            run(tmp_path, url)
         assert "\n" not in str(e.value)
         assert not (Layout(tmp_path, "d").raw / "x.csv.gz").exists()
-        server.answers["/b/x.csv.gz"] = body(PACKED)
-        assert run(tmp_path, urls)[0]["url"] == urls[1]
+        server.answers["/x.csv.gz"] = body(PACKED)
+        assert run(tmp_path, url)[0]["url"] == url
 
 
-@pytest.mark.parametrize("version", MIRRORS)
-def test_every_category_has_several_addresses_and_both_subsets(version: str) -> None:
+@pytest.mark.parametrize("version", FOLDERS)
+def test_every_category_has_both_subsets(version: str) -> None:
     given = {"kind": version, "category": "Software"}
     five, every = (AmazonSource.model_validate(given | {"subset": subset}).files() for subset in ("5-core", "all"))
     assert five["metadata"] == every["metadata"]
     for found in (five, every):
-        assert all(len(mirrors) >= 2 for mirrors in found.values())
-        assert all("{" not in address and "Software" in address for mirrors in found.values() for address in mirrors)
-    assert not set(five["reviews"]) & set(every["reviews"])
-
-
-def test_a_file_that_moved_is_looked_for_where_its_folder_is_too() -> None:
-    features = "image_features/categoryFiles/image_features_Baby.b"
-    snap, *others = list_mirrors([f"https://snap.stanford.edu/data/amazon/productGraph/{features}"])
-    assert snap.startswith("https://snap.stanford.edu/")
-    assert f"https://mcauleylab.ucsd.edu/public_datasets/data/amazon/{features}" in others
-    moved = list_mirrors(["http://deepyeti.ucsd.edu/jianmo/amazon/metaFiles2/meta_Software.json.gz"])
-    assert "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2/metaFiles2/meta_Software.json.gz" in moved
-    assert list_mirrors(["data/a.csv", "https://a.invalid/a.csv"]) == ["data/a.csv", "https://a.invalid/a.csv"]
-    source = AmazonSource.model_validate({"kind": "amazon2014", "category": "Baby"})
-    reviews = list_mirrors(source.files()["reviews"])
-    assert reviews[:2] == source.files()["reviews"]
-    assert len(set(reviews)) == len(reviews) == 3
+        assert all("{" not in address and "Software" in address for address in found.values())
+    assert five["reviews"] != every["reviews"]
 
 
 def test_the_subset_is_a_key_of_the_source() -> None:
-    def reviews(**given: Any) -> list[str]:
+    def reviews(**given: Any) -> str | None:
         return Amazon2023.model_validate({"kind": "amazon2023", "category": "Software", **given}).reviews
 
-    assert "5core" in reviews()[0]
+    assert "5core" in (reviews() or "")
     assert reviews(subset="5-core") == reviews()
-    assert "0core" in reviews(subset="all")[0]
+    assert "0core" in (reviews(subset="all") or "")
     with pytest.raises(ValueError, match="subset: applies"):
         reviews(subset="all", reviews="mine.csv")
     with pytest.raises(ValueError, match="5-core"):

@@ -192,6 +192,6 @@ def test_items_have_images_if_their_file_has_addresses() -> None:
     for fields in (None, {"title": "x"}, {"imUrl": "x.jpg"}):
         if fields is not None:
             write_items(**fields)
-        files = {} if fields is None else {"items": [str(FOLDER / "items.jsonl")]}
-        found.append(MmrecSource(kind="mmrec", interactions=[str(INTER)], **files).has_images)
+        files = {} if fields is None else {"items": str(FOLDER / "items.jsonl")}
+        found.append(MmrecSource(kind="mmrec", interactions=str(INTER), **files).has_images)
     assert found == [False, False, True]

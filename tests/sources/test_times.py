@@ -31,7 +31,7 @@ def stored(root: Path, times: list[Any], ending: str = "csv", **source: object) 
     else:
         path.write_text("user,item,timestamp\n" + "".join(f"u,i{n:03},{t}\n" for n, t in enumerate(times)))
     io.write_json(layout.sources, list_files(layout.raw, {"interactions": path.name}, {}))
-    made = {"kind": "tabular", "interactions": [path.name], **source}
+    made = {"kind": "tabular", "interactions": path.name, **source}
     cores, small = {"user_core": 1, "item_core": 1}, {"ks": [1]}
     params = toy.params(sources={"shop": made}, interactions=cores, benchmark=small, probe=small)
     toy.run("interactions", params, root)
@@ -69,7 +69,7 @@ def test_the_source_says_what_its_timestamps_are(tmp_path: Path) -> None:
     assert stored(tmp_path / "b", [3, 20240102], timestamps="order") == ([3, 20240102], "order")
     assert stored(tmp_path / "c", [0, 86400], timestamps="unix") == ([0, 86400], "unix")
     assert stored(tmp_path / "d", ["x", 5], timestamps="none") == ([None, None], "none")
-    split = {"interactions": ["r.csv"], "columns": {"split": "timestamp"}}  # an own split is checked too
+    split = {"interactions": "r.csv", "columns": {"split": "timestamp"}}  # an own split is checked too
     with pytest.raises(UserError, match="years 1990 to 2100"):
         stored(tmp_path / "e", [0, 1], **split)
 

@@ -114,7 +114,7 @@ def targets() -> dict[str, Target]:
         ),
         "ratings-amazon": Target(amazon, [REVIEW * 3, b"a,x,5.0,10\na,y,4.0,20\n", ROWS.encode()], quick=SLOW),
         "ratings-inter": Target(
-            lambda data: ratings(MmrecSource(kind="mmrec", interactions=["m.inter"]), "interactions", "m.inter", data),
+            lambda data: ratings(MmrecSource(kind="mmrec", interactions="m.inter"), "interactions", "m.inter", data),
             INTERS,
             quick=SLOW,
             refused=NO_INTERS,

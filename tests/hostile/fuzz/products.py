@@ -20,7 +20,7 @@ from alignrec.pipeline.sources.tabular import TabularSource
 from tests.hostile import test_sources
 from tests.hostile.fuzz.target import Target, encoded, folder, table, written
 
-TABULAR = TabularSource(kind="tabular", interactions=["r.csv"], items=["i.csv"]).reader()
+TABULAR = TabularSource(kind="tabular", interactions="r.csv", items="i.csv").reader()
 TEXTS = encoded([part * 40 for part in test_sources.TEXTS.values()])
 SOUND = orjson.dumps(
     {
