@@ -98,8 +98,7 @@ def read_folder(given: Given) -> OwnData:
 
     source = _describe_source(inter, files, features)
     sections = own_data.describe_sections(given.name, source, {}, pictures)
-    size = own_data.estimated_size(left, modalities, MmrecSource.model_validate(source))
-    return OwnData(sections, size, modalities, seen, [file.name for file in features])
+    return OwnData(sections, left.items, modalities, seen, [file.name for file in features])
 
 
 def _describe_source(

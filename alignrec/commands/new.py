@@ -11,7 +11,6 @@ import typer
 
 from alignrec.commands import project
 from alignrec.commands.arguments import PARAMS
-from alignrec.commands.budget import cost_of_beit3
 from alignrec.commands.params import read
 from alignrec.commands.repository import find_repository
 from alignrec.commands.terminal import say, show
@@ -22,7 +21,7 @@ from alignrec.pipeline.runtime.section import require_known
 from alignrec.pipeline.sources.categories import CATEGORIES, by_size
 
 if TYPE_CHECKING:
-    from alignrec.commands.own_data import Given
+    from alignrec.commands.own_data import Given, OwnData
 
 MIN_SUGGESTED = 2_000  # interactions of the smallest category that is suggested
 
@@ -141,13 +140,7 @@ def describe_files(
         spaces = read_spaces(older)
         return own_data.as_yaml(data, beit3=False, spaces=spaces), [*data.seen, *spaces.seen]
 
-    with_beit3 = own_data.as_yaml(data, beit3=True)
-    if not data.modalities or has_gpu():
-        return with_beit3, data.seen
-
-    cost = cost_of_beit3(given.name, with_beit3, beit3, data.size)
-    text = with_beit3 if beit3 else own_data.as_yaml(data, beit3=False)
-    return text, [*data.seen, cost]
+    return choose_beit3(data, beit3)
 
 
 def describe_category(
@@ -162,14 +155,23 @@ def describe_category(
 
     from alignrec.commands import own_data  # loads DuckDB
 
-    data = own_data.read_category(name, year, category)
-    with_beit3 = own_data.as_yaml(data, beit3=True)
-    if has_gpu():
-        return with_beit3, data.seen
+    return choose_beit3(own_data.read_category(name, year, category), beit3)
 
-    cost = cost_of_beit3(name, with_beit3, beit3)
-    text = with_beit3 if beit3 else own_data.as_yaml(data, beit3=False)
-    return text, [*data.seen, cost]
+
+def choose_beit3(data: OwnData, asked: bool) -> tuple[str, list[str]]:
+    """Return a parameter file with BEiT3 if there is a GPU or it is asked for, and messages."""
+    from alignrec.commands import own_data
+
+    if not data.modalities or has_gpu():
+        return own_data.as_yaml(data, beit3=True), data.seen
+
+    message = "BEiT3 is left out, as there is no GPU; --beit3 pre-trains it"
+    if asked:
+        message = (
+            f"BEiT3 is pre-trained for at most {own_data.count_steps(data.items):,} steps, "
+            "fewer if its held-out losses stop falling"
+        )
+    return own_data.as_yaml(data, asked), [*data.seen, message]
 
 
 def show_categories(year: str) -> None:

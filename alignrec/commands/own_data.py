@@ -9,7 +9,7 @@ import duckdb
 import yaml
 
 from alignrec.commands.arguments import parse_columns
-from alignrec.commands.size import DEFAULT_PIECES, Size, measure_pieces, read_published_size
+from alignrec.commands.size import DEFAULT_PIECES, read_published_size
 from alignrec.commands.spaces import Spaces
 from alignrec.pipeline.dataset.catalogue import CatalogueSize, measure_catalogue
 from alignrec.pipeline.dataset.split_sql import USER_TIME
@@ -18,13 +18,11 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.json_rows import column_names
 from alignrec.pipeline.io.text import refuse_blank
 from alignrec.pipeline.runtime.section import require_known
-from alignrec.pipeline.runtime.source import Source
 from alignrec.pipeline.sources import download, inspect
 from alignrec.pipeline.sources.categories import KIND
 from alignrec.pipeline.sources.inspect import ImageLocation, InspectedTable
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 from alignrec.pipeline.web.download import local_path
-from alignrec.schemas import TEXT_FIELDS
 
 DEFAULT_CUTOFFS = (5, 10, 20, 50)
 # pre-training of size mini: a budget, which ends early if the held-out losses no longer fall; more
@@ -75,7 +73,7 @@ class OwnData(NamedTuple):
     """Findings of `alignrec new` in local files."""
 
     sections: dict[str, Any]  # sections of the parameter file, except for those on feature sets
-    size: Size
+    items: int  # after filtering
     modalities: list[str]
     seen: list[str]  # messages for the user
     imported: Sequence[str] = ()  # feature sets that come with the source
@@ -128,8 +126,7 @@ def read_tables(given: Given) -> OwnData:
         seen.append(BY_TIME)
 
     sections = describe_sections(given.name, source, split, pictures)
-    size = estimated_size(left, modalities, TabularSource.model_validate(source))
-    return OwnData(sections, size, modalities, seen)
+    return OwnData(sections, left.items, modalities, seen)
 
 
 def read_category(name: str, year: str, category: str) -> OwnData:
@@ -138,9 +135,9 @@ def read_category(name: str, year: str, category: str) -> OwnData:
     size = read_published_size(kind, category, DEFAULT_PIECES)
     counts = str(size) if size else "of a size that is known once it is downloaded"
     sections = describe_sections(name, {"kind": kind, "category": category}, {}, None)
-    unknown = Size(0, MANY_ITEMS, 0, DEFAULT_PIECES, "")
     seen = [f"{category} of {year}: {counts}"]
-    return OwnData(sections, size or unknown, ["text", "image"], seen)
+    items = size.items if size else MANY_ITEMS
+    return OwnData(sections, items, ["text", "image"], seen)
 
 
 def has_positions(source: TabularSource, path: Path) -> bool:
@@ -175,11 +172,6 @@ def _describe_catalogue(rows: InspectedTable, left: CatalogueSize) -> list[str]:
 
 def count_catalogue(left: CatalogueSize) -> str:
     return f"{left.users:,} users, {left.items:,} items, {left.interactions:,} interactions"
-
-
-def estimated_size(left: CatalogueSize, modalities: Sequence[str], source: Source) -> Size:
-    pieces = measure_pieces(source, TEXT_FIELDS) if modalities else 0
-    return Size(left.users, left.items, left.interactions, pieces, "")
 
 
 def _describe_source(rows: InspectedTable, item_rows: InspectedTable | None) -> dict[str, Any]:
@@ -252,7 +244,7 @@ def as_yaml(data: OwnData, beit3: bool, spaces: Spaces | None = None) -> str:
         sections["probe"] = {"features": judged}
 
     sections["benchmark"] = {}
-    if data.size.items < MANY_ITEMS:
+    if data.items < MANY_ITEMS:
         sections["train"] = QUICK_TRAINING
         if judged:
             sections["benchmark"] = {
@@ -260,8 +252,8 @@ def as_yaml(data: OwnData, beit3: bool, spaces: Spaces | None = None) -> str:
                 "features": judged,
                 "seeds": QUICK_SEEDS,
             }
-    if data.size.items < DEFAULT_CUTOFFS[-1]:
-        ks = [k for k in DEFAULT_CUTOFFS if k <= data.size.items] or [data.size.items]
+    if data.items < DEFAULT_CUTOFFS[-1]:
+        ks = [k for k in DEFAULT_CUTOFFS if k <= data.items] or [data.items]
         sections["benchmark"]["ks"] = ks
         sections.setdefault("probe", {})["ks"] = ks
 
@@ -286,7 +278,7 @@ def _feature_sections(data: OwnData, beit3: bool) -> dict[str, Any]:
 
     pretrain = {
         "size": "mini",
-        "steps": max(MIN_PRETRAIN_BUDGET, math.ceil(data.size.items / PRETRAIN_BATCH_SIZE)),
+        "steps": count_steps(data.items),
         "patience": PRETRAIN_PATIENCE,
         "batch_size": PRETRAIN_BATCH_SIZE,
     }
@@ -297,6 +289,11 @@ def _feature_sections(data: OwnData, beit3: bool) -> dict[str, Any]:
         sections["beit3"] = {"sets": ["beit3"]}
 
     return sections
+
+
+def count_steps(items: int) -> int:
+    """Return the steps that pre-training takes at most."""
+    return max(MIN_PRETRAIN_BUDGET, math.ceil(items / PRETRAIN_BATCH_SIZE))
 
 
 def _list_judged(data: OwnData, beit3: bool) -> list[str]:

@@ -15,7 +15,6 @@ import yaml
 
 from alignrec.commands import project
 from alignrec.commands.arguments import PARAMS
-from alignrec.commands.budget import state_budgets
 from alignrec.commands.params import check, parse
 from alignrec.commands.repository import MAX_FILE_BYTES, find_repository
 from alignrec.commands.terminal import say
@@ -72,7 +71,6 @@ def profile(
     io.write_bytes(to, text.encode())
 
     say(f"wrote {to}: {', '.join(changed) or 'nothing changed'}")
-    state_budgets(params)
     if absent:
         say(f"left out, as there are no such feature sets: {', '.join(absent)}")
     if to == PARAMS:

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from alignrec.commands import machine
 from alignrec.commands import new as command
 from alignrec.commands.own_data import Given
 from alignrec.commands.params import load
@@ -134,8 +133,7 @@ def test_without_a_gpu_linear_is_what_is_judged_trained_and_released_first() -> 
     assert (params.train.features, params.semantic_ids.features) == ("linear", ["linear"])
     assert params.benchmark.features == ["linear", "tfidf", "shuffled"]
     assert params.publish.features == ["linear", *params.encode.encoders]
-    left_out = "BEiT3 is left out, as there is no GPU; --beit3 pre-trains it, in about "
-    assert [line.startswith(left_out) for line in seen].count(True) == 1
+    assert seen.count("BEiT3 is left out, as there is no GPU; --beit3 pre-trains it") == 1
 
 
 def test_vectors_are_reused_when_the_catalogue_grows() -> None:
@@ -154,17 +152,8 @@ def test_beit3_is_written_with_a_gpu_or_where_it_is_asked_for(how: str, monkeypa
     assert (params.beit3.sets[0], params.pretrain.steps, params.train.features) == ("beit3", 400, "beit3")
     assert params.pretrain.patience == 3
     assert params.benchmark.features == ["beit3", "linear", "tfidf", "shuffled"]
-    said = "BEiT3 is pre-trained for at most 400 steps, fewer if its held-out losses stop falling, in about "
-    assert [line.startswith(said) for line in seen if "BEiT3" in line] == [True] * (how == "--beit3")
-
-
-def test_what_is_written_depends_on_no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts, costs = set(), set()
-    for rate in (1e9, 1e13):
-        monkeypatch.setattr(machine, "measure_machine", lambda rate=rate: machine.Machine(rate))
-        costs |= {line for line in new() if "BEiT3" in line}
-        texts.add(PARAMS.read_text())
-    assert (len(texts), len(costs)) == (1, 2)
+    said = "BEiT3 is pre-trained for at most 400 steps, fewer if its held-out losses stop falling"
+    assert [line for line in seen if "BEiT3" in line] == [said] * (how == "--beit3")
 
 
 def test_images_are_a_folder_or_a_pattern(tmp_path: Path) -> None:
