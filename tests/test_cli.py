@@ -94,7 +94,7 @@ def test_a_signal_says_what_is_kept(number: signal.Signals, how: str, query: str
     with started(waiting, query) as process:
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(number)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=120)
     assert errors == f"{how}: what is done is kept in here; run the same command again\n"
     assert process.returncode == 128 + number
 

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import yaml
 from commands import alignrec as command
 from commands import blocks
 from environments import executed, scripts
+from toyproject import committed
 
 import alignrec
 from alignrec.commands.app import app
@@ -124,8 +124,7 @@ def test_the_pages_tables_of_the_article_are_what_git_keeps_of_the_recorded_run(
     assert recorded <= {*shown}
     for name in (*(f"article-{part}" for part in recorded), "metrics"):
         file = f"outputs/figures/sample/{name}.json"
-        kept = subprocess.run(["git", "show", f"HEAD:{file}"], cwd=ROOT, capture_output=True, check=True)
-        io.write_bytes(tmp_path / file.removeprefix("outputs/"), kept.stdout)
+        io.write_bytes(tmp_path / file.removeprefix("outputs/"), committed(file))
     for name, page in pages.items():
         updated = _figures.rewritten(page, tmp_path)
         assert (name, updated.text) == (name, page), "make figures"

@@ -5,7 +5,7 @@ release leaves.
 """
 
 import shutil
-import time
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from commands import alignrec, error_line, run_stages
+from processes import kill_after, started
 from shop import featured, toy
 
 from alignrec import schemas
@@ -59,14 +60,9 @@ def release_to(folder: Path) -> None:
     shutil.copytree(OUTPUTS.release, folder)
 
 
-def kill_while_publishing() -> None:
-    work = OUTPUTS.work("publish")
-    child = processes.alignrec("publish", "shop", cwd=Path.cwd())
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and child.poll() is None and not [*work.rglob("features/*/*")]:
-        time.sleep(0.005)
-    child.kill()
-    assert child.wait() == -9
+def publish_until_killed() -> None:
+    kill_after(Path, "replace", 4)
+    processes.command("publish", "shop")
 
 
 def count_cached_rows() -> int:
@@ -98,7 +94,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory, cached: dict[str, int]) -> It
         cached["tuesday"] = count_cached_rows()
 
         write_day(TOMORROW, "0.2.0", train={"start": "monday"}, publish={"align": "monday"})
-        kill_while_publishing()
+        assert started(publish_until_killed, cwd=folder).wait() == -signal.SIGKILL
+        assert [*OUTPUTS.work("publish").rglob("features/*/*")]
         assert toy.contents(OUTPUTS.release) == toy.contents(PLAIN)
         run_stages("shop", "publish")
         release_to(TUESDAY)

@@ -55,6 +55,12 @@ def run(*command: str, cwd: Path) -> str:
     return done.stdout
 
 
+def committed(name: str) -> bytes:
+    """Return a file as committed, as runs on other processors change the outputs; without git, the local one."""
+    shown = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True)
+    return shown.stdout if shown.returncode == 0 else (ROOT / name).read_bytes()
+
+
 @cache
 def shipped() -> Path:
     """Return a folder with the committed params.yaml and profiles/; without git, the local ones."""
@@ -62,8 +68,6 @@ def shipped() -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shutil.copytree(ROOT / "profiles", folder / "profiles")
     shutil.copy(ROOT / "params.yaml", folder)
-    committed = subprocess.run(["git", "show", "HEAD:params.yaml"], cwd=ROOT, capture_output=True)
-    edited = "datasets: [sample]" not in (ROOT / "params.yaml").read_text()
-    if committed.returncode == 0 and b"datasets: [sample]" in committed.stdout and edited:
-        (folder / "params.yaml").write_bytes(committed.stdout)
+    if "datasets: [sample]" not in (ROOT / "params.yaml").read_text():  # edited
+        (folder / "params.yaml").write_bytes(committed("params.yaml"))
     return folder

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -181,8 +180,8 @@ class Folder(Server):
         self.folder = folder
         self.cut_after: int | None = None
         """bytes of a body after which the connection is cut"""
-        self.pause = 0.0
-        """seconds between the halves of a body"""
+        self.held = False
+        """whether the second half of a body waits"""
         self.ranges = True
         """whether Range is supported"""
         self.status: int | None = None
@@ -206,10 +205,11 @@ class Folder(Server):
         if self.cut_after is not None and len(part) > self.cut_after and not spared:
             request.wfile.write(part[: self.cut_after])
             return request.hang_up()
-        half = 0 if spared or not self.pause else len(part) // 2
+        half = 0 if spared else len(part) // 2
         request.wfile.write(part[:half])
         request.wfile.flush()
-        time.sleep(self.pause if half else 0)
+        while half and self.held and not self.closing.wait(0.05):
+            pass
         request.wfile.write(part[half:])
         return None
 

@@ -81,8 +81,10 @@ def test_it_loads_a_release_and_runs_commands(installed: Path, folder: Path) -> 
 def test_a_wheel_has_every_file_and_no_other_name_at_the_top(wheel: Path) -> None:
     assert {path.name for path in wheel.iterdir() if path.suffix != ".dist-info"} == {"alignrec", "bin"}
     ours = ["git", "ls-files", "alignrec", "pipeline", "stages", "schemas", "profiles", "params.yaml"]
-    listed = subprocess.run(ours, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-    expected = {path.removeprefix("alignrec/") for path in listed if not (ROOT / path).is_symlink()}
+    listed = subprocess.run(ours, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no clone of git, which knows the files")
+    expected = {path.removeprefix("alignrec/") for path in listed.stdout.splitlines() if not (ROOT / path).is_symlink()}
     files = [path.relative_to(wheel / "alignrec") for path in (wheel / "alignrec").rglob("*.*") if path.is_file()]
     assert {str(path) for path in files if "__pycache__" not in path.parts} == expected
 

@@ -151,12 +151,14 @@ def test_cosines_are_exact_and_equal_ones_come_in_order(small: None) -> None:
 @pytest.mark.parametrize("index", ["exact", "ivf"])
 def test_any_number_of_threads_gives_the_same_bytes(index: str, small: None) -> None:
     before, tables = faiss.omp_get_max_threads(), []
-    for threads in (1, 2, 3):
-        faiss.omp_set_num_threads(threads)
-        with threadpool_limits(threads):
-            tables.append(FINDERS[index](clusters(2000), 6))
-        assert faiss.omp_get_max_threads() == threads, "the caller's number is given back"
-    faiss.omp_set_num_threads(before)
+    try:
+        for threads in (1, 2, 3):
+            faiss.omp_set_num_threads(threads)
+            with threadpool_limits(threads):
+                tables.append(FINDERS[index](clusters(2000), 6))
+            assert faiss.omp_get_max_threads() == threads, "the caller's number is given back"
+    finally:
+        faiss.omp_set_num_threads(before)
     assert tables[0].equals(tables[1])
     assert tables[0].equals(tables[2])
 

@@ -1,7 +1,6 @@
 """Hostile servers and addresses: one status or line each, no forbidden address reached, no endless wait."""
 
 import os
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -128,13 +127,12 @@ def test_an_answer_that_never_ends_is_given_up(answer: Answer, tmp_path: Path, m
     monkeypatch.setattr(client, "SECONDS_PER_RATE", 1.0)
     monkeypatch.setattr(stores, "TIMEOUT_SECONDS", 1.0)
     monkeypatch.setattr(stores, "MAX_ATTEMPTS", 1)
-    started = time.monotonic()
     with serving({"/x": answer, "/manifest.json": answer}) as server:
         with pytest.raises(UserError):
             download(server.address + "/x", tmp_path / "x")
         with pytest.raises(UserError):
             fetch_release(server.address, tmp_path / "here")
-    assert time.monotonic() - started < 15
+    assert server.asked == {"/x": 1, "/manifest.json": 1}
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "items.parquet"])
@@ -152,7 +150,7 @@ def test_a_host_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         results = images([[f"{server.address}/{i}"] for i in range(60)], FAST.model_copy(update={"timeout": 2}))
         asked = server.asked.total()
     assert {status for status, _ in endings(results)} == {"timeout"}
-    assert asked <= 6  # of 60
+    assert asked <= access.GIVE_UP_AFTER + access.PER_HOST  # of 60
 
 
 def test_a_host_that_asks_to_wait_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

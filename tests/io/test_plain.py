@@ -59,7 +59,7 @@ def _no_waiting() -> Iterator[None]:
         raise TimeoutError("it waits for a pipe")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(20)
+    signal.alarm(120)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

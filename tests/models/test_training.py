@@ -284,10 +284,12 @@ def test_the_bytes_are_the_same_with_any_number_of_threads(
 ) -> None:
     indexes = []
     before = faiss.omp_get_max_threads()
-    for threads in (1, 2):
-        faiss.omp_set_num_threads(threads)
-        for most in (10, ITEMS):
-            index, _ = retrieval.build_index(stored, vectors[0], seen, most)
-            indexes.append(faiss.serialize_index(index).tobytes())
-    faiss.omp_set_num_threads(before)
+    try:
+        for threads in (1, 2):
+            faiss.omp_set_num_threads(threads)
+            for most in (10, ITEMS):
+                index, _ = retrieval.build_index(stored, vectors[0], seen, most)
+                indexes.append(faiss.serialize_index(index).tobytes())
+    finally:
+        faiss.omp_set_num_threads(before)
     assert indexes[:2] == indexes[2:]

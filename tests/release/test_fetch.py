@@ -122,11 +122,13 @@ def test_a_beginning_is_continued_without_ranges_and_thrown_away_if_of_another_f
 
 
 def test_killed_it_goes_on_and_two_at_once_do_not_mix(server: Folder, plain: Path, tmp_path: Path) -> None:
-    server.pause = 30
+    server.held = True
     child = processes.alignrec("fetch", server.address, "--to", tmp_path / "here")
     parts = tmp_path / ".here.fetch" / sha256(plain / "manifest.json")
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and not (len(kept := sizes(parts)) > 3 and all(kept)):
+    deadline = time.monotonic() + 120
+    while not (len(kept := sizes(parts)) > 3 and all(kept)):
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < deadline, kept
         time.sleep(0.05)
     with pytest.raises(UserError, match="another fetch is filling it"):
         fetch(server.address, tmp_path / "here")
@@ -134,7 +136,7 @@ def test_killed_it_goes_on_and_two_at_once_do_not_mix(server: Folder, plain: Pat
     child.wait()
     assert not (tmp_path / "here").exists()
     assert sum(sizes(parts)) > 0
-    server.pause = 0
+    server.held = False
     fetch(server.address, tmp_path / "here")
     assert contents(tmp_path / "here") == contents(plain)
     assert left(tmp_path) == ["here"]

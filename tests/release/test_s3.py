@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 from commands import alignrec as command
 from commands import script
 from shop import releases
+from toyproject import committed
 from webserver import Folder, body, listening, serving, status
 
 import alignrec
@@ -101,7 +101,7 @@ def test_reading_begins_anywhere(server: Folder, start: int) -> None:
 
 def test_a_silent_server_is_given_up_and_a_region_is_named(server: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "S3_READ_SECONDS", 0.1)
-    server.pause = 1
+    server.held = True
     with pytest.raises(TransientError):
         read()
     server.status = 301
@@ -142,12 +142,6 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the network was asked")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-
-
-def committed(name: str) -> bytes:
-    """Return a file as committed, as runs on other processors change the outputs."""
-    shown = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True)
-    return shown.stdout if shown.returncode == 0 else (ROOT / name).read_bytes()
 
 
 def test_a_release_is_reduced_to_some_sets_in_half_precision(whole: Path, tmp_path: Path, tool: ModuleType) -> None:
