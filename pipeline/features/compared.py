@@ -54,7 +54,8 @@ def read_set(
     counted = matched.counted(asins, "are left out")
     return ComparedSet(
         name or short_name(Path(column) if column else where),
-        f"{where.name}, {matched.how}{'; ' if counted else ''}{counted}",
+        f"{where.name}, width {matched.vectors.width:,}, {matched.how}"
+        f"{'; ' if counted else ''}{counted}",
         matched.rows(0, len(asins)),
         matched.identified,
         "" if name else where.resolve().parent.name,

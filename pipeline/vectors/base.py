@@ -37,6 +37,7 @@ class VectorFile:
     # possible identifier columns, N values each; None if the format has none
     ids: pa.Table | None = None
     of_images: bool = False  # whether it is known to encode only images
+    left_out: Sequence[str] = ()  # columns of row numbers beside the vectors
 
 
 # to add a format, write a reader in this package and register it here
@@ -165,8 +166,13 @@ class MatchedFile:
         return vectors
 
     def counted(self, asins: Sequence[str], fate: str = "get zeros") -> str:
-        """Describe unmatched rows and items in a sentence; empty if all match."""
+        """Describe unmatched rows and items, and columns that are no part of vectors; empty if
+        there are none.
+        """
         parts = []
+        if self.vectors.left_out:
+            names = ", ".join(repr(name) for name in self.vectors.left_out)
+            parts.append(f"column {names} is left out, as it numbers the rows")
         if self.unknown:
             parts.append(f"{self.unknown:,} rows are of no item here, such as {self.example}")
         if self.missing:
@@ -259,6 +265,7 @@ def check_files(
             "rows_of_no_item": matched.unknown,
             "items_without_a_row": matched.missing,
             "such_as": matched.example,
+            "columns_left_out": list(matched.vectors.left_out),
         }
         facts[name] |= {key: value for key, value in differences.items() if value}
     return facts

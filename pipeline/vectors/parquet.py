@@ -1,6 +1,7 @@
 """Reader of Parquet tables with identifiers and vectors. N rows, F width."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from alignrec.pipeline.runtime.section import MAX_WIDTH
 from alignrec.pipeline.vectors.base import VectorFile, no_vectors
 from alignrec.pipeline.vectors.formats import is_number, is_vector
 from alignrec.pipeline.vectors.identifiers import rank_identifier
+from alignrec.pipeline.vectors.series import is_index, keep_series
 
 MAX_ROWS_PER_BATCH = 4096
 MAX_MEAN_IDENTIFIER_BYTES = 4096
@@ -30,7 +32,8 @@ def open_parquet(path: Path, column: str | None = None) -> VectorFile:
     schema = pq.read_schema(files[0])
     identifiers = [name for name in schema.names if rank_identifier(name) >= 0]
     scalars = [field.name for field in schema if is_number(field.type)]
-    components = [name for name in scalars if name not in identifiers]
+    others = [name for name in scalars if name not in identifiers]
+    components = [name for name in others if not is_index(name)]
     lists = [field.name for field in schema if is_vector(field.type)]
 
     is_wide = column is None and not lists and len(components) > 1  # one column per component
@@ -42,7 +45,9 @@ def open_parquet(path: Path, column: str | None = None) -> VectorFile:
 
     ids = pa.concat_tables([_read_identifiers(file, identifiers) for file in files])
     if column is None:
-        return _open_wide(path, files, components, count, ids if identifiers else None)
+        vectors = _open_wide(path, files, components, count, ids if identifiers else None)
+        indexes = [name for name in others if is_index(name)]
+        return replace(vectors, left_out=[*indexes, *vectors.left_out])
     return _open_lists(path, files, column, count, ids)
 
 
@@ -85,9 +90,10 @@ def _open_wide(
     for file in files:
         table = pq.read_table(file, columns=components)
         parts.append(np.column_stack([values.to_numpy() for values in table.columns]))
-    vectors = np.concatenate(parts).astype(np.float32)
+    vectors, numbering = keep_series(path, components, np.concatenate(parts).astype(np.float32))
     _refuse_short(path, len(vectors), count)
-    return VectorFile(path, count, len(components), lambda numbers: vectors[numbers], ids)
+    width = vectors.shape[1]
+    return VectorFile(path, count, width, lambda n: vectors[n], ids, left_out=numbering)
 
 
 def _open_lists(

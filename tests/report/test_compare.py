@@ -64,6 +64,7 @@ def test_an_encoded_set_and_files_of_every_kind_are_read_in_item_order(layout: L
         found = read(layout, tmp_path / name)
         assert np.array_equal(found.vectors, VECTORS), name
         assert found.vectors.dtype == np.float32
+        assert found.source.startswith(f"{name}, width 2, rows ")
         assert found.source.endswith(how)
     encoded = read(layout, "mine=beit3")
     assert encoded.name == "mine"

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -168,6 +169,57 @@ def test_what_is_as_large_as_may_be_is_read_and_a_byte_less_is_refused(
         monkeypatch.setattr(members, "MAX_MEMBER_BYTES", most)
         with nullcontext() if most == largest else pytest.raises(UserError, match="no member of this kind has more"):
             match_file(archive, ASINS).rows(0, ITEMS)
+
+
+INDEXES = {
+    "": range(40, 80),
+    "index": range(7, 47),
+    "Unnamed: 0": range(40),
+    "row": [*range(20, 40), *range(20)],
+}
+"""name of a column -> its numbers"""
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_row_numbers_beside_vectors_are_left_out_and_named(tmp_path: Path, name: str) -> None:
+    named = {f"v{i}": column for i, column in enumerate(VECTORS.T)}
+    frame = pd.DataFrame({name: INDEXES[name], "asin": ASINS, **named})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    frame.to_parquet(tmp_path / "x.parquet")
+    frame.set_index(name).to_csv(tmp_path / "index.csv")
+    for file in ("x.csv", "x.parquet", "index.csv"):
+        matched = match_file(tmp_path / file, ASINS)
+        assert np.array_equal(matched.rows(0, ITEMS), VECTORS), file
+        assert matched.counted(ASINS) == f"column {name!r} is left out, as it numbers the rows"
+
+
+def test_the_index_that_pandas_stores_is_left_out_and_named(tmp_path: Path) -> None:
+    named = {f"v{i}": column for i, column in enumerate(VECTORS.T)}
+    frame = pd.DataFrame({"asin": ASINS, **named}).sort_values("v0")
+    frame.to_parquet(tmp_path / "x.parquet")
+    frame.to_csv(tmp_path / "x.csv")
+    for file, name in {"x.parquet": "__index_level_0__", "x.csv": ""}.items():
+        matched = match_file(tmp_path / file, ASINS)
+        assert np.array_equal(matched.rows(0, ITEMS), VECTORS)
+        assert f"column {name!r} is left out" in matched.counted(ASINS)
+    pd.DataFrame(VECTORS).to_csv(tmp_path / "bare.csv", header=False)
+    bare = match_file(tmp_path / "bare.csv", ASINS)
+    assert np.array_equal(bare.rows(0, ITEMS), VECTORS)
+    assert "column 'first' is left out" in bare.counted(ASINS)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("name", ["price", "timestamp", "w0", "index2"])
+def test_other_numbers_beside_vectors_are_refused(tmp_path: Path, ending: str, name: str) -> None:
+    named = {f"v{i}": column for i, column in enumerate(VECTORS.T)}
+    frame = pd.DataFrame({"asin": ASINS, **named, name: np.arange(ITEMS) + 7})
+    getattr(frame, f"to_{ending}")(tmp_path / f"x.{ending}", index=False)
+    with pytest.raises(UserError, match=rf"columns '{name}' are not those of the vector, v0 \.\. v4; leave out"):
+        match_file(tmp_path / f"x.{ending}", ASINS)
+    columns = ["asin", "v0", name]
+    getattr(frame[columns], f"to_{ending}")(tmp_path / f"x.{ending}", index=False)
+    with pytest.raises(UserError, match=rf"columns 'v0', '{name}' are not a numbered series, such as v0, v1"):
+        match_file(tmp_path / f"x.{ending}", ASINS)
 
 
 EMPTY = {"asin": pa.array([], pa.string()), "v": pa.array([], pa.list_(pa.float32()))}
