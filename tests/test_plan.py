@@ -1,7 +1,6 @@
 """`alignrec plan`: sizes, estimates from shapes, previous runs, and addresses that respond or do not."""
 
 import dataclasses
-import itertools
 import os
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 import networks
 import numpy as np
 import pytest
-import torch
 import yaml
 from commands import alignrec
 from hub import Hub
@@ -29,7 +27,6 @@ from alignrec.commands.params import load
 from alignrec.commands.size import CHARACTERS_PER_PIECE, DEFAULT_PIECES, measure_pieces, read_size
 from alignrec.commands.workload import Workload
 from alignrec.pipeline import io
-from alignrec.pipeline.linalg import device
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
@@ -372,17 +369,6 @@ def test_a_busy_machine_is_said_to_be_busy() -> None:
     assert found.gemm > 1e9
     assert said.startswith("the machine is busy: ")
     assert said.endswith(" TFLOP/s, and when idle it may take less time")
-
-
-def test_the_turns_of_other_processes_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, inner, columns = device.SHORT_PRODUCT
-    clock = itertools.count()
-    monkeypatch.setattr(device.time, "thread_time", lambda: next(clock) / 1000)
-    monkeypatch.setattr(device.time, "perf_counter", lambda: 10.0 * next(clock))
-    threads = torch.get_num_threads()
-    rate = device.busy_gemm_rate(0.5)
-    assert rate == pytest.approx(threads * 2 * rows * inner * columns / 0.001)
-    assert torch.get_num_threads() == threads
 
 
 def test_without_a_network_it_names_the_paths_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

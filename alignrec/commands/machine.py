@@ -3,10 +3,10 @@
 import os
 from typing import NamedTuple
 
-from alignrec.pipeline.linalg.device import busy_gemm_rate, gemm_rate, pick_device
+from alignrec.pipeline.linalg.device import gemm_rate
 from alignrec.pipeline.runtime import process
 
-BUSY_SECONDS = 0.5  # of short products, so that some are undisturbed
+SECONDS = 0.5  # of short products, so that some are undisturbed
 
 
 class Machine(NamedTuple):
@@ -28,7 +28,5 @@ class Machine(NamedTuple):
 
 def measure_machine() -> Machine:
     idle = process.measure_idle_share()
-    rate = gemm_rate("float32", BUSY_SECONDS, short=True)
-    if idle < process.MIN_IDLE_SHARE and pick_device().type == "cpu":
-        rate = max(rate, busy_gemm_rate(BUSY_SECONDS))
+    rate = gemm_rate("float32", SECONDS, short=True)
     return Machine(rate, idle)

@@ -1,6 +1,5 @@
-"""Device selection, and dense products by the faster of MKL and oneDNN. M, N rows, K width."""
+"""Device selection, and dense products, of float32 on a CPU by oneDNN. M, N rows, K width."""
 
-import itertools
 import time
 from functools import cache
 from typing import Any
@@ -8,14 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignrec.pipeline.runtime.code import processor_name
-
 MEASURED_SECONDS = 0.2
 # rows, inner width and columns of a measured product
 CPU_PRODUCT = 1024, 768, 3072
 SHORT_PRODUCT = 256, 768, 768  # 2 ms, within which a busy CPU is seldom taken away
 GPU_PRODUCT = 8192, 4096, 4096
-MIN_PRODUCTS = 10  # on a busy CPU; the first loads caches and compiles a kernel
 
 
 def pick_device(mps: bool = True) -> torch.device:
@@ -62,39 +58,12 @@ def gemm_rate(precision: str, seconds: float = MEASURED_SECONDS, short: bool = F
     return 2 * rows * inner * columns / best
 
 
-def busy_gemm_rate(seconds: float) -> float:
-    """Measure the throughput of a float32 matrix product on a busy CPU, FLOP/s.
-
-    By the CPU time of one thread, which does not count the turns of other processes, for all
-    threads. An idle CPU has warmer caches, and may be several times as fast.
-    """
-    rows, inner, columns = SHORT_PRODUCT
-    a = torch.randn(rows, inner)
-    b = torch.randn(columns, inner)
-    threads = torch.get_num_threads()
-    best = float("inf")
-    deadline = time.perf_counter() + seconds
-
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            for number in itertools.count():
-                if number >= MIN_PRODUCTS and time.perf_counter() > deadline:
-                    break
-                started = time.thread_time()
-                gemm(a, b)
-                best = min(best, time.thread_time() - started)
-    finally:
-        torch.set_num_threads(threads)
-    return threads * 2 * rows * inner * columns / best
-
-
 def gemm(x: Tensor, y: Tensor) -> Tensor:
     """Return x [M, K] @ y.T [K, N], without gradient."""
     # torch uses MKL for float32, but oneDNN is faster on AMD EPYC: by a fifth on Zen 4, 450 instead
     # of 210 GFLOP/s on two cores of a later one. It compiles a kernel per shape, in milliseconds,
     # so shapes should repeat.
-    if by_onednn(x.device, x.dtype) and not is_faster_by_mkl(y):
+    if by_onednn(x.device, x.dtype):
         if not (y.is_contiguous() or y.T.is_contiguous()):
             y = y.contiguous()  # its path for strided rows takes seconds
         return torch.ops.mkldnn._linear_pointwise(x, y, None, "none", [], "")
@@ -102,32 +71,17 @@ def gemm(x: Tensor, y: Tensor) -> Tensor:
 
 
 def by_onednn(device: torch.device, dtype: torch.dtype) -> bool:
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-
-    if dtype == torch.bfloat16:
-        # oneDNN picks its instructions itself, whatever ATen's capability, and raises where it has
-        # none for bfloat16
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-    return dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-
-
-def is_faster_by_mkl(y: Tensor) -> bool:
-    """Return whether MKL multiplies by y.T faster than oneDNN does, on a CPU that has both."""
-    # on an Intel Xeon oneDNN takes 1.3 to 2 times as long as MKL where y is transposed, as in
-    # gradients
-    return is_intel() and y.dtype == torch.float32 and not y.is_contiguous()
-
-
-@cache
-def is_intel() -> bool:
-    return "Intel" in processor_name()
+    has_onednn = device.type == "cpu" and torch.backends.mkldnn.is_available()
+    is_wide = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    return has_onednn and is_wide and dtype == torch.float32
 
 
 def is_bf16_fast(device: torch.device) -> bool:
+    if device.type != "cpu":
+        return True
     # where oneDNN has no bfloat16, such products take 8 times as long as in float32
-    return device.type != "cpu" or by_onednn(device, torch.bfloat16)
+    is_available = torch.backends.mkldnn.is_available()
+    return is_available and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def matrix_product(x: Tensor, y: Tensor, bf16: bool = False) -> Tensor:
