@@ -30,13 +30,10 @@ from alignrec.pipeline.evaluation.evidence import (
 )
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.cutoff import COLD
-from alignrec.pipeline.release.contributed import read_runs
-from alignrec.pipeline.release.leaderboard import Groups, group_run
 from alignrec.pipeline.report import probes as probed
 from alignrec.pipeline.report.network import recorded_figures
 from alignrec.pipeline.report.table import (
     describe_seeds,
-    escape_markdown,
     format_figure,
     markdown,
     measure_name,
@@ -55,7 +52,6 @@ PROBE_CAPTIONS = {
     "content_knn": "*content knn*: a user's test items, from the train items",
 }
 COLUMNS = (MAIN, HEADLINE[-1])  # metrics in tables of results
-RUNS = Path(__file__).parents[1] / "results"  # that others contributed
 PROTOCOLS = {
     "_cold": "cold items",
     "_few": "3 interactions a user",
@@ -258,27 +254,6 @@ def ceiling(layout: Layout, only: Sequence[str]) -> Iterator[str]:
         yield from (markdown(table.head, rows), "", table.note)
 
 
-def contributed(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield a table per dataset, protocol and split of the runs in results/; `layout` is of no dataset."""
-    groups: Groups = {}
-    releases: dict[str, str] = {}  # source of a run -> start of the digest of its release
-    for run in read_runs(RUNS):
-        for group, entries in group_run(run).items():
-            groups.setdefault(group, []).extend(entries)
-            releases |= {entry.source: (run.release or "")[:12] for entry in entries}
-
-    for dataset, protocol, fingerprint in sorted(groups):
-        entries = sorted(groups[dataset, protocol, fingerprint], key=lambda e: -e.headline)
-        rows = []
-        for entry in entries:
-            cells = [without_zero(format_figure(entry.cells.get(key))) for key in HEADLINE]
-            rows.append((entry.model, entry.features, *cells, entry.source, releases[entry.source]))
-        head = ("model", "features", *(measure_name(*key) for key in HEADLINE), "source", "release")
-        yield from (escape_markdown(f"### {dataset}, {protocol}, {fingerprint}"), "")
-        yield markdown(head, rows)
-        yield ""
-
-
 def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
     """Yield test Recall@20 by feature set and protocol, from cases of `tests.realdata` in the folder of `layout`."""
     columns: dict[str, dict[str, Figure]] = {}
@@ -318,7 +293,6 @@ def article(layout: Layout, parts: Sequence[str]) -> Iterator[str]:
 
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results, "matrix": matrix, "probes": probes, "ceiling": ceiling, "article": article, "content": content,
-    "contributed": contributed,
 }  # fmt: skip
 OF_ONE_DATASET = ("results", "matrix", "probes", "ceiling", "article")  # kinds
 

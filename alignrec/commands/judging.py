@@ -199,14 +199,11 @@ def diff(
 
 
 def leaderboard(
-    releases: Annotated[
-        list[Path] | None, typer.Argument(help="release folders, and contributed runs (.json)")
-    ] = None,
-    to: Annotated[Path, typer.Option("--to", help="page to write")] = Path("leaderboard.html"),
+    releases: Annotated[list[Path] | None, typer.Argument(help="release folders")] = None,
 ) -> None:
-    """write a page with the benchmarks of releases, next to published figures."""
+    """print a Markdown table of the benchmarks of releases, next to published figures."""
     from alignrec.pipeline.release.leaderboard import read_entries, render_leaderboard
 
-    page = render_leaderboard([read_entries(folder) for folder in releases or []])
-    io.write_bytes(to, page.encode())
-    say(f"page: {to}")
+    table = render_leaderboard([read_entries(folder) for folder in releases or []])
+    for line in table.splitlines():
+        say(line)

@@ -113,13 +113,12 @@ def pages(layout: Layout, plain: Path, tmp_path_factory: pytest.TempPathFactory)
     compared = folder / "compare"
     alignrec("compare", plain, "beit3", "minilm-cnn", "--to", compared)
     alignrec("diff", plain, newer.release, "--page", folder / "diff.html", "--root", newer.root)
-    alignrec("leaderboard", plain, "--to", folder / "leaderboard.html")
     report = layout.report / "index.html"
     pages = {"report": report, "compare": compared / "index.html"}
-    return pages | {name: folder / f"{name}.html" for name in ("diff", "leaderboard")}
+    return pages | {"diff": folder / "diff.html"}
 
 
-@pytest.mark.parametrize("name", ["report", "compare", "diff", "leaderboard"])
+@pytest.mark.parametrize("name", ["report", "compare", "diff"])
 def test_every_page_fits_four_widths_in_light_and_dark(tab: Any, pages: dict[str, Path], name: str) -> None:
     said = list[str]()
     tab.on("console", lambda message: said.append(message.text))

@@ -69,7 +69,7 @@ class ExportContent:
 
 
 def of_dataset(layout: Layout, features: list[str], whole: bool = False) -> ExportContent:
-    """Read all or the named feature sets of a dataset; if `whole`, with the items of `items.all`."""
+    """Read all or the named feature sets of a dataset; if `whole`, for all of its items."""
     items = io.read_table(layout.items, schemas.ITEMS)
     has_further = whole and layout.further_items.is_file()
     if has_further:
