@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -145,14 +145,17 @@ class Origin:
     trained_on: str = ""  # as stated in the parameters
     precision: str = ""  # that `auto` means on this processor; empty: as in the parameters
     fingerprint: Mapping[str, Any] | None = None  # for a released encoder, that of the released set
-    # facts and files of a released encoder that needs nothing else of its release, which a set
-    # keeps
-    kept: Sequence[Path] = ()
+    # place in the set's encoder/ -> file of a released encoder, which needs nothing else
+    kept: Mapping[str, Path] = field(default_factory=dict)
+    read: Sequence[Path] = ()  # the files that are read of the folder; by default all
 
     def precision_of(self, params: Pretrained) -> str:
         return self.precision or params.precision
 
     def files(self) -> list[Path]:
+        if self.read:
+            return sorted(self.read)
+
         files = []
         for path in sorted(self.folder.rglob("*")):
             parts = path.relative_to(self.folder).parts

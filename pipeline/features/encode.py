@@ -27,6 +27,7 @@ from alignrec.pipeline.encoders.registry import (
 )
 from alignrec.pipeline.features.batching import ItemContent, encode_rows
 from alignrec.pipeline.features.folder import (
+    ENCODER_FILE,
     MAX_SET_BYTES,
     SET,
     Facts,
@@ -138,16 +139,16 @@ def prepare_set(
     return LazyEncoder(facts, load, network, cached_rows / key)
 
 
-def keep_released(kept: Sequence[Path], facts: Facts, folder: Path) -> Facts:
+def keep_released(kept: Mapping[str, Path], facts: Facts, folder: Path) -> Facts:
     """Copy the files of a released encoder, so that the set encodes new items without the release.
 
     Return the facts of the set with the kind and settings of that encoder.
     """
-    described, *files = kept
-    for path in files:
-        io.copy_file(path, folder / path.name)
+    for place, path in kept.items():
+        if place != ENCODER_FILE:
+            io.copy_file(path, folder / place)
 
-    released = Facts.read(described, MAX_SET_BYTES)
+    released = Facts.read(kept[ENCODER_FILE], MAX_SET_BYTES)
     return released.model_copy(
         update={
             "encoder": facts.encoder,
@@ -156,7 +157,7 @@ def keep_released(kept: Sequence[Path], facts: Facts, folder: Path) -> Facts:
             "image_size": facts.image_size,
             "image_quality": facts.image_quality,
             "fingerprint": facts.fingerprint,
-            "model": facts.model,
+            "model": released.model | facts.model,
         }
     )
 

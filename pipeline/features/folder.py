@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from alignrec.pipeline.runtime.run import Run
 
 SET = "set.json"
+ENCODER_FILE = "encoder.json"  # set.json in a release
+PARTS = "parts"  # folder in encoder/ with its parts, each as in a release
 RELEASED_FOLDER = "released"  # folder of a set like the set's own, see `FeatureSet.released`
 MAX_SET_BYTES = 1 << 16  # of set.json
 MAX_ENTRIES = 64  # parts, settings and packages of a set
@@ -198,6 +200,11 @@ class FeatureSet:
         """Yield the vectors of each shard in item order, float32 [n, F]."""
         for number in range(len(self.shards)):
             yield io.matrix(self.read(number)["vector"])
+
+
+def parts_beside(facts: Facts, encoder: Path) -> list[str]:
+    """Return the parts that are sets beside this one; none if its `encoder` folder carries them."""
+    return [] if (encoder / PARTS).is_dir() else facts.parts
 
 
 @contextmanager

@@ -18,12 +18,12 @@ from safetensors.numpy import load_file
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.features.codebooks import CENTROIDS, write_codebooks
-from alignrec.pipeline.features.folder import MAX_SET_BYTES, Facts
+from alignrec.pipeline.features.folder import ENCODER_FILE, MAX_SET_BYTES, Facts
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.rotation import fit_rotation, paired_cosines, rotate
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import rotated
-from alignrec.pipeline.release.encoder import ENCODER_FILE, ENCODERS_FOLDER
+from alignrec.pipeline.release.encoder import ENCODERS_FOLDER
 from alignrec.pipeline.release.form import (
     FIT_DIGEST,
     KEEP_FORM,

@@ -6,9 +6,8 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -21,11 +20,21 @@ from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.beit3.params import BEIT3_SETS
 from alignrec.pipeline.encoders.hub import LOCAL, Origin, Pretrained, with_version
 from alignrec.pipeline.encoders.registry import Encoder, Spec
-from alignrec.pipeline.features.folder import MAX_SET_BYTES, Facts
+from alignrec.pipeline.features.folder import (
+    ENCODER_FILE,
+    MAX_SET_BYTES,
+    PARTS,
+    Facts,
+    parts_beside,
+)
 from alignrec.pipeline.io import arrays
-from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release.loading import Loaded, load_encoders
+from alignrec.pipeline.release.loading import (
+    Loaded,
+    load_encoders,
+    read_released_facts,
+)
 from alignrec.pipeline.release.manifest import Manifest
 from alignrec.pipeline.release.rotated import (
     ROTATION,
@@ -37,7 +46,7 @@ from alignrec.pipeline.runtime.layout import EncoderFiles
 
 # shared weights are in the folder of one set, third-party weights are only named
 ENCODERS_FOLDER = "encoders"
-ENCODER_FILE = "encoder.json"  # the set's set.json
+OWN_DEPTH = 2  # of the folder of a set's encoder in a release; those of carried parts are deeper
 OF_ONE_SET = (ENCODER_FILE, ROTATION_FILE)  # files that sets with the same weights do not share
 RELEASE_LIBRARY = "alignrec"
 MOST_AT_A_TIME = 256  # upper bound on the release's batch size, which is untrusted
@@ -68,14 +77,7 @@ class ReleasedEncoders:
                 remedy = f"it has {', '.join(self.names)}"
             raise UserError(f"{self.release}: no encoder '{name}' in this release; {remedy}")
 
-        path = self.folder(name) / ENCODER_FILE
-        facts = Facts.read(path, MAX_SET_BYTES)
-        if facts.encoder != name:
-            raise UserError(
-                f"{path}: of '{one_line(facts.encoder, 64)}', not of '{name}'; "
-                "fetch the release again"
-            )
-        return facts
+        return read_released_facts(self.folder(name), name)
 
     def folder(self, name: str) -> Path:
         return self.release / ENCODERS_FOLDER / name
@@ -90,8 +92,8 @@ class ReleasedEncoders:
             for name, (facts, encoder) in load_encoders(self, names).items()
         }
         for name, (_, encoder) in loaded.items():
-            shards = self.manifest.paths_of(self.release, "features", name)
-            width = io.width(shards[0].parent) if shards else encoder.width
+            widths = self.manifest.widths_of(name)
+            width = widths[0] if widths else encoder.width
             if width != encoder.width:
                 raise UserError(
                     f"{self.folder(name) / ENCODER_FILE}: gives {encoder.width} numbers, "
@@ -101,11 +103,17 @@ class ReleasedEncoders:
 
 
 def list_encoders(manifest: Manifest) -> list[str]:
-    paths = [file.path for file in manifest.files]
+    return [home.name for home in _list_homes(manifest) if len(home.parts) == OWN_DEPTH]
+
+
+def _list_homes(manifest: Manifest) -> list[PurePosixPath]:
+    """Return the folders of encoders, and of the parts that they carry."""
+    paths = [PurePosixPath(file.path) for file in manifest.files]
+    homes = [path.parent for path in paths if path.name == ENCODER_FILE]
     return sorted(
-        path.split("/")[1]
-        for path in paths
-        if fnmatchcase(path, f"{ENCODERS_FOLDER}/*/{ENCODER_FILE}")
+        home
+        for home in homes
+        if home.parts[:1] == (ENCODERS_FOLDER,) and len(home.parts) >= OWN_DEPTH
     )
 
 
@@ -115,11 +123,14 @@ def find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     Checks schemas, network shapes (if torch is installed), non-finite values, widths and vector
     spaces.
     """
-    widths: dict[str, set[int]] = {}
-    for name in list_encoders(manifest):
-        path = f"{ENCODERS_FOLDER}/{name}/{ENCODER_FILE}"
-        home = folder / ENCODERS_FOLDER / name
-        shards = manifest.paths_of(folder, "features", name)
+    widths: dict[Path, set[int]] = {}
+    for inner in _list_homes(manifest):
+        name = inner.name
+        path = inner / ENCODER_FILE
+        home = folder / inner
+        shards: list[Path] = []
+        if len(inner.parts) == OWN_DEPTH:
+            shards = manifest.paths_of(folder, "features", name)
         try:
             facts = Facts.read(folder / path, MAX_SET_BYTES)
             rotation = read_rotation(home, facts)
@@ -141,7 +152,7 @@ def find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
             )
 
 
-def _encoder_widths(home: Path, facts: Facts, networks: dict[str, set[int]]) -> set[int]:
+def _encoder_widths(home: Path, facts: Facts, networks: dict[Path, set[int]]) -> set[int]:
     """Return the possible output widths, empty if unknown; `networks` caches them by weights."""
     if facts.parts:
         try:
@@ -153,12 +164,13 @@ def _encoder_widths(home: Path, facts: Facts, networks: dict[str, set[int]]) -> 
     if facts.weights is None:
         return set()
     if facts.network not in BEIT3_SETS:
-        for weights in sorted(home.glob("*.safetensors")):
-            arrays.refuse_infinite(weights)
+        for path in sorted(home.glob("*.safetensors")):
+            arrays.refuse_infinite(path)
         return set()
-    if facts.weights not in networks:
-        networks[facts.weights] = stored.check_files(EncoderFiles(home.parent / facts.weights))
-    return networks[facts.weights]
+    weights = home.parent / facts.weights
+    if weights not in networks:
+        networks[weights] = stored.check_files(EncoderFiles(weights))
+    return networks[weights]
 
 
 def _space_difference(home: Path, facts: Facts, shards: Sequence[Path]) -> str:
@@ -244,45 +256,61 @@ def find_origin(where: str, params: ReleasedParams) -> Origin:
     encoders = ReleasedEncoders(params.folder)
     facts = encoders.facts(params.encoder)
     manifest = encoders.manifest
+    stated = Path(params.folder) / manifests.MANIFEST_FILE
+    kept = _list_kept(encoders, facts)
     origin = Origin(
         params.folder,
         f"{manifest.dataset} {manifest.version}: {params.encoder}",
-        f"{LOCAL}{io.sha256(Path(params.folder) / manifests.MANIFEST_FILE)}",
+        f"{LOCAL}{io.sha256(stated)}",
         with_version(RELEASE_LIBRARY),
         fingerprint=facts.fingerprint,
-        kept=_list_kept(encoders, facts),
+        kept=kept,
+        read=[stated, *kept.values()],
     )
     origin = origin.restrict_to(where, params, facts.reads)
     if len(origin.reads) < len(facts.reads):
-        return replace(origin, fingerprint=None, kept=())
+        return replace(origin, fingerprint=None, kept={})
     return origin
 
 
-def _list_kept(encoders: ReleasedEncoders, facts: Facts) -> list[Path]:
-    """Return the facts and files of an encoder, with its rotation; none if it needs parts.
+def _list_kept(encoders: ReleasedEncoders, facts: Facts) -> dict[str, Path]:
+    """Return place -> file of an encoder with its parts, as a set's `encoder/` has them.
 
     UserError if one of them is not as the manifest lists it.
     """
-    if facts.parts or not facts.portable:
-        return []
+    if not facts.portable:
+        return {}
 
-    home = f"{ENCODERS_FOLDER}/{facts.encoder}"
-    described = f"{home}/{ENCODER_FILE}"
-    wanted = {described}
-    if ROTATION in facts.fingerprint:
-        wanted.add(f"{home}/{ROTATION_FILE}")
-    weights = f"{ENCODERS_FOLDER}/{facts.weights}/"
-    kept = []
+    places = {part: f"{PARTS}/{part}/" for part in _list_needed(encoders, facts)}
+    places[facts.encoder] = ""
+    kept = {}
     for file in encoders.manifest.files:
-        is_below = facts.weights is not None and file.path.startswith(weights)
-        is_weight = is_below and Path(file.path).name not in OF_ONE_SET
-        if file.path not in wanted and not is_weight:
+        top, name, *inner = [*PurePosixPath(file.path).parts, ""]
+        place = "/".join(inner[:-1])
+        is_shared = name == facts.weights and name != facts.encoder and place not in OF_ONE_SET
+        if top != ENCODERS_FOLDER or (name not in places and not is_shared):
             continue
         path = encoders.release / file.path
         if path.is_symlink() or not path.is_file() or io.sha256(path) != file.sha256:
             raise UserError(f"{path}: not as its manifest lists it; fetch the release again")
-        kept.append(path)
-    return sorted(kept, key=lambda path: path.name != ENCODER_FILE)
+        kept[places.get(name, "") + place] = path
+    return kept
+
+
+def _list_needed(encoders: ReleasedEncoders, facts: Facts) -> list[str]:
+    """Return the encoders of a release that are parts of a chain, and what they need themselves."""
+    needed: list[str] = []
+    chains = [facts]
+    while chains:
+        outer = chains.pop()
+        beside = parts_beside(outer, encoders.folder(outer.encoder))
+        if outer is not facts and outer.weights is not None:
+            beside = [*beside, outer.weights]
+        for name in beside:
+            if name != facts.encoder and name not in needed:
+                needed.append(name)
+                chains.append(encoders.facts(name))
+    return needed
 
 
 def _load_released(origin: Origin, params: ReleasedParams) -> Encoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,13 @@ from alignrec.pipeline.beit3.params import BEIT3_SETS, RAW_SETS, BEiT3Params
 from alignrec.pipeline.encoders import chain
 from alignrec.pipeline.encoders.hub import Pretrained
 from alignrec.pipeline.encoders.registry import ENCODERS, Encoder
-from alignrec.pipeline.features.folder import Facts, FeatureSet
+from alignrec.pipeline.features.folder import (
+    ENCODER_FILE,
+    MAX_SET_BYTES,
+    PARTS,
+    Facts,
+    FeatureSet,
+)
 from alignrec.pipeline.io.errors import UserError, installing, one_line
 from alignrec.pipeline.runtime.layout import EncoderFiles, Layout
 from alignrec.pipeline.runtime.section import Section, first_fault, validate
@@ -48,6 +54,31 @@ class Project:
         return FeatureSet(name, self.layout.features(name)).released.encoder
 
 
+@dataclass(frozen=True)
+class CarriedParts:
+    """Encoders of a release that another encoder carries as its parts."""
+
+    root: Path
+    trusted: ClassVar[bool] = False
+
+    def facts(self, name: str) -> Facts:
+        return read_released_facts(self.folder(name), name)
+
+    def folder(self, name: str) -> Path:
+        return self.root / name
+
+
+def read_released_facts(folder: Path, name: str) -> Facts:
+    """Read encoder.json, which is untrusted; UserError if it is missing or invalid."""
+    path = folder / ENCODER_FILE
+    facts = Facts.read(path, MAX_SET_BYTES)
+    if facts.encoder != name:
+        raise UserError(
+            f"{path}: of '{one_line(facts.encoder, 64)}', not of '{name}'; fetch the release again"
+        )
+    return facts
+
+
 class Loaded(NamedTuple):
     """A loaded encoder, with the facts of its feature set."""
 
@@ -73,6 +104,13 @@ def _model_here(shelf: Shelf, name: str, recorded: Mapping[str, Any]) -> dict[st
     return model
 
 
+class _Place(NamedTuple):
+    """An encoder that is being loaded; one that carries its parts may have the name of a part."""
+
+    folder: Path
+    name: str
+
+
 def load_encoder(shelf: Shelf, name: str) -> Loaded:
     """Load a set's encoder, which is untrusted; UserError if it cannot encode new items."""
     facts = shelf.facts(name)
@@ -95,11 +133,12 @@ def load_encoders(shelf: Shelf, names: Iterable[str]) -> dict[str, Loaded]:
     return loaded
 
 
-def _load_nested(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) -> Encoder:
+def _load_nested(shelf: Shelf, name: str, facts: Facts, outer: Sequence[_Place]) -> Encoder:
     folder = shelf.folder(name)
     kind = one_line(facts.network, 64)
-    if name in outer or len(outer) > MAX_DEPTH:
-        circle = " -> ".join([*outer, name])
+    place = _Place(folder, name)
+    if place in outer or len(outer) > MAX_DEPTH:
+        circle = " -> ".join(one.name for one in [*outer, place])
         raise UserError(f"{folder}: made of itself, by {circle}; make or fetch it again")
     if not facts.portable:
         raise UserError(f"{folder}: a set of kind {kind} cannot encode new items")
@@ -107,7 +146,7 @@ def _load_nested(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) 
     refuse_absent(folder, facts.packages)
     try:
         if facts.parts:
-            return _load_chain(shelf, folder, facts, (*outer, name))
+            return _load_chain(shelf, folder, facts, [*outer, place])
         if facts.network in BEIT3_SETS:
             return _load_beit3(shelf, folder, facts)
         if facts.network in ENCODERS:
@@ -120,9 +159,11 @@ def _load_nested(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) 
     )
 
 
-def _load_chain(shelf: Shelf, folder: Path, facts: Facts, outer: tuple[str, ...]) -> Encoder:
+def _load_chain(shelf: Shelf, folder: Path, facts: Facts, outer: Sequence[_Place]) -> Encoder:
     if facts.weights is not None:
         raise UserError(f"{folder}: names both weights and parts; do not trust it")
+    if (folder / PARTS).is_dir():
+        shelf = CarriedParts(folder / PARTS)
     facts_of = {part: shelf.facts(part) for part in facts.parts}
     parts = []
     for part, part_facts in facts_of.items():

@@ -269,6 +269,11 @@ class Manifest(Part):
     def sets_with(self, table: str) -> list[str]:
         return sorted({str(file.feature_set) for file in self.files if file.table == table})
 
+    def widths_of(self, name: str) -> list[int]:
+        """Return the width of each file of a feature set."""
+        files = [file for file in self.files if file.table == "features"]
+        return [file.width for file in files if file.feature_set == name]
+
     def paths_of(self, folder: Path, table: str, name: str) -> list[Path]:
         return [
             folder / file.path

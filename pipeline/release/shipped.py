@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.registry import ENCODERS
-from alignrec.pipeline.features.folder import SET, FeatureSet
+from alignrec.pipeline.features.folder import ENCODER_FILE, SET, FeatureSet, parts_beside
 from alignrec.pipeline.release import encoder
 from alignrec.pipeline.release.rotated import ROTATION, ROTATION_FILE
 from alignrec.pipeline.runtime.layout import Layout
@@ -36,7 +36,7 @@ def _is_releasable(features: FeatureSet) -> bool:
 
 def _with_dependencies(layout: Layout, name: str) -> list[FeatureSet]:
     features = FeatureSet.of(layout, name)
-    needed = [*features.facts.parts]
+    needed = [*parts_beside(features.facts, features.encoder)]
     if features.facts.weights not in (None, name):
         needed.append(features.facts.weights)
 
@@ -49,7 +49,7 @@ def _with_dependencies(layout: Layout, name: str) -> list[FeatureSet]:
 def copy_encoders(folder: Path, encoders: Mapping[str, FeatureSet]) -> None:
     for name, features in encoders.items():
         target = folder / name
-        io.copy_file(features.folder / SET, target / encoder.ENCODER_FILE)
+        io.copy_file(features.folder / SET, target / ENCODER_FILE)
         for path in io.files_below(features.encoder):
             io.copy_file(path, target / path.relative_to(features.encoder))
 
@@ -73,7 +73,7 @@ def find_users(folder: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path, l
 def _list_shared(folder: Path, features: FeatureSet) -> list[Path]:
     """Return the files of other encoders that a set needs."""
     paths: list[Path] = []
-    for part in features.facts.parts:
+    for part in parts_beside(features.facts, features.encoder):
         paths += io.files_below(folder / part)
     if features.facts.weights:
         weights = io.files_below(folder / features.facts.weights)

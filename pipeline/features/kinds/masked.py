@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders import chain
-from alignrec.pipeline.features.folder import FeatureSet, Modality, feature_rows
+from alignrec.pipeline.features.folder import FeatureSet, Modality, feature_rows, parts_beside
 from alignrec.pipeline.features.kinds.base import Combination, Derived, SetKind, SetRecipe, describe
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
@@ -52,8 +52,8 @@ def mask_vectors(
 ) -> Callable[[int], np.ndarray]:
     """Return a function from a shard's number to its vectors without a modality, float32 [n, F]."""
     # mask the parts before they are mapped: a mapped column mixes modalities
-    if part.facts.parts:
-        parts = [FeatureSet.of(layout, name) for name in part.facts.parts]
+    if names := parts_beside(part.facts, part.encoder):
+        parts = [FeatureSet.of(layout, name) for name in names]
         fit = chain.read(part.encoder, [inner.width for inner in parts])
         masked = [mask_vectors(layout, inner, modality) for inner in parts]
         return lambda number: fit([vectors_of(number) for vectors_of in masked])
