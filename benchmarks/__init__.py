@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignrec.pipeline.io import write_json
-from alignrec.pipeline.runtime.code import machine_facts
+from alignrec.pipeline.runtime.machine import machine_facts
 from benchmarks._turns import Spread, Way, advice, short
 
 RESULTS = Path(__file__).parent / "results"

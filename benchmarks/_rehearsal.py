@@ -28,8 +28,8 @@ from alignrec.pipeline.beit3 import vqkd
 from alignrec.pipeline.beit3.config import BEIT3_CONFIGS
 from alignrec.pipeline.linalg.device import gemm_rate
 from alignrec.pipeline.runtime import yaml_files
-from alignrec.pipeline.runtime.code import machine_facts
 from alignrec.pipeline.runtime.layout import WORK, Layout
+from alignrec.pipeline.runtime.machine import machine_facts
 from alignrec.stages.order import STAGES
 from benchmarks import RESULTS, _baby, _official, _raw2014
 from benchmarks._turns import short

@@ -29,8 +29,8 @@ from alignrec.pipeline.linalg.device import pick_device
 from alignrec.pipeline.linalg.projections import Whitening, fit_pca, fit_whitening
 from alignrec.pipeline.runtime import process
 from alignrec.pipeline.runtime.checkpoint import Checkpoint
-from alignrec.pipeline.runtime.code import installed_versions
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.machine import installed_versions
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.pipeline.sources.base import Download

@@ -29,8 +29,8 @@ from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.features.params import Combine, without_paths
 from alignrec.pipeline.features.quality import judge_quality
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime.code import versions
 from alignrec.pipeline.runtime.layout import FURTHER_STEM, Layout
+from alignrec.pipeline.runtime.machine import versions
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.vectors.base import READERS, ImportedFile, feature_files
 

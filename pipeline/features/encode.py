@@ -39,7 +39,7 @@ from alignrec.pipeline.features.row_cache import RowCache, hash_content
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.runtime import cluster
-from alignrec.pipeline.runtime.code import versions
+from alignrec.pipeline.runtime.machine import versions
 from alignrec.pipeline.runtime.run import Run
 
 EncodedShards = Iterator[tuple[range, pa.Table]]  # row numbers of a shard, and its rows

@@ -43,8 +43,8 @@ from alignrec.pipeline.release.item_table import ItemTable
 from alignrec.pipeline.release.loading import Project, facts_here, load_encoder
 from alignrec.pipeline.release.rotated import ROTATION_FILE, rotate_encoder
 from alignrec.pipeline.runtime import progress
-from alignrec.pipeline.runtime.code import versions
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.machine import versions
 from alignrec.pipeline.runtime.run import ALTERED, Run
 
 LABEL = "embed"  # of warnings and progress

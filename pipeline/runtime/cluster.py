@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from alignrec.pipeline.io.errors import UserError, installing, one_line
 from alignrec.pipeline.runtime import code
+from alignrec.pipeline.runtime.machine import installed_versions, machine_facts, versions
 
 Job = TypeVar("Job")
 Read = Callable[[Job], pa.Table]  # reads the input of a job, in a process on this machine
@@ -86,7 +87,7 @@ def _split_rows(blocks: Iterable[pa.Table]) -> Iterator[dict[str, pa.Scalar]]:
 def facts(packages: Sequence[str] = ()) -> dict[str, str]:
     """Facts that all nodes must share: code and versions."""
     source = {"code": code.source_sha256()[:12]}
-    return source | code.versions() | code.installed_versions(packages)
+    return source | versions() | installed_versions(packages)
 
 
 def check_node(expected: dict[str, str], here: dict[str, str]) -> None:
@@ -224,7 +225,7 @@ class _Worker:
         number = batch[JOB][0].as_py()
         try:
             work = self._load()
-            machine = code.machine_facts()
+            machine = machine_facts()
             result = work(self.jobs[number], _unpack(batch[TABLE][0]))
         except UserError as e:
             return _pack(number, pa.table({}), error=str(e))

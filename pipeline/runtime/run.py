@@ -20,8 +20,8 @@ from tqdm import tqdm
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.runtime import code, process, progress
-from alignrec.pipeline.runtime.code import describe_machine, versions
 from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.machine import describe_machine, versions
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.record import intact_record, present_files, record_digest
 from alignrec.pipeline.runtime.seeds import seed_for
