@@ -1,8 +1,8 @@
 """A day in a shop of 3,000 products: 50 new ones, 20 with another text, 10 gone; `dvc repro` before and after.
 
 The next day is run twice, in copies of the first project: what is fitted to the catalogue is fitted again, or stays as
-in the first release (`alignrec new --from`). Training starts from that release in both. It takes 600 MB in FOLDER,
-where finished runs are kept if a later one is interrupted.
+in the first release (`alignrec new --from`). It takes 600 MB in FOLDER, where finished runs are kept if a later one is
+interrupted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from PIL import Image, ImageDraw
 
 from alignrec.pipeline import io
@@ -111,7 +110,6 @@ def run_day(name: str) -> Turn[dict[str, Cost]]:
         shutil.copytree(project / "outputs" / "publish" / DATASET / "release", project / RELEASE)
         if name == KEPT:
             write_project(project, "--from", RELEASE)
-        start_from_release(project)
     turn = _turns.timed(
         lambda: subprocess.run(
             ["dvc", "repro"], cwd=project, env=os.environ | {"PATH": path}, check=True
@@ -130,13 +128,6 @@ def write_project(project: Path, *words: str) -> None:
     files = ["--interactions", INTERACTIONS, "--items", ITEMS, "--images", IMAGES]
     new = ["-m", "alignrec", "new", DATASET, *files, *words, "--force"]
     subprocess.run([sys.executable, *new], cwd=project, check=True)
-
-
-def start_from_release(project: Path) -> None:
-    """Let training start from the release of the first day."""
-    params = yaml.safe_load((project / "params.yaml").read_text())
-    params["train"]["start"] = RELEASE
-    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
 def write_command(folder: Path, log: Path) -> Path:

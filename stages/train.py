@@ -1,7 +1,5 @@
 """Stage train: the released recommender and its embeddings."""
 
-from pathlib import Path
-
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.models.training.params import TrainSettings
@@ -14,22 +12,15 @@ from alignrec.stages.interactions import INTERACTIONS
 
 def main(run: Run) -> None:
     from alignrec.pipeline.models.training.released import train_released  # loads torch
-    from alignrec.pipeline.release.start import read_start
 
     params = run.params[TrainSettings]
     # first, as it may reject a key: later steps delete unfinished work
     settings = params.resolved()
-    facts = params.facts()
-    start = None
-    if params.start is not None:
-        start = read_start(Path(params.start), settings.dim)
-        facts["start"] = start.manifest
-
     files = inputs.input_files(run.layout, params.features)
     exact_up_to = run.params[Graph].exact_up_to
-    run.resume(run.folder, files, facts, exact_up_to)
+    run.resume(run.folder, files, params.facts(), exact_up_to)
     if not run.finished():
-        train_released(run, params.features, settings, exact_up_to, start)
+        train_released(run, params.features, settings, exact_up_to)
 
 
 TRAIN = Stage(

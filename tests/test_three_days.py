@@ -88,12 +88,12 @@ def shop(tmp_path_factory: pytest.TempPathFactory, cached: dict[str, int]) -> It
         release_to(MONDAY)
         cached["monday"] = count_cached_rows()
 
-        write_day(TOMORROW, "0.2.0", train={"start": "monday"})
+        write_day(TOMORROW, "0.2.0")
         run_stages("shop", *TO_FEATURES, *TO_RELEASE)
         release_to(PLAIN)
         cached["tuesday"] = count_cached_rows()
 
-        write_day(TOMORROW, "0.2.0", train={"start": "monday"}, publish={"align": "monday"})
+        write_day(TOMORROW, "0.2.0", publish={"align": "monday"})
         assert started(publish_until_killed, cwd=folder).wait() == -signal.SIGKILL
         assert [*OUTPUTS.work("publish").rglob("features/*/*")]
         assert toy.contents(OUTPUTS.release) == toy.contents(PLAIN)

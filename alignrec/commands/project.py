@@ -19,7 +19,6 @@ from alignrec.pipeline.encoders.registry import RELEASED_KIND
 from alignrec.pipeline.features.params import Combine, SemanticIds
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.release.manifest import MANIFEST_FILE
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime import code
@@ -281,7 +280,6 @@ def _older_manifests(stage: str, params: Parameters) -> list[str]:
         "encode": released,
         "combine": [given.get("fitted") for given in params[Combine].sets.values()],
         "semantic_ids": [params[SemanticIds].codebooks],
-        "train": [params[TrainSettings].start],
         "publish": [params[Publish].align],
     }
     # not validated yet

@@ -3,10 +3,11 @@
 FIRST_IMAGE = "an item has one image, the first that can be had"
 A_FOLDER = "a release is a folder, fetched whole or by feature set (--encoder)"
 L3AE = "l3ae reads interactions and features"
+RELEASED = "an encoder of kind 'released' keeps the space of a release: docs/growing.md"
 INSTEAD = {
     "addease": L3AE,
     "atlas": "pandas writes the table that embedding-atlas reads: docs/exports.md",
-    "align": "an encoder of kind 'released' keeps the space of a release: docs/growing.md",
+    "align": RELEASED,
     "cease": L3AE,
     "hf": "'publish --to hf://...', or pandas: docs/exports.md",
     "ials": "ease and itemknn read interactions",
@@ -15,6 +16,7 @@ INSTEAD = {
     "most": FIRST_IMAGE,
     "onto": A_FOLDER,
     "since": A_FOLDER,
+    "start": RELEASED,
 }
 
 

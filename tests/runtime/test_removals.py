@@ -30,7 +30,12 @@ def test_a_removed_command_or_option_names_its_replacement(arguments: list[str],
 
 @pytest.mark.parametrize(
     ("text", "key"),
-    [("encode: {align: x}", "align"), ("images: {most: 3}", "most"), ("benchmark: {models: [ials]}", "ials")],
+    [
+        ("encode: {align: x}", "align"),
+        ("images: {most: 3}", "most"),
+        ("train: {start: x}", "start"),
+        ("benchmark: {models: [ials]}", "ials"),
+    ],
 )
 def test_a_removed_key_names_its_replacement(tmp_path: Path, text: str, key: str) -> None:
     path = tmp_path / "params.yaml"

@@ -60,17 +60,10 @@ def read_embeddings(layout: Layout) -> tuple[EmbeddingTable, EmbeddingTable]:
     return users, EmbeddingTable(item, schemas.item_embeddings)
 
 
-def write_embeddings(
-    run: Run, user: np.ndarray, item: np.ndarray, *, start: str | None = None
-) -> int:
-    """Write vectors [U, D] and [I, D] with names and a fingerprint of their space; return U + I.
-
-    `start` is the digest of the release that training started from.
-    """
+def write_embeddings(run: Run, user: np.ndarray, item: np.ndarray) -> int:
+    """Write vectors [U, D] and [I, D] with names and a fingerprint of their space; return U + I."""
     layout = run.layout
     space = describe_space(layout, run.params[TrainSettings])
-    if start is not None:
-        space["start"] = start
 
     users = io.read_table(layout.users, schemas.USERS)
     user_schema = schemas.user_embeddings(user.shape[1])

@@ -56,13 +56,11 @@ def fit(
     checkpoint: Checkpoint | None = None,
     parts: Sequence[int] = (),
     sampler: Callable[[Split], Sampler] = Sampler,
-    initialise: Callable[[Any], object] | None = None,
 ) -> Fit:
     """Train a recommender until valid Recall@20 stops improving; return its best epoch.
 
     `features` and `edges` (schema EDGES) are for models that use them, and `parts` are the widths
-    of the modalities in `features`. `initialise` changes the random parameters of the network
-    before the first epoch. UserError: invalid input, or diverged loss.
+    of the modalities in `features`. UserError: invalid input, or diverged loss.
     """
     if 4 * params.dim * (split.n_users + split.n_items) <= MAX_KEPT_BYTES:
         keep_large_buffers()
@@ -79,8 +77,6 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = model(inputs, params).to(device)
-        if initialise is not None:
-            initialise(network)
         if not list(network.parameters()):
             return _without_training(network, split)
         training = _Training(network, split, sampler(split), params, seed, checkpoint)

@@ -1,8 +1,8 @@
 """Section `train` of params.yaml: settings of the released recommender."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from alignrec.pipeline.models.params import DEFAULT_FEATURE_SET, AlignRecParams, Train
 from alignrec.pipeline.runtime.section import Name, Section, validate
@@ -20,19 +20,13 @@ class TrainSettings(Section):
 
     features: Name = DEFAULT_FEATURE_SET
     """feature set to train on; by default one that the dataset has"""
-    start: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    """folder of an earlier release with vectors of the same width. Training starts from them, and
-    new items from their neighbours, instead of random ones"""
 
     def given(self) -> dict[str, Any]:
         """Return AlignRec's keys that are set."""
-        return self.model_dump(exclude_unset=True, exclude={"start"})
+        return self.model_dump(exclude_unset=True)
 
     def facts(self) -> dict[str, Any]:
-        """Return the keys that are set; defaults of others are in the code's fingerprint.
-
-        Without `start`: the record has its digest, as releases move.
-        """
+        """Return the keys that are set; defaults of others are in the code's fingerprint."""
         return {key: value for key, value in self.given().items() if key not in self.speed}
 
     def resolved(self) -> Train:
