@@ -90,7 +90,8 @@ def _row_as_json(header: list[str], row: CsvRow) -> bytes:
 
 def _batch_as_json(batch: pa.RecordBatch) -> list[bytes]:
     try:
-        return [orjson.dumps(row, default=str) for row in batch.to_pylist()]
+        rows = parquet.decode_binary(batch).to_pylist()
+        return [orjson.dumps(row, default=str) for row in rows]
     except (ValueError, OverflowError, TypeError, pa.ArrowException) as e:
         # such as a date outside Python's range
         if len(batch) == 1:

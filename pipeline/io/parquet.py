@@ -16,6 +16,12 @@ MAX_MEAN_BYTES = 1 << 20  # of a column's texts in a row group
 MAX_BATCH_ROWS = 4096
 MAX_BATCH_BYTES = 1 << 29
 MAX_ROW_BYTES = 1 << 26
+BINARY = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+    pa.types.is_fixed_size_binary,
+)
 
 
 def column_names(path: Path) -> list[str]:
@@ -100,6 +106,38 @@ def _split_batch(batch: pa.RecordBatch, schema: pa.Schema) -> Iterator[pa.Record
     ):  # views in lists have no cast, and stay dictionaries
         batch = batch.cast(schema)
     yield batch
+
+
+def decode_binary(batch: pa.RecordBatch, kept: str = "") -> pa.RecordBatch:
+    """Return a batch whose binary values are texts, except in the column `kept`.
+
+    Raises ValueError if some are not UTF-8.
+    """
+    columns = []
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        kind = column.type if field.name == kept else _text_type(column.type)
+        try:
+            columns.append(column.cast(kind))
+        except pa.ArrowInvalid:
+            raise ValueError(f"not UTF-8: column '{one_line(field.name, 64)}'") from None
+    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
+
+
+def _text_type(kind: pa.DataType) -> pa.DataType:
+    """Return a type with texts in place of binary values."""
+    types = pa.types
+    if any(is_binary(kind) for is_binary in BINARY):
+        return pa.string()
+    if types.is_map(kind):
+        return pa.map_(_text_type(kind.key_type), _text_type(kind.item_type))
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_text_type(field.type)) for field in kind])
+
+    if types.is_nested(kind) or types.is_dictionary(kind):
+        inner = _text_type(kind.value_type)
+        if inner != kind.value_type:
+            return inner if types.is_dictionary(kind) else pa.list_(inner)
+    return kind
 
 
 def _expanded_size(column: pa.Array) -> int:

@@ -116,13 +116,15 @@ def _embed_next_to(to: Path, rejects: Path, table: ItemTable, choice: Choice) ->
 
     bars: list[tqdm] = []
     with progress.print_heartbeat(LABEL, bars):
-        images = choice.images if _reads_images(choice, networks) else None
+        images = choice.images if _reads("image", choice, networks) else None
         write_dataset(table, layout, images, _shard_rows(choice), record)
         folder, notes = _write_sets(choice, networks, layout, bars)
 
     finished = work / "done"
     shard_rows = choice.encode.shard_rows
     n_rows, n_images, n_texts = write_embedded(folder, layout, finished, record, table, shard_rows)
+    if n_rows and not n_texts and _reads("text", choice, networks):
+        _warn(f"no row has a text, and {choice.name} reads it; name its columns by --text")
     rejected = write_rejects(work / "rejects", rejects, record)
     space = io.fingerprint_of(io.record(io.shard(folder, "features", 0)))
     about = {"items": n_rows, "rejected": rejected, "notes": notes, io.FINGERPRINT: space}
@@ -180,9 +182,9 @@ def _warn(message: str) -> None:
     print(printable(f"warning: {LABEL}: {message}"), file=sys.stderr, flush=True)
 
 
-def _reads_images(choice: Choice, networks: Sequence[Network]) -> bool:
-    of_project = choice.project is not None and "image" in choice.reads
-    return of_project or any("image" in network.reads for network in networks)
+def _reads(modality: str, choice: Choice, networks: Sequence[Network]) -> bool:
+    of_project = choice.project is not None and modality in choice.reads
+    return of_project or any(modality in network.reads for network in networks)
 
 
 def _shard_rows(choice: Choice) -> int:

@@ -19,7 +19,7 @@ from alignrec.pipeline.io.json_rows import (
     mark_unreadable,
     refuse_repeated,
 )
-from alignrec.pipeline.io.parquet import read_batches
+from alignrec.pipeline.io.parquet import decode_binary, read_batches
 from alignrec.pipeline.io.sql import identifier_of
 from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, RejectedRow
 from alignrec.pipeline.release.item_images import FoundImage, find_image
@@ -130,23 +130,23 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[bytes | Cells]:
         refuse_repeated(file, present, names)
         for batch in read_batches(file, names):
             try:
-                yield from _batch_rows(batch)
+                yield from _batch_rows(batch, columns.image)
             except OverflowError as e:  # such as a date after the year 9999
                 raise UserError(
                     f"{file}: {one_line(e, 80)}; name the columns of text by --text"
                 ) from None
 
 
-def _batch_rows(batch: pa.RecordBatch) -> list[bytes | Cells]:
+def _batch_rows(batch: pa.RecordBatch, image: str) -> list[bytes | Cells]:
     """Return the rows of a batch; one that is not UTF-8 as a line that cannot be read."""
     try:
-        return list(batch.to_pylist())
-    except UnicodeDecodeError:
+        return list(decode_binary(batch, image).to_pylist())
+    except ValueError as e:
         if len(batch) == 1:
-            return [mark_unreadable("not UTF-8")]
+            return [mark_unreadable("not UTF-8" if isinstance(e, UnicodeDecodeError) else str(e))]
 
     half = len(batch) // 2
-    return _batch_rows(batch.slice(0, half)) + _batch_rows(batch.slice(half))
+    return _batch_rows(batch.slice(0, half), image) + _batch_rows(batch.slice(half), image)
 
 
 class _RowParser:

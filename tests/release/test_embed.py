@@ -75,6 +75,18 @@ def test_a_table_keeps_its_identifiers_and_is_encoded_as_the_library_does() -> N
     assert not vectors("v")[2].any()
 
 
+def test_texts_may_be_binary_and_none_at_all_is_a_warning() -> None:
+    binary = [pa.field(field.name, pa.binary()) if field.type == pa.string() else field for field in table().schema]
+    pq.write_table(table().cast(pa.schema(binary)), "t.parquet")
+    pq.write_table(table(), "plain.parquet")
+    found = made("t.parquet", "--encoder", "minilm", *TITLES_BY_SKU, to="v")
+    assert found.equals(made("plain.parquet", "--encoder", "minilm", *TITLES_BY_SKU, to="plain"))
+    pq.write_table(pa.table({"sku": ["a"], "name of it": [None]}), "empty.parquet")
+    code, output = embed("empty.parquet", "--encoder", "minilm", "--column", "title=name of it", "--to", "none")
+    assert code == 0
+    assert "warning: embed: no row has a text, and minilm reads it; name its columns by --text" in output
+
+
 def test_csv_json_lines_parquet_and_a_folder_give_the_same_vectors() -> None:
     records = [{k: v for k, v in row.items() if v is not None} for row in table().to_pylist()]
     Path("t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from processes import started
 
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.io.json_rows import json_object
+from alignrec.pipeline.io.json_rows import json_lines, json_object
 from alignrec.pipeline.io.sql import WHITE_SPACE, identifier_of, open_database, strip_sql
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import Reader2014, Reader2018, Reader2023
@@ -138,6 +138,31 @@ HEADER = "userID\titemID\trating\ttimestamp\tx_label\n"
 def test_inter_file(tmp_path: Path) -> None:
     path = write(tmp_path / "x.inter.gz", HEADER + "3\t5\t1.0\t9\t2\nx\t5\t1.0\t9\t2\n")
     assert rows(numbered.ratings({"interactions": path})) == [(3, 5, 1.0, 9, 2), (None, 5, 1.0, 9, 2)]
+
+
+def test_binary_columns_of_parquet_are_texts_or_refused_by_name(tmp_path: Path) -> None:
+    raw = pa.array([b"thing 1", None, "\u00e9".encode()], pa.binary())
+    columns = {
+        "plain": raw,
+        "large": raw.cast(pa.large_binary()),
+        "fixed": pa.array([b"ab", b"cd", None], pa.binary(2)),
+        "list": pa.array([[b"a", b"b"], None, []], pa.list_(pa.binary())),
+        "fixed list": pa.array([[b"a"], [b"b"], None], pa.list_(pa.binary(), 1)),
+        "struct": pa.array([{"x": b"a"}, None, {"x": b"b"}]),
+    }
+    expected = {
+        name: json.loads(json.dumps(column.to_pylist(), default=bytes.decode)) for name, column in columns.items()
+    }
+    columns["dictionary"], expected["dictionary"] = raw.dictionary_encode(), expected["plain"]
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    read = [json_object(line) for line in json_lines(tmp_path / "x.parquet")]
+    assert {name: [row[name] for row in read] for name in columns} == expected
+
+    pq.write_table(pa.table({"id": [1, 2], "hash": [b"a", b"\xff"]}), tmp_path / "x.parquet")
+    first, second = json_lines(tmp_path / "x.parquet")
+    assert json_object(first) == {"id": 1, "hash": "a"}
+    with pytest.raises(ValueError, match="not UTF-8: column 'hash'"):
+        json_object(second)
 
 
 @pytest.mark.parametrize("name", ["items.csv", "items.jsonl", "items.jsonl.gz"])
