@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from alignrec.commands.size import Size
-from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, BEiT3Config
-from alignrec.pipeline.beit3.inference import count_flops
+from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, BEiT3Config, count_flops
 from alignrec.pipeline.beit3.params import VOCAB, BEiT3Sets, Pretrain
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import kind_of

@@ -1,12 +1,12 @@
 """Encoders of BEiT3 and of BEiT3 `mini`, whose image tokens are vectors of frozen encoders.
 
-Letters: B items per batch, n items or parts of texts, S image side, D width, W width of the vectors
+Letters: B items per batch, n items or parts of texts, T tokens, S image side, D width, W width of the vectors
 of frozen encoders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -19,7 +19,6 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.beit3.config import FIRST_POSITION, BEiT3Config, MiniConfig
 from alignrec.pipeline.beit3.image_vectors import ImageVectorCache
-from alignrec.pipeline.beit3.inference import Inference
 from alignrec.pipeline.beit3.mini import Mini
 from alignrec.pipeline.beit3.minilm import WordPieces
 from alignrec.pipeline.beit3.network import BEiT3
@@ -37,7 +36,7 @@ from alignrec.pipeline.linalg.device import device_of, move_to, pick_device, pin
 from alignrec.pipeline.linalg.projections import Whitening
 from alignrec.pipeline.runtime.layout import EncoderFiles
 
-TOKENS_PER_PART = 128  # mean tokens per part in a forward pass; bounds memory
+TOKENS_PER_PART = 128  # mean tokens per part in a forward pass, with padding; bounds memory
 
 
 class TextReader(Splitter):
@@ -65,27 +64,12 @@ class TextReader(Splitter):
         return split
 
 
-class PassInputs(NamedTuple):
-    """Inputs of a pass: n items without text, or n parts of texts."""
+class PaddedParts(NamedTuple):
+    """Inputs of a forward pass: n parts of texts, or n items without text."""
 
     items: np.ndarray  # int64 [n], item of each part
-    tokens: Tensor | None  # int64 [tokens], all parts concatenated
-    lengths: list[int]  # tokens of each part, 0 without a text
-
-    def passes(self) -> Iterator[PassInputs]:
-        """Yield inputs of at most TOKENS_PER_PART tokens per part on average."""
-        ends = np.cumsum(self.lengths)
-        max_tokens = TOKENS_PER_PART * len(self.lengths)
-        start = 0
-        while start < len(self.lengths):
-            before = int(ends[start - 1]) if start else 0
-            fitting = int(np.searchsorted(ends, before + max_tokens, side="right"))
-            stop = max(start + 1, fitting)
-            tokens = self.tokens
-            if tokens is not None:
-                tokens = tokens[before : int(ends[stop - 1])]
-            yield PassInputs(self.items[start:stop], tokens, self.lengths[start:stop])
-            start = stop
+    tokens: Tensor | None  # int64 [n, T]
+    padding: Tensor | None  # bool [n, T], True after the end of a part
 
 
 class BEiT3Batch(NamedTuple):
@@ -93,7 +77,7 @@ class BEiT3Batch(NamedTuple):
 
     pixels: Tensor | None  # uint8 [B, S, S, 3]
     chunks: Chunks | None  # parts of the texts
-    groups: list[PassInputs]  # groups of parts, or of items without text
+    passes: list[PaddedParts]
 
 
 class BEiT3Items(TextReader):
@@ -117,7 +101,8 @@ class BEiT3Items(TextReader):
                 f"and the network {config.vocab:,}"
             )
         self._device = device_of(network)
-        self._network = Inference(network.eval(), precision)
+        self._network = network.eval()
+        self._is_bfloat16 = precision == "bfloat16"
         self._whitening = _move_map(whitening, self._device)
         self.width = config.width if whitening is None else whitening.map.shape[1]
 
@@ -128,40 +113,52 @@ class BEiT3Items(TextReader):
             pixels = pin_memory(torch.from_numpy(squares))
         if texts is None:
             n = len(images or ())
-            return BEiT3Batch(pixels, None, [PassInputs(np.arange(n), None, [0] * n)])
+            return BEiT3Batch(pixels, None, [PaddedParts(np.arange(n), None, None)])
 
         chunks = self.chunks(texts)
-        groups = []
+        passes = []
         for group in chunks.groups():
-            ids = [chunks.parts[part] for part in group]
-            tokens = pin_memory(torch.from_numpy(np.concatenate(ids)))
-            groups.append(PassInputs(chunks.owner[group], tokens, [len(x) for x in ids]))
-        return BEiT3Batch(pixels, chunks, groups)
+            longest = max(len(chunks.parts[part]) for part in group)
+            parts_per_pass = max(1, TOKENS_PER_PART * len(group) // longest)
+            starts = range(0, len(group), parts_per_pass)
+            passes += [
+                _pad_parts(chunks, group[start : start + parts_per_pass]) for start in starts
+            ]
+        return BEiT3Batch(pixels, chunks, passes)
 
     @torch.inference_mode()
     def encode(self, prepared: BEiT3Batch) -> Tensor:
         pixels = prepared.pixels
         if pixels is not None:
             pixels = move_to(pixels, self._device)
-        # CLS of each group's parts, [n, D]
-        cls_of_groups = [self._encode_group(pixels, group) for group in prepared.groups]
-        cls = cls_of_groups[0]
+        # the residual stream stays in float32
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._is_bfloat16):
+            cls = torch.cat([self._encode_pass(pixels, parts) for parts in prepared.passes])
+
         if prepared.chunks is not None:
-            cls = prepared.chunks.average_parts(cls_of_groups)  # [B, D]
+            cls = prepared.chunks.average_parts([cls])  # [B, D]
         if self._whitening is None:
             return cls
         mean, linear = self._whitening
         return (cls - mean) @ linear
 
-    def _encode_group(self, pixels: Tensor | None, group: PassInputs) -> Tensor:
-        cls = []
-        for items, tokens, lengths in group.passes():
-            image = None
-            if pixels is not None:
-                image = normalise_pixels(pixels[move_to(torch.from_numpy(items), self._device)])
-            text = None if tokens is None else move_to(tokens, self._device)
-            cls.append(self._network.cls(image, text, lengths))
-        return torch.cat(cls)
+    def _encode_pass(self, pixels: Tensor | None, parts: PaddedParts) -> Tensor:
+        image = None
+        if pixels is not None:
+            image = normalise_pixels(pixels[move_to(torch.from_numpy(parts.items), self._device)])
+        if parts.tokens is None or parts.padding is None:
+            return self._network.summary(image, None).float()
+        tokens = move_to(parts.tokens, self._device)
+        return self._network.summary(image, tokens, move_to(parts.padding, self._device)).float()
+
+
+def _pad_parts(chunks: Chunks, numbers: np.ndarray) -> PaddedParts:
+    tokens, padding = pad_rows([chunks.parts[number] for number in numbers])
+    return PaddedParts(
+        chunks.owner[numbers],
+        pin_memory(torch.from_numpy(tokens)),
+        pin_memory(torch.from_numpy(padding)),
+    )
 
 
 def _move_map(whitening: Whitening | None, device: torch.device) -> tuple[Tensor, Tensor] | None:

@@ -1,4 +1,4 @@
-"""The network's invariants, its inference layout, and equality with the authors' code."""
+"""The network's invariants, its batches, and equality with the authors' code."""
 
 import sys
 import warnings
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, BEiT3Config
-from alignrec.pipeline.beit3.inference import Inference, count_flops
+from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, BEiT3Config, count_flops
 from alignrec.pipeline.beit3.network import BEiT3
+from alignrec.pipeline.beit3.tokenizer import pad_rows
 
 TINY = BEiT3Config(image=64, patch=16, vocab=100, width=48, layers=3, heads=4, ffn=192)
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -62,7 +62,7 @@ def test_a_hidden_modality_equals_an_absent_one(network: BEiT3, inputs: Inputs) 
     assert (mixed[0] - network.summary(image, tokens, padding)[0]).abs().max() > 0.1
 
 
-# --- the inference layout, for every combination of modalities
+# --- padded batches, for every combination of modalities
 
 
 LAYERED = BEiT3Config(image=64, patch=16, vocab=100, width=64, layers=3, heads=4, ffn=256, positions=66)
@@ -98,16 +98,22 @@ def one_by_one(whole: BEiT3, images: Tensor | None, texts: Sequence[Tensor] | No
     return torch.cat(actual)
 
 
+@torch.no_grad()
+def padded_cls(whole: BEiT3, images: Tensor | None, texts: Sequence[Tensor] | None) -> Tensor:
+    if texts is None:
+        return whole.summary(images, None)
+    tokens, padding = pad_rows([text.numpy() for text in texts])
+    return whole.summary(images, torch.from_numpy(tokens), torch.from_numpy(padding))
+
+
 @pytest.mark.parametrize("has", ["both", "image", "text"])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
-def test_it_equals_the_network_item_by_item(lengths: list[int], has: str) -> None:
+def test_a_padded_batch_equals_the_network_item_by_item(lengths: list[int], has: str) -> None:
     whole = randomised(LAYERED)
     images, texts = items(LAYERED, lengths)
     image, text = (None if has == "text" else images), (None if has == "image" else texts)
     expected = one_by_one(whole, image, text, len(lengths))
-    actual = Inference(whole, "float32").cls(
-        image, None if text is None else torch.cat(text), [0] * len(lengths) if text is None else lengths
-    )
+    actual = padded_cls(whole, image, text)
     torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5)
 
 
@@ -118,7 +124,8 @@ def test_bfloat16_keeps_every_direction(has_image: bool) -> None:
     images, texts = items(BASE, lengths)
     image = images if has_image else None
     expected = one_by_one(whole, image, texts, len(lengths))
-    actual = Inference(whole, "bfloat16").cls(image, torch.cat(texts), lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = padded_cls(whole, image, texts)
     assert actual.dtype == torch.float32
     assert float(torch.cosine_similarity(actual, expected).min()) >= 0.999
     assert not torch.equal(actual, expected)
