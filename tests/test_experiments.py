@@ -25,6 +25,7 @@ from open_clip import SimpleTokenizer
 from safetensors.torch import load_file
 from shop import featured, toy
 from torch import Tensor
+from transformers import AutoModel, AutoTokenizer
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -46,7 +47,7 @@ from alignrec.pipeline.models.training.inputs import Sampler, TrainingData
 from alignrec.pipeline.models.training.loop import Fit, fit
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
-from experiments import added, clip, contrast, exposure, filling, missing, tiger
+from experiments import added, clip, contrast, exposure, filling, identify, missing, tiger
 from experiments.masked_modelling import MaskedModelling, read_masked_task
 from experiments.together import Encoder, bind_encoder
 from experiments.variants import PROFILES, SETS
@@ -796,7 +797,38 @@ def test_recipes_are_trained_as_they_are_called(
         assert f"{name}: {len(trained.fitted.history)} epochs" in printed
 
 
+def test_identify_names_the_recipe_of_each_network(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bert, clip = networks.bert(tmp_path / "bert"), networks.clip(tmp_path / "clip")
+    layout = Layout(shop / "outputs", "shop")
+    texts = io.read_table(layout.items, schemas.ITEMS)["text"].to_pylist()
+    encode = AutoModel.from_pretrained(bert).eval()
+    tokenise = AutoTokenizer.from_pretrained(bert)
+    cut = {"truncation": True, "max_length": 24, "return_tensors": "pt"}
+    with torch.inference_mode():
+        hidden = [encode(**tokenise(text, **cut)).last_hidden_state[0] for text in texts]
+    cls = np.stack([tokens[0].numpy() for tokens in hidden])
+
+    network = AutoModel.from_pretrained(clip).eval()
+    joined = np.zeros((len(texts), 48), np.float32)
+    for item in identify.choose_items(layout, np.ones((len(texts), 1)), seen=True):
+        vectors = identify.encode(str(clip), network, item, "")
+        joined[item["item_id"]] = np.concatenate([vectors["text"], vectors["image"]])
+    rng = np.random.default_rng(0)
+    for model, theirs, recipe in (
+        (bert, cls[:, :12], "text, cls"),
+        (clip, joined, "text + image, unscaled"),
+        (bert, rng.normal(size=cls.shape), None),
+    ):
+        np.save(tmp_path / "theirs.npy", theirs.astype(np.float32))
+        params = {"params": shop / "params.yaml", "root": shop / "outputs"}
+        identify.main("shop", str(tmp_path / "theirs.npy"), str(model), **params)
+        nearest = capsys.readouterr().out.splitlines()[2]
+        assert nearest.startswith(f"| {recipe} | 1.0000 | ") == (recipe is not None), nearest
+
+
 def test_every_experiment_has_a_test() -> None:
     folder = Path(__file__).parents[1] / "experiments"
     scripts = [path.stem for path in folder.glob("*.py") if "typer.run" in path.read_text()]
-    assert sorted(scripts) == sorted(OPTIONS)
+    assert sorted(scripts) == sorted([*OPTIONS, "identify"])

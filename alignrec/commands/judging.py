@@ -76,20 +76,8 @@ def compare(
     to: Annotated[
         Path | None, typer.Option("--to", help="folder for compare.json and index.html")
     ] = None,
-    of: Annotated[
-        str | None,
-        typer.Option(
-            help="find the recipe of one file: an encoder of the parameter file, a kind, kind:model"
-        ),
-    ] = None,
 ) -> None:
-    """compare feature sets: probes, paired tests, similarity, most changed items; with --of, find
-    how an encoder made one.
-    """
-    if of is not None:
-        if to is not None:
-            raise typer.BadParameter("is without --of, which writes no files", param_hint="--to")
-        return _show_recipe(dataset, sets or [], of, params, root, order)
+    """compare feature sets: probes, paired tests, similarity, most changed items."""
     if not sets:
         raise typer.BadParameter("name a feature set or a file", param_hint="SETS")
     from alignrec.pipeline.report import compare as command
@@ -114,48 +102,6 @@ def compare(
         for table in list_tables(result):
             show(terminal.TerminalTable(table))
     say(f"page: {folder / 'index.html'}")
-
-
-def _show_recipe(
-    dataset: str, sets: list[str], of: str, params: Path, root: Path, order: Path | None
-) -> None:
-    if not sets:  # only a file was given
-        sets = [dataset]
-        dataset = _only_dataset(params)
-    if len(sets) > 1:
-        raise typer.BadParameter("is of one file", param_hint="--of")
-    # loads torch
-    from alignrec.pipeline.features.compared import read_set
-    from alignrec.pipeline.release import identify
-    from alignrec.pipeline.release.choice import choose_encoder
-    from alignrec.pipeline.report import terminal
-
-    settings = args.settings_of(dataset, params)
-    choice = choose_encoder(settings, of, root)
-    if choice.project is not None or choice.sets:
-        remedy = "name an encoder of the parameter file, a kind, or kind:model"
-        raise UserError(f"--of {of}: not an encoder but a feature set; {remedy}")
-
-    (name,) = choice.encode.encoders
-    with args.open_layout(dataset, root) as layout:
-        asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-        theirs = read_set(sets[0], layout, asins, order)
-        recipes = identify.find_recipe(
-            theirs.vectors, theirs.has_row, choice.encoders, name, layout
-        )
-
-    say(identify.describe_verdict(sets[0], of, recipes))
-    say(f"rows: {theirs.source}")
-    if recipes:
-        table = identify.recipe_table(recipes)
-        show(terminal.TerminalTable(table, caption=table.note))
-
-
-def _only_dataset(params: Path) -> str:
-    datasets = read(params).datasets
-    if len(datasets) != 1:
-        raise UserError(f"{params}: {len(datasets)} datasets; name one before the file")
-    return datasets[0]
 
 
 def diff(
