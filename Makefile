@@ -8,12 +8,11 @@ INSTALL = PYTHONWARNINGS=ignore $(BIN)/pip install --no-compile --quiet --disabl
 # a killed installation leaves packages that pip takes for installed, so only a finished one is updated in place
 VENV = { test -e .venv/installed || $(PYTHON) -m venv --clear .venv; } && rm -f .venv/installed*
 HASHES = $(PYTHON) -I .ci/hashes.py $@.json # before anything that was installed runs
-APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o Acquire::http::Timeout=20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # pip compiles nothing: Python does at the first import, which has to last
 
-.PHONY: help repro recover init hook checks test test-all test-processors browser bench realdata libraries rehearsal fuzz kill \
-	differential figures vendor docs clean
+.PHONY: help repro recover init hook checks test test-all test-processors bench realdata libraries rehearsal fuzz kill \
+	differential figures docs clean
 
 ITEMS ?= 300
 MINUTES ?= 60
@@ -55,7 +54,7 @@ test: checks ## lint, type check, declared dependencies, and the tests but for t
 test-all: checks ## the same with the slow tests, as CI does weekly
 	pytest --numprocesses=$(WORKERS)
 
-checks: .venv/installed-test browser
+checks: .venv/installed-test
 	ruff format --check .
 	ruff check .
 	python .ci/stale.py
@@ -69,11 +68,6 @@ test-processors: .venv/installed-test ## the numeric tests with the instructions
 	@failed=; for setting in $(PROCESSORS); do \
 	echo "$$setting"; env $$setting pytest --numprocesses=$(WORKERS) $(NUMERIC) || failed="$$failed $$setting"; \
 	done; test -z "$$failed" || { echo "failed with:$$failed"; exit 1; }
-
-browser: ## Debian's Chromium for the tests of the report's page, where apt-get may install it; elsewhere they are skipped
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
-	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && $(APT) update && $(APT) install chromium; } || \
-	echo "no Chromium, and none can be installed here: the browser's tests will be skipped"
 
 bench: .venv/installed-test ## speed and memory beside a reference -> benchmarks/results/*.json
 	python -m benchmarks
@@ -99,9 +93,6 @@ differential: .venv/installed-test ## random small shops through the pipeline an
 figures: .venv/installed-test ## the tables and the picture of README.md and docs/, from the outputs that are there
 	python -m benchmarks._figures README.md docs/*.md
 	python -m benchmarks._neighbours docs/neighbours.png sample linear beit3 shuffled
-
-vendor: ## the libraries of the report's map, from npm -> pipeline/report/vendor
-	$(PYTHON) .ci/vendor/build.py
 
 docs: .venv/installed-docs ## the docs site -> site/index.html; it needs no network
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet

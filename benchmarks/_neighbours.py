@@ -66,10 +66,11 @@ def main(arguments: list[str]) -> None:
 
 def draw_neighbours(outputs: Outputs, features: Sequence[str]) -> Image.Image:
     """Draw a row per item: the item, then its nearest neighbours under each feature set."""
-    near = pick_neighbours(outputs, ITEMS, SEED)
+    if outputs.graphs:
+        require_known(features, outputs.graphs, "features")
+    near = pick_neighbours(outputs, ITEMS, SEED, features)
     if near is None or outputs.items is None:
         raise UserError("no items with neighbours; run `dvc repro graph` first")
-    require_known(features, near.sets, "features")
 
     columns = [{item: [item] for item in near.items}]
     for name in features:

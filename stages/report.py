@@ -9,6 +9,7 @@ from alignrec.pipeline.report.params import Report
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
 from alignrec.stages.benchmark import BENCHMARK
+from alignrec.stages.combine import FEATURE_SET_STAGES
 from alignrec.stages.graph import GRAPH
 from alignrec.stages.images import IMAGES
 from alignrec.stages.interactions import INTERACTIONS
@@ -38,6 +39,7 @@ def main(run: Run) -> None:
     from alignrec.pipeline.report import figures, page  # load Pillow
     from alignrec.pipeline.report.advice import advise
     from alignrec.pipeline.report.gallery import pick_neighbours
+    from alignrec.pipeline.report.item_map import place_items
     from alignrec.pipeline.report.outputs import Outputs
 
     features = run.params[TrainSettings].features
@@ -50,8 +52,7 @@ def main(run: Run) -> None:
 
     seed = run.seed("gallery")
     near = pick_neighbours(outputs, run.params[Report].gallery_items, seed)
-    view = page.build_view(outputs, near, seed)
-
+    view = page.build_view(outputs, near, place_items(outputs, run.seed("map")))
     html = page.render_index(outputs, view).encode()
 
     io.write_bytes(run.layout.report / "index.html", html)
@@ -69,7 +70,7 @@ REPORT = Stage(
     "report",
     does="one self-contained page with a verdict, images, pictures and tables",
     writes="`index.html` (one self-contained page), `report.md`",
-    reads=EVIDENCE,
+    reads=(*FEATURE_SET_STAGES, *EVIDENCE),
     sections=("train.features", *FEATURE_SETS),
     params=Report,
     main=main,

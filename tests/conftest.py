@@ -2,11 +2,9 @@
 
 import gc
 import os
-import shutil
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when torch and faiss are first imported, so set before
     os.environ.setdefault(name, "1")
@@ -88,29 +86,3 @@ def encoding(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from shop import releases
 
     return releases.with_encoders(tmp_path_factory.mktemp("encoding")).release
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, for pages from the disk and of this machine's servers."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def tab(browser: Any) -> Iterator[Any]:
-    """A page that raises no error, opens no dialog and asks no other machine."""
-    page, faults, asked = browser.new_page(viewport={"width": 1280, "height": 900}), list[str](), list[str]()
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
-    page.on("request", lambda request: asked.append(request.url))
-    yield page
-    assert faults == []
-    assert [url for url in asked if not url.startswith(("file:", "blob:", "data:", "http://127.0.0.1:"))] == []
-    page.close()

@@ -27,11 +27,12 @@ from alignrec.pipeline.report.gallery import (
     JPEG_QUALITY,
     category_paths,
     item_titles,
+    make_thumbnails,
     pick_neighbours,
     stored_pictures,
 )
 from alignrec.pipeline.report.outputs import Outputs
-from alignrec.pipeline.report.page import build_view, render_index
+from alignrec.pipeline.report.page import GalleryView, render_index
 
 try:
     import uvicorn
@@ -50,6 +51,7 @@ MAX_CHARACTERS = 2000  # of a text
 MAX_IMAGE_BYTES = 10_000_000
 MAX_PIXELS = 40_000_000  # of a decoded image
 MAX_ANSWER_ITEMS = 12
+MAX_PICTURED = 3_000  # items of catalogues of which the page has every image
 MAX_WAITING = 8  # complete queries; further ones are refused
 MAX_CONNECTIONS = 512
 MAX_EVENT_BYTES = 1 << 14  # of an incomplete HTTP event
@@ -262,10 +264,17 @@ def render_page(
             io.write_json(layout.probes, read_probes(probes))
         outputs = Outputs(layout, release.manifest.kind, features)
         near = pick_neighbours(outputs, n_items, 0)
-        pictures: Iterable[pa.Table] = ()
-        if images is not None and near is not None:
-            pictures = read_pictures(images, release.items, sorted(near.shown))
-        view = build_view(outputs, near, 0, pictures)
+        view = None
+        if near is not None:
+            shown = near.shown
+            if len(release.items) <= MAX_PICTURED:
+                shown = set(range(len(release.items)))
+            pictures: Iterable[pa.Table] = ()
+            if images is not None:
+                pictures = read_pictures(images, release.items, sorted(shown))
+            thumbnails = make_thumbnails(pictures, shown)
+            titles = item_titles(release.items)
+            view = GalleryView(titles, category_paths(release.items), thumbnails, near)
         return render_index(outputs, view, encoders, MAX_CHARACTERS).encode()
 
 

@@ -4,9 +4,36 @@
     (id) => document.getElementById(id));
   if (!form) return;
 
+  // Text from data only ever becomes text nodes and attributes, never markup.
+  const make = (tag, name, text) => {
+    const node = document.createElement(tag);
+    if (name) node.className = name;
+    if (text !== undefined) node.textContent = text;
+    return node;
+  };
+
+  const carried = document.getElementById("cells"), cells = carried ? JSON.parse(carried.textContent) : [], COLUMNS = 20;
+
+  // Where the page has no image of an item, its title.
+  const image = (item, title) => {
+    const cell = cells[item] ?? -1, node = make("span", "pic big");
+    node.title = title;
+    if (cell < 0) {
+      node.classList.add("words");
+      node.textContent = title;
+      return node;
+    }
+    node.classList.add(`s${Math.floor(cell / (COLUMNS * COLUMNS))}`);
+    node.setAttribute("role", "img");
+    node.setAttribute("aria-label", title);
+    node.style.setProperty("--x", cell % COLUMNS);
+    node.style.setProperty("--y", Math.floor(cell / COLUMNS) % COLUMNS);
+    return node;
+  };
+
   const card = ({ item, title, category, cosine }) => {
     const node = make("figure"), caption = make("figcaption");
-    node.append(shop ? shop.button(item, "big") : make("span", "pic words big", title));
+    node.append(image(item, title));
     caption.append(make("span", "title", title), make("span", "path", category), make("span", "path", `cosine ${cosine.toFixed(3)}`));
     node.append(caption);
     return node;
@@ -21,10 +48,6 @@
       if (!reply.ok) throw new Error(told.error);
       answer.textContent = `The nearest ${told.items.length} items, nearest first`;
       answers.replaceChildren(...told.items.map(card));
-      if (!shop) return;
-      const items = told.items.map(({ item }) => item);
-      Object.assign(shop.state, { asked: items, chosen: items[0] ?? -1 });
-      shop.tell("kept");
     } catch (error) {
       answers.replaceChildren();
       answer.textContent = `Not answered: ${error instanceof TypeError ? "the server cannot be reached" : error.message}`;

@@ -1,7 +1,4 @@
-"""Items of the page: images, a random gallery, neighbours under each feature set, and a 2-d map.
-
-Letters: I items, E edges.
-"""
+"""Items of the page: images, and a random gallery with neighbours under a few feature sets."""
 
 from __future__ import annotations
 
@@ -32,28 +29,8 @@ COLUMNS = 20  # images per row, and rows, of a sheet: 1600 x 1600 pixels, which 
 BACKGROUND = (255, 255, 255)
 JPEG_QUALITY = 80
 NEIGHBOURS_SHOWN = 6  # of an item
-MAX_SEARCHABLE = 3_000  # items of catalogues shown with all images
-MAX_MAPPED = 100_000  # items of catalogues shown with a map
-MIN_CATEGORY_ITEMS = 10
-ITEMS_PER_CATEGORY = 50  # items of a small catalogue, per item that a category needs at least
-MAX_CATEGORY_SHARE = 0.95  # of one category, above which its level is skipped
-MAX_CLASSES = 8  # most frequent categories that get their own colour
-MIN_COVERED = 0.5  # fraction of the items that a level should colour
 SEPARATORS = (" > ", "|", "/")  # between the levels of a category that is one text
 MIN_SEPARATED = 0.5  # fraction of categories with a separator, from which all are split at it
-MAX_COLUMNS = 3  # feature sets side by side
-# the map: a layout by UMAP's forces (McInnes et al. 2018, a = b = 1) on the item graph
-MAP_WIDTH = 10_000
-MAP_HEIGHT = 6_200
-MARGIN = 120
-MIN_ROUNDS = 120
-MAX_ROUNDS = 200
-MAX_MOVES = 4_000_000  # budget over all rounds
-PUSHES = 5  # random items that repel each item, per round
-SMOOTHINGS = 40  # averaging steps of the start
-STEP = 0.3
-MAX_FORCE = 4.0  # maximum move along an axis by one force
-OUTLIERS = [0.005, 0.995]  # quantiles beyond which positions are clipped
 
 
 @dataclass(frozen=True)
@@ -133,54 +110,39 @@ def _pack_sheet(images: Sequence[Image.Image]) -> str:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Items of the gallery and the map, with their neighbours."""
+    """Items of the gallery, with their neighbours."""
 
-    items: list[int]  # item_ids of the gallery
-    # feature set -> item_id -> neighbours; gallery items only, without a map
-    sets: dict[str, dict[int, list[int]]]
-    columns: list[str]  # sets shown side by side, see `choose_columns`
-    searchable: bool  # whether all items are shown, with images and neighbours
-    mapped: bool  # whether all items are on the map
-    classes: list[str]  # names of the most frequent categories, most frequent first
-    colour: list[int]  # per item_id: index of its category in `classes`, or -1
+    items: list[int]  # item_ids
+    sets: dict[str, dict[int, list[int]]]  # feature set -> item_id -> neighbours, best first
 
     @property
     def shown(self) -> set[int]:
-        if self.searchable:
-            return set(range(len(self.colour)))
         items = set(self.items)
         for neighbours in self.sets.values():
-            for item in self.items:
-                items.update(neighbours.get(item, []))
+            items.update(*neighbours.values())
         return items
 
 
-def pick_neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | None:
-    """Draw `gallery` items with neighbours; None without items or graphs.
+def pick_neighbours(
+    outputs: Outputs, gallery: int, seed: int, names: Sequence[str] = ()
+) -> Neighbours | None:
+    """Draw `gallery` items with neighbours under `names`; None without items or graphs.
 
-    Above MAX_SEARCHABLE items, only `columns` are read.
+    By default these are the released set, another one and a control.
     """
     if outputs.items is None or not outputs.graphs:
         return None
     taxonomy = split_categories(outputs.items["categories"].to_pylist())
-    n_items = len(taxonomy)
-    is_mapped = n_items <= MAX_MAPPED
-    is_searchable = n_items <= MAX_SEARCHABLE
-
     labels = [path[0] if path else "" for path in taxonomy]
-    items = choose_items(labels, _find_images(outputs, n_items), gallery, seed)
-    names = _list_sets(outputs)
-    columns = choose_columns(names, outputs.released)
+    items = choose_items(labels, find_images(outputs, len(labels)), gallery, seed)
 
     sets = {}
-    for name in columns if is_mapped and not is_searchable else names:
-        edges = outputs.edges(name, None if is_mapped else items)
-        sets[name] = nearest_neighbours(edges, NEIGHBOURS_SHOWN)
-    classes, colour = colour_classes(taxonomy)
-    return Neighbours(items, sets, columns, is_searchable, is_mapped, classes, colour)
+    for name in names or _choose_sets(outputs):
+        sets[name] = nearest_neighbours(outputs.edges(name, items), NEIGHBOURS_SHOWN)
+    return Neighbours(items, sets)
 
 
-def _find_images(outputs: Outputs, n_items: int) -> list[bool]:
+def find_images(outputs: Outputs, n_items: int) -> list[bool]:
     has_image = [False] * n_items
     images = outputs.image_facts
     if images is not None:
@@ -190,62 +152,15 @@ def _find_images(outputs: Outputs, n_items: int) -> list[bool]:
     return has_image
 
 
-def _list_sets(outputs: Outputs) -> list[str]:
-    """Return the sets with graphs: the released one, `linear`, others, controls."""
-    names = [name for name in outputs.graphs if name not in ("constant", *CEILINGS)]
-    return sorted(
-        names, key=lambda name: (name in CONTROLS, name != outputs.released, name != LINEAR, name)
+def _choose_sets(outputs: Outputs) -> list[str]:
+    """Choose the released set, `linear` or another one not made from it, and a control."""
+    released = outputs.released
+    sets = [name for name in outputs.graphs if name not in (*CONTROLS, *CEILINGS)]
+    sets.sort(
+        key=lambda name: (name != released, name.startswith(f"{released}-"), name != LINEAR, name)
     )
-
-
-def colour_classes(paths: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
-    """Return the MAX_CLASSES most frequent categories, and each item's index among them, or -1.
-
-    Categories are those of the first level with several that covers most items, or of the level
-    that covers the most.
-    """
-    table = pa.array(paths, pa.list_(pa.string()))
-    lengths = pc.list_value_length(table).to_numpy()
-    least = max(2, min(MIN_CATEGORY_ITEMS, len(paths) // ITEMS_PER_CATEGORY))
-    best_classes: list[str] = []
-    best_colour = np.full(len(paths), -1)
-    for level in range(int(lengths.max(initial=0))):
-        rows = np.flatnonzero(lengths > level)
-        categories = pc.list_element(table.take(pa.array(rows)), level)
-        classes = _frequent_categories(categories, least)
-        if not classes:
-            continue
-
-        colour = np.full(len(paths), -1)
-        index = pc.index_in(categories, pa.array(classes))
-        colour[rows] = pc.fill_null(index, -1).to_numpy()
-        if (colour >= 0).sum() > (best_colour >= 0).sum():
-            best_classes = classes
-            best_colour = colour
-        if (best_colour >= 0).mean() >= MIN_COVERED:
-            break
-    return best_classes, best_colour.tolist()
-
-
-def _frequent_categories(categories: pa.Array, least: int) -> list[str]:
-    """Return the most frequent categories; empty if one has nearly all items."""
-    values, counts = pc.value_counts(categories).flatten()
-    count_of = dict(zip(values.to_pylist(), counts.to_pylist(), strict=True))
-    frequent = sorted(name for name, n in count_of.items() if n >= least)
-    if len(frequent) < 2 or max(count_of.values()) >= MAX_CATEGORY_SHARE * len(categories):
-        return []
-    return sorted(frequent, key=lambda name: -count_of[name])[:MAX_CLASSES]
-
-
-def choose_columns(names: Sequence[str], released: str) -> list[str]:
-    """Choose MAX_COLUMNS of `names`: first the released set, another set and a control."""
-    controls = [name for name in names if name in CONTROLS]
-    rivals = [
-        name for name in names if name not in CONTROLS and not f"{name}-".startswith(f"{released}-")
-    ]
-    first = [released] if released in names else []
-    chosen = dict.fromkeys([*first, *rivals[:1], *controls[:1], *rivals, *names])
-    return list(chosen)[:MAX_COLUMNS]
+    controls = [name for name in CONTROLS if name in outputs.graphs and name != "constant"]
+    return [*sets[:2], *controls[:1]]
 
 
 def choose_items(
@@ -305,71 +220,3 @@ def split_categories(paths: Sequence[list[str]]) -> list[list[str]]:
 def _split_category(name: str, separator: str) -> list[str]:
     levels = [level.strip() for level in name.split(separator)]
     return [level for level in levels if level]
-
-
-def map_positions(edges: pa.Table, n_items: int, seed: int) -> list[int]:
-    """Return x and y of each item on the map, interleaved."""
-    rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, MAX_MOVES // max(n_items, 1)))
-    size = np.array([MAP_WIDTH, MAP_HEIGHT]) - 2 * MARGIN
-    positions = lay_out(edges, n_items, seed, rounds) * size + MARGIN
-    interleaved: list[int] = positions.round().astype(int).ravel().tolist()
-    return interleaved
-
-
-def lay_out(edges: pa.Table, n_items: int, seed: int, rounds: int = MAX_ROUNDS) -> np.ndarray:
-    """Return positions float64 [I, 2] in 0 .. 1, from edges of schema EDGES."""
-    if n_items < 3:
-        across = np.arange(1, n_items + 1) / (n_items + 1)
-        return np.stack([across, np.full(n_items, 0.5)], axis=1)
-
-    others = edges.filter(pc.field("item_id") != pc.field("neighbour_id"))
-    item = others["item_id"].to_numpy().astype(np.int64)
-    other = others["neighbour_id"].to_numpy().astype(np.int64)
-    degree = np.bincount(item, minlength=n_items) + np.bincount(other, minlength=n_items)
-    degree = np.maximum(degree, 1)
-
-    rng = np.random.default_rng(seed)
-    at = np.ascontiguousarray(10 * _draw_start(item, other, n_items, rng).T)  # [2, I]
-    for round_number in range(rounds):
-        pull = _pull_forces(at[:, item] - at[:, other])  # [2, E]
-        move = _sum_forces(item, pull, n_items) - _sum_forces(other, pull, n_items)
-        move = move / degree
-        for strangers in rng.integers(0, n_items, (PUSHES, n_items)):
-            move += _push_forces(at - at[:, strangers])
-        at += STEP * (1 - round_number / rounds) * move
-
-    low, high = np.quantile(at, OUTLIERS, axis=1)[..., None]
-    return np.clip((at - low) / np.maximum(high - low, 1e-9), 0, 1).T
-
-
-def _pull_forces(gap: np.ndarray) -> np.ndarray:
-    square = (gap**2).sum(axis=0)
-    return np.clip(-2 * gap / (1 + square), -MAX_FORCE, MAX_FORCE)
-
-
-def _push_forces(gap: np.ndarray) -> np.ndarray:
-    square = (gap**2).sum(axis=0)
-    return np.clip(2 * gap / ((0.01 + square) * (1 + square)), -MAX_FORCE, MAX_FORCE)
-
-
-def _draw_start(
-    item: np.ndarray, other: np.ndarray, n_items: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Return random positions, averaged along the graph, then ranked against outliers."""
-    from scipy import sparse  # not part of the light install, whose pages have no map
-
-    links = sparse.csr_array((np.ones(len(item)), (item, other)), shape=(n_items, n_items))
-    walk = links + links.T + sparse.eye_array(n_items, format="csr")
-    walk = sparse.csr_array(sparse.diags_array(1 / walk.sum(axis=1)) @ walk)
-
-    at = rng.standard_normal((n_items, 2))
-    for _ in range(SMOOTHINGS):
-        at = walk @ at
-        at -= at.mean(axis=0)
-        at = np.linalg.qr(at)[0]
-    ranks = at.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
-    return ranks / n_items - 0.5
-
-
-def _sum_forces(rows: np.ndarray, forces: np.ndarray, n: int) -> np.ndarray:
-    return np.stack([np.bincount(rows, force, n) for force in forces])  # [2, n]

@@ -1,8 +1,9 @@
+"use strict";
 // What is folded opens where a link leads into it, and for print; words appear under a pointer.
-const [showTip, hideTip] = (() => {
+(() => {
   const tip = document.getElementById("tip");
-  const show = (nodes, event) => {
-    tip.replaceChildren(...nodes);
+  const show = (text, event) => {
+    tip.textContent = text;
     tip.hidden = false;
     const left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8);
     const top = event.clientY + 16 + tip.offsetHeight > innerHeight ? event.clientY - tip.offsetHeight - 12 : event.clientY + 16;
@@ -12,12 +13,11 @@ const [showTip, hideTip] = (() => {
   const hide = () => { tip.hidden = true; };
   const say = (event) => {
     const told = event.target.closest && event.target.closest("[data-tip]");
-    if (told) show([make("span", "", told.dataset.tip)], event);
-    else if (event.target.id !== "plane") hide();
+    if (told) show(told.dataset.tip, event);
+    else hide();
   };
   for (const kind of ["pointerover", "pointerdown"]) document.addEventListener(kind, say);
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  return [show, hide];
 })();
 
 (() => {

@@ -5,18 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import numpy as np
 import pyarrow as pa
 
-from alignrec import schemas
 from alignrec.pipeline.report import gallery, sections, verdict
 from alignrec.pipeline.report.advice import advise
 from alignrec.pipeline.report.gallery import Neighbours
+from alignrec.pipeline.report.item_map import ItemMap, draw_map
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.sections import PageSection
 from alignrec.pipeline.report.table import Fields, Table, escape_markdown, markdown
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 HERE = Path(__file__).parent
-# scripts of every page, in order; each is a no-op without its element
-SCRIPTS = ("items", "page", "list", "map")
-MAX_TITLE_CHARACTERS = 120  # of an item, in the page's data
 COUNTS = ("users", "items", "train", "valid", "test")  # of stage `interactions`
 UNBROKEN = {" ± ": "\u00a0±\u00a0", " .. ": "\u00a0..\u00a0"}
 
@@ -58,60 +54,28 @@ class GalleryView:
     notes: list[str]  # categories of each item
     images: dict[int, Image.Image]
     neighbours: Neighbours
-    map_data: dict[str, Any]  # data of the map and the search; empty without a map
+    map: str = ""  # base64 WebP
+    mapped: int = 0  # items on the map
 
 
 def build_view(
-    outputs: Outputs, near: Neighbours | None, seed: int, images: Iterable[pa.Table] | None = None
+    outputs: Outputs, near: Neighbours | None, placed: ItemMap | None
 ) -> GalleryView | None:
-    """Collect the data of gallery, map and search; None without items or neighbours."""
+    """Collect the data of gallery and map; None without items or neighbours."""
     items = outputs.items
     if items is None or near is None:
         return None
-    tables = outputs.images("image") if images is None else images
-    thumbnails = gallery.make_thumbnails(tables, near.shown)
-    titles = gallery.item_titles(items)
-    paths = gallery.category_paths(items)
-    map_data = _map_data(outputs, items, near, seed) if near.mapped else {}
-    return GalleryView(titles, paths, thumbnails, near, map_data)
-
-
-def _map_data(outputs: Outputs, items: pa.Table, near: Neighbours, seed: int) -> dict[str, Any]:
-    n_items = len(items)
-    titles = gallery.item_titles(items)
-    paths = gallery.category_paths(items)
-    distinct_paths = list(dict.fromkeys(paths))
-    number = {path: at for at, path in enumerate(distinct_paths)}
-
-    neighbours = {}
-    maps = {}
-    for name, near_items in near.sets.items():
-        neighbours[name] = [near_items.get(item, []) for item in range(n_items)]
-        maps[name] = gallery.map_positions(outputs.edges(name), n_items, seed)
-
-    return {
-        "titles": [title[:MAX_TITLE_CHARACTERS] for title in titles],
-        "notes": [number[path] for path in paths],
-        "paths": distinct_paths,
-        "asins": items["asin"].to_pylist(),
-        "near": neighbours,
-        "maps": maps,
-        "size": [gallery.MAP_WIDTH, gallery.MAP_HEIGHT],
-        "columns": near.columns,
-        "classes": near.classes,
-        "colour": near.colour,
-        "popularity": _count_popularity(outputs, n_items),
-        "first": near.items,
-    }
-
-
-def _count_popularity(outputs: Outputs, n_items: int) -> list[int]:
-    if outputs.interactions is None:
-        return []
-    items = outputs.interactions["item_id"].to_numpy()
-    is_train = outputs.interactions["split"].to_numpy() == schemas.TRAIN
-    counts: list[int] = np.bincount(items[is_train], minlength=n_items).tolist()
-    return counts
+    shown = near.shown | set(placed.pictured if placed else ())
+    images = gallery.make_thumbnails(outputs.images("image"), shown)
+    view = GalleryView(
+        gallery.item_titles(items),
+        gallery.category_paths(items),
+        {item: images[item] for item in near.shown & images.keys()},
+        near,
+    )
+    if placed and placed.pictured:
+        return replace(view, map=draw_map(placed, images), mapped=len(placed.items))
+    return view
 
 
 def render_index(
@@ -122,45 +86,31 @@ def render_index(
     The box searches for the items nearest to a text.
     """
     packed = gallery.pack_sheets(view.images if view else {})
-    data: dict[str, Any] = {}
-    map_data: dict[str, Any] = {}
-    if view:
-        data = packed.table(view.titles, view.notes)
-        if view.map_data:
-            map_data = view.map_data | {"cells": data["cells"]}
-
     return render_page(
         "page.html",
         packed,
         asks=bool(encoders),
-        mapped=bool(map_data),
         **_page_content(outputs),
         encoders=encoders,
         characters=characters,
+        view=view,
+        features=outputs.released,
         near=view.neighbours if view else None,
-        map_data=map_data,
-        data=data,
+        data=packed.table(view.titles, view.notes) if view else {},
     )
 
 
-def render_page(
-    template: str, packed: gallery.Sheets, asks: bool = False, mapped: bool = False, **content: Any
-) -> str:
+def render_page(template: str, packed: gallery.Sheets, asks: bool = False, **content: Any) -> str:
     """Render a self-contained page; only if it `asks` does it send requests, to its own server."""
-    names = [*SCRIPTS, "ask"] if asks else SCRIPTS
-    scripts = ["".join(_read_text(f"{name}.js") for name in names)]
-    if mapped:
-        scripts.insert(0, _read_text("vendor/map.js"))
-
-    digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
+    script = _read_text("page.js") + (_read_text("ask.js") if asks else "")
+    digest = hashlib.sha256(script.encode()).digest()
     return PAGE_TEMPLATES.get_template(template).render(
         **content,
         asks=asks,
-        mapped=mapped,
         sheets=packed.data,
         style=_read_text("page.css"),
-        scripts=scripts,
-        hashes=[base64.b64encode(digest).decode() for digest in digests],
+        script=script,
+        hash=base64.b64encode(digest).decode(),
         columns=gallery.COLUMNS,
     )
 

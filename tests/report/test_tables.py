@@ -15,7 +15,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import Figure, list_ablations, list_comparisons
 from alignrec.pipeline.evaluation.probe.registry import PROBES
-from alignrec.pipeline.report import advice, figures, gallery, page, probes, results, sections, terminal, verdict
+from alignrec.pipeline.report import advice, figures, gallery, probes, results, sections, terminal, verdict
 from alignrec.pipeline.report.intervals import IntervalRow, interval_chart
 from alignrec.pipeline.report.network import name_network, sample_network
 from alignrec.pipeline.report.outputs import Outputs
@@ -159,13 +159,6 @@ def test_an_interval_chart_has_a_line_at_zero() -> None:
 # --- items of the page, and their neighbours in the graphs
 
 
-def test_popularity_counts_train_only(tmp_path: Path) -> None:
-    outputs = Outputs(toy.outputs(tmp_path), "sample", "beit3")
-    view = page.build_view(outputs, gallery.pick_neighbours(outputs, 2, 0), 0)
-    assert view is not None
-    assert view.map_data["popularity"] == [1, 2, 2, 2, 1, 0]
-
-
 def test_the_neighbours_are_the_graphs() -> None:
     edges = pa.table(
         {"item_id": [1, 1, 1, 0, 0], "neighbour_id": [1, 2, 0, 0, 2], "rank": [0, 1, 2, 0, 1], "cosine": [1.0] * 5}
@@ -239,23 +232,6 @@ def test_a_part_that_did_not_run_leaves_what_git_has_of_an_earlier_run(tmp_path:
 def test_a_model_that_draws_nothing_has_no_deviation() -> None:
     same, other = Figure(0.25, 0.0, (0.25,) * 3), Figure(0.25, 0.00001, (0.25, 0.25, 0.25001))
     assert [format_figure(same), format_figure(other)] == ["0.2500", "0.2500 ± 0.0000"]
-
-
-def test_colours_are_of_the_first_level_of_categories_that_tells_items_apart() -> None:
-    paths = [["shop", "a"]] * 10 + [["shop", "b", "deep"]] * 12 + [["shop", "rare"]] + [[]]
-    assert gallery.colour_classes(paths) == (["b", "a"], [1] * 10 + [0] * 12 + [-1] * 2)
-    half = [["a", "x"]] * 3 + [["b", "y"]] * 2 + [[f"rare {n}", "xy"[n % 2]] for n in range(5)]
-    assert gallery.colour_classes(half) == (["a", "b"], [0] * 3 + [1] * 2 + [-1] * 5)
-    assert gallery.colour_classes([["shop"]] * 50) == ([], [-1] * 50)
-    assert gallery.colour_classes([]) == ([], [])
-
-
-def test_colours_are_of_a_level_that_covers_most_items_also_in_a_small_shop() -> None:
-    rare = [[f"brand {n // 2}", "shoes" if n % 3 else "hats"] for n in range(60)]  # two items a brand
-    classes, colour = gallery.colour_classes(rare)
-    assert (classes, min(colour)) == (["shoes", "hats"], 0)
-    small = [["a"]] * 3 + [["b"]] * 2 + [["c"]]
-    assert gallery.colour_classes(small) == (["a", "b"], [0, 0, 0, 1, 1, -1])
 
 
 @pytest.mark.parametrize("separator", [" > ", "|", "/"])
