@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -19,15 +18,15 @@ from torch import Tensor
 from alignrec.pipeline.encoders.params import MAX_UNKNOWN
 from alignrec.pipeline.linalg.device import move_to
 
-# texts -> tokens of each, without truncation and special tokens, and how many are unknown
-Count = Callable[[list[str]], list[tuple[int, int]]]
+# texts -> ids of each, without truncation and special tokens
+Tokenize = Callable[[list[str]], list[list[int]]]
 LONGEST = 256  # tokens, special ones included, that MiniLM was trained for
 WORDS = re.compile(r"\s*\S+\s*")
 # up to which a text is tokenised whole: some tokenizers take hours on one endless word
 LETTERS_PER_TOKEN = 64
 MAX_WORD_CHARACTERS = 256  # longer words are split
 TEXTS_PER_COUNT = 256  # texts that are tokenised together
-MAX_REMEMBERED_WORDS = 200_000  # whose counts a split keeps
+UP_TO_SPACE = re.compile(r".*\s", re.DOTALL)
 
 
 class Reading(NamedTuple):
@@ -137,150 +136,59 @@ class Chunks(NamedTuple):
         return np.arange(self.texts) if unsplit else np.argsort(self.tokens, kind="stable")
 
 
-def split_between_words(
-    texts: Sequence[str], count: Count, room: int, most: int
-) -> list[SplitText]:
-    """Split nonempty texts into at most `most` parts of at most `room` tokens.
-
-    Texts are cut between words where possible.
-    """
-    split: dict[str, SplitText] = {}
-    short = [text for text in texts if len(text) <= LETTERS_PER_TOKEN * room]
-    for batch in batch_texts(short):
-        for text, (tokens, unknown) in zip(batch, count(batch), strict=True):
-            if tokens <= room:
-                split[text] = SplitText([text], [tokens], tokens, unknown)
-
-    long = [text for text in texts if text not in split]
-    known: dict[str, tuple[int, int]] = {}
-    for batch in batch_texts(long):
-        if len(known) > MAX_REMEMBERED_WORDS:
-            known.clear()
-        words_of = _count_words(batch, count, room, known)
-        n_words = [words.shape[1] for words in words_of]
-        parts = _pack_words(batch, np.hstack(words_of), n_words, room, most)
-        split |= zip(batch, parts, strict=True)
-    return [split[text] for text in texts]
-
-
 def batch_texts(texts: Sequence[str]) -> Iterator[list[str]]:
     """Yield texts that are tokenised together: tokens of all texts would fill memory."""
     for start in range(0, len(texts), TEXTS_PER_COUNT):
         yield list(texts[start : start + TEXTS_PER_COUNT])
 
 
-def split_tokenized(
-    texts: Sequence[Tokenized], count: Count, room: int, most: int
-) -> list[SplitText]:
-    """Split texts like `split_between_words`, where words alone have the same tokens."""
-    words_of = [WORDS.findall(tokenized.text) for tokenized in texts]
-    words = list(chain.from_iterable(words_of))
-    counts = _count_tokens_of(words, texts)
-    lengths, tokens, _ = counts
+def split_tokenized(tokenized: Tokenized, room: int, most: int) -> SplitText:
+    """Split a text into at most `most` parts of at most `room` tokens, between words if possible."""
+    text, starts, is_unknown = tokenized
+    n = len(starts)
+    if n <= room:
+        return SplitText([text], [n], n, int(is_unknown.sum()))
 
-    overlong = np.flatnonzero((lengths > MAX_WORD_CHARACTERS) | ((tokens > room) & (lengths > 1)))
-    known = {words[i]: (int(counts[1, i]), int(counts[2, i])) for i in overlong}
-    pieces = dict(zip(known, _count_words([*known], count, room, known.copy()), strict=True))
-    columns = []
-    start = 0
-    n_pieces = np.ones(len(words), np.int64)
-    for i in overlong.tolist():
-        columns += [counts[:, start:i], pieces[words[i]]]
-        n_pieces[i] = columns[-1].shape[1]
-        start = i + 1
-    columns.append(counts[:, start:])
-
-    ends = np.cumsum([len(words) for words in words_of])
-    n_words = np.diff(np.cumsum(n_pieces)[ends - 1], prepend=0).tolist()
-    return _pack_words([text for text, *_ in texts], np.hstack(columns), n_words, room, most)
+    parts: list[str] = []
+    tokens: list[int] = []
+    first = begin = 0  # token and character at which the next part begins
+    while first < n and len(parts) < most:
+        end = len(text)
+        if first + room < n:
+            end = _find_end(tokenized, begin, first, room)
+        parts.append(text[begin:end])
+        next_token = int(np.searchsorted(starts, end))
+        tokens.append(next_token - first)
+        first, begin = next_token, end
+    return SplitText(parts, tokens, n, int(is_unknown[:first].sum()))
 
 
-def _count_tokens_of(words: list[str], texts: Sequence[Tokenized]) -> np.ndarray:
-    """Return the characters, tokens and unknown tokens of the words of texts, int64 [3, w]."""
-    starts = []
+def _find_end(tokenized: Tokenized, begin: int, first: int, room: int) -> int:
+    """Return where a part ends that `room` tokens from `first` fill: at its last word's end."""
+    text, starts, _ = tokenized
+    end = max(int(starts[first + room]), int(starts[first]) + 1)
+    up_to_space = UP_TO_SPACE.match(text, begin, end)
+    if text[end].isspace() or up_to_space is None or up_to_space.end() <= starts[first]:
+        return end
+    return up_to_space.end()
+
+
+def locate_by_words(text: str, tokenize: Tokenize, unknown: int | None) -> Tokenized:
+    """Locate the tokens of a text that is not tokenised whole: word by word.
+
+    Tokens lie at equal distances in a word.
+    """
+    words = _cut_words(text)
+    distinct = list(dict.fromkeys(words))
+    ids_of = dict(zip(distinct, tokenize(distinct), strict=True))
+    starts = [np.empty(0, np.int64)]
     begin = 0
-    for tokenized in texts:
-        starts.append(tokenized.starts + begin)
-        begin += len(tokenized.text)
-    lengths = np.fromiter(map(len, words), np.int64, len(words))
-    tokens = np.searchsorted(np.concatenate(starts), np.cumsum(lengths))  # up to each word's end
-
-    is_unknown = np.concatenate([tokenized.is_unknown for tokenized in texts])
-    unknown = np.concatenate([[0], np.cumsum(is_unknown)])[tokens]
-    return np.stack([lengths, np.diff(tokens, prepend=0), np.diff(unknown, prepend=0)])
-
-
-def _pack_words(
-    texts: Sequence[str], words: np.ndarray, n_words: Sequence[int], room: int, most: int
-) -> list[SplitText]:
-    """Put as many words as fit into each part of each text.
-
-    Args:
-        texts: B texts.
-        words: Characters, tokens and unknown tokens of their words in order, int64 [3, w].
-        n_words: Words of each text.
-        room: Tokens per part at most, unless it is one word.
-        most: Parts per text at most.
-    """
-    before = np.concatenate([np.zeros((3, 1), np.int64), np.cumsum(words, axis=1)], axis=1)
-    characters, tokens, unknown = before.tolist()  # before each word, and after the last
-
-    split = []
-    first = 0
-    for text, n in zip(texts, n_words, strict=True):
-        end = first + n
-        begin = characters[first]
-        parts: list[str] = []
-        n_tokens: list[int] = []
-        word = first
-        while word < end and len(parts) < most:
-            fits = bisect_right(tokens, tokens[word] + room, word, end + 1) - 1
-            next_word = max(word + 1, fits)
-            parts.append(text[characters[word] - begin : characters[next_word] - begin])
-            n_tokens.append(tokens[next_word] - tokens[word])
-            word = next_word
-        n_unknown = unknown[word] - unknown[first]
-        split.append(SplitText(parts, n_tokens, tokens[end] - tokens[first], n_unknown))
-        first = end
-    return split
-
-
-def _count_words(
-    texts: list[str], count: Count, room: int, known: dict[str, tuple[int, int]]
-) -> list[np.ndarray]:
-    """Split texts into words.
-
-    Args:
-        texts: Nonempty texts.
-        count: Counts tokens.
-        room: Tokens beyond which words are split further.
-        known: Counts of words; those of new ones are added.
-
-    Returns:
-        For each text, the words' characters, tokens, and unknown tokens, int64 [3, w].
-    """
-    words_of = [_cut_words(text) for text in texts]
-    while True:
-        distinct = dict.fromkeys(chain.from_iterable(words_of))
-        new = [word for word in distinct if word not in known]
-        if new:
-            known.update(zip(new, count(new), strict=True))
-
-        # halve words until each fits or is a single character
-        halves = {}
-        for word in distinct:
-            if known[word][0] > room and len(word) > 1:
-                middle = len(word) // 2
-                halves[word] = (word[:middle], word[middle:])
-        if not halves:
-            break
-        words_of = [_replace_words(words, halves) for words in words_of]
-
-    counts = []
-    for words in words_of:
-        columns = [(len(word), *known[word]) for word in words]
-        counts.append(np.array(columns, np.int64).reshape(-1, 3).T)
-    return counts
+    for word in words:
+        n = len(ids_of[word])
+        starts.append(begin + np.arange(n) * len(word) // max(n, 1))
+        begin += len(word)
+    is_unknown = [number == unknown for word in words for number in ids_of[word]]
+    return Tokenized(text, np.concatenate(starts), np.array(is_unknown, bool))
 
 
 def _cut_words(text: str) -> list[str]:
@@ -290,7 +198,3 @@ def _cut_words(text: str) -> list[str]:
         starts = range(0, len(word), MAX_WORD_CHARACTERS)
         pieces += [word[start : start + MAX_WORD_CHARACTERS] for start in starts]
     return pieces
-
-
-def _replace_words(words: list[str], halves: dict[str, tuple[str, str]]) -> list[str]:
-    return list(chain.from_iterable(halves.get(word, (word,)) for word in words))

@@ -40,11 +40,10 @@ class OpenClip(towers.Towers):
         room = int(self._tokenizer.context_length) - 2 if "text" in source.reads else None
         super().__init__(source.reads, params.join, room=room, most=params.chunks)
 
-    def count_tokens(self, texts: list[str]) -> list[tuple[int, int]]:
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
         if self.tokenizer is not None:
-            return super().count_tokens(texts)
-        # open_clip's own tokenizer is byte-level, so no token is unknown
-        return [(len(self._tokenizer.encode(self.break_controls(text))), 0) for text in texts]
+            return super().tokenize(texts)
+        return [self._tokenizer.encode(text) for text in texts]
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
         return torch.stack([self._look(image) for image in images])  # float32 [B, 3, S, S]

@@ -7,13 +7,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from alignrec.pipeline.encoders import hub, towers
-from alignrec.pipeline.encoders.chunks import SplitText, batch_texts
 from alignrec.pipeline.encoders.registry import Spec
 from alignrec.pipeline.encoders.settings import AUTO, Join, SentenceTransformersParams
 from alignrec.pipeline.io.errors import UserError, installing
@@ -51,8 +49,6 @@ class SentenceTransformers(towers.Towers):
             raise UserError("it does not read image and text in one pass; take join mean or concat")
         self._fused = both and params.join in ("auto", "fused")
         self._chats = "message" in self._model.modalities
-        # a prompt is part of the tokenised text, but not of the counted one
-        self._is_static = isinstance(self._model[0], _static_embedding()) and not self._prompt
 
         reader = self._model[0]
         if "text" in source.reads:
@@ -104,32 +100,7 @@ class SentenceTransformers(towers.Towers):
         with self._lock:  # a chat's template is tokenised
             return self._make_inputs(items)
 
-    def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
-        if not self._is_static:
-            return super().split_texts(texts)
-
-        # parts are ids, so that texts are tokenised once
-        split = []
-        unknown = towers.unknown_id(self.tokenizer)
-        for batch in batch_texts(texts):
-            for text, ids in zip(batch, self.tokenize(batch), strict=True):
-                n_unknown = towers.count_id(ids, unknown)
-                whole = SplitText([np.array(ids, np.int64)], [len(ids)], len(ids), n_unknown)
-                split.append(whole if len(ids) <= towers.ENDLESS else self._split_endless(text))
-        return split
-
-    def _split_endless(self, text: str) -> SplitText:
-        (split,) = super().split_texts([text])
-        return split._replace(parts=[np.array(x, np.int64) for x in self.tokenize(split.parts)])
-
     def text_inputs(self, texts: list[Any]) -> dict[str, Any]:
-        if self._is_static:
-            lengths = [len(ids) for ids in texts]
-            offsets = np.cumsum([0, *lengths[:-1]])
-            return {
-                "input_ids": torch.from_numpy(np.concatenate(texts)),
-                "offsets": torch.from_numpy(offsets),
-            }
         return self._make_inputs([{"text": self._bound_text(text)} for text in texts])
 
     def image_vectors(self, inputs: dict[str, Any]) -> Tensor:

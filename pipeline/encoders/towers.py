@@ -12,9 +12,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor
 
 from alignrec.pipeline.encoders.chunks import (
@@ -25,7 +22,7 @@ from alignrec.pipeline.encoders.chunks import (
     SplitText,
     Tokenized,
     batch_texts,
-    split_between_words,
+    locate_by_words,
     split_tokenized,
 )
 from alignrec.pipeline.encoders.params import MOST_CHUNKS
@@ -41,8 +38,6 @@ MAX_INPUT_SIDE_PIXELS = 512
 MAX_ASPECT = 16
 MIN_SIDE = 8  # pixels of the shorter side: processors mistake 1 or 3 pixels for channels
 ENDLESS = 1_000_000  # tokens; a tokenizer's larger limit means that its limit is unknown
-# whitespace at which BERT splits no words
-UNSPLIT = re.compile(r"[\x0b\x0c\x1c-\x1f\x85]")
 FIRST = itemgetter(0)
 GREY, WORD = Image.new("RGB", (64, 64), "grey"), "a"
 
@@ -143,21 +138,13 @@ class Towers(Splitter):
                 halves.append(first.new_zeros(len(first), self._widths[modality]))
         return torch.cat(halves, dim=1)
 
-    def count_tokens(self, texts: list[str]) -> list[tuple[int, int]]:
-        """Count the tokens of each text, untruncated, and the unknown ones; called if `room` is
-        known.
-        """
-        unknown = unknown_id(self.tokenizer)
-        return [(len(ids), count_id(ids, unknown)) for ids in self.tokenize(texts)]
-
     def tokenize(self, texts: list[str]) -> list[list[int]]:
         """Return the ids of each text, untruncated and without special tokens."""
-        plain = [self.break_controls(text) for text in texts]
         backend = fast_tokenizer(self.tokenizer)
         if backend is None:
-            rows = self.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
+            rows = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
             return list(rows)
-        encodings = backend.encode_batch_fast(plain, add_special_tokens=False)
+        encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def send(self, inputs: Any) -> Any:
@@ -168,41 +155,33 @@ class Towers(Splitter):
         if self.room is None:  # texts stay whole, and their tokens are not counted
             return [SplitText([text], [0], 0, 0) for text in texts]
 
+        backend = fast_tokenizer(self.tokenizer)
+        unknown = unknown_id(self.tokenizer)
         split: dict[str, SplitText] = {}
-        if backend := word_tokenizer(self.tokenizer):
-            split = self._split_tokenized(texts, backend, self.room)
-        rest = [text for text in texts if text not in split]
-        others = split_between_words(rest, self.count_tokens, self.room, self.most)
-        split |= zip(rest, others, strict=True)
+        for batch in batch_texts(texts):
+            plain = {text: self.break_controls(text) for text in batch}
+            short = [text for text in batch if len(text) <= LETTERS_PER_TOKEN * self.room]
+            if backend is not None:
+                encodings = backend.encode_batch(
+                    [plain[text] for text in short], add_special_tokens=False
+                )
+                for text, encoding in zip(short, encodings, strict=True):
+                    split[text] = self._split_encoded(plain[text], encoding, unknown)
+            for text in batch:
+                if text not in split:
+                    located = locate_by_words(plain[text], self.tokenize, unknown)
+                    split[text] = split_tokenized(located, self.room, self.most)
         return [split[text] for text in texts]
 
-    def _split_tokenized(
-        self, texts: Sequence[str], backend: Tokenizer, room: int
-    ) -> dict[str, SplitText]:
-        """Split the texts whose words are tokenised alike alone and in the text."""
-        plain = []
-        for text in texts:
-            is_short = len(text) <= LETTERS_PER_TOKEN * room
-            if is_short and not UNSPLIT.search(text) and self.break_controls(text) == text:
-                plain.append(text)
-
-        split: dict[str, SplitText] = {}
-        unknown = unknown_id(self.tokenizer)
-        for batch in batch_texts(plain):
-            encodings = backend.encode_batch(batch, add_special_tokens=False)
-            long = []
-            for text, encoding in zip(batch, encodings, strict=True):
-                ids = encoding.ids
-                if len(ids) <= room:
-                    split[text] = SplitText([text], [len(ids)], len(ids), count_id(ids, unknown))
-                else:
-                    starts = np.fromiter(map(FIRST, encoding.offsets), np.int64, len(ids))
-                    is_unknown = np.fromiter(ids, np.int64, len(ids)) == unknown
-                    long.append(Tokenized(text, starts, is_unknown))
-            if long:
-                parts = split_tokenized(long, self.count_tokens, room, self.most)
-                split |= zip([text for text, *_ in long], parts, strict=True)
-        return split
+    def _split_encoded(self, text: str, encoding: Any, unknown: int | None) -> SplitText:
+        assert self.room
+        ids = np.array(encoding.ids, np.int64)
+        is_unknown = np.equal(ids, -1 if unknown is None else unknown)
+        if len(ids) <= self.room:
+            return SplitText([text], [len(ids)], len(ids), int(is_unknown.sum()))
+        starts = np.fromiter(map(FIRST, encoding.offsets), np.int64, len(ids))
+        located = Tokenized(text, np.maximum.accumulate(starts), is_unknown)
+        return split_tokenized(located, self.room, self.most)
 
 
 def open_images(images: Iterable[bytes]) -> list[Image.Image]:
@@ -264,32 +243,10 @@ def fast_tokenizer(tokenizer: Any) -> Tokenizer | None:
     return backend
 
 
-def word_tokenizer(tokenizer: Any) -> Tokenizer | None:
-    """Return a `fast_tokenizer` if, as BERT's, it reads words alike alone and in a text.
-
-    This holds for texts without UNSPLIT.
-    """
-    backend = fast_tokenizer(tokenizer)
-    if backend is None:
-        return None
-
-    is_bert = isinstance(backend.pre_tokenizer, BertPreTokenizer)
-    is_bert &= isinstance(backend.normalizer, BertNormalizer | None)
-    is_bert &= isinstance(backend.model, WordPiece)
-    added = backend.get_added_tokens_decoder().values()
-    has_spaces = any(re.search(r"\s", token.content) for token in added)
-    return backend if is_bert and not has_spaces else None
-
-
-def count_id(ids: list[int], number: int | None) -> int:
-    return 0 if number is None else ids.count(number)
-
-
 def unknown_id(tokenizer: Any) -> int | None:
     """Return the id for characters outside the vocabulary."""
     if not isinstance(tokenizer, Tokenizer):
-        unknown: int | None = tokenizer.unk_token_id
-        return unknown
+        return getattr(tokenizer, "unk_token_id", None)
 
     names = [getattr(tokenizer.model, "unk_token", None), "[UNK]", "<unk>"]
     ids = [tokenizer.token_to_id(name) for name in names if name]

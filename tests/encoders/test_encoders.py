@@ -1,6 +1,7 @@
 """Feature sets are in item order, for items with any modality, whatever the batches and interruptions."""
 
 import random
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,14 @@ from alignrec.pipeline.beit3 import tokenizer
 from alignrec.pipeline.beit3.config import BEiT3Config
 from alignrec.pipeline.beit3.encoders import BEiT3Items
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.encoders.chunks import MAX_WORD_CHARACTERS, Reading, Splitter, SplitText, split_between_words
+from alignrec.pipeline.encoders.chunks import (
+    MAX_WORD_CHARACTERS,
+    Reading,
+    Splitter,
+    SplitText,
+    locate_by_words,
+    split_tokenized,
+)
 from alignrec.pipeline.encoders.registry import Encoder, find_network
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
@@ -278,12 +286,13 @@ def test_two_parts_and_the_whole_after_them_give_the_same_files(layout: Layout, 
 # --- long texts are encoded in chunks: all words once, in order; short texts are unchanged
 
 
-def letters(texts: list[str]) -> list[tuple[int, int]]:
-    """Count a token per four letters, as for a tokenizer whose vocabulary has no word; a capital is unknown."""
-    return [
-        (sum(-(-len(word) // 4) for word in text.split()), sum(character.isupper() for character in text))
-        for text in texts
-    ]
+UNKNOWN = 0
+
+
+def letters(texts: list[str]) -> list[list[int]]:
+    """Return a token per four letters, as of a tokenizer whose vocabulary has no word; capitals are unknown."""
+    pieces = [[word[i : i + 4] for word in text.split() for i in range(0, len(word), 4)] for text in texts]
+    return [[UNKNOWN if any(map(str.isupper, piece)) else 1 for piece in text] for text in pieces]
 
 
 class Letters(Splitter):
@@ -294,7 +303,7 @@ class Letters(Splitter):
 
     def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
         self.calls.append(texts)
-        return split_between_words(texts, letters, self.room, self.most)
+        return [split_tokenized(locate_by_words(text, letters, UNKNOWN), self.room, self.most) for text in texts]
 
 
 def test_a_text_that_fits_stays_as_it_is() -> None:
@@ -312,13 +321,13 @@ def test_a_longer_text_is_cut_between_words_and_nothing_is_lost(room: int) -> No
     for number, text in enumerate(texts):
         own = [part for part, owner in zip(chunks.parts, chunks.owner, strict=True) if owner == number]
         assert "".join(own) == text
-    assert [n for n, _ in letters(chunks.parts)] == chunks.tokens.tolist()
+    assert [len(ids) for ids in letters(chunks.parts)] == chunks.tokens.tolist()
     assert max(chunks.tokens) <= room
     reading = splitter.reading(texts)
     assert reading
     assert (reading.read == reading.there).all()
     if room > 1:  # so that no word of these is cut
-        assert reading.there[[0, 1, 3]].tolist() == [n for n, _ in letters([texts[0], texts[1], texts[3]])]
+        assert reading.there[[0, 1, 3]].tolist() == [len(ids) for ids in letters([texts[0], texts[1], texts[3]])]
 
 
 def test_what_comes_after_the_last_chunk_is_not_read_and_counted() -> None:
@@ -355,50 +364,42 @@ def test_vectors_are_averaged_by_tokens_whatever_their_order() -> None:
 def test_a_text_of_megabytes_is_not_tokenised_whole() -> None:
     longest = 0
 
-    def count(texts: list[str]) -> list[tuple[int, int]]:
+    def tokenize(texts: list[str]) -> list[list[int]]:
         nonlocal longest
         longest = max(longest, *map(len, texts))
         return letters(texts)
 
-    split_between_words(["y" * 1_000_000], count, 100, 3)
-    assert longest <= MAX_WORD_CHARACTERS
+    split = split_tokenized(locate_by_words("y" * 1_000_000, tokenize, UNKNOWN), 100, 3)
+    assert (longest, split.tokens, split.there) == (MAX_WORD_CHARACTERS, [100] * 3, 250_000)
 
 
 def test_a_long_word_that_is_half_of_another_is_split_too() -> None:
     text = f"{'a' * 64} {'a' * 128}"
-    (split,) = split_between_words([text], letters, 10, 99)
+    split = split_tokenized(locate_by_words(text, letters, UNKNOWN), 10, 99)
     assert "".join(split.parts) == text
     assert max(split.tokens) <= 10
 
 
-def test_texts_split_by_their_tokens_equal_texts_split_by_counts_of_words(tmp_path: Path) -> None:
-    model = str(networks.sentences(tmp_path))
-    settings = {"kind": "sentence-transformers", "model": model, "chunks": 3}
+@pytest.mark.parametrize("name", ["sentences", "bert", "qwen", "open_clip"])
+def test_parts_of_a_text_fit_the_network_and_end_between_words(tmp_path: Path, name: str) -> None:
+    kind = {"sentences": "sentence-transformers", "open_clip": "open_clip"}.get(name, "huggingface")
+    settings = {"kind": kind, "model": str(getattr(networks, name)(tmp_path / name)), "chunks": 1000}
     encoder: Any = find_network({"net": settings}, "net", tmp_path).load()
     rng = random.Random(0)
-    words = [
-        "the",
-        "a\u0301",
-        "\u0301b",
-        "電影",
-        "[SEP]",
-        "x[MASK]y",
-        "İ",
-        "don't",
-        "\x0b",
-        "p\x1cq",
-        "\u3000",
-        "🙂",
-        "한",
-    ]
+    words = ["the", "a\u0301", "\u0301b", "電影", "[SEP]", "x[MASK]y", "İ", "don't", "🙂", "한", "<|im_end|>"]
+    words += ["\x0b", "p\x1cq", "\u3000"]
     texts = []
-    for n in (1, 3, 9, 30, 100) * 5:
-        random_words = ["".join(rng.choices("abcdefgh", k=rng.randint(1, 40))) for _ in range(n)]
+    for n in (1, 3, 9, 30, 100, 3000):
+        random_words = ["".join(rng.choices("abcdefgh", k=rng.randint(1, 9))) for _ in range(n)]
         texts.append(" ".join(rng.choice([word, rng.choice(words)]) for word in random_words))
     texts += [c * n for c in "a電é" for n in (255, 257, 1000)]
 
-    by_tokens = encoder.split_texts(texts)
-    by_words = split_between_words(texts, encoder.count_tokens, encoder.room, encoder.most)
-    assert by_tokens == by_words
-    assert max(len(split.parts) for split in by_tokens) == 3
-    assert any(split.unknown for split in by_tokens)
+    for text, split in zip(texts, encoder.split_texts(texts), strict=True):
+        whole = encoder.break_controls(text)
+        assert "".join(split.parts) == whole
+        assert sum(split.tokens) == split.there
+        assert max(split.tokens) <= encoder.room
+        ends = np.cumsum([len(part) for part in split.parts])[:-1]
+        for part, end in zip(split.parts, ends, strict=False):
+            if not re.search(r"\s", whole[end - 1 : end + 1]):  # a word longer than the network's input
+                assert len(part.split()) == 1
