@@ -90,7 +90,6 @@ IMAGES = schema(
     field("width", pa.int32(), "pixels after resizing; 0 unless ok", low=0),
     field("height", pa.int32(), "pixels after resizing; 0 unless ok", low=0),
     field("sha256", pa.string(), "hex, of the bytes as fetched; empty where none came"),
-    field("phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
 )
 RELEASED_ITEMS = schema(
     *(f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")),

@@ -40,9 +40,6 @@ HALF = (0.5, 0.5, 0.5)  # mean and sd, scales to [-1, 1] as in BEiT3
 # about odd metadata, and about sizes, which are checked here
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# rows of the 32-point DCT-II for the 8 lowest frequencies
-_DCT = np.cos(np.pi / 32 * (np.arange(32) + 0.5) * np.arange(8)[:, None])
-
 
 class Decoded(NamedTuple):
     """Outcome of decoding; `image` is set if `status` is ok."""
@@ -53,7 +50,6 @@ class Decoded(NamedTuple):
     width: int = 0  # pixels
     height: int = 0
     sha256: str = ""  # hex, of the original bytes
-    phash: int | None = None  # 64 bit
     url: str = ""  # the address that gave it, if it was fetched
 
 
@@ -101,7 +97,6 @@ def normalise_image(
 
         out = memory.BytesIO()
         image.save(out, "JPEG", quality=quality)
-        phash = perceptual_hash(image)
     except MemoryError:
         raise
     except UnidentifiedImageError:
@@ -116,7 +111,7 @@ def normalise_image(
         is_cut = "truncated" in str(e).lower() or isinstance(e, EOFError)
         reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         return Decoded("truncated" if is_cut else "not_an_image", reason, sha256=digest)
-    return Decoded("ok", "", out.getvalue(), image.width, image.height, digest, phash)
+    return Decoded("ok", "", out.getvalue(), image.width, image.height, digest)
 
 
 def _find_fault(size: tuple[int, int], data: bytes, max_pixels: int) -> tuple[str, str] | None:
@@ -205,13 +200,6 @@ def _shrink_to(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Im
         nchw, scale_factor=scales, mode="bicubic", antialias=True, align_corners=False
     )
     return Image.fromarray(shrunk[0].permute(1, 2, 0).contiguous().numpy())
-
-
-def perceptual_hash(image: Image.Image) -> int:
-    """Return the 64-bit DCT hash: which of the 8 x 8 lowest frequencies exceed their median."""
-    grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
-    low = (_DCT @ grey @ _DCT.T).ravel()
-    return int.from_bytes(np.packbits(low > np.median(low)).tobytes())
 
 
 def decode_rgb(image: bytes, side: int) -> Image.Image:

@@ -225,11 +225,11 @@ def image_table(items: pa.Table, results: list[Decoded]) -> pa.Table:
 
 
 def count_duplicates(images: Iterable[pa.Table], shared_above: int) -> dict[str, object]:
-    """Count items with identical bytes or equal phash.
+    """Count items with identical bytes.
 
     `shared` lists images of more than `shared_above` items.
     """
-    fields = [schemas.IMAGES.field(name) for name in ("url", "sha256", "phash")]
+    fields = [schemas.IMAGES.field(name) for name in ("url", "sha256")]
     schema = pa.schema([field.remove_metadata() for field in fields])
     batches = (batch for table in images for batch in table.cast(schema).to_batches())
     with open_database() as db:
@@ -237,20 +237,19 @@ def count_duplicates(images: Iterable[pa.Table], shared_above: int) -> dict[str,
         try:
             db.execute(
                 "CREATE TABLE images AS "
-                "SELECT sha256, count(*) AS items, min(url) AS url, min(phash) AS phash "
+                "SELECT sha256, count(*) AS items, min(url) AS url "
                 "FROM fetched WHERE sha256 <> '' GROUP BY sha256"
             )
         except duckdb.InvalidInputException as e:  # an error of `images`, in words of DuckDB
             raise UserError(f"images cannot be read back: {one_line(e, 300)}") from None
-        (equal, similar), *_ = db.execute(
-            "SELECT coalesce(sum(items), 0)::BIGINT - count(*), "
-            "count(phash) - count(DISTINCT phash) FROM images"
+        (equal,), *_ = db.execute(
+            "SELECT coalesce(sum(items), 0)::BIGINT - count(*) FROM images"
         ).fetchall()
         shared = db.sql(
             f"SELECT sha256, items, url FROM images WHERE items > {shared_above:d} "
             "ORDER BY items DESC, sha256"
         ).to_arrow_table()
-    return {"duplicates": equal, "near_duplicates": similar, "shared": shared.to_pylist()}
+    return {"duplicates": equal, "shared": shared.to_pylist()}
 
 
 def count_outcomes(run: Run, paths: Sequence[Path]) -> None:
@@ -265,7 +264,7 @@ def count_outcomes(run: Run, paths: Sequence[Path]) -> None:
     run.rows_out = statuses["ok"]
     for status in schemas.IMAGE_STATUSES[1:]:
         run.count(status, statuses[status])
-    columns = ["url", "sha256", "phash"]
+    columns = ["url", "sha256"]
     images = (io.read_table(path, schemas.IMAGES, columns) for path in paths)
     run.note(**count_duplicates(images, SHARED_ABOVE))
 

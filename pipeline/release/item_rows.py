@@ -29,7 +29,7 @@ def read_released_items(layout: Layout, publish: Publish) -> Iterator[pa.Table]:
 
         first = 0
         for path in images:
-            hashed = hash_images(path, ["status", "url", "sha256", "phash"])
+            hashed = hash_images(path, ["status", "url", "sha256"])
             n = len(hashed)
             items = io.read_rows(table, schemas.ITEMS, schemas.ITEMS.names, first, n)
             first += n
@@ -46,7 +46,6 @@ def _without_images(items: pa.Table) -> pa.Table:
             "status": pa.nulls(n, pa.string()),
             "url": pa.array(urls, pa.string()),
             "sha256": blank,
-            "phash": pa.nulls(n, pa.uint64()),
             "input_image_sha256": blank,
         }
     )
@@ -60,7 +59,7 @@ def _release_items(items: pa.Table, images: pa.Table, publish: Publish) -> pa.Ta
     columns |= {
         "image_status": images["status"],
         "image_sha256": images["sha256"],
-        "image_phash": images["phash"],
+        "image_phash": pa.nulls(len(items), pa.uint64()),
         "input_image_sha256": images["input_image_sha256"],
         "image_url": pa.array(urls, pa.string()),
         "input_text_sha256": text_hashes,

@@ -29,7 +29,7 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io as files
 from alignrec.pipeline.images import access, decode, fetcher
 from alignrec.pipeline.images.access import ImageFiles, open_files
-from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise_image, perceptual_hash
+from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise_image
 from alignrec.pipeline.images.fetcher import Fetcher
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
@@ -172,17 +172,9 @@ UNUSABLE = {
 @pytest.mark.parametrize(("data", "status"), [(data, status) for status in UNUSABLE for data in UNUSABLE[status]])
 def test_what_is_no_usable_image_says_why(data: bytes, status: str) -> None:
     actual = normalise_image(data, 16, 90, 3_000_000)
-    assert (actual.status, actual.image, actual.phash) == (status, None, None)
+    assert (actual.status, actual.image) == (status, None)
     assert actual.reason
     assert len(actual.sha256) == 64
-
-
-def test_phash_survives_shrinking_and_recompression_but_not_another_image() -> None:
-    rng = np.random.default_rng(0)
-    one, other = (Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((200, 200), 3) for _ in range(2))
-    again = Image.open(io.BytesIO(saved(one.resize((90, 90)), quality=60)))
-    assert (perceptual_hash(one) ^ perceptual_hash(again)).bit_count() <= 4
-    assert (perceptual_hash(one) ^ perceptual_hash(other)).bit_count() >= 20
 
 
 # --- fetching
@@ -356,19 +348,16 @@ def test_a_listed_image_is_a_placeholder() -> None:
 
 def test_duplicate_images_are_counted_and_those_of_many_items_named() -> None:
     made = normalise_image(JPEG, 16, 90, 10**6)
-    close = made._replace(sha256="c" * 64)  # other bytes, the same looks
-    lone = made._replace(sha256="d" * 64, phash=0)
-    cut = Decoded("truncated", "cut", None, 0, 0, "e" * 64, None)
-    none = Decoded("missing", "none", None, 0, 0, "", None)
-    rows = [
-        p._replace(url=f"http://e/{i}") for i, p in enumerate([made, made, close, lone, cut, cut, none, none, made])
-    ]
+    lone = made._replace(sha256="d" * 64)
+    cut = Decoded("truncated", "cut", None, 0, 0, "e" * 64)
+    none = Decoded("missing", "none", None, 0, 0, "")
+    rows = [p._replace(url=f"http://e/{i}") for i, p in enumerate([made, made, lone, cut, cut, none, none, made])]
     actual = fetcher.count_duplicates(
-        [fetcher.image_table(items([[]] * len(rows)), rows).select(["url", "sha256", "phash"])],
+        [fetcher.image_table(items([[]] * len(rows)), rows).select(["url", "sha256"])],
         shared_above=2,
     )
     shared = [{"sha256": made.sha256, "items": 3, "url": "http://e/0"}]
-    assert actual == {"duplicates": 3, "near_duplicates": 1, "shared": shared}
+    assert actual == {"duplicates": 3, "shared": shared}
 
 
 def test_images_that_cannot_be_read_back_are_one_line() -> None:
@@ -413,7 +402,7 @@ def test_the_stage_retries_only_failures_and_reports_copies(tmp_path: Path, monk
     assert server.asked == {"/a": 1, "/b": 2, "/c": 2, "/d": 1}
     assert record["drops"] == {"http_error": 1}
     shared = [{"sha256": hashlib.sha256(JPEG).hexdigest(), "items": 3, "url": server.address + "/a"}]
-    assert record["notes"] == {"duplicates": 2, "near_duplicates": 0, "shared": shared}
+    assert record["notes"] == {"duplicates": 2, "shared": shared}
 
 
 def part(number: int, params: Params, root: Path) -> list[str]:

@@ -118,7 +118,7 @@ def image_table(jpegs: Sequence[bytes | None], **columns: Any) -> pa.Table:
     ok = [one is not None for one in jpegs]
     own = names(len(jpegs)) | {"status": ["ok" if there else "missing" for there in ok], "image": jpegs}
     own |= {side: [32 * there for there in ok] for side in ("width", "height")}
-    return filled(schemas.IMAGES, **own | {"phash": [7 if there else None for there in ok]} | columns)
+    return filled(schemas.IMAGES, **own | columns)
 
 
 def feature_table(vectors: np.ndarray, **columns: Any) -> pa.Table:
