@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import typer
 
-from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import BEiT3Sets
 from alignrec.pipeline.evaluation.probe.judge import Answers, answer_sets, build_tasks
 from alignrec.pipeline.evaluation.probe.registry import PROBES
@@ -21,7 +20,7 @@ from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.schemas import MODALITIES, variant
-from experiments.shared import branched, opened, pretraining, read_probe_data, record
+from experiments.shared import branched, opened, pretraining, read_probe_data, read_vectors, record
 
 SET = "beit3"
 NOTE = (
@@ -55,10 +54,6 @@ def answer_all(layout: Layout, branches: list[Layout]) -> Answers:
         is_hits = not PROBES[probe].drawn and next(iter(by_set.values()), np.zeros(0)).ndim == 2
         figures[probe] = {name: x[:, 0] if is_hits else x for name, x in by_set.items()}
     return figures
-
-
-def read_vectors(layout: Layout, features: str) -> np.ndarray:
-    return io.matrix(io.read_features(layout.features(features))["vector"])
 
 
 def share_added(

@@ -28,7 +28,16 @@ from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from experiments import shared
 from experiments.contrast import WIDTH, trained_clip
-from experiments.shared import branched, compared, opened, planned, pretraining, recalls, record
+from experiments.shared import (
+    branched,
+    compared,
+    opened,
+    planned,
+    pretraining,
+    read_vectors,
+    recalls,
+    record,
+)
 
 SETS = {  # feature set of the branch -> its name here
     "beit3": "BEiT3",
@@ -183,10 +192,6 @@ def main(
     recall = compared(values, names, NOTE.format(steps=steps))
     power = power_table(pair_cases(probed, values), seeds)
     record(layout, "clip", probe_table(probed), recall, power, reads_network=False)
-
-
-def read_vectors(layout: Layout, features: str) -> np.ndarray:
-    return io.matrix(io.read_features(layout.features(features))["vector"])
 
 
 if __name__ == "__main__":

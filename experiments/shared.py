@@ -221,6 +221,10 @@ def read_probe_data(layout: Layout) -> Data:
     return Data(io.read_table(layout.interactions, schemas.INTERACTIONS), n_items)
 
 
+def read_vectors(layout: Layout, features: str) -> np.ndarray:
+    return io.matrix(io.read_features(layout.features(features))["vector"])
+
+
 def record(layout: Layout, name: str, *tables: Table, reads_network: bool = True) -> None:
     """Print tables and write them to outputs/figures, from which `make figures` updates the docs.
 

@@ -20,7 +20,7 @@ from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.seeds import seed_for
-from experiments.shared import branched, compared, opened, planned, recalls, record
+from experiments.shared import branched, compared, opened, planned, read_vectors, recalls, record
 
 Rng = np.random.Generator
 
@@ -62,7 +62,7 @@ def encode_wrongly(
         branched(layout, root, params.with_sections(*sections), stages)
     else:
         branched(layout, root, params, ["encode", "combine"])
-    return io.matrix(io.read_features(branch.features(features))["vector"])
+    return read_vectors(branch, features)
 
 
 def write_wrong_texts(layout: Layout, branch: Layout, rows: np.ndarray) -> None:
@@ -95,7 +95,7 @@ def main(
 ) -> None:
     """Retrain with wrong content for a fraction of the items and record the change in recall."""
     parameters, layout, folder = opened(dataset, params, root, f"wrong/{features}")
-    vectors = io.matrix(io.read_features(layout.features(features))["vector"])
+    vectors = read_vectors(layout, features)
     rng = np.random.default_rng(seed_for("wrong", dataset))
     rows = draw_cycle(len(vectors), rng)
     wrong = {}

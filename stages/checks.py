@@ -7,7 +7,6 @@ To add a check of settings, write a function that raises UserError, and list it 
 from collections.abc import Callable
 
 from alignrec.pipeline.beit3.params import BEIT3_SETS, IMAGE_TOKENS, BEiT3Sets, Pretrain
-from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.evaluation.benchmark.params import Benchmark, Study
 from alignrec.pipeline.features import names
@@ -16,7 +15,7 @@ from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.cutoff import CUTOFF, chance_note
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.release.params import Publish
@@ -26,7 +25,6 @@ from alignrec.pipeline.runtime.section import require_known
 from alignrec.schemas import MODALITIES, variant
 
 OFFICIAL_SET = "beit3-official"
-PROTOCOLS_WITH_DRAWS = ("cold-items", "sparse")
 
 
 def check_settings(params: Parameters, dataset: str) -> None:
@@ -87,25 +85,6 @@ def refuse_mask_of_trained(params: Parameters, declared: DeclaredSets, name: str
         )
 
 
-def check_draws(params: Parameters, dataset: str) -> None:
-    interactions = params[Interactions]
-    benchmark = params[Benchmark]
-    if interactions.protocol not in PROTOCOLS_WITH_DRAWS or interactions.draws == 1:
-        return
-
-    if not any(MODELS[model].needs for model in benchmark.models):
-        return
-
-    declared = DeclaredSets(params, dataset)
-    for name in benchmark.features:
-        if declared.learns_from_train(name) and not declared.can_refit(name):
-            raise UserError(
-                f"'benchmark.features': {name} learns from the train interactions of the first "
-                "draw and cannot learn from the others; leave it out, or set interactions.draws "
-                "to 1"
-            )
-
-
 def check_mask_modality(params: Parameters, dataset: str) -> None:
     declared = DeclaredSets(params, dataset)
     set_names = declared.names()
@@ -144,7 +123,6 @@ CHECKS: tuple[Callable[[Parameters, str], None], ...] = (
     check_official_weights,
     check_image_tokens,
     check_combinations,
-    check_draws,
     check_mask_modality,
     check_long_tail,
     check_release,

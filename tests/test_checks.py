@@ -86,34 +86,6 @@ def test_each_is_named_with_what_to_write(tmp_path: Path, sections: dict[str, An
     assert "\n" not in str(e.value)
 
 
-TWICE = {"mapped": {"of": "tfidf"}, "twice": {"kind": "mapped", "of": "mapped"}}
-
-
-@pytest.mark.parametrize(
-    ("interactions", "models", "is_refused"),
-    [
-        ({"protocol": "cold-items"}, ["contentknn"], True),
-        ({"protocol": "sparse", "draws": 2}, ["contentknn"], True),
-        ({"protocol": "sparse", "draws": 1}, ["contentknn"], False),
-        ({"protocol": "mmrec"}, ["contentknn"], False),
-        ({"protocol": "cold-items"}, ["bpr"], False),
-    ],
-)
-def test_a_set_that_learned_from_the_first_draw_and_cannot_again_is_refused(
-    tmp_path: Path, interactions: dict[str, Any], models: list[str], is_refused: bool
-) -> None:
-    benchmark = {"models": models, "features": ["twice"]}
-    drawn = {"interactions": interactions, "combine": {"sets": TWICE}, "benchmark": benchmark}
-    path = write(tmp_path, WITHOUT_BEIT3 | drawn)
-    if not is_refused:
-        load(path, "shop")
-        return
-    with pytest.raises(
-        UserError, match=r"'benchmark\.features': twice learns from the train interactions of the first"
-    ):
-        load(path, "shop")
-
-
 # --- image tokens of size mini
 
 

@@ -35,9 +35,11 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import losses as pretraining_losses
 from alignrec.pipeline.beit3.minilm import initialise_words
 from alignrec.pipeline.beit3.params import Pretrain
+from alignrec.pipeline.dataset.cooccurrence import user_item_matrix
 from alignrec.pipeline.dataset.split import Split, pair_keys
 from alignrec.pipeline.evaluation.benchmark.cell import Cell, CellLabel, Hidden, rankings_path
 from alignrec.pipeline.features.folder import FeatureSet
+from alignrec.pipeline.features.kinds.factors import collaborative_factors
 from alignrec.pipeline.features.params import Graph, SemanticIds
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
@@ -47,7 +49,7 @@ from alignrec.pipeline.models.training.inputs import Sampler, TrainingData
 from alignrec.pipeline.models.training.loop import Fit, fit
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
-from experiments import added, clip, contrast, exposure, filling, identify, missing, tiger
+from experiments import added, clip, contrast, exposure, filling, identify, mapped, missing, shared, tiger
 from experiments.masked_modelling import MaskedModelling, read_masked_task
 from experiments.together import Encoder, bind_encoder
 from experiments.variants import PROFILES, SETS
@@ -748,19 +750,43 @@ def test_exposure_refuses_an_option_without_effect(shop: Path) -> None:
             exposure.divide(params, protocol, **{option: 3})
 
 
-def test_mapped_sets_learn_from_interactions(experiment: Callable[[str], Experiment]) -> None:
-    branch = Layout(experiment("mapped").folder, "shop")
-    plain, mapped = (featured.vectors(branch, name) for name in ("beit3", "beit3-mapped"))
-    assert plain.shape != mapped.shape or not np.allclose(plain, mapped)
+def test_mapped_vectors_learn_from_train_interactions_but_those_of_hidden_items(shop: Path) -> None:
+    layout = Layout(shop / "outputs", "shop")
+    data = shared.read_probe_data(layout)
+    x = shared.read_vectors(layout, "beit3")
+    hidden = np.arange(0, len(x), 3)
+    learned, blind = (mapped.map_to_factors(x, data, 0, cold) for cold in (hidden[:0], hidden))
 
-    split = read_split(branch)
+    split = read_split(layout)
     bought = np.zeros((split.n_users, split.n_items))
     bought[split.train.users, split.train.items] = 1
-    assert explained(mapped, bought) > explained(plain, bought)
+    assert explained(learned, bought) > explained(x, bought)
+    assert explained(learned[hidden], bought[:, hidden]) > explained(blind[hidden], bought[:, hidden])
 
-    probes = io.read_json(branch.probes)
-    asked = [probe for probe in probes.values() if "beit3-mapped" in probe]
-    assert any(probe["beit3"] != probe["beit3-mapped"] for probe in asked)
+
+def test_factors_are_the_leading_right_singular_vectors() -> None:
+    rng = np.random.default_rng(0)
+    bought = rng.random((60, 40)) < 0.2
+    bought[:, :3] = False  # items without train interactions
+    scaled = bought / np.sqrt(np.maximum(1, np.outer(bought.sum(axis=1), bought.sum(axis=0))))
+    exact = np.linalg.svd(scaled)[2][:5].T
+
+    factors = collaborative_factors(user_item_matrix(*np.nonzero(bought), 40), 5, 0)
+    assert not factors[:3].any()
+    np.testing.assert_allclose(np.abs((factors * exact).sum(axis=0)) / np.sqrt(37), 1, atol=1e-9)
+
+
+def test_the_map_has_the_least_squared_error_and_weight() -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(50, 6)) * [9, 3, 1, 1, 0.1, 0] + 5).astype(np.float32)
+    y = rng.normal(size=(50, 3))
+    fitted = mapped.fit_ridge(x, y, 0.5)
+    centred = x - x.mean(axis=0, dtype=np.float64)
+    penalty = 0.5 * centred.var(axis=0).mean() * len(x)
+    rows = np.vstack([centred, np.sqrt(penalty) * np.eye(6)])  # ridge is least squares with these rows beside
+    expected = np.linalg.lstsq(rows, np.vstack([y, np.zeros((6, 3))]), rcond=None)[0]
+    np.testing.assert_allclose(fitted.map, expected, atol=1e-6)
+    np.testing.assert_allclose(fitted.mean, x.mean(axis=0), rtol=1e-6)
 
 
 def explained(vectors: np.ndarray, bought: np.ndarray) -> float:

@@ -176,19 +176,6 @@ class DeclaredSets:
         kinds = [kind_of(self.combined, part) for part in self.with_parts(name)]
         return any(kind.is_generated for kind in kinds if kind)
 
-    def learns_from_train(self, name: str) -> bool:
-        kinds = [kind_of(self.combined, part) for part in self.with_parts(name)]
-        return any(kind.refit for kind in kinds if kind)
-
-    def can_refit(self, name: str) -> bool:
-        """Return whether a set can relearn without some interactions: its parts must not depend on
-        them.
-        """
-        kind = kind_of(self.combined, name)
-        if kind is None or kind.refit is None:
-            return False
-        return not any(self.learns_from_train(part) for part in self.parts_of(name))
-
     def check(self) -> None:
         """Raise UserError for unknown kinds or parts, cycles and duplicate names."""
         encoded_sets = [*self.encoded, *self.with_text]

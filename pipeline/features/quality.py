@@ -18,7 +18,7 @@ from alignrec.pipeline.io.errors import UserError
 
 READ = "text"  # key in the metadata of a Parquet file under which it has `Reading.facts`
 # kinds whose vectors may all be zero: whitening turns equal vectors into zeros
-MAY_BE_ZERO = ("control", "masked", "mapped", "whitened")
+MAY_BE_ZERO = ("control", "masked", "whitened")
 WARN_ABOVE_ZEROS = 0.5  # fraction of zero vectors
 MIN_UNREAD = 0.05  # fraction of unread texts from which the stage warns
 # tolerance for equal vectors, relative to the largest number: batch sizes change the last bits

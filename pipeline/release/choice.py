@@ -115,7 +115,7 @@ def _choose_combination(choice: Choice, combine: Combine) -> Choice:
     needed = _list_with_parts(choice.name, combine.sets, encoders)
     for name in needed:
         kind = names.kind_of(combine.sets, name)
-        needs_interactions = kind is not None and (kind.refit is not None or kind.is_ceiling)
+        needs_interactions = kind is not None and kind.is_ceiling
         if name in BEIT3_SETS or needs_interactions:
             raise UserError(
                 f"'{name}' needs more than a table; run `dvc repro`, or name a release by --release"

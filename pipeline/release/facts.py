@@ -64,7 +64,6 @@ class ReleaseFacts:
     hardware: str
     # share of train interactions on the most popular 10 % of items; None: there are none
     head: float | None
-    learned: Sequence[str]  # feature sets that were trained on interactions
     networks: Mapping[str, Encoder]
     tables: set[str | None]  # kinds of tables in the release
     inputs: Sequence[Input]
@@ -134,7 +133,6 @@ def gather_facts(
         interactions=io.rows([layout.interactions]),
         core=catalogue.count_core(layout),
     )
-    learned = (outputs.probes or {}).get("learned", ())
     return ReleaseFacts(
         publish=publish,
         licence=SOURCES[outputs.kind].licence,
@@ -147,7 +145,6 @@ def gather_facts(
         vectors=describe_vectors(outputs.records.get("pretrain"), layout, names),
         hardware=_describe_hardware(outputs.records),
         head=_popular_share(layout.interactions, catalogue.core_of(counts)),
-        learned=[name for name in learned if name in names],
         networks=_find_networks(layout, names),
         tables={file.table for file in files},
         inputs=inputs,

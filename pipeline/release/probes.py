@@ -16,12 +16,6 @@ Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e15, le=1e15)]
 Measured = dict[Text, Number]  # measure -> figure
 
 
-class Skipped(BaseModel, extra="forbid", strict=True):
-    """Reason why a probe, or one feature set of it, was skipped."""
-
-    skipped: Reason
-
-
 def _check_comparable(results: dict[str, Any]) -> dict[str, Any]:
     texts = (results.get("skipped", ""), results.get("note", ""))
     if not all(isinstance(text, str) for text in texts):
@@ -40,9 +34,7 @@ def _check_comparable(results: dict[str, Any]) -> dict[str, Any]:
 
 
 # results of one probe: number of cases, a note, and the figures of chance and of each feature set
-ProbeResults = Annotated[
-    dict[Text, Count | Reason | Skipped | Measured], AfterValidator(_check_comparable)
-]
+ProbeResults = Annotated[dict[Text, Count | Reason | Measured], AfterValidator(_check_comparable)]
 
 
 class StoredTest(BaseModel, extra="forbid", strict=True):

@@ -91,12 +91,10 @@ def _probe_rounded(
     n_items = io.rows([layout.item_ids])
     data = Data(io.read_table(layout.interactions, schemas.INTERACTIONS), n_items)
     asked = {name: task for name, task in build_tasks(data).items() if name in judged}
-    # what learned from interactions has no figures of probes that hide items
-    learned = dict.fromkeys(stored.get("learned", []))
     # further items of `items.all` are not judged
     sets = ((name, io.map_features(folder / "features" / name)[:n_items]) for name in names)
-    answers, _ = answer_sets(asked, sets, cutoffs, learned)
-    rounded = summarise_answers(asked, answers, cutoffs, learned)
+    answers, _ = answer_sets(asked, sets, cutoffs)
+    rounded = summarise_answers(asked, answers, cutoffs)
     return {name: _pair_figures(name, judged, rounded) for name in names}
 
 

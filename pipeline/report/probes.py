@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.evaluation.probe.registry import PROBES, Probe
 from alignrec.pipeline.features.names import CEILINGS, LEAKED, PLANTED
 from alignrec.pipeline.report.table import BEST, Fields, Place, Table, with_error
@@ -38,7 +37,7 @@ class ProbeFigures(NamedTuple):
     cases: int
     unit: str  # users or items
     skipped: str  # reason, or empty
-    caveat: str  # caveat on the figures, and why sets were skipped; often empty
+    caveat: str  # caveat on the figures, often empty
     chosen: Mapping[str, str] = {}  # feature set -> processed form, chosen on validation
 
     @property
@@ -90,27 +89,17 @@ def _read_probe(
         if entries and "skipped" not in entries:
             forms[form] = _measured_sets(entries)
 
-    skipped_sets = []
     cases, unit = 0, ""
     for name, entry in raw.items():
-        if isinstance(entry, dict) and "skipped" in entry:
-            skipped_sets.append((entry["skipped"], name))
         if isinstance(entry, int) and not unit:
             cases, unit = entry, name
 
-    remarks = [raw.get("note", "")]
-    for reason, names in group_values(skipped_sets).items():
-        remarks.append(f"Not shown for {', '.join(names)}: {reason}.")
-    caveat = " ".join(filter(None, remarks))
-    return ProbeFigures(probe, forms, cases, unit, raw.get("skipped", ""), caveat, chosen)
+    skipped, caveat = raw.get("skipped", ""), raw.get("note", "")
+    return ProbeFigures(probe, forms, cases, unit, skipped, caveat, chosen)
 
 
 def _measured_sets(entries: Fields) -> dict[str, Figures]:
-    return {
-        name: entry
-        for name, entry in entries.items()
-        if isinstance(entry, dict) and "skipped" not in entry
-    }
+    return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
 
 
 def probe_tables(figures: Fields | None) -> list[Table]:

@@ -13,6 +13,7 @@ INSTEAD = {
     "ials": "ease and itemknn read interactions",
     "images-per-item": FIRST_IMAGE,
     "minionerec": "items by their codes, in four lines: docs/semantic-ids.md",
+    "mapped": "experiments/mapped.py maps features to train interactions",
     "most": FIRST_IMAGE,
     "onto": A_FOLDER,
     "since": A_FOLDER,

@@ -8,21 +8,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from shop import tastes, toy
+from shop import toy
 from shop.featured import params, stage, vectors
 
 from alignrec import schemas
 from alignrec.commands.params import read
 from alignrec.pipeline import io
-from alignrec.pipeline.dataset.cooccurrence import user_item_matrix
 from alignrec.pipeline.encoders import chain
 from alignrec.pipeline.encoders.registry import ENCODER
 from alignrec.pipeline.evaluation.benchmark.plan import list_labels
 from alignrec.pipeline.evaluation.benchmark.significance import declare_pairs
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.features.folder import FeatureSet
-from alignrec.pipeline.features.kinds.factors import collaborative_factors
-from alignrec.pipeline.features.kinds.mapped import fit_ridge
 from alignrec.pipeline.features.kinds.planted import COARSE, MOTIVES, planted_halves
 from alignrec.pipeline.features.names import DeclaredSets
 from alignrec.pipeline.io.errors import UserError
@@ -274,72 +271,3 @@ def test_it_is_benchmarked_under_two_models_and_never_tested(tmp_path: Path) -> 
     entries = list_labels(read(path, "shop"))
     assert {entry.model for entry in entries if entry.features == "leaked"} == {"alignrec", "l3ae"}
     assert not any("leaked" in (a.features, b.features) for a, b in declare_pairs(entries, "tfidf"))
-
-
-# --- feature sets mapped to train interactions, against the equations of ridge regression and of the SVD
-
-
-USERS, ITEMS = 60, 40
-RNG = np.random.default_rng(0)
-MATRIX = RNG.random((USERS, ITEMS)) < 0.2
-NEAR = {"near": {"kind": "mapped", "of": "minilm"}}
-MATRIX[:, :3] = False  # items without train interactions
-
-
-def train(layout: Layout, pairs: list[tuple[int, int]], split: int = schemas.TRAIN) -> None:
-    table = tastes.interactions([(user, item, split) for user, item in pairs])
-    io.write_table(table, layout.interactions, schemas.INTERACTIONS)
-
-
-def scaled() -> np.ndarray:
-    """The matrix R, entry by entry; float64 [U, I]."""
-    r = np.zeros(MATRIX.shape)
-    for u, i in np.argwhere(MATRIX):
-        r[u, i] = 1 / np.sqrt(MATRIX[u].sum() * MATRIX[:, i].sum())
-    return r
-
-
-@pytest.mark.parametrize("width", [5, 128])
-def test_factors_are_the_leading_right_singular_vectors(width: int) -> None:
-    matrix = user_item_matrix(*np.nonzero(MATRIX), ITEMS)
-    actual = collaborative_factors(matrix, width, 0)
-    exact = np.linalg.svd(scaled())[2][: min(width, ITEMS - 3)].T
-    assert actual.shape == exact.shape
-    assert not actual[:3].any()
-    np.testing.assert_allclose(np.abs((actual * exact).sum(axis=0)) / np.sqrt(ITEMS - 3), 1, atol=1e-9)
-
-
-def test_the_map_has_the_least_squared_error_and_weights_and_blocks_change_nothing() -> None:
-    x = (RNG.normal(size=(50, 6)) * [9, 3, 1, 1, 0.1, 0] + 5).astype(np.float32)
-    y = RNG.normal(size=(50, 3))
-    fitted = fit_ridge(lambda: [(x[:20], y[:20]), (x[20:20], y[20:20]), (x[20:], y[20:])], 0.5)
-    centred = x - x.mean(axis=0, dtype=np.float64)
-    penalty = 0.5 * centred.var(axis=0).mean() * len(x)
-    rows = np.vstack([centred, np.sqrt(penalty) * np.eye(6)])  # ridge is least squares with these rows beside
-    expected = np.linalg.lstsq(rows, np.vstack([y, np.zeros((6, 3))]), rcond=None)[0]
-    np.testing.assert_allclose(fitted.map, expected, atol=1e-6)
-    np.testing.assert_allclose(fitted.mean, x.mean(axis=0), rtol=1e-6)
-
-
-def test_all_items_are_mapped_and_those_without_train_interactions_teach_nothing(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    train(layout, pairs := [(0, 0), (0, 1), (1, 1), (1, 3), (2, 3), (2, 5), (3, 0), (3, 3)])
-    stage(layout, params("minilm", sets=NEAR))
-    x, first = vectors(layout, "minilm"), vectors(layout, "near")
-    known = [0, 1, 3, 5]
-    targets = collaborative_factors(user_item_matrix(*map(np.array, zip(*pairs, strict=True)), toy.ITEMS), 128, 0)[
-        known
-    ]
-    centred = x[known] - x[known].mean(axis=0)
-    weights = np.linalg.solve(centred.T @ centred + np.square(centred).sum() / 384 * np.eye(384), centred.T @ targets)
-    expected = (x - x[known].mean(axis=0)) @ weights
-    np.testing.assert_allclose(first[[0, 1, 2, 3, 5]], expected[[0, 1, 2, 3, 5]], atol=1e-4)
-    assert first[2].any()
-    assert not first[4].any(), "an item without text has no vector"
-
-
-def test_without_train_interactions_there_is_nothing_to_map_to(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    train(layout, [(0, 0), (0, 1)], schemas.TEST)
-    with pytest.raises(UserError, match="near: no item of shop"):
-        stage(layout, params("minilm", sets=NEAR))

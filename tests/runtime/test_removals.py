@@ -35,6 +35,7 @@ def test_a_removed_command_or_option_names_its_replacement(arguments: list[str],
         ("images: {most: 3}", "most"),
         ("train: {start: x}", "start"),
         ("benchmark: {models: [ials]}", "ials"),
+        ("combine: {sets: {x: {kind: mapped}}}", "mapped"),
     ],
 )
 def test_a_removed_key_names_its_replacement(tmp_path: Path, text: str, key: str) -> None:

@@ -12,14 +12,11 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset import split
 from alignrec.pipeline.features.folder import SET
-from alignrec.pipeline.features.kinds.mapped import refit_mapped
 from alignrec.pipeline.runtime.layout import Layout
 
 USERS, ITEMS, COLD = 40, 120, 26
 """COLD items each of valid and test: the first ones of the catalogue, and those that follow"""
 DIVISION = "cold-items 0.4"
-LEARNING: dict[str, Any] = {"combine": {"sets": {"mapped": {"of": "f"}}, "controls": []}}
-"""parameters of the feature set that `draw_again` writes"""
 
 
 def rows() -> list[tuple[int, int, int]]:
@@ -48,23 +45,16 @@ def outputs(root: Path) -> Layout:
     return layout
 
 
-def write_set(layout: Layout, name: str, vectors: np.ndarray, **facts: Any) -> None:
+def write_set(layout: Layout, name: str, vectors: np.ndarray) -> None:
     tastes.write_set(layout, name, vectors, k=6)
-    io.write_json(layout.features(name) / SET, toy.facts(name).model_copy(update=facts).model_dump())
+    io.write_json(layout.features(name) / SET, toy.facts(name).model_dump())
 
 
 def draw_again(layout: Layout) -> None:
-    """Write a second draw with other cold items, and a set `mapped` that learned from the first."""
+    """Write a second draw with other cold items."""
     again = [(user, (item - 2 * COLD) % ITEMS, which) for user, item, which in rows()]
     path = replace(layout, drawn=1).interactions
     io.write_table(tastes.interactions(again), path, schemas.INTERACTIONS, {"division": DIVISION})
-    facts = {"kind": "mapped", "parts": ["f"], "settings": {"seed": 0}}
-    write_set(layout, "mapped", content(), **facts)
-    write_set(layout, "mapped", learned(layout), **facts)
-
-
-def learned(layout: Layout) -> np.ndarray:
-    return refit_mapped(layout, "mapped", np.zeros(0, np.int64))
 
 
 def parts() -> split.Split:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.benchmark.cell import (
     NO_FEATURES,
     VALID_RECALL,
@@ -25,8 +24,7 @@ from alignrec.pipeline.evaluation.benchmark.settings import (
     with_settings,
 )
 from alignrec.pipeline.evaluation.evidence import group_values
-from alignrec.pipeline.features.names import CEILINGS, kind_of
-from alignrec.pipeline.features.params import Combine, Graph
+from alignrec.pipeline.features.names import CEILINGS
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import ABLATED, MODELS, RELEASED
 from alignrec.pipeline.models.cutoff import CUTOFF
@@ -82,7 +80,8 @@ def plan_cells(
 ) -> dict[CellLabel, Cell]:
     cells = {}
     for label in labels:
-        data = _data_of_draw(experiment, label.features, label.seed % len(experiment.draws))
+        layout = experiment.draws[label.seed % len(experiment.draws)]
+        data = DatasetData.of(experiment.params, layout, label.features)
         params = tuned.params(experiment.params, label)
         settings = model_settings(params, label.model, label.ablation)
         cell = run_cell(experiment, data, label.model, settings, label.seed)
@@ -102,25 +101,6 @@ def run_cell(
     seed = seed_for("benchmark", experiment.dataset, model, number)
     ks = tuple(experiment.params[Benchmark].ks)
     return Cell(data, model, settings, experiment.rules, seed, ks)
-
-
-def _data_of_draw(experiment: Experiment, features: str, draw: int) -> DatasetData:
-    """Return a run's data for a draw.
-
-    Feature sets learned from train interactions are refitted to that draw.
-    """
-    params = experiment.params
-    layout = experiment.draws[draw]
-    stored = DatasetData.of(params, layout, features)
-    kind = kind_of(params[Combine].sets, features)
-    if not draw or kind is None or kind.refit is None:
-        return stored
-
-    path = experiment.run.folder / "draws" / str(draw) / f"{features}.npy"
-    if path not in experiment.written:
-        io.write_npy(path, kind.refit(layout, features, np.zeros(0, np.int64)))
-        experiment.written.append(path)
-    return replace(stored, features=path, graph=params[Graph])
 
 
 class Candidate(NamedTuple):

@@ -156,7 +156,6 @@ ZERO_SHOT = Probe(
     question="is the item that a user met last among the K nearest to the mean of the earlier ones",
     note="Items of the same last second are the target in turn. ± is the standard error over {n:,} "
     "users.",
-    leak="it learned from train interactions, and a user's last item by time may be among them",
 )
 ITEM_CF = Probe(
     ask_co_bought,
@@ -164,7 +163,6 @@ ITEM_CF = Probe(
     figure="hit@20",
     question="is the item most co-bought with an item among its K nearest",
     note="± is the standard error over {n:,} items.",
-    leak="it learned from train interactions, which this probe asks about",
 )
 CONTENT_KNN = Probe(
     ask_test_items,

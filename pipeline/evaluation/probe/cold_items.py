@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alignrec.pipeline.evaluation.probe.registry import Data, Probe, Refit
+from alignrec.pipeline.evaluation.probe.registry import Data, Probe
 from alignrec.pipeline.evaluation.statistics import mean_over_draws, resample_means
 from alignrec.pipeline.features import profiles
 from alignrec.pipeline.features.profiles import MIN_COLD_ITEMS, Profiles
@@ -29,9 +29,9 @@ class ColdItems:
 
     draws: Sequence[Profiles]  # profiles exclude the cold items, which are the candidates
 
-    def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
+    def answer(self, features: np.ndarray) -> np.ndarray:
         """Return Recall@K by user and draw: float64 [G, D], NaN where a user has no target."""
-        return profiles.cold_recalls(self.draws, features if refit is None else refit, K)
+        return profiles.cold_recalls(self.draws, features, K)
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
         users = np.unique(np.concatenate([draw.user for draw in self.draws]))
@@ -77,8 +77,7 @@ COLD_ITEMS = Probe(
     name="cold items",
     figure=FIGURE,
     question="only cold items, ranked by mean cosine to the user's other items",
-    note="A fifth of the items is cold in each of ten draws: their interactions are hidden, also "
-    "from a set that learned from interactions. ± is the standard error over {n:,} users and the "
-    "draws, both resampled.",
+    note="A fifth of the items is cold in each of ten draws: their interactions are hidden. "
+    "± is the standard error over {n:,} users and the draws, both resampled.",
     drawn=True,
 )

@@ -1,7 +1,6 @@
 """Judge the feature sets of a dataset by its parameters."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.probe.judge import judge_sets
 from alignrec.pipeline.evaluation.probe.params import ProbeParams
-from alignrec.pipeline.evaluation.probe.registry import Data, Refit
+from alignrec.pipeline.evaluation.probe.registry import Data
 from alignrec.pipeline.features.names import DeclaredSets, is_ceiling, kind_of
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.layout import Layout
@@ -22,12 +21,11 @@ def judge_dataset(run: Run, names: Sequence[str]) -> dict[str, Any]:
     layout = run.layout
     params = run.params[ProbeParams]
     declared = DeclaredSets(run.params, run.dataset)
-    refits = find_refits(layout, declared, names)
     n_items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
 
     judged, _ = judge_sets(
         # the only reference to the table of interactions, which is dropped there
-        Data(io.read_table(layout.interactions, schemas.INTERACTIONS), n_items, refits),
+        Data(io.read_table(layout.interactions, schemas.INTERACTIONS), n_items),
         run.progress(map_sets(layout, names), total=len(names), unit="set"),
         params.ks,
         pair_with_released(declared, names, run.params[TrainSettings].features),
@@ -35,28 +33,12 @@ def judge_dataset(run: Run, names: Sequence[str]) -> dict[str, Any]:
         params.width,
         list_yardsticks(declared, names),
     )
-    return judged.pop("probes") | judged | {"learned": sorted(refits)}
+    return judged.pop("probes") | judged
 
 
 def map_sets(layout: Layout, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
     for name in names:
         yield name, io.map_features(layout.features(name))
-
-
-def find_refits(
-    layout: Layout, declared: DeclaredSets, names: Sequence[str]
-) -> dict[str, Refit | None]:
-    """Return the refits of sets that learn from train interactions, None for those that cannot be
-    refitted.
-    """
-    refits: dict[str, Refit | None] = {}
-    for name in names:
-        kind = kind_of(declared.combined, name)
-        if kind and kind.refit and declared.can_refit(name):
-            refits[name] = partial(kind.refit, layout, name)
-        elif declared.learns_from_train(name):
-            refits[name] = None
-    return refits
 
 
 def pair_with_released(

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from alignrec.pipeline.evaluation.probe import questions
 from alignrec.pipeline.evaluation.probe.questions import Questions
-from alignrec.pipeline.evaluation.probe.registry import PROBES, Data, Refit, Task
+from alignrec.pipeline.evaluation.probe.registry import PROBES, Data, Task
 from alignrec.pipeline.evaluation.statistics import agreed_verdict, corrected_tests
 from alignrec.pipeline.features import profiles
 from alignrec.pipeline.linalg import projections
@@ -31,12 +31,7 @@ VALID_K = 20
 CHOSEN_BY = f"content neighbours on valid, recall@{VALID_K}"
 TESTED_CUTOFFS = (10, 20)
 TESTED = ("difference", "low", "high", "p_holm")  # fields of a test that are recorded
-CANNOT_HIDE = (
-    "it learned from interactions with the items that are cold here, and cannot be made without "
-    "them"
-)
 Tasks = Mapping[str, Questions | Task | str]  # probe -> its questions or task, or why it is skipped
-Refits = Mapping[str, Refit | None]  # as `Data.refits`
 SetAnswers = dict[str, np.ndarray]  # probe -> hits [G, len(ks)], or figures of cases [n], of a set
 Answers = dict[str, dict[str, np.ndarray]]  # probe -> set -> its answers
 
@@ -86,12 +81,6 @@ class Processing:
                 self.chosen[name] = form
         return best
 
-    def refit(self, name: str, refit: Refit | None) -> Refit | None:
-        """Return a refit of the processed vectors."""
-        if refit is None:
-            return None
-        return lambda cold: transform_vectors(refit(cold), self.chosen[name], self.width)
-
     def facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"width": self.width}
         if self.valid:
@@ -110,33 +99,25 @@ def answer_sets(
     tasks: Tasks,
     sets: Iterable[tuple[str, np.ndarray]],
     ks: Sequence[int],
-    refits: Refits | None = None,
     processing: Processing | None = None,
     unprocessed: Collection[str] = (),
 ) -> tuple[Answers, Answers]:
     """Return raw and processed answers for feature sets, float32 [I, F].
 
-    Each processor takes one set at a time. Sets that cannot be refitted are skipped by probes that
-    hide items; `unprocessed` sets are judged raw in both forms.
+    Each processor takes one set at a time; `unprocessed` sets are judged raw in both forms.
     """
     process.keep_large_buffers()
-    refits = refits or {}
 
     def answer(pair: tuple[str, np.ndarray]) -> tuple[str, SetAnswers, SetAnswers]:
         name, features = pair
-        refit = refits.get(name)
-        asked = tasks
-        if name in refits and refit is None:
-            asked = {probe: task for probe, task in tasks.items() if not PROBES[probe].drawn}
-
-        raw = _answer_set(asked, features, ks, refit)
+        raw = _answer_set(tasks, features, ks)
         if processing is None:
             return name, raw, {}
 
         vectors = processing.process(name, features, name not in unprocessed)
         if processing.chosen[name] == RAW_FORM:
             return name, raw, raw
-        return name, raw, _answer_set(asked, vectors, ks, processing.refit(name, refit))
+        return name, raw, _answer_set(tasks, vectors, ks)
 
     raw: Answers = {probe: {} for probe in tasks}
     processed: Answers = {probe: {} for probe in tasks}
@@ -153,9 +134,7 @@ def answer_sets(
     return raw, processed
 
 
-def _answer_set(
-    tasks: Tasks, features: np.ndarray, ks: Sequence[int], refit: Refit | None
-) -> SetAnswers:
+def _answer_set(tasks: Tasks, features: np.ndarray, ks: Sequence[int]) -> SetAnswers:
     answers = {}
     # one pass over the features answers the questions of all probes
     asked = {probe: task for probe, task in tasks.items() if isinstance(task, Questions)}
@@ -167,14 +146,11 @@ def _answer_set(
 
     for probe, task in tasks.items():
         if not isinstance(task, (Questions, str)):
-            answers[probe] = task.answer(features, refit)
+            answers[probe] = task.answer(features)
     return answers
 
 
-def summarise_answers(
-    tasks: Tasks, answers: Answers, ks: Sequence[int], refits: Refits | None = None
-) -> dict[str, Any]:
-    refits = refits or {}
+def summarise_answers(tasks: Tasks, answers: Answers, ks: Sequence[int]) -> dict[str, Any]:
     summaries: dict[str, Any] = {}
     for probe, task in tasks.items():
         entry = PROBES[probe]
@@ -186,14 +162,6 @@ def summarise_answers(
             summary = questions.summarise_hits(task, answers[probe], ks, entry.measure)
         else:
             summary = task.summary(answers[probe])
-
-        # name the sets whose figures the probe inflates
-        if refits and entry.leak:
-            leak = f"Leak: of {', '.join(sorted(refits))}, {entry.leak}."
-            summary["note"] = f"{summary.get('note', '')} {leak}".strip()
-        if entry.drawn:
-            fixed = [name for name, refit in refits.items() if refit is None]
-            summary |= {name: {"skipped": CANNOT_HIDE} for name in fixed}
         summaries[probe] = summary
     return summaries
 
@@ -215,17 +183,16 @@ def judge_sets(
         pool.release_unused()
         tasks = build_tasks(data)
         processing = Processing(data, width)
-        refits = data.refits
         del data
         pool.release_unused()
 
-        raw, processed = answer_sets(tasks, sets, ks, refits, processing, unprocessed)
+        raw, processed = answer_sets(tasks, sets, ks, processing, unprocessed)
         processed_summary = processing.facts()
         for probe, summary in summarise_answers(tasks, processed, ks).items():
             if "skipped" not in summary:
                 processed_summary[probe] = summary
         judged = {
-            "probes": summarise_answers(tasks, raw, ks, refits),
+            "probes": summarise_answers(tasks, raw, ks),
             "processed": processed_summary,
             "verdicts": paired_verdicts(raw, processed, pairs, ks, seed),
         }

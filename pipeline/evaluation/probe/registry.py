@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,19 +15,12 @@ if TYPE_CHECKING:
     from alignrec.pipeline.evaluation.probe.questions import Questions
 
 
-# ids of cold items -> vectors of all items, float32 [I, F], learned without the interactions of the
-# cold ones
-Refit = Callable[[np.ndarray], np.ndarray]
-
-
 @dataclass(frozen=True)
 class Data:
     """Input of a probe: one dataset with I items."""
 
     interactions: pa.Table  # schema INTERACTIONS
     items: int  # I
-    # feature set that learned from train interactions -> its refit, None if it cannot be refitted
-    refits: Mapping[str, Refit | None] = field(default_factory=dict)
 
     def columns(self, *names: str) -> list[np.ndarray]:
         """Return columns of the interactions."""
@@ -37,12 +30,8 @@ class Data:
 class Task(Protocol):
     """A probe's evaluation of one feature set at a time, over n cases such as users."""
 
-    def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
-        """Return the figure of each case for features [I, F]: float64 [n], or [n, D] with D draws.
-
-        `refit` relearns the features without hidden items; None for features that did not learn
-        from interactions.
-        """
+    def answer(self, features: np.ndarray) -> np.ndarray:
+        """Return the figure of each case for features [I, F]: float64 [n], or [n, D] with D draws."""
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Summarise the answers of several feature sets, by name.
@@ -62,11 +51,8 @@ class Probe:
     figure: str  # headline figure, such as accuracy or hit@20
     question: str  # one phrase
     note: str  # caption of its figures; {n} is the number of groups or cases
-    # why its figures favour sets learned from train interactions; empty if they do not
-    leak: str = ""
     # Whether the task answers in several draws [n, D], each hiding some items. Tests then resample
-    # draws as well as cases, and sets that learned from interactions are refitted without the
-    # hidden items.
+    # draws as well as cases.
     drawn: bool = False
 
     @property

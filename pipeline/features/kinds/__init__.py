@@ -9,7 +9,6 @@ from alignrec.pipeline.features.kinds.controls import CONTROL
 from alignrec.pipeline.features.kinds.imported import IMPORTED
 from alignrec.pipeline.features.kinds.leaked import LEAKED
 from alignrec.pipeline.features.kinds.linear import LINEAR
-from alignrec.pipeline.features.kinds.mapped import MAPPED
 from alignrec.pipeline.features.kinds.masked import MASKED
 from alignrec.pipeline.features.kinds.planted import PLANTED
 from alignrec.pipeline.features.kinds.whitened import WHITENED
@@ -21,7 +20,6 @@ __all__ = [
     "IMPORTED",
     "KINDS",
     "LINEAR",
-    "MAPPED",
     "MASKED",
     "NAMED_KINDS",
     "SetKind",
@@ -31,6 +29,6 @@ __all__ = [
 CONTROLS = ("random", "shuffled", "constant")
 # kinds that `combine.sets` may name
 KINDS: dict[str, SetKind] = {
-    kind.name: kind for kind in (CONCAT, WHITENED, LINEAR, MAPPED, MASKED, LEAKED, PLANTED)
+    kind.name: kind for kind in (CONCAT, WHITENED, LINEAR, MASKED, LEAKED, PLANTED)
 }
 NAMED_KINDS = KINDS | dict.fromkeys(CONTROLS, CONTROL)  # also the control of each name

@@ -114,9 +114,6 @@ class SetKind:
     is_ceiling: bool = False
     is_yardstick: bool = False  # only calibrates the figures of probes, which judge it raw
     is_generated: bool = False  # only generated datasets have it
-    # Relearns a set's vectors, float32 [I, W], without the interactions of items, int [C]. Kinds
-    # with a refit learn from train interactions.
-    refit: Callable[[Layout, str, np.ndarray], np.ndarray] | None = None
 
 
 def describe(

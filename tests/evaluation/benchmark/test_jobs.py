@@ -1,6 +1,5 @@
 """Runs of the benchmark: what is trained, once each, how they resume, and cold items under both protocols."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +112,8 @@ def test_each_result_stands_there_under_both_protocols(tmp_path: Path) -> None:
 def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> None:
     layout = cold.outputs(tmp_path)
     cold.draw_again(layout)
-    named = {"models": ["contentknn", "bpr"], "features": ["f", "noise", "mapped"], "control": "noise", "seeds": 1}
-    settings = cold.params(benchmark=named | {"ks": [5, 20], "workers": 1}, **cold.LEARNING)
+    named = {"models": ["contentknn", "bpr"], "features": ["f", "noise"], "control": "noise", "seeds": 1}
+    settings = cold.params(benchmark=named | {"ks": [5, 20], "workers": 1})
     tastes.benchmark(layout.root, settings)
     name, every = (protocol.replace("0.4", "0.4 in 2 draws") for protocol in (ALONE, EVERY))
     assert [p["name"] for p in io.read_json(layout.protocol)] == [name, every]
@@ -131,6 +130,3 @@ def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> 
     paired = {row["features_a"]: row for row in tests if (row["model_a"], row["metric"]) == ("contentknn", "recall")}
     for features, row in paired.items():
         assert row["difference"] == pytest.approx(figures[features].mean - figures["noise"].mean)  # over draws
-    again = np.load(layout.folder("benchmark") / "draws" / "1" / "mapped.npy")
-    np.testing.assert_array_equal(again, cold.learned(replace(layout, drawn=1)))
-    assert np.abs(again - cold.learned(layout)).max() > 0.01

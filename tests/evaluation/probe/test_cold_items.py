@@ -1,4 +1,4 @@
-"""The probe of cold items: draws, hidden interactions, intervals over users and items, and refitted sets."""
+"""The probe of cold items: draws, hidden interactions, and intervals over users and items."""
 
 from typing import Any
 
@@ -10,7 +10,6 @@ from alignrec import schemas
 from alignrec.pipeline.evaluation.probe import behaviour, cold_items, judge, questions
 from alignrec.pipeline.evaluation.probe.registry import Data
 from alignrec.pipeline.features import profiles
-from alignrec.pipeline.report import probes as facts
 
 RNG = np.random.default_rng(0)
 ITEMS, USERS, TASTES = 300, 120, 6
@@ -83,30 +82,6 @@ def test_the_interval_covers_users_and_items() -> None:
     assert of_draws["recall@20_se"] == pytest.approx(recalls[0].std() / np.sqrt(10), rel=0.15)
     assert of_draws["recall@20_low"] < of_draws["recall@20"] < of_draws["recall@20_high"]
     assert of_users["recall@20_se"] == pytest.approx(of_draws["recall@20_se"], rel=0.15)
-
-
-def test_a_set_that_learned_learns_again_without_the_cold_items() -> None:
-    asked, seen = task(), []
-
-    def refit(cold: np.ndarray) -> np.ndarray:
-        seen.append(cold)
-        return NOISE
-
-    answers = judge.answer_sets({"cold_items": asked}, [("told", GOOD)], [20], refits={"told": refit})[0]
-    assert [cold.tolist() for cold in seen] == [draw.candidates.tolist() for draw in asked.draws]
-    np.testing.assert_array_equal(answers["cold_items"]["told"], asked.answer(NOISE))
-
-
-def test_a_set_that_cannot_be_refitted_is_skipped_and_leaks_are_named() -> None:
-    given = data(refits={"told": None})
-    asked = judge.build_tasks(given)
-    sets = [("told", GOOD), ("good", GOOD)]
-    answers = judge.answer_sets(asked, sets, [20], given.refits)[0]
-    figures = judge.summarise_answers(asked, answers, [20], given.refits)
-    assert "cannot be made without" in figures["cold_items"]["told"]["skipped"]
-    assert "Leak: of told" in figures["item_cf"]["note"]
-    assert "Leak" not in figures["content_knn"].get("note", "")
-    assert any("Leak: of told" in table.note for table in facts.probe_tables(figures))
 
 
 def test_verdicts_resample_users_and_draws() -> None:
