@@ -74,7 +74,7 @@ class Metadata(NamedTuple):
     products: Products
     rejects: pa.Table  # REJECTS
     lines: int  # lines read
-    drops: dict[str, int]  # reason -> lines
+    drops: dict[str, int]  # reason -> lines, and lines with a field that is left out
 
 
 def compose_text(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
@@ -117,6 +117,7 @@ def read_metadata(
             rejects.append(outcome)
         elif isinstance(outcome, Parsed):
             drops["merged_duplicate"] += products.add(item_of[outcome.name], outcome.product)
+            drops.update(f"object_in_{role}" for role in outcome.left_out)
         else:
             drops[outcome] += 1
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, RejectedRow
 from alignrec.pipeline.runtime import engine
 from alignrec.pipeline.runtime.source import Source
-from alignrec.pipeline.sources.base import Product, Reader, is_path
+from alignrec.pipeline.sources.base import Product, Reader, holds_object, is_path
+from alignrec.schemas import TEXT_FIELDS
 
 LINES_PER_BATCH = 2048  # of a job
 MAX_ADDRESSES = 1000  # image addresses per item
@@ -62,6 +63,7 @@ class Parsed(NamedTuple):
 
     name: str  # identifier at the source
     product: Product  # clean
+    left_out: tuple[str, ...] = ()  # roles whose field holds an object in place of a text
 
 
 Line = tuple[int, bytes]  # line number from 1, and bytes
@@ -130,7 +132,12 @@ def parse_line(number: int, raw: bytes, reader: Reader, wanted: Container[str]) 
             raise ValueError("no item identifier")
         if name not in wanted:
             return "other_item"
-        return Parsed(name, clean_product(reader.product(record)))
+        left_out = tuple(
+            role
+            for role in TEXT_FIELDS
+            if holds_object(record.get(reader.item_columns.get(role, "")))
+        )
+        return Parsed(name, clean_product(reader.product(record)), left_out)
     except ValueError as e:
         return RejectedRow(number, str(e), raw[:MAX_RAW_BYTES])
 

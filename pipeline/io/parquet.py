@@ -109,7 +109,8 @@ def _split_batch(batch: pa.RecordBatch, schema: pa.Schema) -> Iterator[pa.Record
 
 
 def decode_binary(batch: pa.RecordBatch, kept: str = "") -> pa.RecordBatch:
-    """Return a batch whose binary values are texts, except in the column `kept`.
+    """Return a batch whose binary values are texts, and whose maps are lists of objects, except in
+    the column `kept`.
 
     Raises ValueError if some are not UTF-8.
     """
@@ -124,12 +125,13 @@ def decode_binary(batch: pa.RecordBatch, kept: str = "") -> pa.RecordBatch:
 
 
 def _text_type(kind: pa.DataType) -> pa.DataType:
-    """Return a type with texts in place of binary values."""
+    """Return a type with texts in place of binary values, and lists in place of maps."""
     types = pa.types
     if any(is_binary(kind) for is_binary in BINARY):
         return pa.string()
     if types.is_map(kind):
-        return pa.map_(_text_type(kind.key_type), _text_type(kind.item_type))
+        pair = {"key": _text_type(kind.key_type), "value": _text_type(kind.item_type)}
+        return pa.list_(pa.struct(pair))
     if types.is_struct(kind):
         return pa.struct([field.with_type(_text_type(field.type)) for field in kind])
 

@@ -66,9 +66,24 @@ def as_text(value: Any) -> str:
 
 
 def as_list(value: Any) -> list[str]:
-    """Return the texts and numbers of a list, or a single one, that are not blank."""
-    values = value if isinstance(value, list) else [value]
-    return [text for text in map(_describe_scalar, values) if text.strip()]
+    """Return the texts and numbers of a nested list, or a single one, that are not blank."""
+    return [text for text in map(_describe_scalar, _flatten(value)) if text.strip()]
+
+
+def holds_object(value: Any) -> bool:
+    """Return whether `as_list` leaves out an object of a value."""
+    return any(isinstance(part, dict) for part in _flatten(value))
+
+
+def _flatten(value: Any) -> Iterator[Any]:
+    """Yield the values of nested lists, in order."""
+    stack = [value]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, list):
+            stack.extend(reversed(part))
+        else:
+            yield part
 
 
 def _describe_scalar(value: Any) -> str:

@@ -159,6 +159,19 @@ def test_lines_of_one_item_are_merged_field_by_field_first_wins() -> None:
     assert actual.drops["merged_duplicate"] == 1
 
 
+def test_nested_lists_are_flattened_and_objects_are_left_out_and_counted() -> None:
+    actual = made(
+        {"asin": "A", "category": [["Toys", ["Cars"]], "Red"], "description": [["x"], "y"], "title": "t"},
+        {"asin": "B", "category": [{"name": "Toys"}, "Cars"], "description": {"en": "x"}, "title": "t"},
+        {"asin": "C", "category": {"a": "b"}, "title": [[]]},
+        asins=["A", "B", "C"],
+    )
+    assert actual.items["categories"].to_pylist() == [["Toys", "Cars", "Red"], ["Cars"], []]
+    assert actual.items["description"].to_pylist() == ["x y", "", ""]
+    assert (actual.drops["object_in_categories"], actual.drops["object_in_description"]) == (2, 1)
+    assert "object_in_title" not in actual.drops
+
+
 def test_too_many_unreadable_lines_fail_with_the_reasons() -> None:
     with pytest.raises(UserError, match=r"meta\.json\.gz: 3 of 4 .*not JSON \(2x\)"):
         made(b"x", b"y", b"[1]", {"asin": "A"})

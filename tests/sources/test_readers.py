@@ -153,6 +153,8 @@ def test_binary_columns_of_parquet_are_texts_or_refused_by_name(tmp_path: Path) 
     expected = {
         name: json.loads(json.dumps(column.to_pylist(), default=bytes.decode)) for name, column in columns.items()
     }
+    columns["map"] = pa.array([[(b"a", b"b")], None, []], pa.map_(pa.binary(), pa.binary()))
+    expected["map"] = [[{"key": "a", "value": "b"}], None, []]
     columns["dictionary"], expected["dictionary"] = raw.dictionary_encode(), expected["plain"]
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
     read = [json_object(line) for line in json_lines(tmp_path / "x.parquet")]
