@@ -46,7 +46,6 @@ MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
 # stages whose files a source's licence may not allow to share
 LICENSED_STAGES = ("download", "images")
 SHOWN = Path(__file__).with_name("shown.yaml")  # metrics and plots for DVC
-# plot templates and an HTML page that works offline
 PLOT_TEMPLATES = Path(__file__).with_name("plots")
 IGNORED = """# unfinished work
 /outputs/.work/
@@ -75,7 +74,6 @@ FIGURES = {  # a separate stage, as DVC's run cache skips stages with outputs in
 CONFIG = {
     "core": {"analytics": "false", "check_update": "false", "autostage": "false"},
     "cache": {"type": "reflink,hardlink,copy"},
-    "plots": {"html_template": "plots/page.html"},
 }
 
 
