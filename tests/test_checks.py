@@ -24,7 +24,7 @@ def write(folder: Path, sections: dict[str, Any]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", [("download", "shop"), ("plan", "--no-ask")])
+@pytest.mark.parametrize("command", [("download", "shop"), ("plan",)])
 def test_the_first_stage_and_plan_refuse_them_in_one_line(tmp_path: Path, command: tuple[str, ...]) -> None:
     write(tmp_path, SAMPLE | {"encode": {"encoders": ["tfidf"]}})
     done = alignrec(*command, cwd=tmp_path)

@@ -34,7 +34,7 @@ def test_plan_says_so_next_to_the_estimates(tmp_path: Path) -> None:
     source = {"kind": "sample", "users": 60, "items": 40}
     params = {"datasets": ["shop"], "sources": {"shop": source}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    done = alignrec("plan", "--no-ask", cwd=tmp_path)
+    done = alignrec("plan", cwd=tmp_path)
     assert done.exit_code == 1
-    assert "error: 'benchmark.ks': 50 is larger than the catalogue of 39 items" in done.output
+    assert "error: 'benchmark.ks': 50 is larger than the catalogue of 40 items" in done.output
     assert "benchmark" in done.output.partition("error:")[0]

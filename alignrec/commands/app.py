@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from alignrec.commands import arguments as args
-from alignrec.commands import embedding, judging, networks, new, plan, profile, releases
+from alignrec.commands import embedding, judging, models, new, plan, profile, releases
 from alignrec.commands.arguments import PARAMS, ROOT, Dataset, ParamsFile, Part, Root
 from alignrec.commands.params import check, read
 from alignrec.commands.project import CODE, has_edited_code, refuse_other_release
@@ -49,7 +49,7 @@ def perform_stage(
         if run.params[BEiT3Sets].sets or stage.name not in ("pretrain", "beit3"):
             check(run.params, params, dataset)
         if stage.name == "download":  # the first stage, hours before others need the models
-            networks.refuse_absent_models(run.params)
+            models.refuse_absent_models(run.params)
 
     recorded = params.with_name(CODE.name)
     refuse_other_release(recorded)  # first, because another version may have other keys

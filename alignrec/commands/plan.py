@@ -1,16 +1,16 @@
-"""`alignrec plan`: estimated time, memory, disk and downloads of each stage."""
+"""`alignrec plan`: what will run, what is missing, and time, memory, disk and downloads."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.filesize import decimal
 
-from alignrec.commands import networks
 from alignrec.commands.arguments import PARAMS, ROOT, OneOrAll, ParamsFile, Root
 from alignrec.commands.params import load, read
 from alignrec.commands.terminal import say, show
@@ -20,71 +20,55 @@ from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.report.terminal import TerminalTable
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.process import MIN_IDLE_SHARE, measure_idle_share
 from alignrec.pipeline.sources import download
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.download import Answer
-from alignrec.pipeline.web.download import local_path
 from alignrec.stages.checks import check_catalogue
+from alignrec.stages.order import STAGES
 
 if TYPE_CHECKING:
-    from alignrec.commands.workload import Workload
+    from alignrec.commands.estimate import Estimate, Workload
+
+BY_NETWORK = ("download", "images")  # stages that wait for servers
 
 
-def plan(
-    dataset: OneOrAll = None,
-    params: ParamsFile = PARAMS,
-    root: Root = ROOT,
-    ask: Annotated[
-        bool, typer.Option("--ask/--no-ask", help="ask whether the addresses answer")
-    ] = True,
-) -> None:
+def plan(dataset: OneOrAll = None, params: ParamsFile = PARAMS, root: Root = ROOT) -> None:
     """estimate hours, memory, disk and downloads of each stage. Exit code 1 if a file cannot be
     found.
     """
     faults = []
     for name in [dataset] if dataset else read(params).datasets:
-        faults += show_plan(load(params, name), Layout(root, name), ask)
+        faults += show_plan(load(params, name), Layout(root, name))
     if faults:
         raise typer.Exit(1)
 
 
-def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
-    """Print the estimates of a dataset and return its errors; without `ask` only local files are
-    looked up.
-    """
+def show_plan(params: Parameters, layout: Layout) -> list[str]:
+    """Print the estimates of a dataset and return its errors."""
     addresses = list_addresses(params, layout.dataset)
-    if not ask:
-        addresses = {key: address for key, address in addresses.items() if local_path(address)}
-    questions = networks.list_questions(params) if ask else []
-    of_models = f" and {len(questions)} models" if questions else ""
-    asking = f"asking for {len(addresses)} files{of_models}, at most {download.WAIT_SECONDS:g} s"
+    asking = f"asking for {len(addresses)} files, at most {download.WAIT_SECONDS:g} s"
     say(f"{layout.dataset}: {asking}; timing a matrix product", err=True)
-
-    # load torch while waiting for servers
     wait_for_answers = download.ask_for_files(addresses)
-    wait_for_models = download.ask_in_background(questions, download.WAIT_SECONDS)
-    from alignrec.commands import machine
-    from alignrec.commands.size import read_size
-    from alignrec.commands.workload import Workload
 
     size = None
     faults = []
+    from alignrec.commands.size import read_size  # load torch while waiting for servers
+
     try:
         size = read_size(params, layout)
         check_catalogue(params, size.items)
     except UserError as e:
         faults.append(str(e))
-    answers = [*wait_for_answers(), *wait_for_models()]
+    answers = wait_for_answers()
     faults[:0] = list_faults(answers)
 
     say(f"{layout.dataset}: {size}" if size else layout.dataset)
     if size:
-        raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
-        speed = machine.measure_machine()
-        on_hub = {answer.key: answer.parameters for answer in answers if answer.parameters}
-        work = Workload(params, layout.dataset, size, speed.gemm, raw, on_hub)
-        show_estimates(layout, work)
-        say(str(speed))
+        from alignrec.commands.estimate import Workload
+
+        work = Workload(params, layout.dataset, size, measure_rate())
+        show_estimates(work, layout.root, sum(answer.size or 0 for answer in answers.values()))
     if answers:
         show_files(answers)
     for fault in dict.fromkeys(faults):
@@ -108,71 +92,79 @@ def list_addresses(params: Parameters, dataset: str) -> dict[str, str]:
     return addresses
 
 
-def list_faults(answers: list[Answer]) -> list[str]:
+def list_faults(answers: Mapping[str, Answer]) -> list[str]:
     """Return a message for each reason why files were not found, with the paths to give."""
     keys_by_fault: dict[str, list[str]] = {}
-    for answer in answers:
+    for key, answer in answers.items():
         if answer.fault:
-            keys_by_fault.setdefault(answer.fault, []).append(answer.key)
+            keys_by_fault.setdefault(answer.fault, []).append(f"{key}: PATH")
 
     faults = []
     for fault, keys in keys_by_fault.items():
-        paths = ", ".join(f"{key}: PATH" for key in keys)
         some = "a path" if len(keys) == 1 else "paths"
-        faults.append(f"{fault}; give {some} of this machine: {paths}")
+        faults.append(f"{fault}; give {some} of this machine: {', '.join(keys)}")
     return faults
 
 
-def show_files(answers: list[Answer]) -> None:
+def measure_rate() -> float:
+    """Return the rate of a matrix product, FLOP/s, and say it."""
+    from alignrec.pipeline.linalg.device import gemm_rate
+
+    rate = gemm_rate("float32")
+    busy = measure_idle_share() < MIN_IDLE_SHARE
+    but = ", next to other processes: hours are fewer when the machine is idle" if busy else ""
+    say(f"computed for matrix products at {rate / 1e12:.2f} TFLOP/s, measured now{but}")
+    return rate
+
+
+def show_files(answers: Mapping[str, Answer]) -> None:
     rows = []
-    for answer in answers:
-        size = "not found" if answer.fault else format_bytes(answer.size)
-        rows.append([answer.key, size, answer.address])
+    for key, answer in answers.items():
+        size = "size unknown" if answer.size is None else format_bytes(answer.size)
+        rows.append([key, "not found" if answer.fault else size, answer.address])
     table = Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1)
     show(TerminalTable(table, unbroken=[0]))
 
 
-def show_estimates(layout: Layout, work: Workload) -> None:
-    from alignrec.commands import estimate
+def show_estimates(work: Workload, root: Path, downloads: float) -> None:
+    from alignrec.commands.estimate import Estimate, estimate_stages
 
-    stages = estimate.estimate_stages(work)
-    total = estimate.add_up(stages.values())
+    estimates = estimate_stages(work)
+    seconds = sum(cost.seconds for cost in estimates.values())
+    memory = max(cost.memory for cost in estimates.values())
+    disk = downloads + sum(cost.disk for cost in estimates.values())
+
     rows = []
-    for name, cost in [*stages.items(), ("all", total)]:
-        memory, disk = format_bytes(cost.memory), format_bytes(cost.disk)
-        rows.append([name, format_duration(cost.seconds), memory, disk, cost.basis])
+    for stage in STAGES:
+        cost = estimates.get(stage)
+        if cost is None:
+            time = "" if stage in BY_NETWORK else "seconds"
+            rows.append([stage, time, "", "", ""])
+        else:
+            rows.append(describe(stage, cost))
+    total = Estimate(seconds, memory, disk)
+    rows.append(describe("all", total))
     table = Table("Stages", "", ["stage", "time", "memory", "disk", "most of it"], rows)
     show(TerminalTable(table, unbroken=[0]))
 
-    warn_of_disk(layout.root, total.disk)
-    for name, cost in stages.items():
-        warn_of_memory(name, cost.memory)
-    say(
-        "assumed: an image of 18 kB per item, training best at its 40th epoch; "
-        "DVC copies what it cannot link"
-    )
-
-
-def warn_of_disk(root: Path, needed: float) -> None:
+    say(f"{' and '.join(BY_NETWORK)} come on top, as fast as servers are")
     folder = root.absolute()
     while not folder.exists():
         folder = folder.parent
-
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        say(
-            f"too little disk: {format_bytes(needed)} are needed, "
-            f"{format_bytes(free)} are free in {folder}"
-        )
-
-
-def warn_of_memory(stage: str, needed: float) -> None:
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > installed:
-        say(
-            f"too little memory for {stage}: "
-            f"{format_bytes(needed)} are needed, the machine has {format_bytes(installed)}"
-        )
+    warn_of_lack("disk", disk, shutil.disk_usage(folder).free, f"free in {folder}")
+    warn_of_lack("memory", memory, installed, "installed")
+
+
+def describe(stage: str, cost: Estimate) -> list[str]:
+    sizes = [format_bytes(count) for count in (cost.memory, cost.disk)]
+    return [stage, format_duration(cost.seconds), *sizes, cost.basis]
+
+
+def warn_of_lack(what: str, needed: float, present: int, where: str) -> None:
+    if needed > present:
+        needs = f"{format_bytes(needed)} are needed, {format_bytes(present)} are {where}"
+        say(f"too little {what}: {needs}")
 
 
 def format_duration(seconds: float) -> str:
@@ -181,5 +173,5 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
-def format_bytes(count: float | None) -> str:
-    return "size unknown" if count is None else decimal(int(count))
+def format_bytes(count: float) -> str:
+    return decimal(int(count)) if count else ""

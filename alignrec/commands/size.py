@@ -25,10 +25,7 @@ from alignrec.pipeline.sources.sample import SampleSource
 from alignrec.pipeline.vectors.formats import FEATURE
 from alignrec.pipeline.web.download import local_path
 
-# embedded dataset: fraction of users and of items that the core filter keeps
-SAMPLE_USERS_SHARE = 2_970 / 3_600
-SAMPLE_ITEMS_SHARE = 1_559 / 1_600
-SAMPLE_INTERACTIONS_PER_USER = 31_692 / 3_600  # per generated user
+SAMPLE_PURCHASES = 9  # of a user of the embedded dataset
 CHARACTERS_PER_PIECE = 4
 SAMPLE_PIECES = 12  # tokens of a text in `sample`
 TEXTS_MEASURED = 1000  # of a file of items
@@ -57,10 +54,13 @@ def read_size(params: Parameters, layout: Layout) -> Size:
 
     record = layout.run_record("interactions")
     if record.exists():
-        return read_counted_size(record, pieces)
+        run = io.read_json(record)
+        notes = run["notes"]
+        return Size(notes["users"], notes["items"], run["rows_out"], pieces, f"counted in {record}")
 
     if isinstance(source, SampleSource):
-        return estimate_sample_size(source, pieces)
+        purchases = SAMPLE_PURCHASES * source.users
+        return Size(source.users, source.items, purchases, pieces, "before its filter")
 
     published = read_published_size(source.kind, getattr(source, "category", None) or "", pieces)
     if published:
@@ -76,12 +76,7 @@ def read_published_size(kind: str, category: str, pieces: int) -> Size | None:
     core = counts.estimate_core()
     if core is None:
         return None
-    if counts.core:
-        return Size(*core, pieces, "as published")
-
-    published = counts.reviews or core.interactions
-    of_core = "" if counts.reviews else " of the 5-core"
-    origin = f"estimated from {published:,} published reviews{of_core}"
+    origin = "as published" if counts.core else "estimated from published counts"
     return Size(*core, pieces, origin)
 
 
@@ -119,40 +114,12 @@ def measure_pieces(source: Source, fields: Sequence[str]) -> int:
     return max(1, round(mean(lengths) / CHARACTERS_PER_PIECE))
 
 
-def estimate_sample_size(source: SampleSource, pieces: int) -> Size:
-    return Size(
-        users=round(source.users * SAMPLE_USERS_SHARE),
-        items=round(source.items * SAMPLE_ITEMS_SHARE),
-        interactions=round(source.users * SAMPLE_INTERACTIONS_PER_USER),
-        pieces=pieces,
-        origin="as the embedded dataset's filter leaves them",
-    )
-
-
-def read_counted_size(record: Path, pieces: int) -> Size:
-    run = io.read_json(record)
-    notes = run["notes"]
-    return Size(notes["users"], notes["items"], run["rows_out"], pieces, f"counted in {record}")
-
-
 def find_local_files(source: Source, dataset: str) -> dict[str, Path]:
     """Return role -> path of a source's files; UserError if they are not all on this machine."""
     files = source.files() if isinstance(source, Downloaded) else {}
-    paths: dict[str, Path] = {}
-    remote = []
-    for role, address in files.items():
-        if role.startswith(FEATURE):
-            continue
-        path = local_path(address)
-        if path is None:
-            remote.append(role)
-        else:
-            paths[role] = path
-
-    if remote or not paths:
+    tables = [role for role in files if not role.startswith(FEATURE)]
+    paths = {role: path for role in tables if (path := local_path(files[role]))}
+    if not tables or len(paths) < len(tables):
         remedy = f"run `alignrec download {dataset} && alignrec interactions {dataset}`"
         raise UserError(f"{dataset}: no published size; {remedy}, then plan the rest")
-    for path in paths.values():
-        io.require_plain(path)
-
-    return paths
+    return {role: io.require_plain(path) for role, path in paths.items()}

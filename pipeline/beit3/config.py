@@ -56,18 +56,6 @@ class BEiT3Config:
         return self.layers * layer + (self.vocab + self.positions) * self.width
 
 
-def count_flops(c: BEiT3Config, image: bool, tokens: int) -> float:
-    """Return the operations of CLS of one item with `tokens` ids of text."""
-    n = 1 + c.patches * image + tokens
-    projection = 2 * c.width * c.width  # FLOPs per position of a D x D product
-    expansion = 2 * c.width * c.ffn  # and of a D x FFN product
-
-    layer = n * (4 * projection + 2 * expansion) + 4 * n * n * c.width
-    last_layer = n * 2 * projection + 2 * projection + 2 * expansion + 4 * n * c.width
-    patch_embedding = image * c.patches * 2 * 3 * c.patch**2 * c.width
-    return (c.layers - 1) * layer + last_layer + patch_embedding
-
-
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class MiniConfig:
     """Shape of a BEiT3 `mini`; the defaults are MiniLM's.

@@ -271,29 +271,13 @@ def find_cached(params: Pretrained) -> Path | None:
     return folder if any(folder.rglob(WEIGHTS)) else None
 
 
-def ask_hub(
-    where: str, params: Pretrained, wanted: Sequence[str], timeout: float
-) -> tuple[int, int | None]:
-    """Return the bytes of a model's files and its number of parameters, if the Hub knows that.
-
-    Raises Absent if the Hub has no such model or revision, UserError if it does not answer.
-    """
+def ask_hub(where: str, params: Pretrained, timeout: float) -> None:
+    """Raise Absent if the Hub has no such model or revision, UserError if it does not answer."""
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import filter_repo_objects
 
     refuse_misnamed(where, params)
     with _explain_failures(where, params, "asking for"):
-        listed = HfApi().model_info(
-            params.model, revision=params.revision, files_metadata=True, timeout=timeout
-        )
-    needed = filter_repo_objects(
-        listed.siblings or [],
-        allow_patterns=[*ALWAYS, *wanted],
-        ignore_patterns=NEVER,
-        key=lambda file: file.rfilename,
-    )
-    parameters = listed.safetensors.total if listed.safetensors else None
-    return sum(file.size or 0 for file in needed), parameters
+        HfApi().model_info(params.model, revision=params.revision, timeout=timeout)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 MEASURED_SECONDS = 0.2
 # rows, inner width and columns of a measured product
 CPU_PRODUCT = 1024, 768, 3072
-SHORT_PRODUCT = 256, 768, 768  # 2 ms, within which a busy CPU is seldom taken away
 GPU_PRODUCT = 8192, 4096, 4096
 
 
@@ -35,16 +34,11 @@ def pin_memory(x: Tensor) -> Tensor:
 
 
 @cache
-def gemm_rate(precision: str, seconds: float = MEASURED_SECONDS, short: bool = False) -> float:
-    """Measure the throughput of a large matrix product, FLOP/s.
-
-    With `short`, on a CPU, of one that is done before other processes get their turn, so that the
-    best of many is the rate of an idle machine.
-    """
+def gemm_rate(precision: str, seconds: float = MEASURED_SECONDS) -> float:
+    """Measure the throughput of a large matrix product, FLOP/s."""
     device = pick_device()
     dtype = getattr(torch, precision)
-    cpu_product = SHORT_PRODUCT if short else CPU_PRODUCT
-    rows, inner, columns = cpu_product if device.type == "cpu" else GPU_PRODUCT
+    rows, inner, columns = CPU_PRODUCT if device.type == "cpu" else GPU_PRODUCT
     a = torch.randn(rows, inner, device=device).to(dtype)
     b = torch.randn(columns, inner, device=device).to(dtype)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from alignrec.pipeline import io
@@ -32,6 +32,7 @@ from alignrec.pipeline.web.download import Progress, fetch_file, local_path
 WAIT_SECONDS = 4.0
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
+Reply = TypeVar("Reply")
 SourceRow = Mapping[str, Any]  # a row of `sources.json`
 Addresses = Mapping[str, str]  # role -> address
 
@@ -250,68 +251,63 @@ def _public_address(address: str, name: str) -> str:
 class Answer(NamedTuple):
     """Availability of one file."""
 
-    key: str  # parameter key of the file
     address: str
     size: int | None = None  # bytes; None if unknown
-    fault: str = ""  # why the file is not there, without the address
-    absent: bool = False  # whether asking again is no use
-    parameters: float | None = None  # of a network, if the server knows
+    fault: str = ""  # why the address has no file, without the address
 
 
-def ask_for_files(addresses: Addresses, wait: float = WAIT_SECONDS) -> Callable[[], list[Answer]]:
+def ask_for_files(
+    addresses: Mapping[str, str], wait: float = WAIT_SECONDS
+) -> Callable[[], dict[str, Answer]]:
     """Check in the background whether files are available.
 
-    The returned function waits for the answers.
+    The returned function waits for the answers, by key of the addresses.
     """
-    questions = []
-    for key, address in addresses.items():
-        questions.append(Question(key, address, partial(_ask_address, key, address, wait)))
-    return ask_in_background(questions, wait)
+    questions = {key: partial(_ask_address, address, wait) for key, address in addresses.items()}
+    wait_for_answers = ask_in_background(questions, wait)
+
+    def complete() -> dict[str, Answer]:
+        answers = wait_for_answers()
+        silent = f"no answer within {wait:g} s"
+        return {
+            key: answers.get(key) or Answer(address, fault=silent)
+            for key, address in addresses.items()
+        }
+
+    return complete
 
 
-class Question(NamedTuple):
-    """What to ask of one file."""
-
-    key: str
-    address: str
-    ask: Callable[[], Answer]
-
-
-def ask_in_background(questions: Iterable[Question], wait: float) -> Callable[[], list[Answer]]:
+def ask_in_background(
+    questions: Mapping[str, Callable[[], Reply]], wait: float
+) -> Callable[[], dict[str, Reply]]:
     """Ask all questions at once, and return a function that waits for the answers, at most `wait`
     seconds.
     """
-    questions = list(questions)
-    answers: dict[str, Answer] = {}
+    answers: dict[str, Reply] = {}
 
-    def ask(question: Question) -> None:
-        answers[question.key] = question.ask()
+    def ask(key: str) -> None:
+        answers[key] = questions[key]()
 
     # daemons do not delay exit
-    threads = [Thread(target=ask, args=[question], daemon=True) for question in questions]
+    threads = [Thread(target=ask, args=[key], daemon=True) for key in questions]
     deadline = time.monotonic() + wait
     for thread in threads:
         thread.start()
 
-    def wait_for_answers() -> list[Answer]:
+    def wait_for_answers() -> dict[str, Reply]:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-
-        complete = []
-        for key, address, _ in questions:
-            silent = Answer(key, address, None, f"no answer within {wait:g} s")
-            complete.append(answers.get(key, silent))
-        return complete
+        return dict(answers)
 
     return wait_for_answers
 
 
-def _ask_address(key: str, address: str, wait: float) -> Answer:
+def _ask_address(address: str, wait: float) -> Answer:
     try:
         # half of the time remains for resolving names
-        return Answer(key, address, _find_size(address, wait / 2))
+        return Answer(address, _find_size(address, wait / 2))
     except UserError as e:
-        return Answer(key, address, None, one_line(e).removeprefix(f"{address}: "))
+        return Answer(address, fault=one_line(e).removeprefix(f"{address}: "))
 
 
 def _find_size(address: str, wait: float) -> int | None:
