@@ -1,7 +1,7 @@
 """Commands that show results, and compare feature sets and releases."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -108,39 +108,23 @@ def diff(
     a: Annotated[Path, typer.Argument(help="the older release folder")],
     b: Annotated[Path, typer.Argument(help="the newer release folder")],
     json_to: args.Json = None,
-    page_to: Annotated[
-        Path | None, typer.Option("--page", help="also write a page of the most changed items")
-    ] = None,
     fail_on: Annotated[
-        str | None,
-        typer.Option(
-            "--fail-on",
-            help="exit with 1 for patch, minor or major changes, `turned` sets, or more than a "
-            "share of items with other neighbours, such as 0.2",
-        ),
+        Literal["patch", "minor", "major"] | None,
+        typer.Option("--fail-on", help="exit with 1 for such a change or a larger one"),
     ] = None,
-    root: args.Root = args.ROOT,
 ) -> None:
     """compare two releases: items, vectors, schema, and the version bump that they require."""
     Release(a).verify()
     Release(b).verify()
     # loads SciPy, which a damaged release need not wait for
-    from alignrec.pipeline.release.diff import describe_diff, diff_releases, exceeds
-    from alignrec.pipeline.release.diff_page import render_changes
+    from alignrec.pipeline.release.diff import describe_diff, diff_releases, is_at_least
 
-    differences = diff_releases(a, b, changed=5)
-    failed = fail_on is not None and exceeds(differences, fail_on)
+    differences = diff_releases(a, b)
     for line in describe_diff(differences):
         say(line)
     if json_to:
         io.write_json(json_to, differences)
-    if page_to:
-        release = Release(b)
-        images = Layout(root, release.manifest.dataset).images
-        text = render_changes(a, b, differences, images, release.manifest.kind)
-        io.write_bytes(page_to, text.encode())
-        say(f"page: {page_to}")
-    if failed:
+    if fail_on is not None and is_at_least(differences, fail_on):
         raise typer.Exit(1)
 
 

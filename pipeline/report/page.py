@@ -122,18 +122,13 @@ def compared_page(
     parts: Sequence[PageSection],
     *,
     kind: str = "",
-    title: str = "",
     advice: Sequence[str] = (),
     verdict: Sequence[Table] = (),
     pairs: Sequence[Fields] = (),
     items: pa.Table | None = None,
     images: Iterable[pa.Table] = (),
-    imageless: str = "",
 ) -> str:
-    """Render the page of a command that compares.
-
-    `pairs` are the most changed of `items`; `imageless` is the note of a page without images.
-    """
+    """Render the page of a command that compares; `pairs` are the most changed of `items`."""
     shown_items: set[int] = set()
     for pair in pairs:
         for near in (pair["near_a"], pair["near_b"]):
@@ -151,12 +146,11 @@ def compared_page(
         lead=lead,
         parts=parts,
         kind=kind,
-        title=title or dataset,
+        title=dataset,
         advice=advice,
         verdict=verdict,
         data=data,
         pairs=pairs,
-        note="" if packed.data else imageless,
     )
 
 

@@ -1,4 +1,4 @@
-"""`alignrec diff`: what changed between two releases, the version bump, and the page; and the leaderboard."""
+"""`alignrec diff`: what changed between two releases, and the version bump; and the leaderboard."""
 
 import json
 import shutil
@@ -17,7 +17,6 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import diff as releases
 from alignrec.pipeline.release import leaderboard, manifest
-from alignrec.pipeline.release.diff_page import render_changes
 from alignrec.pipeline.report import similarity
 from alignrec.pipeline.runtime.layout import Layout
 
@@ -49,97 +48,79 @@ def resigned(release: Path) -> Path:
     return release
 
 
-def test_other_features_are_major_and_name_items(layout: Layout, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similarity, "NEIGHBOURS", 2)  # of 5 others
-    newer = republished(layout, OTHER[:, :2])
-    diff = releases.diff_releases(plain, newer, 3)
+def test_other_features_are_major(layout: Layout, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(similarity, "NEIGHBOURS", 1)  # of 5 others
+    diff = releases.diff_releases(plain, republished(layout, OTHER[:, :2]))
     assert diff["values"] == ["features/beit3/features-00000.parquet: changed", "graph/beit3/edges.parquet: changed"]
-    assert (diff["bump"], diff["version"]) == ("major", "1.0.0")
+    assert (diff["bump"], diff["versions"]["due"]) == ("major", "1.0.0")
     assert [diff["features"][name]["bump"] for name in ("beit3", "minilm-cnn")] == ["major", "none"]
-    assert len({e["asin"] for e in diff["features"]["beit3"]["most_changed"]} & {*toy.ASINS}) == 3
     lines = list(releases.describe_diff(diff))
-    assert "version: a major change: 0.1.0 -> 1.0.0; it calls itself 0.1.1" in lines
+    assert lines[-1] == "version: a major change: 0.1.0 -> 1.0.0; it calls itself 0.1.1"
     assert any(line.startswith("beit3: a major change: ") for line in lines)
-    page = render_changes(plain, newer, diff, layout.images, "sample")
-    assert "beit3 before (0.1.0)</th><th" in page
-    assert "beit3 after (0.1.1)</th></tr>" in page
-    assert "minilm-cnn before" not in page
-    assert page.count('class="pic') > 3
-    assert ("No images" in page, "CC BY-SA" in page) == (False, True)  # the attribution of the sample's images
-    assert render_changes(plain, newer, diff, layout.images, "sample") == page
-    bare = render_changes(plain, newer, diff, layout.root / "nowhere", "sample")
-    assert ('class="pic s' in bare, "No images" in bare) == (False, True)
+    assert "minilm-cnn: the same" in lines
 
 
-def test_rounding_is_a_patch_and_a_rotation_is_not(layout: Layout, plain: Path) -> None:
-    x = featured.vectors(layout, "beit3").astype(np.float64)
-    diff = releases.diff_releases(plain, republished(layout, x.astype(np.float16).astype(np.float64)), 3)
-    assert (diff["bump"], diff["version"]) == ("patch", "0.1.1")
-    diff = releases.diff_releases(plain, republished(layout, x[:, ::-1]), 3)  # same neighbours, CKA 1
-    assert diff["features"]["beit3"]["cka"] == pytest.approx(1, abs=1e-5)
-    assert (diff["bump"], diff["version"]) == ("minor", "0.2.0")
+def test_rounding_within_a_space_is_a_patch(layout: Layout, plain: Path) -> None:
+    x = featured.vectors(layout, "beit3").astype(np.float16).astype(np.float64)
+    diff = releases.diff_releases(plain, republished(layout, x))
+    assert (diff["bump"], diff["versions"]["due"]) == ("patch", "0.1.1")
+    assert releases.summarise_diff(diff) == "the same items; vectors of the others can stay"
+    assert [releases.is_at_least(diff, bump) for bump in ("patch", "minor", "major")] == [True, False, False]
 
 
-def test_a_turned_set_is_told_from_a_changed_one(layout: Layout, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    turn, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(2, 2)))
-    newer = republished(layout, featured.vectors(layout, "beit3") @ turn)
-    diff = releases.diff_releases(plain, newer, 3)
-    figures = diff["features"]["beit3"]
-    assert figures["cosine"] < 0.9
-    assert figures["rotated_cosine"] == pytest.approx(1, abs=1e-5)
-    assert releases.summarise_diff(diff) == (
-        "the same items; beit3 is turned: index all items again, or publish with --align"
-    )
-    assert [releases.exceeds(diff, on) for on in ("turned", "minor", "major", "0")] == [True, True, False, False]
-    result = alignrec("diff", plain, newer, "--fail-on", "turned")
-    assert (result.exit_code, result.output.splitlines()[0]) == (1, releases.summarise_diff(diff))
+def test_another_space_is_minor_although_all_neighbours_stay(layout: Layout, plain: Path) -> None:
+    republished(layout, featured.vectors(layout, "beit3")[:, ::-1])
+    table = io.read_features(layout.features("beit3"))
+    record = toy.record("encode") | {io.FINGERPRINT: {"weights": "fitted again"}}
+    toy.write_set(layout.features("beit3"), table, record=record)
+    newer = published(layout, "0.1.1")
+    diff = releases.diff_releases(plain, newer)
+    assert (diff["features"]["beit3"]["overlap"], diff["bump"]) == (1, "minor")
+    sentence = "the same items; index all again: another space of beit3"
+    assert releases.summarise_diff(diff) == sentence
+    result = alignrec("diff", plain, newer, "--fail-on", "minor")
+    assert (result.exit_code, result.output.splitlines()[0]) == (1, sentence)
     assert alignrec("diff", plain, newer, "--fail-on", "major").exit_code == 0
-    wrong = alignrec("diff", plain, newer, "--fail-on", "mayor")
-    assert "error: --fail-on mayor: expected patch, minor, major, turned, or a share of items" in wrong.output
-
-    monkeypatch.setattr(similarity, "NEIGHBOURS", 2)  # of 5 others
-    other = releases.diff_releases(plain, republished(layout, OTHER[:, :2]), 3)
-    assert not releases.list_turned(other)
-    assert [releases.exceeds(other, on) for on in ("major", "0", "1")] == [True, True, False]
+    assert alignrec("diff", plain, newer, "--fail-on", "mayor").exit_code == 2
 
 
 def test_items_are_new_gone_or_changed(layout: Layout, plain: Path) -> None:
     releases_of.rewrite(layout.release / "items.parquet", "asin", lambda asins: ["B0", *asins[1:]])
     releases_of.rewrite(layout.release / "items.parquet", "input_text_sha256", lambda hashes: [*hashes[:-1], "0" * 64])
-    diff = releases.diff_releases(plain, resigned(layout.release), 3)
+    for path in layout.release.glob("features/*/*.parquet"):
+        releases_of.rewrite(path, "asin", lambda asins: ["B0", *asins[1:]])
+    diff = releases.diff_releases(plain, resigned(layout.release))
     assert diff["items"] == {"new": ["B0"], "gone": ["A0"], "changed": ["A5"]}
-    assert diff["rows"] == ["1 item new", "1 item gone"]
     lines = [*releases.describe_diff(diff)]
-    assert lines[0] == "1 new, 1 gone, 1 changed; vectors of the others stay as they were"
+    assert lines[0] == "1 new, 1 gone, 1 changed; vectors of the others can stay"
     assert lines[1:4] == ["new: B0", "gone: A0", "changed: A5"]
-    assert "without image: 1 -> 1 items" in lines
-    page = render_changes(plain, layout.release, diff, layout.images, "sample")
-    assert "two releases called 0.1.0" in page
 
 
 def test_another_width_or_a_missing_set_is_major(layout: Layout, plain: Path) -> None:
     shutil.rmtree(layout.features("minilm-cnn"))
-    diff = releases.diff_releases(plain, republished(layout, OTHER), 3)
+    diff = releases.diff_releases(plain, republished(layout, OTHER))
     assert diff["schema"] == [
         "features/beit3: column vector was fixed_size_list<element: float not null>[2]",
         "features/minilm-cnn: gone",
         "graph/minilm-cnn/edges.parquet: gone",
     ]
-    assert (diff["bump"], diff["version"]) == ("major", "1.0.0")
+    assert (diff["bump"], diff["versions"]["due"]) == ("major", "1.0.0")
 
 
 def test_items_are_matched_by_asin(layout: Layout, plain: Path) -> None:
     newer, turned = layout.release, list(range(6))[::-1]
     for path in (newer / "items.parquet", *newer.glob("features/*/*.parquet")):
-        pq.write_table(pq.read_table(path).take(turned), path)
-    diff = releases.diff_releases(plain, resigned(newer), 3)
-    assert (diff["rows"], diff["bump"]) == (["items are numbered in another order"], "minor")
+        table = pq.read_table(path)
+        pq.write_table(table.take(turned).set_column(0, table.schema.field(0), table.column(0)), path)
+    diff = releases.diff_releases(plain, resigned(newer))
+    assert (diff["renumbered"], diff["bump"]) == (True, "minor")
+    assert "items are numbered in another order" in releases.describe_diff(diff)
     assert diff["features"]["beit3"]["overlap"] == 1
     items = pq.read_table(newer / "items.parquet")
     others = items.set_column(1, items.schema.field("asin"), pa.array([f"B{i}" for i in range(6)]))
     pq.write_table(others, newer / "items.parquet")
     with pytest.raises(UserError, match="no item in common"):
-        releases.diff_releases(plain, resigned(newer), 5)
+        releases.diff_releases(plain, resigned(newer))
 
 
 # --- the leaderboard of releases and published figures

@@ -110,13 +110,13 @@ def test_a_light_install_does_it(encoding: Path, absent: set[str], tmp_path: Pat
         ("fetch", "release", "--to", "fetched"),
         ("fetch", "release", "--to", "part", "--encoder", "beit3"),
         *((*export, form, "--to", form) for form in ("npy", "mmrec", "recbole", "cornac")),
-        ("diff", "release", "release", "--json", "diff.json", "--page", "diff.html"),
+        ("diff", "release", "release", "--json", "diff.json"),
     ]
     code, _, errors = light(absent, tmp_path, *commands)
     assert (code, errors) == (0, "")
     targets = {words[words.index("--to") + 1] for words in commands[1:-1]}
     made = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
-    assert made == targets | {"release", "diff.json", "diff.html"}
+    assert made == targets | {"release", "diff.json"}
 
 
 def test_a_light_install_works_without_what_windows_lacks(tmp_path: Path) -> None:
