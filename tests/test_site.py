@@ -132,7 +132,7 @@ def test_every_release_is_pinned_with_hashes_but_cudas() -> None:
     assert {release for release in PINNED if not (KNOWN | oracle).get(release)} == set()
     names = {name for name, _ in PINNED}
     unpinned = {name for name, _ in KNOWN if name not in names and not name.startswith(HASHES.CUDA)}
-    assert unpinned <= {"ray", "httpx2-jsfetch"}  # for a cluster, and for browsers
+    assert unpinned <= {"httpx2-jsfetch"}  # for browsers
     recipes = re.findall(r"^\.venv/\S+:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for recipe in recipes:
         assert re.search(r"\$\(INSTALL\).*\n\t\$\(HASHES\)", recipe)

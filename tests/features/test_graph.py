@@ -1,27 +1,35 @@
 """Neighbours by cosine, exact and by an inverted file, and the stage graph."""
 
+import os
 import pickle
 import re
 import shutil
+import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import faiss
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nodes import one_worker, ray_cluster
 from processes import started
 from shop import toy
 from threadpoolctl import threadpool_limits
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.features import graph
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import inverted, neighbours
 from alignrec.pipeline.linalg.projections import unit_rows
+from alignrec.pipeline.runtime import cluster
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.run import Run
@@ -443,3 +451,56 @@ def test_a_search_is_sent_to_nodes_without_a_shared_folder(tmp_path: Path, small
         expected = [search.find(shard) for shard in range(search.shards)]
         sent = pickle.loads(pickle.dumps(search))
         assert [sent.find(shard) for shard in range(sent.shards)] == expected
+
+
+def search_small(begun: Path, search: graph.Search) -> cluster.Work[int]:
+    """Return work in parts of 300 rows that says where it runs, and waits until a worker was killed."""
+    import ray
+
+    for (module, name), value in SMALL.items():
+        setattr(module, name, value)
+
+    def find(number: int, nothing: pa.Table) -> pa.Table:
+        (begun / f"{number}-{os.getpid()}-{ray.get_runtime_context().get_node_id()}").touch()
+        wait_until(lambda: (begun.parent / "killed").exists())
+        return search.find(number)
+
+    return find
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 180
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", ["exact", "ivf"])
+def test_two_nodes_give_the_bytes_of_one_machine_though_a_worker_is_killed(
+    index: str, shop: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = search_whole(shop, settings(index))
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    monkeypatch.setattr(graph, "_load_on_node", partial(search_small, begun))
+
+    def kill() -> None:
+        wait_until(lambda: len({path.name.split("-")[2] for path in begun.iterdir()}) == 2)
+        pid = int(next(begun.iterdir()).name.split("-")[1])
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        (tmp_path / "killed").touch()
+
+    killer = threading.Thread(target=kill)
+    delete_graphs(shop)
+    with ray_cluster() as nodes:
+        nodes.add_node(**one_worker())
+        killer.start()
+        toy.run("graph", settings(index, engine="ray"), shop.root)
+    killer.join()
+    actual = toy.contents(shop.out("graph"))
+    assert {name: actual[name] for name in actual if name != "run.json"} == {
+        name: expected[name] for name in expected if name != "run.json"
+    }
+    assert len([*begun.iterdir()]) > 2 * 4, "the killed worker's shard was searched again"

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from nodes import one_worker, ray_cluster
 
 from alignrec.pipeline.io.errors import UserError, installing
 from alignrec.pipeline.runtime import cluster as of_ray
@@ -86,27 +87,8 @@ def alive(begun: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A cluster of one local node whose CPUs are all taken by one worker."""
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    import ray
-    from ray.cluster_utils import Cluster
-
-    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 10}
-    environment = pytest.MonkeyPatch()
-    root = Path(__file__).parents[2]
-    environment.setenv("PYTHONPATH", os.pathsep.join(map(str, (root, Path(__file__).parent))))  # workers import this
-    cluster = Cluster(
-        initialize_head=True, head_node_args={**small(), "include_dashboard": False, "_system_config": quick}
-    )
-    ray.init(address=cluster.address, log_to_driver=False)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-    environment.undo()
-
-
-def small() -> dict[str, int]:
-    return {"num_cpus": torch.get_num_threads(), "num_gpus": 0, "object_store_memory": 200 * 2**20}
+    with ray_cluster() as cluster:
+        yield cluster
 
 
 @pytest.mark.slow
@@ -124,7 +106,7 @@ def test_jobs_come_back_in_order_with_as_many_threads(cluster: Any, tmp_path: Pa
 def test_a_killed_node_costs_time_alone(cluster: Any, tmp_path: Path) -> None:
     here = work(tmp_path)
     expected = [here(job, read(job)) for job in jobs(*range(12))]
-    node = cluster.add_node(**small())
+    node = cluster.add_node(**one_worker())
     gate, begun = tmp_path / "gate", tmp_path / "begun"
     begun.mkdir()
 
