@@ -47,16 +47,11 @@ def advise_release(
     chosen = choose_set(released, outcomes)
     where = f"{dataset} (synthetic users)" if kind == "sample" else dataset
 
-    sentences = [_say_what_to_use(where, chosen, released, outcomes)]
-    if _has_few_users(outcomes):
-        sentences.append(f"{outcomes.users:,} users are too few to tell feature sets apart.")
-    if chosen != released:
-        sentences.append(_describe_rivals(released, outcomes.rivals))
-    sentences += [
+    sentences = [
+        _say_what_to_use(where, chosen, released, outcomes),
+        _describe_few_users(outcomes),
         _describe_controls(released, outcomes.controls),
         _describe_ceiling(chosen, probes),
-        _describe_modalities(released, outcomes.modalities),
-        _describe_models(released, outcomes.models),
         _describe_unread(unread or {}),
     ]
     return [sentence for sentence in sentences if sentence]
@@ -87,31 +82,40 @@ def _say_what_to_use(where: str, chosen: str, released: str, outcomes: ReleasedO
             f"significantly better in none of {_comparisons(len(places))} with it."
         )
 
-    unbeaten = _list_unbeaten(outcomes.controls)
+    # of controls without content: a network before pre-training may be as good
+    unbeaten = [
+        name
+        for name, places in outcomes.controls.items()
+        if name in CONTROLS and "better" not in places.values()
+    ]
     if unbeaten:
         controls = _name_controls(unbeaten)
         return f"Do not use {released} on {where} yet: no comparison puts it above {controls}."
     if not outcomes.rivals:
         return f"Use {released} on {where}: it is above the controls." if outcomes.controls else ""
-
-    words = _list_outcomes(outcomes.rivals)
-    others = _name_others(outcomes.rivals)
-    if {*words} == {"undecided"}:
-        return (
-            f"Use {released}, or any other set, on {where}: "
-            f"no significant difference from {others} in {_comparisons(len(words))}."
-        )
-    return f"Use {released} on {where}: {_describe_outcomes(words, others)}."
+    words = {name: [*places.values()] for name, places in outcomes.rivals.items()}
+    return conclude(where, {released: words})
 
 
-def _has_few_users(outcomes: ReleasedOutcomes) -> bool:
+def conclude(where: str, best: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
+    """Say which sets to use: `best` has the outcomes of each against each other set."""
+    names = " or ".join(best)
+    words = {name: [word for against in best[name].values() for word in against] for name in best}
+    if all({*found} == {"undecided"} for found in words.values()):
+        return f"Use {names} on {where}: no significant difference in any comparison."
+
+    clauses = []
+    for name, rivals in best.items():
+        subject = f"{name} is " if len(best) > 1 else ""
+        clauses.append(f"{subject}{_describe_outcomes(words[name], _name_others([*rivals]))}")
+    return f"Use {names} on {where}: {'; '.join(clauses)}."
+
+
+def _describe_few_users(outcomes: ReleasedOutcomes) -> str:
     is_level = {*_list_outcomes(outcomes.rivals)} == {"undecided"}
-    return is_level and 0 < outcomes.users < MIN_USERS
-
-
-def _describe_rivals(released: str, rivals: Mapping[str, Places]) -> str:
-    words = _list_outcomes(rivals)
-    return f"{released} is {_describe_outcomes(words, _name_others(rivals))}."
+    if not is_level or not 0 < outcomes.users < MIN_USERS:
+        return ""
+    return f"{outcomes.users:,} users are too few to tell feature sets apart."
 
 
 def _describe_controls(released: str, controls: Mapping[str, Places]) -> str:
@@ -124,15 +128,6 @@ def _describe_controls(released: str, controls: Mapping[str, Places]) -> str:
     )
 
 
-def _list_unbeaten(controls: Mapping[str, Places]) -> list[str]:
-    """Return controls without content; a network before pre-training may be as good."""
-    return [
-        name
-        for name, places in controls.items()
-        if name in CONTROLS and "better" not in places.values()
-    ]
-
-
 def _describe_ceiling(chosen: str, probes: Fields | None) -> str:
     ceiling, shares = ceiling_shares(probes, chosen)
     if not shares:
@@ -143,24 +138,6 @@ def _describe_ceiling(chosen: str, probes: Fields | None) -> str:
     if low == high:
         return f"{chosen} reaches {low} of the ceiling {ceiling}."
     return f"{chosen} reaches {low} to {high} of the ceiling {ceiling}, depending on the probe."
-
-
-def _describe_modalities(released: str, modalities: Mapping[str, Places]) -> str:
-    """Say what images and texts add, by comparing the set with itself without them."""
-    clauses = []
-    for modality, places in modalities.items():
-        better = _count(places, "better")
-        gains = f"add in {better} of {_comparisons(len(places))}"
-        if not better:
-            gains = "add nothing measurable"
-        clauses.append(f"{modality}s {gains}")
-    return f"In {released}, {'; '.join(clauses)}." if clauses else ""
-
-
-def _describe_models(released: str, words: Sequence[str]) -> str:
-    if not words:
-        return ""
-    return f"AlignRec on {released} is {_describe_outcomes(words, 'other models')}."
 
 
 def _describe_unread(unread: Mapping[str, float]) -> str:
@@ -176,18 +153,16 @@ def _describe_unread(unread: Mapping[str, float]) -> str:
 
 def advise_comparison(comparison: Fields) -> list[str]:
     """Return sentences on the compared sets; the first says which to use. Empty for one set."""
-    names = list(comparison["sets"])
-    outcomes: dict[str, list[str]] = {name: [] for name in names}
+    outcomes: dict[str, dict[str, list[str]]] = {name: {} for name in comparison["sets"]}
     for (a, b), places in outcomes_by_pair(comparison).items():
-        for word in places.values():
-            outcomes[a].append(word)
-            outcomes[b].append(OPPOSITE[word])
-    if not any(outcomes.values()):
+        outcomes[a][b] = [*places.values()]
+        outcomes[b][a] = [OPPOSITE[word] for word in places.values()]
+    leads = {name: _count_lead(rivals) for name, rivals in outcomes.items() if any(rivals.values())}
+    if not leads:
         return []
 
-    leads = {name: words.count("better") - words.count("worse") for name, words in outcomes.items()}
-    best = [name for name in names if leads[name] == max(leads.values())]
-    sentences = [_say_which_is_best(comparison, best, outcomes)]
+    best = [name for name, lead in leads.items() if lead == max(leads.values())]
+    sentences = [conclude(comparison.get("dataset", ""), {name: outcomes[name] for name in best})]
     sentences.append(_describe_control(comparison, best[0]))
     doubtful = [doubt["features"] for doubt in comparison.get("order", [])]
     if doubtful:
@@ -195,25 +170,8 @@ def advise_comparison(comparison: Fields) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def _say_which_is_best(
-    comparison: Fields, best: Sequence[str], outcomes: Mapping[str, Sequence[str]]
-) -> str:
-    where = comparison.get("dataset", "")
-    words = [word for name in best for word in outcomes[name]]
-    if {*words} == {"undecided"}:
-        tested = sum(len(places) for places in outcomes_by_pair(comparison).values())
-        return (
-            f"Use {' or '.join(best)} on {where}: "
-            f"no significant difference in {_comparisons(tested)}."
-        )
-
-    clauses = []
-    for name in best:
-        rivals = [other for other in outcomes if other != name]
-        clauses.append(_describe_outcomes(outcomes[name], _name_others(rivals)))
-    if len(best) > 1:
-        clauses = [f"{name} is {clause}" for name, clause in zip(best, clauses, strict=True)]
-    return f"Use {' or '.join(best)} on {where}: {'; '.join(clauses)}."
+def _count_lead(rivals: Mapping[str, Sequence[str]]) -> int:
+    return sum(words.count("better") - words.count("worse") for words in rivals.values())
 
 
 def _describe_control(comparison: Fields, name: str) -> str:
@@ -240,9 +198,9 @@ def _describe_outcomes(words: Sequence[str], others: str) -> str:
     return f"better than {others} in {better} of {tested}, {rest}"
 
 
-def _name_others(names: Sequence[str] | Mapping[str, Places]) -> str:
+def _name_others(names: Sequence[str]) -> str:
     if len(names) == 1:
-        return next(iter(names))
+        return names[0]
     return f"the other {len(names)} feature sets"
 
 

@@ -28,7 +28,6 @@ from alignrec.pipeline.report.table import (
     measure_name,
     p_value,
 )
-from alignrec.schemas import MODALITIES, variant
 
 # suffixes of an encoder's controls: the network before pre-training
 NOT_TRAINED = ("-untrained", "-official")
@@ -47,9 +46,6 @@ class ReleasedOutcomes:
 
     rivals: dict[str, Places]  # other set -> its places
     controls: dict[str, Places]
-    modalities: dict[str, Places]  # modality -> places of the set against itself without it
-    # of AlignRec on the set against other models on it or on ids only, under one protocol
-    models: list[str]
     tests: list[dict[str, Any]]  # of the recommender on all feature sets
     users: int  # maximum number of users in a test
 
@@ -65,12 +61,6 @@ def compare_released(
 
     rivals: dict[str, Places] = {}
     controls: dict[str, Places] = {}
-    modalities: dict[str, Places] = {}
-    for modality in MODALITIES:
-        masked = variant(released, modality)
-        if masked in outcomes:
-            modalities[modality] = outcomes[masked]
-
     for name, places in outcomes.items():
         is_own_form = name.startswith(f"{released.removesuffix('-raw')}-")
         if name in CONTROLS or (is_own_form and name.endswith(NOT_TRAINED)):
@@ -83,8 +73,6 @@ def compare_released(
     return ReleasedOutcomes(
         rivals=rivals,
         controls=controls,
-        modalities=modalities,
-        models=_outcomes_of_models(released, recommender_tests),
         tests=recommender_tests,
         users=max(users, default=0),
     )
@@ -117,16 +105,6 @@ def _outcomes_under_alignrec(released: str, tests: Sequence[Fields]) -> dict[str
         protocol = f" by {row['protocol']}" if has_protocols else ""
         place = f"under AlignRec{protocol}, {measure_name(MAIN[0], row['k'])}"
         outcomes.setdefault(other, {})[place] = agreed_verdict([row])
-    return outcomes
-
-
-def _outcomes_of_models(released: str, tests: Sequence[Fields]) -> list[str]:
-    outcomes = []
-    for row in tests:
-        if row["features_a"] != released or row["fingerprint"] != tests[0]["fingerprint"]:
-            continue
-        if row["model_b"] != RELEASED and row["features_b"] in (released, "none"):
-            outcomes.append(agreed_verdict([row]))
     return outcomes
 
 
