@@ -1,59 +1,29 @@
 """Inspect a folder in MMRec's format: the split, texts, mappings and feature files next to it."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from alignrec.commands import own_data
 from alignrec.commands.own_data import Given, OwnData
-from alignrec.pipeline.beit3.params import BEIT3_SETS
 from alignrec.pipeline.dataset.catalogue import measure_catalogue
-from alignrec.pipeline.encoders.registry import ENCODERS
-from alignrec.pipeline.features.kinds import NAMED_KINDS
-from alignrec.pipeline.io.csv_rows import find_delimiter
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.json_rows import column_names
+from alignrec.pipeline.release.paths import DATASET_NAME
 from alignrec.pipeline.sources import inspect
 from alignrec.pipeline.sources.inspect import InspectedTable
-from alignrec.pipeline.sources.mmrec import COLUMNS, ITEM_NAMES, USER_NAMES, MmrecSource
+from alignrec.pipeline.sources.mmrec import COLUMNS, ITEM_NAMES, MmrecSource
 from alignrec.pipeline.vectors.base import open_vectors
 
+# MMRec's names of files
 ENDING = ".inter"
-IDENTIFIER_COLUMN = "asin"  # column of identifiers in MMRec's item file
-FEATURE_FILE_ENDING = "_feat"  # ending of MMRec's names of feature files, such as image_feat.npy
+MAPPINGS = {"item_mapping": "i_id_mapping.csv", "user_mapping": "u_id_mapping.csv"}
+FEATURES = "*_feat.npy"
 TABLES = (".csv", ".tsv", ".json", ".jsonl")  # endings of tables, also with .gz
-CONTENT = {
-    "title": "title",
-    "brand": "brand",
-    "categories": "categories",
-    "description": "description",
-    "image_urls": "imUrl",
-}  # role -> column of MMRec's item file
-OURS = {*NAMED_KINDS, *ENCODERS, *BEIT3_SETS}  # names that imported sets may not have
-
-
-class ItemFiles(NamedTuple):
-    """Tables next to the .inter file, by what they say of items and users."""
-
-    items: InspectedTable | None  # texts and addresses of images
-    item_mapping: Path | None
-    user_mapping: Path | None
-
-    @property
-    def named(self) -> InspectedTable | None:
-        """The table with the items' identifiers."""
-        if self.item_mapping:
-            return _item_table(self.item_mapping, ITEM_NAMES)
-        return self.items
-
-
-class FeatureFile(NamedTuple):
-    """A file with a vector per item."""
-
-    name: str  # of the feature set
-    path: Path
-    width: int
+NUMBER = "itemID"  # column of an item's number
+# role -> column of MMRec's item file
+CONTENT = {role: role for role in ("title", "brand", "categories", "description")}
+CONTENT["image_urls"] = "imUrl"
 
 
 def is_mmrec(interactions: Path) -> bool:
@@ -74,51 +44,37 @@ def read_folder(given: Given) -> OwnData:
     left = measure_catalogue(alone, {"interactions": inter})
     seen = [f"{inter}: {own_data.count_catalogue(left)}; its split is kept"]
 
-    files = ItemFiles(None, None, None)
-    features: list[FeatureFile] = []
+    paths = {"interactions": inter}
+    items = None
+    features: dict[str, Path] = {}
     if not given.interactions_only:
-        files = find_tables(inter, given.items)
-        features = find_features(inter, left.items)
-        seen += _describe_files(inter, files, features)
+        items = inspect_items(given.items) if given.items else find_items(inter)
+        paths |= find_tables(inter, items)
+        features = {path.stem: path for path in sorted(inter.parent.glob(FEATURES))}
+
+    seen += items.described() if items else []
+    for name, path in features.items():
+        width = measure_width(path, inter, left.items)
+        seen.append(f"{path}: feature set {name}, {width:,} numbers per item")
     pictures = None
     if given.images:
-        named = files.named or InspectedTable(inter, list(COLUMNS), {"item": "itemID"})
-        pictures = inspect.inspect_images(given.images, named)
+        pictures = inspect.inspect_images(given.images, find_names(paths, items))
         seen += filter(None, [pictures.seen])
-
-    described = inspect.list_modalities(files.items) if files.items else []
+    described = inspect.list_modalities(items) if items else []
     modalities = own_data.join_modalities(described, pictures)
     if not modalities and not features and not given.interactions_only:
         raise UserError(
             f"{inter}: no features (such as image_feat.npy), texts or images next to it; add them; "
             "--interactions-only does without"
         )
-    if files.items:
-        seen += own_data.describe_language(files.items)
+    seen += own_data.describe_language(items) if items else []
 
-    source = _describe_source(inter, files, features)
-    sections = own_data.describe_sections(given.name, source, {}, pictures)
-    return OwnData(sections, left.items, modalities, seen, [file.name for file in features])
-
-
-def _describe_source(
-    inter: Path,
-    files: ItemFiles,
-    features: Sequence[FeatureFile],
-) -> dict[str, Any]:
-    paths = {
-        "interactions": inter,
-        "items": files.items.path if files.items else None,
-        "item_mapping": files.item_mapping,
-        "user_mapping": files.user_mapping,
-    }
-    source: dict[str, Any] = {"kind": "mmrec"}
-    source |= {key: str(path) for key, path in paths.items() if path}
+    own_data.check_paths([*paths.values(), *features.values()])
+    source: dict[str, Any] = {"kind": "mmrec"} | {role: str(path) for role, path in paths.items()}
     if features:
-        source["features"] = {file.name: str(file.path) for file in features}
-
-    own_data.check_paths([*filter(None, paths.values()), *(file.path for file in features)])
-    return source
+        source["features"] = {name: str(path) for name, path in features.items()}
+    sections = own_data.describe_sections(given.name, source, {}, pictures)
+    return OwnData(sections, left.items, modalities, seen, list(features))
 
 
 def find_inter(given: Path) -> Path:
@@ -137,113 +93,73 @@ def find_inter(given: Path) -> Path:
     return inter_files[0]
 
 
-def find_tables(inter: Path, items: Path | None) -> ItemFiles:
-    """Find the item file, unless it is given, and the mappings of items and users."""
-    tables = {path: _read_columns(path) for path in _list_folder(inter, TABLES)}
-    items_table = _item_table(items) if items else _find_items(tables)
-    if items_table and not inspect.list_modalities(items_table):
-        raise UserError(
-            f"{items_table.path}: no row has one of {', '.join(CONTENT.values())}; "
-            "give another file"
-        )
+def find_items(inter: Path) -> InspectedTable | None:
+    """Return the table with texts or images of items, if any; UserError for several."""
+    tables = []
+    for path in sorted(inter.parent.iterdir()):
+        columns = _read_columns(path) if path.name.removesuffix(".gz").endswith(TABLES) else []
+        if NUMBER in columns and not {*columns}.isdisjoint(CONTENT.values()):
+            table = _item_table(path, columns, ITEM_NAMES[:1])
+            tables += [table] if inspect.list_modalities(table) else []
 
-    item_mapping = _find_mapping(tables, "itemID", ITEM_NAMES)
-    if items_table and items_table.roles["item"] == IDENTIFIER_COLUMN:
-        item_mapping = None
-    return ItemFiles(items_table, item_mapping, _find_mapping(tables, "userID", USER_NAMES))
-
-
-def _find_items(tables: Mapping[Path, set[str]]) -> InspectedTable | None:
-    """Return the item file with most columns of texts and images."""
-    best = None
-    for path, columns in tables.items():
-        if "itemID" not in columns or columns.isdisjoint(CONTENT.values()):
-            continue
-        table = _item_table(path)
-        is_richer = best is None or len(table.roles) > len(best.roles)
-        if is_richer and inspect.list_modalities(table):
-            best = table
-
-    return best
+    if len(tables) > 1:
+        names = " or ".join(table.path.name for table in tables)
+        raise UserError(f"{inter.parent}: the items may be {names}; give one by --items")
+    return tables[0] if tables else None
 
 
-def _find_mapping(
-    tables: Mapping[Path, set[str]],
-    number: str,
-    names: Sequence[str],
-) -> Path | None:
-    for path, columns in tables.items():
-        if number in columns and find_delimiter(path) and not columns.isdisjoint(names):
-            return path
-
-    return None
-
-
-def _read_columns(path: Path) -> set[str]:
-    try:
-        return set(column_names(path))
-    except UserError:  # not a table
-        return set()
-
-
-def find_features(inter: Path, items: int) -> list[FeatureFile]:
-    """Find the arrays with a row per item; UserError if one that is named as features is not."""
-    features: dict[str, FeatureFile] = {}
-    for path in _list_folder(inter, (".npy",)):
-        fault = ""
-        try:
-            vectors = open_vectors(path)
-            if vectors.count != items:
-                fault = f"{path}: {vectors.count:,} rows, and {inter.name} has {items:,} items"
-        except UserError as e:
-            fault = str(e)
-        if fault and path.stem.endswith(FEATURE_FILE_ENDING):
-            raise UserError(f"{fault}; row i belongs to itemID i; repair or move the file")
-        if fault:
-            continue
-
-        name = _name_set(path)
-        if name in features:
-            raise UserError(f"{path}: a second feature set {name}; rename the file")
-        features[name] = FeatureFile(name, path, vectors.width)
-
-    return list(features.values())
-
-
-def _name_set(path: Path) -> str:
-    name = re.sub(r"[^A-Za-z0-9_-]", "-", path.stem).lstrip("_-")[:50] or "features"
-    return f"{name}-imported" if name in OURS else name
-
-
-def _item_table(path: Path, names: Sequence[str] = (IDENTIFIER_COLUMN,)) -> InspectedTable:
+def inspect_items(path: Path) -> InspectedTable:
     columns = column_names(path)
-    if "itemID" not in columns:
+    if NUMBER not in columns:
         raise UserError(f"{path}: no column itemID, MMRec's numbers, in {', '.join(columns)}")
+    table = _item_table(path, columns, ITEM_NAMES[:1])
+    if not inspect.list_modalities(table):
+        raise UserError(
+            f"{path}: no row has one of {', '.join(CONTENT.values())}; give another file"
+        )
+    return table
 
-    identifier = next((name for name in names if name in columns), "itemID")
+
+def _read_columns(path: Path) -> list[str]:
+    try:
+        return column_names(path)
+    except UserError:  # not a table
+        return []
+
+
+def _item_table(path: Path, columns: list[str], identifiers: Sequence[str]) -> InspectedTable:
+    identifier = next((name for name in identifiers if name in columns), NUMBER)
+    roles = {"number": NUMBER, "item": identifier}
     content = {role: column for role, column in CONTENT.items() if column in columns}
-    return InspectedTable(path, columns, {"number": "itemID", "item": identifier} | content)
+    return InspectedTable(path, columns, roles | content)
 
 
-def _list_folder(inter: Path, endings: Sequence[str]) -> list[Path]:
-    paths = sorted(inter.parent.iterdir())
-    return [path for path in paths if path.name.removesuffix(".gz").endswith(tuple(endings))]
+def find_tables(inter: Path, items: InspectedTable | None) -> dict[str, Path]:
+    """Return role -> table of items, and mappings."""
+    paths = {role: inter.with_name(name) for role, name in MAPPINGS.items()}
+    if items:
+        paths["items"] = items.path
+        if items.roles["item"] != NUMBER:  # it names the items itself
+            del paths["item_mapping"]
+    return {role: path for role, path in paths.items() if path.is_file()}
 
 
-def _describe_files(inter: Path, files: ItemFiles, features: Sequence[FeatureFile]) -> list[str]:
-    seen = files.items.described() if files.items else []
-    used = {inter, files.item_mapping, files.user_mapping}
-    if files.items:
-        used.add(files.items.path)
-    for path, what in ((files.item_mapping, "items"), (files.user_mapping, "users")):
-        if path:
-            seen.append(f"{path}: identifiers of {what}")
-    for file in features:
-        used.add(file.path)
-        seen.append(f"{file.path}: feature set {file.name}, {file.width:,} numbers per item")
+def find_names(paths: Mapping[str, Path], items: InspectedTable | None) -> InspectedTable:
+    """Return the table with the items' identifiers."""
+    mapping = paths.get("item_mapping")
+    if mapping:
+        return _item_table(mapping, column_names(mapping), ITEM_NAMES)
+    return items or InspectedTable(paths["interactions"], list(COLUMNS), {"item": NUMBER})
 
-    similar = _list_folder(inter, (".csv", ".tsv", ".npy"))
-    unused = [path.name for path in similar if path not in used]
-    if unused:
-        seen.append(f"not used: {', '.join(unused)}")
-    return seen
+
+def measure_width(path: Path, inter: Path, items: int) -> int:
+    """Return the width of vectors; UserError unless there is one for each item."""
+    if not DATASET_NAME.fullmatch(path.stem):
+        raise UserError(f"{path}: no name of a feature set; use letters, digits, _ and -")
+    vectors = open_vectors(path)
+    if vectors.count != items:
+        raise UserError(
+            f"{path}: {vectors.count:,} rows, and {inter.name} has {items:,} items; "
+            "row i belongs to itemID i; repair or move the file"
+        )
+    return vectors.width

@@ -88,7 +88,6 @@ def test_the_folder_or_its_inter_file_becomes_a_source_with_its_features(given: 
     }  # fmt: skip
     assert seen[0] == "data/toy/toy.inter: 12 users, 30 items, 120 interactions; its split is kept"
     assert "data/toy/text_feat.npy: feature set text_feat, 5 numbers per item" in seen
-    assert seen[-1] == "not used: user_graph_dict.npy"
     params = load(PARAMS, "mine")
     assert (params.encode.encoders, params.beit3.sets) == ([], [])
     assert [*params.combine.sets] == ["linear"]
@@ -120,6 +119,11 @@ def test_an_item_file_with_texts_is_encoded_and_names_the_items() -> None:
     assert "items" not in source()
     assert load(PARAMS, "mine").encode.encoders == []
     assert "no row has one of title" in refused(items=FOLDER / "items.jsonl")
+    write_items(title="red bottle")
+    (FOLDER / "more.jsonl").write_text((FOLDER / "items.jsonl").read_text())
+    assert refused() == "data/toy: the items may be items.jsonl or more.jsonl; give one by --items"
+    new(items=FOLDER / "more.jsonl")
+    assert source()["items"] == "data/toy/more.jsonl"
 
 
 def test_images_are_found_by_the_identifiers_of_the_mapping() -> None:
@@ -133,22 +137,14 @@ def test_images_are_found_by_the_identifiers_of_the_mapping() -> None:
     assert params.encode.encoders == ["cnn", "descriptors"]
 
 
-def test_an_imported_set_never_has_the_name_of_one_of_ours() -> None:
-    for name in ("linear", "minilm", "shuffled"):
-        (FOLDER / f"{name}.npy").write_bytes((FOLDER / "text_feat.npy").read_bytes())
-    write_items(title="red bottle")
-    new()
-    added = {"linear-imported", "minilm-imported", "shuffled-imported"}
-    assert source()["features"].keys() == {"image_feat", "text_feat", *added}
-    load(PARAMS, "mine")
-
-
 def test_mistakes_are_one_line_that_says_what_to_do() -> None:
     assert refused(Path("data")).startswith("data: a folder without an .inter file; give MMRec's")
     assert refused(Path("data/tooy")) == "data/tooy: no such file; did you mean toy?"
     assert refused(columns=["item=itemID"]).startswith("--column item=itemID: the columns of MM")
     np.save(FOLDER / "image_feat.npy", np.ones((ITEMS + 1, 9), np.float32))
     assert "image_feat.npy: 31 rows, and toy.inter has 30 items; row i" in refused()
+    (FOLDER / "image_feat.npy").rename(FOLDER / "my image_feat.npy")
+    assert "my image_feat.npy: no name of a feature set; use letters" in refused()
     text = INTER.read_text()
     INTER.write_text(text.replace("x_label", "x_lable"))
     assert "toy.inter, line 1: no column x_label; expected" in refused()
