@@ -130,14 +130,23 @@ def test_the_profile_of_the_paper_keeps_the_settings_of_all_models() -> None:
 def test_a_profile_lies_over_a_project_of_ones_own_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
     own = "datasets: [mine]\nsources: {mine: {kind: tabular, interactions: a.csv, items: b.csv}}\ngraph: {k: 7}\n"
     (tmp_path / "params.yaml").write_text(own)
-    done = alignrec("profile", "paper", "--to", "new.yaml", cwd=tmp_path)
-    assert "left out, as there are no such feature sets: minilm-cnn" in done.output
+    overlay = "extends: params.yaml\nbenchmark: {features: [beit3, minilm-cnn, shuffled], models: [ease, alignrec]}\n"
+    (tmp_path / "joined.yaml").write_text(overlay)
+    done = alignrec("profile", "joined.yaml", "--to", "new.yaml", cwd=tmp_path)
+    assert "joined.yaml: 'benchmark.features': no 'minilm-cnn'" in done.output
+    assert not (tmp_path / "new.yaml").exists()
+
+    joined = "combine: {sets: {minilm-cnn: {kind: concat, of: [minilm, cnn]}}}\n"
+    (tmp_path / "params.yaml").write_text(own + joined)
+    assert alignrec("profile", "joined.yaml", "--to", "new.yaml", cwd=tmp_path).exit_code == 0
     params = load(tmp_path / "new.yaml")
-    assert (params.datasets, params.graph.k, params.benchmark.features) == (["mine"], 7, ["beit3", "shuffled"])
-    written = (tmp_path / "new.yaml").read_text()
+    assert (params.datasets, params.graph.k, params.benchmark.models) == (["mine"], 7, ["ease", "alignrec"])
     done = alignrec("profile", "baby", "--to", "new.yaml", cwd=tmp_path)
-    assert "new.1.yaml is new.yaml as it was, which git does not have" in done.output
-    assert (tmp_path / "new.1.yaml").read_text() == written
+    assert done.output == (
+        "error: new.yaml: has changes that git does not have; commit it, or overwrite it with --force\n"
+    )
+    assert load(tmp_path / "new.yaml").datasets == ["mine"]
+    assert alignrec("profile", "baby", "--to", "new.yaml", "--force", cwd=tmp_path).exit_code == 0
     assert load(tmp_path / "new.yaml").datasets == ["baby"]
     done = alignrec("profile", "study", cwd=tmp_path)
     assert done.output == "error: no profile 'study'; there are article, baby, electronics, paper, sports\n"
