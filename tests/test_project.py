@@ -103,12 +103,13 @@ def test_a_project_lists_an_encoder_as_dvc_needs_its_folder(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("with_dvc")
 def test_an_edited_dvc_yaml_is_kept_and_that_of_another_release_is_replaced(tmp_path: Path) -> None:
-    path, body = tmp_path / "dvc.yaml", "stages: {}\n"
+    path = tmp_path / "dvc.yaml"
     (tmp_path / "params.yaml").write_text(FIVE_LINES)
-    path.write_text(f"# The table of contents, older.\n# sha256 of what follows: {project.text_sha256(body)}\n{body}")
+    path.write_text(project.with_mark("  of: {cmd: another release}\n"))
     assert "wrote dvc.yaml" in begun(cwd=tmp_path)
     written = path.read_text()
-    for text in (body, written.replace("alignrec graph", "nice alignrec graph"), f"vars: [mine.yaml]\n{written}"):
+    edited = written.replace("alignrec graph", "nice alignrec graph")
+    for text in ("stages: {}\n", edited, f"vars: [mine.yaml]\n{written}"):
         path.write_text(text)
         assert "dvc.yaml: was edited" in "\n".join(begun(cwd=tmp_path))
         assert path.read_text() == text

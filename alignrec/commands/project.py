@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -35,16 +34,12 @@ HEAD = (
     "# The table of contents, in data-flow order: `alignrec new` writes it from the stages, "
     "unless it was edited.\n"
 )
+FIRST_LINE = "stages:\n"
 # all sections of params.yaml with their most common keys, at their defaults
 SECTIONS = Path(__file__).with_name("sections.yaml")
 CODE = Path("code.json")  # hash of each stage's code, and under PACKAGE the version that wrote it
 PACKAGE = "alignrec"
 OUTPUT_FOLDER = "outputs/{}/${{item.dataset}}"  # output folder of a stage
-# head of dvc.yaml, of this or an earlier version
-ANY_HEAD = re.compile(r"\A# The table of contents, [^\n]*\n")
-MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
-# stages whose files a source's licence may not allow to share
-LICENSED_STAGES = ("download", "images")
 SHOWN = Path(__file__).with_name("shown.yaml")  # metrics and plots for DVC
 PLOT_TEMPLATES = Path(__file__).with_name("plots")
 IGNORED = """# unfinished work
@@ -86,9 +81,13 @@ def dvc_yaml(params: Parameters) -> str:
     for name, stage in stages.items():
         block = yaml.safe_dump({name: stage}, **options)
         blocks.append(indent(block, "  "))
-    listing = "\n".join(blocks)
-    body = f"stages:\n{listing}\n{SHOWN.read_text(encoding='utf-8')}"
-    return f"{HEAD}# sha256 of what follows: {text_sha256(body)}\n{body}"
+    return with_mark("\n".join(blocks) + f"\n{SHOWN.read_text(encoding='utf-8')}")
+
+
+def with_mark(listing: str) -> str:
+    """Return a dvc.yaml with a hash in its header, by which edits are known."""
+    body = f"{FIRST_LINE}{listing}"
+    return f"{HEAD}# sha256 of what follows: {hashlib.sha256(body.encode()).hexdigest()}\n{body}"
 
 
 def code_json() -> dict[str, str]:
@@ -220,18 +219,8 @@ def _describe_stage(stage: Stage, params: Parameters) -> dict[str, Any]:
     if deps:
         entry["deps"] = deps
     entry["params"] = [*_compared_params(stage, params), {CODE.name: [stage.name]}]
-    entry["outs"] = [{out: {"push": False}} if _is_kept_here(stage, params) else out]
+    entry["outs"] = [out]
     return entry
-
-
-def _is_kept_here(stage: Stage, params: Parameters) -> bool:
-    """Return whether `dvc push` leaves out a stage's files, as a source's licence may not allow to
-    share them.
-    """
-    sources = [params.source(name) for name in params.datasets]
-    return stage.name in LICENSED_STAGES and any(
-        source.licence.texts == "none" for source in sources
-    )
 
 
 def _compared_params(stage: Stage, params: Parameters) -> list[str]:
@@ -319,26 +308,13 @@ def _write_dvc_yaml(path: Path, text: str) -> Iterator[str]:
         before = read_text(path)
         if before == text:
             return
-        if _is_edited(before):
+        _, _, listing = before.partition(FIRST_LINE)
+        if before != with_mark(listing):
             yield f"{path}: was edited, and is left so; delete it to have it written again"
             return
 
     io.write_bytes(path, text.encode())
     yield f"wrote {path}"
-
-
-def _is_edited(text: str) -> bool:
-    """Return whether a dvc.yaml is not what was written, by the hash in its header."""
-    marked = MARK.search(text)
-    if marked is None:
-        return True
-    above = ANY_HEAD.sub("", text[: marked.start()])
-    body = text[marked.end() :]
-    return bool(above) or text_sha256(body) != marked[1]
-
-
-def text_sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _init_dvc(folder: Path, subdir: bool) -> None:
