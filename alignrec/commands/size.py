@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-import pyarrow.compute as pc
-
-from alignrec import schemas
 from alignrec.commands.params import has_content
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.catalogue import measure_catalogue
@@ -50,7 +47,9 @@ class Size:
 
 def read_size(params: Parameters, layout: Layout) -> Size:
     source = params.source(layout.dataset)
-    pieces = count_pieces(params, layout)
+    pieces = 0
+    if has_content(params, layout.dataset):
+        pieces = measure_pieces(source, params[Items].text)
 
     record = layout.run_record("interactions")
     if record.exists():
@@ -78,19 +77,6 @@ def read_published_size(kind: str, category: str, pieces: int) -> Size | None:
         return None
     origin = "as published" if counts.core else "estimated from published counts"
     return Size(*core, pieces, origin)
-
-
-def count_pieces(params: Parameters, layout: Layout) -> int:
-    """Return the mean number of tokens of a text, measured if the items are there."""
-    if layout.items.exists():
-        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
-        mean_characters = pc.mean(pc.utf8_length(texts)).as_py() or 0
-        return max(1, round(mean_characters / CHARACTERS_PER_PIECE))
-
-    if not has_content(params, layout.dataset):
-        return 0
-
-    return measure_pieces(params.source(layout.dataset), params[Items].text)
 
 
 def measure_pieces(source: Source, fields: Sequence[str]) -> int:
