@@ -90,14 +90,14 @@ def is_release(name: str) -> bool:
 
 
 @contextmanager
-def open_layout(name: str, root: Path, *needs: str) -> Iterator[Layout]:
-    """Yield the outputs of a dataset, or a release unpacked in the same layout; UserError if it
-    lacks `needs`.
+def open_layout(name: str, root: Path, *needs: str, whole: bool = False) -> Iterator[Layout]:
+    """Yield the outputs of a dataset, or a release unpacked in the same layout, if `whole` with all
+    items; UserError if it lacks `needs`.
     """
     if not is_release(name):
         yield Layout(root, name)
         return
-    with unpack_release(Release(Path(name)).verify(), needs) as layout:
+    with unpack_release(Release(Path(name)).verify(), needs, whole) as layout:
         yield layout
 
 

@@ -91,17 +91,15 @@ def export(
     root: args.Root = args.ROOT,
 ) -> None:
     """export a dataset or release in the format of another tool."""
-    from alignrec.pipeline.release.export.content import arrange_rows, of_dataset, of_release
+    from alignrec.pipeline.release.export.content import arrange_rows, read_content
     from alignrec.pipeline.release.export.write import wants_all, write_export
 
     whole = wants_all(form)
-    if (Path(what) / "manifest.json").exists():
-        content = of_release(Path(what), features or [], whole)
-    else:
-        layout = Layout(root, what)
-        read_stages = ["interactions", "items", *FEATURE_STAGES]
-        refuse_altered(layout, [STAGES[stage] for stage in read_stages], "export")
-        content = of_dataset(layout, features or [], whole)
+    with args.open_layout(what, root, "items", whole=whole) as layout:
+        if not args.is_release(what):
+            read_stages = ("interactions", "items", *FEATURE_STAGES)
+            refuse_altered(layout, (STAGES[stage] for stage in read_stages), "export")
+        content = read_content(layout, features or [], whole)
 
     exported = arrange_rows(content, order)
     with explain_interrupt(f"{to} is not there yet"):

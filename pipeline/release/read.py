@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -134,13 +135,21 @@ def unpack_release(
         # tables are linked, not copied, but those of items have another schema
         for source, target in _list_links(release, layout, whole).items():
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(release.folder.resolve() / source)
+            _link(release.folder.resolve() / source, target)
         items = release.items
         if not whole:
             items = items.slice(0, core_of(release.manifest.counts))
         io.write_table(items.select(schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
         io.write_table(_restore_items(items), layout.items, schemas.ITEMS)
         yield layout
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.symlink_to(source)
+    except OSError:  # as on Windows, where links need a privilege
+        copy = shutil.copytree if source.is_dir() else shutil.copyfile
+        copy(source, target)
 
 
 def _list_links(release: Release, layout: Layout, whole: bool) -> dict[str, Path]:

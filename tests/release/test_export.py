@@ -1,6 +1,7 @@
 """Exports keep items, order, split and vectors."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.export import content as contents
 from alignrec.pipeline.release.export.content import ExportContent
 from alignrec.pipeline.release.export.write import EXPORT_WRITERS, wants_all, write_export
+from alignrec.pipeline.release.read import Release, unpack_release
 from alignrec.pipeline.report.similarity import find_neighbours
 from alignrec.pipeline.runtime.layout import Layout
 
@@ -32,7 +34,12 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 @pytest.fixture(scope="module")
 def content(layout: Layout) -> ExportContent:
-    return contents.of_dataset(layout, [])
+    return contents.read_content(layout, [])
+
+
+def released(layout: Layout, features: Sequence[str] = ()) -> ExportContent:
+    with unpack_release(Release(layout.release), ["items"]) as unpacked:
+        return contents.read_content(unpacked, [*features])
 
 
 def split_rows(layout: Layout, split: int) -> pd.DataFrame:
@@ -305,14 +312,14 @@ def test_items_of_one_side_only_are_counted(content: ExportContent, tmp_path: Pa
 
 
 def test_a_release_exports_its_interactions(layout: Layout, tmp_path: Path) -> None:
-    write_export(contents.of_release(layout.release, []), "mmrec", tmp_path / "to")
-    write_export(contents.of_dataset(layout, []), "mmrec", tmp_path / "whole")
+    write_export(released(layout), "mmrec", tmp_path / "to")
+    write_export(contents.read_content(layout, []), "mmrec", tmp_path / "whole")
     assert (tmp_path / "to/shop.inter").read_bytes() == (tmp_path / "whole/shop.inter").read_bytes()
 
 
 @pytest.mark.parametrize("form", EXPORT_WRITERS)
 def test_a_release_by_itself_exports_what_it_holds(layout: Layout, tmp_path: Path, form: str) -> None:
-    exported = replace(contents.of_release(layout.release, ["minilm-cnn"]), interactions=None)
+    exported = replace(released(layout, ["minilm-cnn"]), interactions=None)
     write_export(exported, form, tmp_path / "to")
     text = (tmp_path / "to/README.md").read_text()
     assert "Interactions are not here" in text
@@ -330,7 +337,7 @@ def test_no_address_of_this_machine_gets_out(layout: Layout, tmp_path: Path) -> 
     urls = [["file:///home/me/1.png", "https://p/1.png"], ["file:///home/me/2.png"]] + [[]] * 4
     copy = Layout(shutil.copytree(layout.root, tmp_path / "outputs"), "shop")
     releases.rewrite(copy.items, "image_urls", lambda _: urls)
-    assert contents.of_dataset(copy, []).items["image_url"].to_pylist() == ["https://p/1.png", *[""] * 5]
+    assert contents.read_content(copy, []).items["image_url"].to_pylist() == ["https://p/1.png", *[""] * 5]
 
 
 def test_mistakes_are_named(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
@@ -339,7 +346,7 @@ def test_mistakes_are_named(content: ExportContent, layout: Layout, tmp_path: Pa
     with pytest.raises(UserError, match=r"no format 'atlas'; .*; it was removed: pandas"):
         wants_all("atlas")
     with pytest.raises(UserError, match=r"'clip'; .*beit3, minilm-cnn, random"):
-        contents.of_dataset(layout, ["clip"])
+        contents.read_content(layout, ["clip"])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").write_text("mine")
     with pytest.raises(UserError, match="holds something already"):

@@ -54,7 +54,11 @@ def rename_as_on_windows(source, target):
         raise FileExistsError(target)
     renamed(source, target)
 
+def symlink_as_on_windows(*given, **options):
+    raise OSError(1314, "A required privilege is not held by the client")
+
 builtins.__import__, os.rename = import_as_on_windows, rename_as_on_windows
+os.symlink = symlink_as_on_windows
 """
 USES = """
 import alignrec

@@ -17,7 +17,6 @@ from alignrec.commands.params import read
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest
-from alignrec.pipeline.release.export.content import of_release
 from alignrec.pipeline.release.read import Release, verify
 from alignrec.pipeline.report.gallery import item_titles
 from alignrec.pipeline.runtime.layout import Layout
@@ -150,7 +149,6 @@ def test_numbers_replace_names_next_to_interactions(tmp_path: Path) -> None:
     release = Release(layout.release).verify()
     assert release.users["user"].to_pylist() == ["0", "1", "2", "3"]
     assert len(release.interactions) == 16
-    assert of_release(layout.release, []).users is not None
 
 
 def test_names_are_released_on_request(tmp_path: Path) -> None:
@@ -181,8 +179,6 @@ def test_what_reads_a_release_does_without_users(without: Path, numbered: Path) 
     assert Release(without).embeddings("items").num_rows == toy.ITEMS
     with pytest.raises(UserError, match="no vectors of users"):
         Release(without).embeddings("users")
-    assert of_release(without, []).users is None
     users = alignrec.load(numbered).embeddings.users
     assert users.ids.tolist() == [0, 1, 2, 3]
     assert np.array_equal(users, io.matrix(Release(numbered).embeddings("users")["vector"]))
-    assert of_release(numbered, []).users is None

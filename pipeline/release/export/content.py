@@ -16,7 +16,6 @@ from alignrec.pipeline import io
 from alignrec.pipeline.features.folder import FeatureSet
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import catalogue
-from alignrec.pipeline.release.read import ITEMS_FILE, Release
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.pipeline.sources.base import is_web
@@ -68,8 +67,11 @@ class ExportContent:
         )
 
 
-def of_dataset(layout: Layout, features: list[str], whole: bool = False) -> ExportContent:
-    """Read all or the named feature sets of a dataset; if `whole`, for all of its items."""
+def read_content(layout: Layout, features: list[str], whole: bool = False) -> ExportContent:
+    """Read all or the named feature sets of a dataset; if `whole`, for all of its items.
+
+    Users and interactions may be missing, as in an unpacked release.
+    """
     items = io.read_table(layout.items, schemas.ITEMS)
     has_further = whole and layout.further_items.is_file()
     if has_further:
@@ -82,13 +84,16 @@ def of_dataset(layout: Layout, features: list[str], whole: bool = False) -> Expo
     names = _choose_sets(features, available)
     if has_further:
         catalogue.refuse_uncovered(layout, names, "--features")
+    has_interactions = layout.interactions.is_file()
     urls = [next(filter(is_web, urls or []), "") for urls in items["image_urls"].to_pylist()]
     return ExportContent(
         name=layout.dataset,
         items=items.select(FIELDS).append_column("image_url", pa.array(urls, pa.string())),
         features={name: _read_features(layout, name, has_further) for name in names},
-        users=io.read_table(layout.users, schemas.USERS),
-        interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
+        users=io.read_table(layout.users, schemas.USERS) if has_interactions else None,
+        interactions=(
+            io.read_table(layout.interactions, schemas.INTERACTIONS) if has_interactions else None
+        ),
         notes=_note_left_out(left_out),
     )
 
@@ -106,30 +111,6 @@ def _read_features(layout: Layout, name: str, whole: bool) -> pa.Table:
         return table
     parts = [further.read(number) for number in range(len(further.shards))]
     return pa.concat_tables([table, *parts], promote_options="default")
-
-
-def of_release(folder: Path, features: list[str], whole: bool = False) -> ExportContent:
-    """Read all or the named feature sets of a release, as `of_dataset` does."""
-    release = Release(folder).refuse_without("items").verify()
-    manifest = release.manifest
-    names = _choose_sets(features, release.feature_sets)
-    n_items = manifest.counts.items if whole else catalogue.core_of(manifest.counts)
-    items = io.read_table(folder / ITEMS_FILE, schemas.RELEASED_ITEMS, [*FIELDS, "image_url"])
-    return ExportContent(
-        name=manifest.dataset,
-        items=items.slice(0, n_items),
-        features={name: release.features(name).slice(0, n_items) for name in names},
-        users=_read_users(release),
-        interactions=release.interactions if "interactions" in release.tables else None,
-    )
-
-
-def _read_users(release: Release) -> pa.Table | None:
-    paths = {file.table: file.path for file in release.manifest.list_tables()}
-    path = paths.get("users") or paths.get("user_embeddings")
-    if path is None:
-        return None
-    return io.read_table(release.folder / path, schemas.USERS, schemas.USERS.names)
 
 
 def _choose_sets(names: list[str], available: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import leaderboard, manifest, serve, signature
 from alignrec.pipeline.release.diff import diff_releases
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
-from alignrec.pipeline.release.export.content import of_release
+from alignrec.pipeline.release.export.content import read_content
 from alignrec.pipeline.release.read import Release, unpack_release
 from alignrec.schemas import ContractError
 from tests.hostile.fuzz.mutate import mutated
@@ -48,10 +48,9 @@ def read_everything(folder: Path) -> None:
         assert done.shape == (2, loaded.encoder.width)
         assert np.isfinite(done).all()
     serve.render_page(opened, "beit3", 8, None, ["beit3"])
-    of_release(folder, [])
     diff_releases(release(), folder)
-    with unpack_release(opened, ["interactions", "user embeddings"]):
-        pass
+    with unpack_release(opened, ["interactions", "user embeddings"]) as layout:
+        read_content(layout, [])
     loaded_release = alignrec.load(folder)
     for vectors in loaded_release.features.values():
         assert np.isfinite(np.asarray(vectors)).all()
