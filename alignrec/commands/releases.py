@@ -9,11 +9,9 @@ from alignrec.commands import arguments as args
 from alignrec.commands.terminal import explain_interrupt, say
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.release.read import verify as verify_release
-from alignrec.pipeline.report.params import Report
-from alignrec.pipeline.runtime.layout import FEATURE_STAGES, Layout
+from alignrec.pipeline.runtime.layout import FEATURE_STAGES
 from alignrec.pipeline.runtime.progress import bytes_bar
 from alignrec.pipeline.runtime.stage import refuse_altered
 from alignrec.stages.order import STAGES
@@ -121,23 +119,15 @@ def serve(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="folder of image files named after items, or of a project's stored images"
+            help="folder of image files named after items, or outputs/images/NAME of a project"
         ),
     ] = None,
-    params: args.ParamsFile = args.PARAMS,
-    root: args.Root = args.ROOT,
 ) -> None:
     """serve the page of a release, with a search for the items nearest to a text or image."""
     if images is not None and not images.is_dir():
         raise UserError(f"--images {images}: no such folder")
     opened = Release(release).verify()
-    settings = args.settings_of(str(release), params)
     # loads torch, which a damaged release need not wait for
     from alignrec.pipeline.release.serve import serve
 
-    stored = Layout(root, opened.manifest.dataset).images
-    if images is None and any(stored.glob("images-*.parquet")):
-        images = stored
-    preferred = settings[TrainSettings].features
-    n_items = settings[Report].gallery_items
-    serve(opened, preferred, n_items, images, host, port, say)
+    serve(opened, images, host, port, say)

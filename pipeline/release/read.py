@@ -21,14 +21,12 @@ from alignrec.pipeline.release import encoder, signature, tables
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.catalogue import core_files, core_of
 from alignrec.pipeline.release.manifest import File, Manifest
-from alignrec.pipeline.release.probes import read_probes
 from alignrec.pipeline.release.table_kinds import TABLES, USER_VECTORS
 from alignrec.pipeline.runtime.layout import Layout
 
 MAX_LISTED = 5  # maximum faults listed in an error
 MAX_PROMPT_SHOWN = 200  # characters
 ITEMS_FILE = "items.parquet"
-PROBES_FILE = "probes.json"
 # files that Git and the Hub's client leave in the top folder; not part of a release
 TOOLS = (".git", ".gitattributes", ".cache")
 # need -> alternative sets of tables that meet it, and the end of the message without any of them
@@ -198,8 +196,8 @@ def codebooks_path(name: str) -> str:
 def verify(folder: Path, key: Path | None = None) -> list[str]:
     """Verify a release folder, and its signature by `key` if given; return a line per check.
 
-    Checks signature, manifest, files present, sizes and hashes, tables, encoders and probes, in
-    this order; UserError lists up to MAX_LISTED faults of the first check that fails.
+    Checks signature, manifest, files present, sizes and hashes, tables and encoders, in this
+    order; UserError lists up to MAX_LISTED faults of the first check that fails.
     """
     folder = Path(folder)
     raw = manifests.read(folder)
@@ -296,7 +294,7 @@ def _file_fault(path: Path, file: File) -> str:
 
 
 def _find_mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield vectors whose files differ in fingerprint, and faults of codebooks and probes."""
+    """Yield vectors whose files differ in fingerprint, and faults of codebooks."""
     sets: dict[str, list[Path]] = {}
     for file in manifest.files:
         if file.table in ("features", "item_embeddings", *USER_VECTORS):
@@ -307,8 +305,6 @@ def _find_mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
         partial(io.require_same_space, paths) for paths in sets.values()
     ]
     checks += _check_codebooks(folder, manifest)
-    if PROBES_FILE in {file.path for file in manifest.files}:
-        checks.append(partial(read_probes, folder / PROBES_FILE))
     for check in checks:
         try:
             check()

@@ -5,7 +5,6 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +19,7 @@ from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.item_images import find_image
 from alignrec.pipeline.release.loading import Loaded
-from alignrec.pipeline.release.probes import read_probes
-from alignrec.pipeline.release.read import PROBES_FILE, Release, refuse_damaged, unpack_release
+from alignrec.pipeline.release.read import Release, refuse_damaged, unpack_release
 from alignrec.pipeline.report.gallery import (
     CELL,
     JPEG_QUALITY,
@@ -52,6 +50,7 @@ MAX_IMAGE_BYTES = 10_000_000
 MAX_PIXELS = 40_000_000  # of a decoded image
 MAX_ANSWER_ITEMS = 12
 MAX_PICTURED = 3_000  # items of catalogues of which the page has every image
+SHOWN_ITEMS = 24  # of the gallery
 MAX_WAITING = 8  # complete queries; further ones are refused
 MAX_CONNECTIONS = 512
 MAX_EVENT_BYTES = 1 << 14  # of an incomplete HTTP event
@@ -254,16 +253,11 @@ def read_pictures(folder: Path, items: pa.Table, rows: Iterable[int]) -> Iterato
         )
 
 
-def render_page(
-    release: Release, features: str, n_items: int, images: Path | None, encoders: list[str]
-) -> bytes:
-    """Return the page as HTML: a feature set, and `n_items` items with images of a folder."""
+def render_page(release: Release, features: str, images: Path | None, encoders: list[str]) -> bytes:
+    """Return the page as HTML: a feature set, and some items with images of a folder."""
     with unpack_release(release, ["items"], whole=True) as layout:
-        probes = release.folder / PROBES_FILE
-        if probes.exists():
-            io.write_json(layout.probes, read_probes(probes))
         outputs = Outputs(layout, release.manifest.kind, features)
-        near = pick_neighbours(outputs, n_items, 0)
+        near = pick_neighbours(outputs, SHOWN_ITEMS, 0)
         view = None
         if near is not None:
             shown = near.shown
@@ -278,54 +272,30 @@ def render_page(
         return render_index(outputs, view, encoders, MAX_CHARACTERS).encode()
 
 
-def _find_hosts() -> list[str]:
-    """Return names and addresses of this machine; other names may come from DNS rebinding."""
-    hosts = [socket.gethostname(), socket.getfqdn()]
-    for family, outside in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        # connecting a datagram socket sends nothing, but selects the address that others see
-        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((outside, 9))
-            hosts.append(_bracket_host(probe.getsockname()[0]))
-    with suppress(OSError):
-        addresses = socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
-        hosts += [str(info[4][0]) for info in addresses]
-    return [host for host in dict.fromkeys(hosts) if host not in LOCAL_HOSTS]
-
-
-def _bracket_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 def serve(
     release: Release,
-    preferred: str,
-    n_items: int,
     images: Path | None,
     host: str,
     port: int,
     say: Callable[[str], object],
 ) -> None:
-    """Serve a release until interrupted.
+    """Serve a release until interrupted; the page has its first feature set with an encoder.
 
-    The page has set `preferred`, if present, and `n_items` items with images of a folder.
+    Only requests to `host` and to names of this machine for itself are answered, as other names
+    may come from DNS rebinding.
     """
     nearest = Nearest(release.refuse_without("items"))
     with _listen(host, port) as listening:
-        nearest.load_encoder(preferred if preferred in nearest.encoders else nearest.encoders[0])
-        features = preferred if preferred in release.feature_sets else release.feature_sets[0]
-        encoders = sorted(nearest.encoders, key=lambda name: name != features)
-        page = render_page(release, features, n_items, images, encoders)
+        features = nearest.encoders[0]
+        nearest.load_encoder(features)
+        page = render_page(release, features, images, nearest.encoders)
 
         if host not in LOCAL_HOSTS:
             say(f"warning: {host} can be reached from other machines, and answers them")
-        hosts = [_bracket_host(host)]
-        if host in ("0.0.0.0", "::"):
-            hosts = _find_hosts()
-        bound_port = listening.getsockname()[1]
-        addresses = ", ".join(f"http://{name}:{bound_port}/" for name in hosts)
-        say(f"serving: {addresses} (Ctrl-C ends it)")
+        name = f"[{host}]" if ":" in host else host
+        say(f"serving: http://{name}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")
 
-        application = build_application(nearest, page, [host, *hosts, *LOCAL_HOSTS])
+        application = build_application(nearest, page, [name, *LOCAL_HOSTS])
         uvicorn.Server(_server_config(application)).run(sockets=[listening])
 
 

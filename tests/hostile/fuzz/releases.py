@@ -47,7 +47,7 @@ def read_everything(folder: Path) -> None:
         done = encode_items(loaded, ["a red ball", ""], images)
         assert done.shape == (2, loaded.encoder.width)
         assert np.isfinite(done).all()
-    serve.render_page(opened, "beit3", 8, None, ["beit3"])
+    serve.render_page(opened, "beit3", None, ["beit3"])
     diff_releases(release(), folder)
     with unpack_release(opened, ["interactions", "user embeddings"]) as layout:
         read_content(layout, [])
