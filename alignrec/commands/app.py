@@ -25,11 +25,10 @@ from alignrec.pipeline.runtime import process
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.progress import bytes_bar
-from alignrec.pipeline.runtime.run import Run, running
+from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.section import require_known
 from alignrec.pipeline.runtime.stage import Stage, perform
 from alignrec.stages import images as image_stage
-from alignrec.stages import probe as probe_stage
 from alignrec.stages.order import STAGES
 
 
@@ -134,40 +133,13 @@ def _align_with(params: Parameters, older: Path) -> Parameters:
     return params.with_sections(publish)
 
 
-def probe(
-    dataset: args.DatasetOrRelease,
-    params: ParamsFile = PARAMS,
-    root: Root = ROOT,
-    to: Annotated[
-        Path | None, typer.Option("--to", help="for a release: where to write probes.json")
-    ] = None,
-) -> None:
-    # a release needs no project: its tables are unpacked into the layout of outputs
-    released = args.is_release(dataset)
-    if to is not None and not released:
-        raise typer.BadParameter(
-            f"is for releases; the probes of {dataset} are in {root}/probe/{dataset}"
-        )
+def probe(dataset: Dataset, params: ParamsFile = PARAMS, root: Root = ROOT) -> None:
     from alignrec.pipeline.report import probes, terminal
 
-    if released:
-        with args.open_layout(dataset, root, "interactions") as layout:
-            with running(
-                "probe", layout.dataset, args.settings_of(dataset, params), layout.root
-            ) as run:
-                probe_stage.main(run)
-            figures = io.read_json(layout.probes)
-    else:
-        perform_stage(STAGES["probe"], dataset, params, root)
-        figures = io.read_json(Layout(root, dataset).probes)
-    if released:
-        tables = [probes.headline_table(figures)]
-    else:
-        tables = [*probes.ceiling_tables(figures), *probes.leak_tables(figures)]
-    for table in tables:
+    perform_stage(STAGES["probe"], dataset, params, root)
+    figures = io.read_json(Layout(root, dataset).probes)
+    for table in (*probes.ceiling_tables(figures), *probes.leak_tables(figures)):
         show(terminal.TerminalTable(table, unbroken=range(table.texts), caption=table.note))
-    if to is not None:
-        io.write_json(to, figures)
 
 
 def beit3(

@@ -28,9 +28,6 @@ def verify(
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="rows of --data to recompute")] = 200,
     encoder: args.Sets = None,
-    json_to: Annotated[
-        Path | None, typer.Option("--json", help="also write what --data gave here")
-    ] = None,
     root: args.Root = args.ROOT,
 ) -> None:
     """check every file of a release and its signature; with --data also its vectors. Exit code 1 if
@@ -47,8 +44,6 @@ def verify(
     outcome = attest(folder, inputs, sample, encoder or [])
     for line in describe_outcome(outcome, folder):
         say(line)
-    if json_to:
-        io.write_json(json_to, outcome)
     if not outcome["agrees"]:
         raise typer.Exit(1)
 

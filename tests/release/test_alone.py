@@ -78,32 +78,19 @@ def test_compare_is_the_datasets(alone: Path, made: Layout, elsewhere: Path) -> 
     assert ours == theirs
 
 
-def test_probe_is_the_stages(alone: Path, made: Layout, tmp_path: Path) -> None:
-    params = tmp_path / "few.yaml"
-    params.write_text(PARAMS)
-    code, output = command("probe", alone, "--params", params, "--to", "probes.json")
-    assert code == 0, output
-    assert "beit3-text-masked" in output
-    root = shutil.copytree(made.root, tmp_path / "outputs")
-    shutil.rmtree(root / "encode")  # whose sets were not released
-    toy.run("probe", toy.params(), root)
-    assert json.loads(Path("probes.json").read_text()) == io.read_json(Layout(root, "shop").probes)
-
-
 def test_parameters_are_those_that_the_release_records(alone: Path) -> None:
     settings = of_release(Release(alone), Path("params.yaml"))
     assert isinstance(settings, Params)
     assert settings.source("shop").kind == "sample"
 
 
-@pytest.mark.parametrize("args", [("compare", "beit3"), ("probe",)], ids=lambda a: a[0])
-def test_what_is_absent_is_named_in_one_line(copy: Path, elsewhere: Path, args: tuple[str, ...]) -> None:
+def test_what_is_absent_is_named_in_one_line(copy: Path, elsewhere: Path) -> None:
     releases.drop(copy, "interactions.parquet", "users.parquet")
-    code, output = command(args[0], copy, *args[1:])
+    code, output = command("compare", copy, "beit3")
     assert code == 1
     assert output.startswith(f"error: {copy}: this release has no interactions, ")
     assert len(output.splitlines()) == 1
-    code, output = command(args[0], "../gone", *args[1:])
+    code, output = command("compare", "../gone", "beit3")
     assert (code, output) == (1, "error: ../gone: no release folder: there is no manifest.json in it\n")
     assert not list(elsewhere.iterdir())
 

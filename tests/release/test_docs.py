@@ -55,7 +55,7 @@ def test_the_commands_run_in_their_order(beside: Path, monkeypatch: pytest.Monke
     commands = [line for line in commands if not line.startswith(("cp ", "alignrec publish"))]
     commands.remove(zipping := next(command for command in commands if command.startswith("python -m zipfile")))
     assert {shlex.split(command)[1] for command in commands} == {
-        *("fetch", "verify", "export", "compare", "diff", "probe", "embed")
+        *("fetch", "verify", "export", "compare", "diff", "embed")
     }
     zipfile.main(shlex.split(zipping)[3:])
     for command in commands:
