@@ -275,7 +275,7 @@ def _encode_here(
     context: WriteContext,
 ) -> EncodedShards:
     loaded = encoder.load()
-    row_cache = RowCache(encoder.cached_rows, loaded.width) if encoder.cached_rows else None
+    row_cache = RowCache(encoder.cached_rows) if encoder.cached_rows else None
     for shard in shards:
         content = items.read(shard, encoder.facts.reads)
         with encoder.name_errors():

@@ -1,6 +1,7 @@
 """Encoded rows by content, kept across runs and catalogues (n items of a shard)."""
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,8 +15,8 @@ from alignrec.pipeline.encoders.chunks import Reading
 from alignrec.pipeline.features.batching import texts_and_images
 
 KEY_BYTES = 16  # of the truncated sha256; n contents collide with probability n^2 / 2^129
-COUNTS = pa.schema([(name, pa.int64()) for name in Reading._fields])  # null without a text
-CACHED_COLUMNS = ("key", "has_image", "has_text", "vector", *COUNTS.names)
+# counts are null without a text
+CACHED_COLUMNS = ("key", "has_image", "has_text", "vector", *Reading._fields)
 
 
 class RowCache:
@@ -24,15 +25,14 @@ class RowCache:
     Only hashes and positions are in memory. It is io/journal.py that resumes a run.
     """
 
-    def __init__(self, folder: Path, width: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # a file is named by its SHA-256, so damaged files are skipped
-        self._files = [
-            path
-            for path in sorted(folder.glob("*.parquet"))
-            if io.sha256(path) == path.stem and _has_rows(path, width)
-        ]
-        keys = [pq.read_table(path, columns=["key"])["key"] for path in self._files]
+        self._files: list[Path] = []
+        keys: list[pa.ChunkedArray] = []
+        for path in sorted(folder.glob("*.parquet")):
+            with suppress(pa.ArrowException, OSError):  # damaged
+                keys.append(pq.read_table(path, page_checksum_verification=True)["key"])
+                self._files.append(path)
         self._first_row = np.cumsum([0, *map(len, keys)])  # of each file
         self._keys = pa.chunked_array(
             [chunk for column in keys for chunk in column.chunks], pa.binary(KEY_BYTES)
@@ -72,37 +72,8 @@ class RowCache:
         # several processes may write here
         with TemporaryDirectory(prefix=".", dir=self._folder) as folder:
             path = Path(folder, "rows")
-            pq.write_table(rows, path)
+            pq.write_table(rows, path, write_page_checksum=True)
             path.replace(self._folder / f"{io.sha256(path)}.parquet")
-
-
-def _has_rows(path: Path, width: int) -> bool:
-    """Return whether a file has the columns of `RowCache`, vectors of `width`, and no null."""
-    flags = [(name, pa.bool_()) for name in ("has_image", "has_text")]
-    plain = pa.schema([("key", pa.binary(KEY_BYTES)), *flags])
-    try:
-        schema = pq.read_schema(path)
-        vector = schema.field("vector").type
-        if vector.list_size != width or vector.value_type != pa.float32():
-            return False
-        expected = {field.name: field.type for field in plain}
-        if not {*COUNTS.names}.isdisjoint(schema.names):
-            expected |= {field.name: field.type for field in COUNTS}
-        types = {name: schema.field(name).type for name in schema.names}
-        if types != {**expected, "vector": vector}:
-            return False
-
-        rows = pq.read_table(path, columns=list(expected))
-    except (pa.ArrowException, KeyError, AttributeError, OSError, UnicodeDecodeError):
-        return False
-
-    if any(rows[name].null_count for name in plain.names):
-        return False
-    without_text = pc.invert(rows["has_text"])
-    for name in expected.keys() & {*COUNTS.names}:
-        if not rows[name].is_null().equals(without_text) or (pc.min(rows[name]).as_py() or 0) < 0:
-            return False
-    return True
 
 
 def hash_content(content: pa.Table) -> pa.Array:
