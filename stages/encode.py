@@ -1,7 +1,6 @@
 """Stage encode: feature sets of pre-trained encoders."""
 
 from functools import partial
-from pathlib import Path
 
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.params import Encode
@@ -67,20 +66,12 @@ def main(run: Run) -> None:
     run.rows_in = run.rows_out = n_items
 
 
-def read_item(folder: Path) -> str | None:
-    """Return the encoder that a feature set names; None for one that was skipped."""
-    from alignrec.pipeline.features.folder import SET, FeatureSet
-
-    return FeatureSet(folder.name, folder).facts.encoder if (folder / SET).is_file() else None
-
-
 ENCODE = Stage(
     "encode",
     does="items -> the feature set of one encoder",
     writes="`features-*.parquet`, `set.json`, `encoder/`",
     reads=(INTERACTIONS, ITEMS, IMAGES),
     per="encoder",
-    read_item=read_item,
     resumes=True,
     sections=("encoders",),
     params=Encode,

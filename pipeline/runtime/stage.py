@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignrec.pipeline import io
-from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime import process, progress
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.record import intact_record, present_files
@@ -53,8 +52,6 @@ class Stage:
     # matrix key besides the dataset, such as "encoder": one run for each of `<name>.<per>s` in
     # params.yaml
     per: str = ""
-    # returns the item whose files a folder has, if they name it
-    read_item: Callable[[Path], str | None] = lambda folder: None
 
     def before(self) -> list[str]:
         """Return the names of all stages that it depends on, in order."""
@@ -91,7 +88,7 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
         if not stage.resumes:
             io.remove(run.folder)
             run.folder.mkdir()
-        with recorded(run), unchanged_inputs(run, stage):
+        with recorded(run):
             stage.main(run)
 
 
@@ -119,7 +116,7 @@ def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None
     """
     for stage in stages:
         for folder in stage.folders(layout):
-            fault = _find_fault(folder, stage.name) or _find_other(folder, stage, layout)
+            fault = _find_fault(folder, stage.name)
             if fault is None:
                 continue
             if fault.endswith("is of no stage"):
@@ -128,47 +125,6 @@ def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None
             raise UserError(
                 f"{fault}, and {reader} reads it; run `alignrec {command}`, which makes it again"
             )
-
-
-@contextmanager
-def unchanged_inputs(run: Run, stage: Stage) -> Iterator[None]:
-    """Raise UserError, and drop what was made, if an input changes while the stage runs.
-
-    It replaces the error to which the change may have led. Files whose size and times are as before
-    are not hashed again.
-    """
-    try:
-        yield
-    except Exception:
-        _refuse_changed(run, stage)
-        raise
-    _refuse_changed(run, stage)
-
-
-def _refuse_changed(run: Run, stage: Stage) -> None:
-    if process.rank():
-        return
-    try:
-        refuse_altered(run.layout, stage.reads, stage.name)
-    except UserError:
-        io.remove(run.folder)
-        raise
-
-
-def _find_other(folder: Path, stage: Stage, layout: Layout) -> str | None:
-    """Return what an intact folder is a copy of; None if it is in its own place."""
-    record = intact_record(folder)
-    if record is None:
-        return None
-
-    expected = [stage.name, layout.dataset]
-    found = [str(record.get("stage")), str(record.get("dataset"))]
-    if stage.per:
-        expected.append(folder.name)
-        found.append(stage.read_item(folder) or folder.name)
-    if found == expected:
-        return None
-    return f"{folder} is a copy of {one_line('/'.join(found), 200)}"
 
 
 def _find_fault(folder: Path, stage: str) -> str | None:

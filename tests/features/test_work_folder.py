@@ -13,7 +13,6 @@ from shop.featured import params, stage
 
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.record import present_files
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import perform
 from alignrec.stages.order import STAGES
@@ -178,31 +177,6 @@ def test_a_set_with_a_damaged_file_is_made_again_with_equal_bytes(
 def perform_combine(layout: Layout) -> None:
     run = Run("combine", layout.dataset, PARAMS, layout.root)
     perform(run, STAGES["combine"], lambda _: None)
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "fault"),
-    [
-        ("encode/shop/tfidf", "encode/shop/minilm", "encode/shop/minilm is a copy of encode/shop/tfidf, and combine"),
-        ("encode/shop/tfidf", "items/shop", "items/shop is a copy of encode/shop, and combine"),
-        ("items/other", "items/shop", "items/shop is a copy of items/other, and combine"),
-    ],
-)
-def test_a_copy_of_another_folder_is_refused(
-    made: Layout, tmp_path: Path, source: str, target: str, fault: str
-) -> None:
-    layout = copied(made, tmp_path / "outputs")
-    toy.ended(layout)
-    shutil.copytree(layout.root / "items/shop", layout.root / "items/other")
-    other = Layout(layout.root, "other")
-    record = {**toy.run_record("items"), "dataset": "other", "files": present_files(other.out("items"))}
-    toy.write_record(other, record)
-
-    perform_combine(layout)
-    shutil.rmtree(layout.root / target, ignore_errors=True)
-    shutil.copytree(layout.root / source, layout.root / target)
-    with pytest.raises(UserError, match=f"{fault} reads it; run `alignrec {target.split('/')[0]} shop"):
-        perform_combine(layout)
 
 
 @pytest.mark.parametrize("file", ["encoder/maps.safetensors", "encoder/chain.json", "set.json"])

@@ -242,35 +242,6 @@ def test_only_an_altered_part_is_made_again(tmp_path: Path, params: Params, caps
     assert f"{parts[1]} was altered" in capsys.readouterr().err
 
 
-def test_an_input_that_changes_while_it_is_read_ends_the_run_and_what_was_made_of_it_goes(
-    tmp_path: Path, params: Params
-) -> None:
-    given = tmp_path / "items/shop/made"
-    first = Stage("items", "", "", Items, lambda run: write_bytes(run.folder / "made", b"7"))
-    perform(Run("items", "shop", params, tmp_path), first, nothing)
-
-    def main(run: Run) -> None:
-        run.resume(run.folder, [given], modules=["alignrec.pipeline.io"])
-        if not (run.folder / "copy").exists():
-            write_bytes(run.folder / "copy", given.read_bytes())
-
-    def altered(run: Run) -> None:
-        given.write_bytes(b"8.0")
-        main(run)
-
-    def misled(run: Run) -> None:
-        altered(run)
-        raise ValueError("no Parquet file")
-
-    for wrong in (altered, misled):
-        with pytest.raises(UserError, match=r"items/shop/made is not as it was made.* run `alignrec items shop`"):
-            perform(Run("graph", "shop", params, tmp_path), graph(wrong, first, resumes=True), nothing)
-        assert not (tmp_path / "graph/shop").exists()
-        perform(Run("items", "shop", params, tmp_path), first, nothing)
-    perform(Run("graph", "shop", params, tmp_path), graph(main, first, resumes=True), nothing)
-    assert (tmp_path / "graph/shop/copy").read_bytes() == b"7"
-
-
 def test_a_file_that_changes_before_it_is_recorded_is_made_again(tmp_path: Path, params: Params) -> None:
     made = tmp_path / ".work/graph/shop/made"
 
