@@ -35,8 +35,7 @@ def params(folder: Path, sources: dict, **sections: object) -> tuple[Parameters,
 
 def planned(folder: Path, sources: dict, **sections: object) -> dict[str, estimate.Estimate]:
     settings, layout = params(folder, sources, **sections)
-    work = estimate.Workload(settings, layout.dataset, read_size(settings, layout), 1e11)
-    return estimate.estimate_stages(work)
+    return estimate.estimate_stages(settings, layout.dataset, read_size(settings, layout), 1e11)
 
 
 def test_a_size_is_counted_or_published_or_measured(tmp_path: Path) -> None:
@@ -84,7 +83,7 @@ def test_time_follows_size_and_settings(tmp_path: Path) -> None:
 def test_regenerate_baby_states_what_is_planned() -> None:
     settings = load(Path("profiles/baby.yaml"), "baby")
     size = read_size(settings, Layout(Path("nowhere"), "baby"))
-    stages = estimate.estimate_stages(estimate.Workload(settings, "baby", size, 0.35e12))
+    stages = estimate.estimate_stages(settings, "baby", size, 0.35e12)
     page = Path("docs/regenerate-baby.md").read_text()
     for name, cost in stages.items():
         assert f"| {' | '.join(plan.describe(name, cost))} |" in page

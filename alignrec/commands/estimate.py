@@ -7,12 +7,11 @@ UNIT_COSTS were measured on Baby, on two cores.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from alignrec.commands.size import Size
-from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, BEiT3Config, MiniConfig
+from alignrec.pipeline.beit3.config import BEIT3_CONFIGS, MiniConfig
 from alignrec.pipeline.beit3.params import BEiT3Sets, Pretrain
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import kind_of
@@ -30,8 +29,8 @@ from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.params import Parameters
 
 UNIT_COSTS = {
-    "pretrain": 7.0,  # an operation of a forward pass, in training
     "encode": 2.0,  # an operation of a network
+    "pretrain": 7.0,  # an operation of a forward pass, in training
     "beit3": 2.0,  # an operation of the network
     "graph": 3.0,  # a product of two numbers of items' vectors
     "train": 750.0,  # an interaction in a step, by number of its vectors
@@ -63,174 +62,132 @@ CUBED_ITEMS = 0.004  # of a closed form
 
 FLOAT_BYTES = 4
 LOG = 10  # numbers of an interaction
-TORCH_BYTES = 2e9  # memory of a stage with MiniLM and the CNN
 PROCESS_BYTES = 5e8
+TORCH_BYTES = 2e9  # memory of a stage with MiniLM and the CNN
 RUN_BYTES = 200  # of a user, in a run of the benchmark
+
+
+class Work(NamedTuple):
+    """What a stage does."""
+
+    units: float
+    basis: str  # the most expensive part
+    memory: float = 0.0  # peak, bytes; 0: less than other stages need
+    disk: float = 0.0  # bytes of its outputs
+
+
+def list_work(params: Parameters, dataset: str, size: Size) -> Iterator[tuple[str, Work]]:
+    """Yield the stages that take more than seconds, with their work."""
+    sets = DeclaredSets(params, dataset).names()
+    if size.pieces:
+        yield "encode", _count_encoding(params, size)
+    if size.pieces and params[BEiT3Sets].sets:
+        yield from _count_beit3(params, size)
+
+    items = size.items
+    compared = items if items <= params[Graph].exact_up_to else 12 * items**0.5
+    yield "graph", Work(len(sets) * items * compared * WIDTH, f"{len(sets)} sets")
+    judged = params[ProbeParams].features or sets
+    ranked = items * min(size.users, sample_size(items))
+    yield "probe", Work(len(judged) * ranked, f"{len(judged)} sets")
+    yield from _count_trainings(params, size, len(maskable_sets(sets)))
+
+
+def _count_encoding(params: Parameters, size: Size) -> Work:
+    encoders = params[Encode].encoders
+    operations = 0.0
+    guessed = []
+    for name in encoders:
+        kind = kind_of(params.encoders, name)
+        if kind not in OPERATIONS:
+            guessed.append(name)
+        image, piece = OPERATIONS.get(kind, BASE_OPERATIONS)
+        operations += image + piece * size.pieces
+
+    as_base = f"; as a base model: {', '.join(guessed)}" if guessed else ""
+    return Work(
+        units=size.items * operations,
+        basis=f"{len(encoders)} encoders{as_base}",
+        disk=FLOAT_BYTES * WIDTH * size.items * len(encoders),
+    )
+
+
+def _count_beit3(params: Parameters, size: Size) -> Iterator[tuple[str, Work]]:
+    pretrain = params[Pretrain]
+    shape = BEIT3_CONFIGS.get(pretrain.size) or MiniConfig()
+    layers = 24 * shape.layers * shape.width**2  # weights, and operations of a token
+    operations = layers * (getattr(shape, "patches", 1) + min(size.pieces, pretrain.max_tokens))
+
+    passes = pretrain.steps * pretrain.batch_size
+    weights = layers + 2 * shape.vocab * shape.width
+    activations = 4 * operations * pretrain.batch_size / pretrain.accumulate / shape.width
+    yield (
+        "pretrain",
+        Work(
+            units=passes * operations,
+            basis=f"{'at most ' * bool(pretrain.patience)}{passes:,} items",
+            memory=TORCH_BYTES + 4 * FLOAT_BYTES * weights + activations,
+            disk=8 * FLOAT_BYTES * weights,  # a checkpoint replaces another
+        ),
+    )
+    made = len(params[BEiT3Sets].sets) * size.items
+    disk = FLOAT_BYTES * made * shape.width
+    yield "beit3", Work(made * operations, f"{made:,} vectors", disk=disk)
+
+
+def _count_trainings(params: Parameters, size: Size, maskable: int) -> Iterator[tuple[str, Work]]:
+    settings = params[TrainSettings].resolved()
+    benchmark, study = params[Benchmark], params[Study]
+    # moments of embeddings and features, and the log
+    numbers = 12 * settings.dim * (size.users + size.items) + 3 * WIDTH * size.items
+    memory = PROCESS_BYTES + FLOAT_BYTES * (numbers + LOG * size.interactions)
+    one = count_training(RELEASED, settings, size)
+    yield "train", Work(one, f"at most {settings.epochs} epochs", memory)
+
+    trials = 1 + benchmark.budget
+    trained = [
+        count_training(label.model, model_settings(params, label.model, label.ablation), size)
+        for label in list_labels(params)
+    ]
+    masked = study.trainings(maskable)
+    for stage, units, count, workers in (
+        ("benchmark", trials * sum(trained), trials * len(trained), benchmark.workers),
+        ("study", masked * one, masked, study.workers),
+    ):
+        disk = RUN_BYTES * size.users * count
+        yield stage, Work(units / workers, f"{count:,} trainings", workers * memory, disk)
+
+
+def count_training(model: str, settings: Train, size: Size) -> float:
+    """Return the units of work of a training."""
+    ranking = RANKED_ITEM * size.items * size.users
+    if issubclass(MODELS[model], Untrained):
+        return CUBED_ITEMS * size.items**3 + ranking
+
+    steps = math.ceil(size.interactions / settings.batch_size)
+    step = STEP + settings.dim * (size.interactions + ITEM * size.items)
+    best_epoch = min(TYPICAL_BEST_EPOCH, BEST_EPOCH_TIMES_RATE / settings.lr)
+    epochs = min(settings.epochs, best_epoch + settings.patience)
+    return epochs * (steps * step + ranking)
 
 
 class Estimate(NamedTuple):
     """Estimated cost of a stage."""
 
     seconds: float
-    memory: float = 0.0  # peak, bytes; 0: less than other stages need
-    disk: float = 0.0  # bytes of its outputs
-    basis: str = ""  # the most expensive part
+    memory: float
+    disk: float
+    basis: str = ""
 
 
-@dataclass(frozen=True)
-class Workload:
-    """A dataset, its parameters and the speed of a machine."""
-
-    params: Parameters
-    dataset: str
-    size: Size
-    rate: float  # of a float32 matrix product, FLOP/s
-
-    @property
-    def sets(self) -> list[str]:
-        return DeclaredSets(self.params, self.dataset).names()
-
-    @property
-    def settings(self) -> Train:
-        """Settings of the released recommender."""
-        return self.params[TrainSettings].resolved()
-
-    @property
-    def shape(self) -> BEiT3Config | MiniConfig:
-        return BEIT3_CONFIGS.get(self.params[Pretrain].size) or MiniConfig()
-
-    @property
-    def training_bytes(self) -> float:
-        """Memory of a training: moments of embeddings and features, and the log."""
-        size = self.size
-        numbers = 12 * self.settings.dim * (size.users + size.items) + 3 * WIDTH * size.items
-        return PROCESS_BYTES + FLOAT_BYTES * (numbers + LOG * size.interactions)
-
-    def seconds(self, stage: str, units: float) -> float:
-        return START_SECONDS + UNIT_COSTS[stage] * units / self.rate
-
-    def beit3_operations(self) -> float:
-        """Return the operations of BEiT3's forward pass over an item."""
-        shape = self.shape
-        patches = getattr(shape, "patches", 1)
-        pieces = min(self.size.pieces, self.params[Pretrain].max_tokens)
-        return 24 * shape.layers * shape.width**2 * (patches + pieces)
-
-    def training_units(self, model: str, settings: Train) -> float:
-        size = self.size
-        ranking = RANKED_ITEM * size.items * size.users
-        if issubclass(MODELS[model], Untrained):
-            return CUBED_ITEMS * size.items**3 + ranking
-
-        steps = math.ceil(size.interactions / settings.batch_size)
-        step = STEP + settings.dim * (size.interactions + ITEM * size.items)
-        best_epoch = min(TYPICAL_BEST_EPOCH, BEST_EPOCH_TIMES_RATE / settings.lr)
-        epochs = min(settings.epochs, best_epoch + settings.patience)
-        return epochs * (steps * step + ranking)
-
-
-def estimate_encode(work: Workload) -> Estimate:
-    kinds = {name: kind_of(work.params.encoders, name) for name in work.params[Encode].encoders}
-    operations = 0.0
-    for kind in kinds.values():
-        image, piece = OPERATIONS.get(kind, BASE_OPERATIONS)
-        operations += image + piece * work.size.pieces
-
-    guessed = [name for name, kind in kinds.items() if kind not in OPERATIONS]
-    as_base = f"; as a base model: {', '.join(guessed)}" if guessed else ""
-    return Estimate(
-        seconds=work.seconds("encode", work.size.items * operations),
-        disk=FLOAT_BYTES * WIDTH * work.size.items * len(kinds),
-        basis=f"{len(kinds)} encoders{as_base}",
-    )
-
-
-def estimate_pretrain(work: Workload) -> Estimate:
-    pretrain, shape = work.params[Pretrain], work.shape
-    passes = pretrain.steps * pretrain.batch_size
-    operations = work.beit3_operations()
-    weights = 24 * shape.layers * shape.width**2 + 2 * shape.vocab * shape.width
-    activations = 4 * operations * pretrain.batch_size / pretrain.accumulate / shape.width
-    return Estimate(
-        seconds=work.seconds("pretrain", passes * operations),
-        memory=TORCH_BYTES + 4 * FLOAT_BYTES * weights + activations,
-        disk=8 * FLOAT_BYTES * weights,  # a checkpoint replaces another
-        basis=f"{'at most ' * bool(pretrain.patience)}{passes:,} items",
-    )
-
-
-def estimate_beit3(work: Workload) -> Estimate:
-    sets = len(work.params[BEiT3Sets].sets)
-    return Estimate(
-        seconds=work.seconds("beit3", sets * work.size.items * work.beit3_operations()),
-        disk=FLOAT_BYTES * sets * work.size.items * work.shape.width,
-        basis=f"{sets} sets",
-    )
-
-
-def estimate_graph(work: Workload) -> Estimate:
-    items, sets = work.size.items, len(work.sets)
-    compared = items if items <= work.params[Graph].exact_up_to else 12 * items**0.5
-    return Estimate(work.seconds("graph", sets * items * compared * WIDTH), basis=f"{sets} sets")
-
-
-def estimate_train(work: Workload) -> Estimate:
-    return Estimate(
-        seconds=work.seconds("train", work.training_units(RELEASED, work.settings)),
-        memory=work.training_bytes,
-        basis=f"at most {work.settings.epochs} epochs",
-    )
-
-
-def estimate_probe(work: Workload) -> Estimate:
-    items = work.size.items
-    sets = len(work.params[ProbeParams].features or work.sets)
-    ranked = items * min(work.size.users, sample_size(items))
-    return Estimate(work.seconds("probe", sets * ranked), basis=f"{sets} sets")
-
-
-def estimate_benchmark(work: Workload) -> Estimate:
-    benchmark = work.params[Benchmark]
-    trials = 1 + benchmark.budget
-    labels = list_labels(work.params)
-    units = 0.0
-    for label in labels:
-        settings = model_settings(work.params, label.model, label.ablation)
-        units += trials * work.training_units(label.model, settings)
-    return Estimate(
-        seconds=work.seconds("benchmark", units / benchmark.workers),
-        memory=benchmark.workers * work.training_bytes,
-        disk=RUN_BYTES * work.size.users * len(labels),
-        basis=f"{trials * len(labels):,} trainings",
-    )
-
-
-def estimate_study(work: Workload) -> Estimate:
-    study = work.params[Study]
-    trainings = study.trainings(len(maskable_sets(work.sets)))
-    units = trainings * work.training_units(RELEASED, work.settings)
-    return Estimate(
-        seconds=work.seconds("study", units / study.workers),
-        disk=RUN_BYTES * work.size.users * trainings,
-        basis=f"{trainings:,} trainings",
-    )
-
-
-ESTIMATES: dict[str, Callable[[Workload], Estimate]] = {
-    "encode": estimate_encode,
-    "pretrain": estimate_pretrain,
-    "beit3": estimate_beit3,
-    "graph": estimate_graph,
-    "train": estimate_train,
-    "probe": estimate_probe,
-    "benchmark": estimate_benchmark,
-    "study": estimate_study,
-}
-
-
-def estimate_stages(work: Workload) -> dict[str, Estimate]:
-    """Return the cost of each stage that takes more than seconds, by name."""
-    idle = [] if work.params[BEiT3Sets].sets else ["pretrain", "beit3"]
-    if not work.size.pieces:
-        idle += ["encode", "pretrain", "beit3"]
-    return {name: estimate(work) for name, estimate in ESTIMATES.items() if name not in idle}
+def estimate_stages(
+    params: Parameters, dataset: str, size: Size, rate: float
+) -> dict[str, Estimate]:
+    """Return the cost of each stage that takes more than seconds, where a matrix product has `rate`
+    operations a second.
+    """
+    costs = {}
+    for stage, work in list_work(params, dataset, size):
+        seconds = START_SECONDS + UNIT_COSTS[stage] * work.units / rate
+        costs[stage] = Estimate(seconds, work.memory, work.disk, work.basis)
+    return costs

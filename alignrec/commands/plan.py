@@ -28,7 +28,7 @@ from alignrec.stages.checks import check_catalogue
 from alignrec.stages.order import STAGES
 
 if TYPE_CHECKING:
-    from alignrec.commands.estimate import Estimate, Workload
+    from alignrec.commands.estimate import Estimate
 
 BY_NETWORK = ("download", "images")  # stages that wait for servers
 
@@ -65,10 +65,11 @@ def show_plan(params: Parameters, layout: Layout) -> list[str]:
 
     say(f"{layout.dataset}: {size}" if size else layout.dataset)
     if size:
-        from alignrec.commands.estimate import Workload
+        from alignrec.commands.estimate import estimate_stages
 
-        work = Workload(params, layout.dataset, size, measure_rate())
-        show_estimates(work, layout.root, sum(answer.size or 0 for answer in answers.values()))
+        estimates = estimate_stages(params, layout.dataset, size, measure_rate())
+        downloads = sum(answer.size or 0 for answer in answers.values())
+        show_estimates(estimates, layout.root, downloads)
     if answers:
         show_files(answers)
     for fault in dict.fromkeys(faults):
@@ -126,10 +127,7 @@ def show_files(answers: Mapping[str, Answer]) -> None:
     show(TerminalTable(table, unbroken=[0]))
 
 
-def show_estimates(work: Workload, root: Path, downloads: float) -> None:
-    from alignrec.commands.estimate import Estimate, estimate_stages
-
-    estimates = estimate_stages(work)
+def show_estimates(estimates: Mapping[str, Estimate], root: Path, downloads: float) -> None:
     seconds = sum(cost.seconds for cost in estimates.values())
     memory = max(cost.memory for cost in estimates.values())
     disk = downloads + sum(cost.disk for cost in estimates.values())
@@ -142,8 +140,7 @@ def show_estimates(work: Workload, root: Path, downloads: float) -> None:
             rows.append([stage, time, "", "", ""])
         else:
             rows.append(describe(stage, cost))
-    total = Estimate(seconds, memory, disk)
-    rows.append(describe("all", total))
+    rows.append(["all", format_duration(seconds), format_bytes(memory), format_bytes(disk), ""])
     table = Table("Stages", "", ["stage", "time", "memory", "disk", "most of it"], rows)
     show(TerminalTable(table, unbroken=[0]))
 
