@@ -114,7 +114,7 @@ def _merge_documents(text: str, overlay: Mapping[str, Any]) -> tuple[str, list[s
             different = [key for key, new in value.items() if current.get(key) != new]
             current.update({key: value[key] for key in different})
             changed += [f"{section}.{key}" for key in different]
-        elif current != value:
+        elif section not in document or current != value:
             document[section] = value
             changed.append(section)
 
