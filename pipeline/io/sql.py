@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_JSON_BYTES = 16 << 20  # of one object
 # white space of Python's str.strip: U+0009 .. U+3000
+MAX_WHOLE = 1 << 53  # floats from here on round integers
 WHITE_SPACE = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
 
 
@@ -82,19 +83,27 @@ def csv_sql(
     return _scan_sql("read_csv", path, columns, options)
 
 
-def json_sql(path: Path, columns: Iterable[str]) -> str:
+def json_sql(path: Path, columns: Iterable[str], typed: Collection[str] = ()) -> str:
+    """Return SQL for the rows of JSON lines, as texts; of columns `typed` as JSON."""
     options = [
         "format='newline_delimited'",
         "ignore_errors=true",
         f"maximum_object_size={MAX_JSON_BYTES}",
     ]
-    return _scan_sql("read_json", path, columns, options)
+    return _scan_sql("read_json", path, columns, options, typed)
 
 
-def _scan_sql(function: str, path: Path, columns: Iterable[str], options: Iterable[str]) -> str:
+def _scan_sql(
+    function: str,
+    path: Path,
+    columns: Iterable[str],
+    options: Iterable[str],
+    typed: Collection[str] = (),
+) -> str:
+    kinds = {column: "JSON" if column in typed else "VARCHAR" for column in columns}
     with open_text(path):  # raises UserError unless it is UTF-8
-        strings = ", ".join(f"{quote_text(column)}: 'VARCHAR'" for column in columns)
-    options = ["hive_partitioning=false", *options, f"columns={{{strings}}}"]
+        listed = ", ".join(f"{quote_text(column)}: '{kind}'" for column, kind in kinds.items())
+    options = ["hive_partitioning=false", *options, f"columns={{{listed}}}"]
     arguments = ", ".join([_quote_path(path), *options])
     return f"{function}({arguments})"
 
@@ -112,9 +121,15 @@ def strip_sql(text: str) -> str:
 
 
 def identifier_of(value: Any) -> str | None:
-    if value is None or isinstance(value, (bool, list, dict)):
+    """Return an identifier without white space around it; None if it is missing.
+
+    The number 5.0 is 5. Raises ValueError for a number that is not whole.
+    """
+    if value is None or isinstance(value, (bool, list, dict)) or value != value:
         return None
-    return str(value).strip() or None
+    if isinstance(value, float) and not (value.is_integer() and abs(value) < MAX_WHOLE):
+        raise ValueError(f"the identifier {value} is neither a text nor a whole number")
+    return str(int(value) if isinstance(value, float) else value).strip() or None
 
 
 @contextmanager

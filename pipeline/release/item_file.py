@@ -175,7 +175,7 @@ class _RowParser:
     def parse_row(self, cells: Cells) -> ItemRow:
         columns = self._columns
         names = columns.identifiers(cells)
-        values = (value for value in map(cells.get, names) if isinstance(value, (str, int)))
+        values = (value for value in map(cells.get, names) if isinstance(value, (str, int, float)))
         asin = next(filter(None, map(identifier_of, values)), None)
         if asin is None:
             expected = " or ".join(names) or "a column of that name, such as asin, sku or id"

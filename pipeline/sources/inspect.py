@@ -7,6 +7,7 @@ import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from os.path import isfile
@@ -302,8 +303,13 @@ def _file_lookup(folder: Path) -> Callable[[str], bool]:
 
 def _read_names(table: InspectedTable) -> set[str]:
     """Return the identifiers of the inspected rows that can be file names."""
-    identifiers = (identifier_of(row.get(table.roles["item"])) for row, _ in _read_records(table))
-    return {name for name in identifiers if name and Path(name).name == name}
+    names = set[str]()
+    for row, _ in _read_records(table):
+        with suppress(ValueError):  # stage `items` counts those that are no identifiers
+            name = identifier_of(row.get(table.roles["item"]))
+            if name and Path(name).name == name:
+                names.add(name)
+    return names
 
 
 def _count_line(pictured: int, items: int, folder: Path, example: str) -> str:

@@ -30,6 +30,7 @@ InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
 ItemColumn = Literal["item", "title", "brand", "categories", "description", "image_urls"]
 OF_INTERACTIONS = get_args(InteractionColumn)
 OF_ITEMS = get_args(ItemColumn)
+MAX_SINGLE = 1 << 24  # float32 from here on round integers
 FIRST_YEAR = 1900  # plausible years of days such as 20241231
 LAST_YEAR = 2100
 # smallest number of each unit, larger than the next coarser one before the year 5138
@@ -205,7 +206,15 @@ def _rows_sql(path: Path, columns: Sequence[str], identifiers: Sequence[str]) ->
             if pa.types.is_nested(kinds[name]):
                 fault = f"column '{name}' is {kinds[name]}; identifiers are texts or integers"
                 raise UserError(f"{path}: {fault}")
-        return sql.parquet_sql(path, numbered)
+        rows = sql.parquet_sql(path, numbered)
+        for name in identifiers:
+            if pa.types.is_floating(kinds[name]):
+                limit = sql.MAX_WHOLE if pa.types.is_float64(kinds[name]) else MAX_SINGLE
+                column = f"c{columns.index(name)}"
+                _require_whole(path, rows, name, column, limit)
+                whole = f"try_cast({column} AS BIGINT) AS {column}"  # null for NaN
+                rows = f"(SELECT * REPLACE ({whole}) FROM {rows})"
+        return rows
 
     separator = find_delimiter(path)
     if separator:
@@ -215,7 +224,24 @@ def _rows_sql(path: Path, columns: Sequence[str], identifiers: Sequence[str]) ->
     for name in columns:
         if folded.count(name.casefold()) > 1:
             raise UserError(f"{path}: another key differs from '{name}' in case only; rename one")
-    return f"{sql.json_sql(path, columns)} AS t({', '.join(numbered)})"
+    rows = f"{sql.json_sql(path, columns, identifiers)} AS t({', '.join(numbered)})"
+    for name in identifiers:
+        column = f"c{columns.index(name)}"
+        text = f"({column}->>'$')"
+        is_float = f"json_type({column}) = 'DOUBLE' AND contains({text}, '.')"
+        whole = f"CASE WHEN {is_float} THEN {sql.whole_sql(text)}::VARCHAR ELSE {text} END"
+        rows = f"(SELECT * REPLACE ({whole} AS {column}) FROM {rows})"
+    return rows
+
+
+def _require_whole(path: Path, rows: str, name: str, column: str, limit: int) -> None:
+    """Raise UserError for a float that is no whole number below a limit; NaN is missing."""
+    odd = f"NOT isnan({column}) AND ({column} <> floor({column}) OR abs({column}) >= {limit})"
+    (found,) = _first_row(path, f"SELECT any_value({column}) FILTER ({odd}) FROM {rows}")
+    if found is not None:
+        raise UserError(
+            f"{path}: column '{name}' holds {found}; identifiers are texts or whole numbers"
+        )
 
 
 def _require_values(path: Path, rows: str, name: str, role: str, text: str, value: str) -> None:

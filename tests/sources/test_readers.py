@@ -3,8 +3,10 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
 import orjson
 import pandas as pd
 import pyarrow as pa
@@ -212,7 +214,7 @@ def tabular(item_columns: dict[str, str] | None = None, **columns: str) -> Tabul
     return Tabular(TabularSource.model_validate(given | {"item_columns": item_columns or {}}))
 
 
-def save(path: Path, table: dict[str, list[object]]) -> Path:
+def save(path: Path, table: dict[str, Any]) -> Path:
     if path.suffix == ".parquet":
         pq.write_table(pa.table(table), path)
         return path
@@ -333,6 +335,7 @@ DB = duckdb.connect()
 @example("\u3000")
 @example(" A b ")
 @example("'A\x1f")
+@example("5.0")
 def test_sql_and_python_name_the_same(text: str) -> None:
     ((in_sql,),) = DB.execute(f"SELECT {strip_sql('t')} FROM (SELECT ?::VARCHAR AS t)", [text]).fetchall()
     assert in_sql == identifier_of(text)
@@ -343,6 +346,35 @@ def test_sql_and_python_name_the_same(text: str) -> None:
 )
 def test_numbers_of_any_size_stay_whole(number: str) -> None:
     assert identifier_of(json_object(f'{{"item": {number}}}'.encode())["item"]) == number
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.jsonl"])
+def test_whole_floats_are_integers_and_nan_is_missing(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / name, {"user": [0.0, 1.0, 2.0], "item": [5.0, float("nan"), 1e6]})
+    reader = tabular()
+    found = rows(f"SELECT user, item FROM ({reader.ratings({'interactions': path})})")
+    assert found == [("0", "5"), ("1", None), ("2", "1000000")]
+    assert [reader.name(reader.parse(line)) for line in reader.lines(path)] == ["5", None, "1000000"]
+    texts = save(path, {"user": ["0.0", "1.0", "2.0"], "item": ["5.0", " 1.0", None]})
+    found = rows(f"SELECT user, item FROM ({reader.ratings({'interactions': texts})})")
+    assert found == [("0.0", "5.0"), ("1.0", "1.0"), ("2.0", None)]
+
+
+def test_identifiers_of_json_lines_are_texts_and_whole_numbers_of_any_size(tmp_path: Path) -> None:
+    values = ['"x"', "123456789012345678901234567890", "1.5", "5.0", "5", "true", "null", '"\\u00e9"', '"5.0"']
+    path = write(tmp_path / "x.jsonl", "".join(f'{{"user": "u", "item": {value}}}\n' for value in values))
+    found = [item for (item,) in rows(f"SELECT item FROM ({tabular().ratings({'interactions': path})})")]
+    assert found == ["x", values[1], None, "5", "5", "true", None, "\u00e9", "5.0"]
+
+
+@pytest.mark.parametrize("number", [1.5, float("inf"), 2.0**53, np.float32(2**24)])
+def test_other_floats_are_no_identifiers(tmp_path: Path, number: float) -> None:
+    path = save(tmp_path / "x.parquet", {"user": ["u", "v"], "item": np.array([7, number], type(number))})
+    with pytest.raises(UserError, match=r"column 'item' holds .*; identifiers are texts or whole numbers"):
+        tabular().ratings({"interactions": path})
+    if np.isfinite(number) and not isinstance(number, np.float32):
+        with pytest.raises(ValueError, match="is neither a text nor a whole number"):
+            tabular().name({"item": number})
 
 
 def test_parquet_of_the_hub_is_read_as_the_published_files(tmp_path: Path) -> None:
