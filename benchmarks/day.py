@@ -1,8 +1,8 @@
 """A day in a shop of 3,000 products: 50 new ones, 20 with another text, 10 gone; `dvc repro` before and after.
 
 The next day is run twice, in copies of the first project: what is fitted to the catalogue is fitted again, or stays as
-in the first release (`alignrec new --from`). It takes 600 MB in FOLDER, where finished runs are kept if a later one is
-interrupted.
+in the first release (encoder kind `released`). It takes 600 MB in FOLDER, where finished runs are kept if a later
+one is interrupted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 from PIL import Image, ImageDraw
 
 from alignrec.pipeline import io
@@ -42,6 +43,7 @@ ROUND = 3  # position in SHAPES
 MOST = 1 / 3  # of the first run's seconds, for the next day
 FIRST, REFITTED, KEPT = "first run", "next day", "next day, spaces kept"
 FOLDERS = {FIRST: "first", REFITTED: "refitted", KEPT: "kept"}
+KEPT_SET = "linear"  # set that stays in its space
 RELEASE = "yesterday"  # copy of the first release in the projects of the next day
 INTERACTIONS, ITEMS, IMAGES = "interactions.parquet", "items.jsonl", "images.zip"
 LOG = "costs.jsonl"
@@ -109,7 +111,7 @@ def run_day(name: str) -> Turn[dict[str, Cost]]:
     else:
         shutil.copytree(project / "outputs" / "publish" / DATASET / "release", project / RELEASE)
         if name == KEPT:
-            write_project(project, "--from", RELEASE)
+            keep_spaces(project)
     turn = _turns.timed(
         lambda: subprocess.run(
             ["dvc", "repro"], cwd=project, env=os.environ | {"PATH": path}, check=True
@@ -124,10 +126,25 @@ def run_day(name: str) -> Turn[dict[str, Cost]]:
     return turn.giving(costs)
 
 
-def write_project(project: Path, *words: str) -> None:
+def write_project(project: Path) -> None:
     files = ["--interactions", INTERACTIONS, "--items", ITEMS, "--images", IMAGES]
-    new = ["-m", "alignrec", "new", DATASET, *files, *words, "--force"]
+    new = ["-m", "alignrec", "new", DATASET, *files]
     subprocess.run([sys.executable, *new], cwd=project, check=True)
+
+
+def keep_spaces(project: Path) -> None:
+    """Take the encoder of the release, and compare features without training AlignRec on each."""
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["encode"]["encoders"] = [KEPT_SET]
+    params["encoders"] = {
+        KEPT_SET: {"kind": "released", "model": RELEASE, "encoder": KEPT_SET},
+    }
+    params["combine"] = {"sets": {}}
+    judged = [KEPT_SET, "shuffled"]
+    params["benchmark"] |= {"models": ["ease", "l3ae"], "features": judged}
+    params["probe"] = {"features": judged}
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    subprocess.run([sys.executable, "-m", "alignrec", "new"], cwd=project, check=True)
 
 
 def write_command(folder: Path, log: Path) -> Path:

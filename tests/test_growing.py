@@ -1,140 +1,172 @@
-"""`alignrec new --from`: a project of a catalogue that grew, in the spaces of an older release."""
+"""A shop that grows as docs/growing.md says: each release is in the space of the one before."""
 
 import csv
 import json
 import shutil
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
-from shop import featured, releases, toy
+from commands import alignrec, blocks
+from shop import featured, toy
 
-from alignrec.commands import new as command
-from alignrec.commands.own_data import Given
-from alignrec.commands.params import load
+from alignrec.commands.params import Params
 from alignrec.commands.project import dvc_yaml
 from alignrec.pipeline import io
-from alignrec.pipeline.encoders.params import Encode
-from alignrec.pipeline.evaluation.benchmark.params import Benchmark
-from alignrec.pipeline.evaluation.probe.params import ProbeParams
-from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.models import RELEASED
+from alignrec.pipeline.linalg.rotation import paired_cosines
+from alignrec.pipeline.release.encoder import ReleasedEncoders
+from alignrec.pipeline.release.read import Release, verify
+from alignrec.pipeline.runtime.code import ROOT
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.params import Parameters
-from tests.realdata import growth
-from tests.release.test_align import NEW, TODAY
 
-OLDER = Path("older")
+COLOURS, MATERIALS = ["red", "green", "blue", "white", "black"], ["oak", "steel", "glass", "wool", "paper"]
+WORDS = [*COLOURS, *MATERIALS, "lamp", "chair", "table", "sofa", "shelf", "mirror"]
 USERS = 60
+NAMES = ["both", "linear", "tfidf"]
 
 
-def write_shop(items: Sequence[featured.Item]) -> Given:
-    """Write items with titles, each bought by six users, and their interactions."""
-    Path("items.jsonl").write_text("\n".join(json.dumps({"sku": one.asin, "title": one.text}) for one in items))
+def item(number: int) -> dict[str, str]:
+    words = np.random.default_rng(number).choice(WORDS, 5)
+    return {"sku": f"A{number}", "title": " ".join(map(str, words))}
+
+
+TODAY = [item(number) for number in range(110)]
+TOMORROW = [item(number) for number in range(120)]  # 9 % are new
+NEXT = [item(number) for number in range(130)]
+
+
+def write_shop(items: Sequence[dict[str, str]]) -> None:
+    """Write items, each bought by six users, and their interactions."""
+    Path("items.jsonl").write_text("\n".join(map(json.dumps, items)))
     with Path("ratings.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["user", "sku"])
         for number, one in enumerate(items):
-            rows.writerows([f"u{(7 * number + 11 * n) % USERS}", one.asin] for n in range(6))
-    return Given("shop", Path("ratings.csv"), Path("items.jsonl"))
+            rows.writerows([f"u{(7 * number + 11 * n) % USERS}", one["sku"]] for n in range(6))
 
 
-def project(items: Sequence[featured.Item], older: Path | None = None) -> Parameters:
-    """Write params.yaml as `new` does; return its parameters."""
-    text, _ = command.describe_files(write_shop(items), older=older)
-    written = yaml.safe_load(text)
-    written.setdefault("semantic_ids", {"features": ["linear"], "levels": 2, "codes": 8})
-    Path("params.yaml").write_text(yaml.safe_dump(written))
-    return load(Path("params.yaml"), "shop")
+def fresh() -> Params:
+    files = {"interactions": "ratings.csv", "items": "items.jsonl", "columns": {"item": "sku"}}
+    sets = {
+        "both": {"kind": "concat", "of": ["minilm", "tfidf"]},
+        "linear": {"of": ["both", "tfidf"], "width": 8},
+    }
+    return toy.params(
+        sources={"shop": {"kind": "tabular", **files}},
+        encode={"encoders": ["minilm", "tfidf"]},
+        combine={"sets": sets, "controls": []},
+        beit3={"sets": []},
+        semantic_ids={"features": ["linear"], "levels": 2, "codes": 8},
+        publish={"features": NAMES},
+    )
 
 
-def make(root: Path, params: Parameters) -> Layout:
+def grown() -> Params:
+    """Return what docs/growing.md says, with a second chain, and a `tfidf` of its own."""
+    (block,) = blocks((ROOT / "docs/growing.md").read_text(), "yaml")
+    sections = yaml.safe_load(block)
+    sections["encode"]["encoders"] += ["both", "tfidf"]
+    sections["encoders"]["both"] = sections["encoders"]["linear"] | {"encoder": "both"}
+    sections["combine"]["controls"] = []
+    sources = fresh().model_dump()["sources"]
+    return toy.params(sources=sources, publish={"features": NAMES}, **sections)
+
+
+def release(items: Sequence[dict[str, str]], given: Params) -> Path:
+    """Make a release in this folder."""
+    write_shop(items)
+    layout = Layout(Path("outputs").absolute(), "shop")
     for stage in ("download", "interactions", "items", "images"):
-        toy.run(stage, params, root)
-    layout = Layout(root, "shop")
-    featured.stage(layout, params)
+        toy.run(stage, given, layout.root)
+    featured.stage(layout, given)
     for stage in ("graph", "semantic_ids", "publish"):
-        toy.run(stage, params, root)
-    return layout
+        toy.run(stage, given, layout.root)
+    return layout.release
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Return three releases, each of more items, and the later two by nothing but the one before."""
+    releases: list[Path] = []
+    for items in (TODAY, TOMORROW, NEXT):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path_factory.mktemp("shop"))
+            if releases:
+                shutil.copytree(releases[-1], "older")
+            releases.append(release(items, grown() if releases else fresh()))
+    return releases
+
+
+def vectors(folder: Path, name: str, asins: Sequence[str]) -> np.ndarray:
+    table = Release(folder).features(name)
+    of = dict(zip(table["asin"].to_pylist(), io.matrix(table["vector"]), strict=True))
+    return np.array([of[asin] for asin in asins])
+
+
+def codes(folder: Path) -> dict[str, Any]:
+    rows = io.read_codes(folder / "semantic_ids/linear/codes.parquet").to_pylist()
+    return {row["asin"]: (row["codes"], row["suffix"]) for row in rows}
+
+
+@pytest.mark.parametrize("name", ["both", "linear"])
+def test_the_vectors_of_older_items_stay(shop: list[Path], name: str) -> None:
+    kept = [one["sku"] for one in TODAY]
+    before, *later = (vectors(folder, name, kept) for folder in shop)
+    for now in later:
+        assert np.median(paired_cosines(now, before)) >= 0.9999
+    new = vectors(shop[-1], name, [one["sku"] for one in NEXT[len(TODAY) :]])
+    assert new.any(axis=1).all()
+
+
+def test_the_codes_of_older_items_stay(shop: list[Path]) -> None:
+    for older, newer in pairwise(shop):
+        before, now = codes(older), codes(newer)
+        assert {asin: now[asin] for asin in before} == before
+        assert len(now) > len(before)
+
+
+def test_each_release_carries_the_parts_beside_its_own_encoder_of_that_name(shop: list[Path]) -> None:
+    words = "tfidf/words.json"
+    for folder in shop[1:]:
+        verify(folder)
+        assert ReleasedEncoders(folder).names == NAMES
+        encoders = folder / "encoders"
+        carried = (encoders / "linear/parts" / words).read_bytes()
+        assert carried == (shop[0] / "encoders" / words).read_bytes()
+        assert sorted(path.name for path in (encoders / "linear/parts").iterdir()) == ["both", "minilm", "tfidf"]
+
+
+def test_the_third_release_encodes_alone(shop: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = shutil.copytree(shop[-1], tmp_path / "release")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command, "has_gpu", lambda: False)
+    write_shop(TODAY[:9])
+    attested = alignrec("verify", alone, "--data", "items.jsonl")
+    assert attested.exit_code == 0, attested.output
+    assert "linear agrees (cosine 1.00000)" in attested.output
+    done = alignrec("embed", "items.jsonl", "--release", alone, "--encoder", "linear", "--to", "vectors")
+    assert done.exit_code == 0, done.output
+    embedded = io.matrix(pq.read_table("vectors")["vector"])
+    before = vectors(shop[0], "linear", [one["sku"] for one in TODAY[:9]])
+    assert np.min(paired_cosines(embedded, before)) >= 0.9999
 
 
-def _write_today(root: Path) -> None:
-    root.mkdir(parents=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        make(root / "outputs", project(TODAY))
+def test_carried_parts_are_checked(shop: list[Path], tmp_path: Path) -> None:
+    damaged = shutil.copytree(shop[-1], tmp_path / "release")
+    path = damaged / "encoders/linear/parts/tfidf/encoder.json"
+    path.write_text(path.read_text().replace('"tfidf"', '"other"'))
+    with pytest.raises(UserError, match="release is damaged"):
+        list(verify(damaged))
+    with pytest.raises(UserError, match="of 'other', not of 'tfidf'"):
+        ReleasedEncoders(damaged).load("linear")
 
 
-@pytest.fixture
-def older() -> None:
-    """Copy a release of today's catalogue."""
-    shutil.copytree(Layout(toy.made(_write_today) / "outputs", "shop").release, OLDER)
-
-
-def table(folder: Path, read: Any) -> dict[str, Any]:
-    rows = read(folder)
-    values = io.matrix(rows["vector"]) if "vector" in rows.column_names else rows["codes"].to_pylist()
-    return dict(zip(rows["asin"].to_pylist(), values, strict=True))
-
-
-@pytest.mark.usefixtures("older")
-def test_a_grown_catalogue_stays_in_the_spaces_of_the_release(tmp_path: Path) -> None:
-    assert RELEASED in project(TODAY)[Benchmark].models
-    params = project([*NEW, *TODAY], OLDER)
-    assert params[Encode].encoders == ["minilm", "tfidf"]
-    assert params[Encode].reuse
-    assert params[Benchmark].models == ["ease", "l3ae"]  # compared by AlignRec for the older release
-    assert params[ProbeParams].features == params[Benchmark].features == ["linear", "tfidf", "shuffled"]
-    assert params.encoders == {"tfidf": {"kind": "released", "model": "older", "encoder": "tfidf"}}
-    layout = make(tmp_path / "grown", params)
-
-    for name in ("minilm", "tfidf", "linear"):
-        now, before = (table(of / name, io.read_features) for of in (layout.release / "features", OLDER / "features"))
-        assert len(now) == len(before) + len(NEW)
-        for asin, vector in before.items():
-            np.testing.assert_allclose(now[asin], vector, atol=1e-5)
-    path = Path("semantic_ids/linear/codes.parquet")
-    now, before = (table(of / path, io.read_codes) for of in (layout.release, OLDER))
-    assert {asin: now[asin] for asin in before} == before
-
-    # and so does the catalogue after that
-    shutil.copytree(layout.release, "next")
-    assert project(TODAY, Path("next"))[SemanticIds].codebooks == "next"
-
-
-@pytest.mark.usefixtures("older")
-def test_dvc_compares_the_manifest_of_the_release() -> None:
-    stages = yaml.safe_load(dvc_yaml(project(TODAY, OLDER)))["stages"]
+def test_dvc_compares_the_manifest_of_the_older_release() -> None:
+    stages = yaml.safe_load(dvc_yaml(grown()))["stages"]
     reading = [name for name, stage in stages.items() if "older/manifest.json" in stage.get("deps", [])]
-    assert reading == ["encode", "combine", "semantic_ids"]
-
-
-def test_releases_that_cannot_be_grown_from_are_refused(tmp_path: Path) -> None:
-    layout = releases.outputs(tmp_path / "outputs")
-    given = write_shop(TODAY)
-    with pytest.raises(UserError, match="the next `dvc repro` replaces it; copy it out of outputs first"):
-        command.describe_files(given, older=layout.release)
-    without = shutil.copytree(layout.release, OLDER)
-    releases.drop(without, "encoders/")
-    with pytest.raises(UserError, match="carries no encoder"):
-        command.describe_files(given, older=without)
-
-
-def test_the_table_of_the_docs_compares_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growth, "GROWTH", (50,))
-    found = {way: figures for _, way, figures in growth.compare(growth.TOY, tmp_path)}
-    assert found["fixed"].cosine > 0.999
-    assert found["fresh"].cosine < 0.5 < found["aligned"].cosine
-    # a rotation changes no neighbour
-    assert found["aligned"].warm == pytest.approx(found["fresh"].warm, abs=1e-3)
-    assert found["fixed"].warm != found["fresh"].warm
+    assert reading == ["encode", "semantic_ids"]

@@ -269,9 +269,9 @@ def test_released_encoders_and_feature_files_cover_all_items(both: Path) -> None
     source |= {"features": {"mine": "mine.parquet", "rows": "rows.npy"}}
     given = params(
         sources={"shop": source},
-        encode={"encoders": ["tfidf", "descriptors"], "shard_rows": 10},
-        encoders={"tfidf": {"kind": "released", "model": str(older), "encoder": "tfidf"}},
-        combine={"sets": {"linear": {"of": ["tfidf", "descriptors"], "fitted": str(older)}}, "controls": []},
+        encode={"encoders": ["tfidf", "linear"], "shard_rows": 10},
+        encoders={name: {"kind": "released", "model": str(older), "encoder": name} for name in ("tfidf", "linear")},
+        combine={"sets": {}, "controls": []},
         publish={"features": ["linear", "tfidf", "mine", "rows"]},
         semantic_ids={"features": ["mine"], "levels": 2, "codes": 8},
     )

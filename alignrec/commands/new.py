@@ -55,10 +55,6 @@ def new(
     category: Annotated[
         str | None, typer.Option(help="Amazon category, as its publisher spells it")
     ] = None,
-    older: Annotated[
-        Path | None,
-        typer.Option("--from", help="release folder in whose vector spaces the project stays"),
-    ] = None,
     beit3: Annotated[
         bool, typer.Option("--beit3", help="pre-train BEiT3 without a GPU, too")
     ] = False,
@@ -79,8 +75,6 @@ def new(
         raise typer.BadParameter("give either --interactions, or --amazon with --category")
     if interactions_only and (items or images):
         raise typer.BadParameter("--interactions-only excludes --items and --images")
-    if older and (amazon or interactions_only or beit3):
-        raise typer.BadParameter("--from excludes --amazon, --interactions-only and --beit3")
     check_target(name, to, force)
     if to == PARAMS:
         find_repository(Path())
@@ -88,7 +82,7 @@ def new(
         from alignrec.commands.own_data import Given  # loads DuckDB
 
         given = Given(name, interactions, items, images, column or [], interactions_only)
-        text, seen = describe_files(given, beit3, older)
+        text, seen = describe_files(given, beit3)
     else:
         text, seen = describe_category(name, str(amazon), category, beit3)
     for line in [*seen, *write_project(name, text, to)]:
@@ -124,22 +118,12 @@ def write_project(name: str, text: str, to: Path) -> Iterator[str]:
         yield f"next: alignrec download {name} --params {to}"
 
 
-def describe_files(
-    given: Given, beit3: bool = False, older: Path | None = None
-) -> tuple[str, list[str]]:
-    """Return a parameter file for local files, in the spaces of an older release if given, and
-    messages about them.
-    """
+def describe_files(given: Given, beit3: bool = False) -> tuple[str, list[str]]:
+    """Return a parameter file for local files, and messages about them."""
     from alignrec.commands import mmrec_folder, own_data  # load DuckDB
 
     is_mmrec = mmrec_folder.is_mmrec(given.interactions)
     data = mmrec_folder.read_folder(given) if is_mmrec else own_data.read_tables(given)
-    if older:
-        from alignrec.commands.spaces import read_spaces
-
-        spaces = read_spaces(older)
-        return own_data.as_yaml(data, beit3=False, spaces=spaces), [*data.seen, *spaces.seen]
-
     return choose_beit3(data, beit3)
 
 

@@ -10,7 +10,6 @@ import yaml
 
 from alignrec.commands.arguments import parse_columns
 from alignrec.commands.size import DEFAULT_PIECES, read_published_size
-from alignrec.commands.spaces import Spaces
 from alignrec.pipeline.dataset.catalogue import CatalogueSize, measure_catalogue
 from alignrec.pipeline.dataset.split_sql import USER_TIME
 from alignrec.pipeline.encoders.params import MULTILINGUAL, Encode
@@ -36,9 +35,6 @@ MANY_ITEMS = 20_000
 QUICK_TRAINING = {"lr": 0.01, "epochs": 100, "patience": 5}
 QUICK_MODELS = ["ease", "l3ae", "alignrec"]
 QUICK_SEEDS = 2
-# of a project in the spaces of a release, whose features were compared by AlignRec there
-DAILY_MODELS = ["ease", "l3ae"]
-JUDGED_FIRST = ("beit3", "linear", "tfidf")  # of the feature sets of a release
 SKIPPED_ENCODER = "tfidf"  # of projects without text and images
 TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}  # modality -> encoders
 BY_TIME = (
@@ -228,27 +224,19 @@ def describe_sections(
     return {"datasets": [name], "sources": {name: source}, "interactions": split, "images": images}
 
 
-def as_yaml(data: OwnData, beit3: bool, spaces: Spaces | None = None) -> str:
+def as_yaml(data: OwnData, beit3: bool) -> str:
     """Return a parameter file whose models, cutoffs and length of pre-training suit the size of the
-    catalogue, in the spaces of a release if given.
+    catalogue.
     """
-    if spaces is None:
-        sections = data.sections | _feature_sections(data, beit3)
-        judged = _list_judged(data, beit3)
-    else:
-        sections = data.sections | spaces.sections()
-        for name, given in spaces.shaping.items():
-            sections[name] = given | sections.get(name, {})
-        judged = [*[name for name in JUDGED_FIRST if name in spaces.names()], *data.imported]
-        judged = [*(judged or spaces.names()[:1]), "shuffled"]
-        sections["probe"] = {"features": judged}
+    sections = data.sections | _feature_sections(data, beit3)
+    judged = _list_judged(data, beit3)
 
     sections["benchmark"] = {}
     if data.items < MANY_ITEMS:
         sections["train"] = QUICK_TRAINING
         if judged:
             sections["benchmark"] = {
-                "models": DAILY_MODELS if spaces else QUICK_MODELS,
+                "models": QUICK_MODELS,
                 "features": judged,
                 "seeds": QUICK_SEEDS,
             }

@@ -15,7 +15,7 @@ from alignrec.commands.repository import find_repository, read_text, run_git
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import RELEASED_KIND
-from alignrec.pipeline.features.params import Combine, SemanticIds
+from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.release.manifest import MANIFEST_FILE
@@ -265,7 +265,6 @@ def _older_manifests(stage: str, params: Parameters) -> list[str]:
     released = [given.get("model") for given in declared if given.get("kind") == RELEASED_KIND]
     read_by = {
         "encode": released,
-        "combine": [given.get("fitted") for given in params[Combine].sets.values()],
         "semantic_ids": [params[SemanticIds].codebooks],
         "publish": [params[Publish].align],
     }

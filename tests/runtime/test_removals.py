@@ -19,6 +19,7 @@ GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
         (["encode", "sample", "--align", "x"], "align"),
         (["fetch", "x", "--to", "y", "--onto", "z"], "onto"),
         (["publish", "x", "--since", "z"], "since"),
+        (["new", "x", "--from", "y"], "from"),
     ],
 )
 def test_a_removed_command_or_option_names_its_replacement(arguments: list[str], name: str) -> None:
@@ -36,6 +37,7 @@ def test_a_removed_command_or_option_names_its_replacement(arguments: list[str],
         ("train: {start: x}", "start"),
         ("benchmark: {models: [ials]}", "ials"),
         ("combine: {sets: {x: {kind: mapped}}}", "mapped"),
+        ("combine: {sets: {linear: {fitted: x}}}", "fitted"),
     ],
 )
 def test_a_removed_key_names_its_replacement(tmp_path: Path, text: str, key: str) -> None:
