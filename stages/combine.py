@@ -12,9 +12,8 @@ from alignrec.stages.items import ITEMS
 
 def main(run: Run) -> None:
     from alignrec.pipeline.features.combine import write_combinations  # loads SciPy
-    from alignrec.pipeline.release.fitted import read_map
 
-    write_combinations(run, read_map)
+    write_combinations(run)
 
 
 COMBINE = Stage(

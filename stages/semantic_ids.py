@@ -49,7 +49,7 @@ def _read_released(run: Run, params: SemanticIds) -> dict[str, ReleasedCodes]:
     """Return the codes of each feature set in the release that `codebooks` names, if it does."""
     if params.codebooks is None:
         return {}
-    from alignrec.pipeline.release.fitted import read_codes
+    from alignrec.pipeline.release.codes import read_codes
 
     feature_sets = [FeatureSet.of(run.layout, name) for name in params.features]
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,10 @@ from alignrec.pipeline.features.folder import (
     resume_set,
 )
 from alignrec.pipeline.features.kinds import CONTROL, IMPORTED, KINDS, imported
-from alignrec.pipeline.features.kinds.base import ReadMap, SetRecipe
+from alignrec.pipeline.features.kinds.base import SetRecipe
 from alignrec.pipeline.features.kinds.fitted import map_shards
 from alignrec.pipeline.features.names import DeclaredSets
-from alignrec.pipeline.features.params import Combine, without_paths
+from alignrec.pipeline.features.params import Combine
 from alignrec.pipeline.features.quality import judge_quality
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import FURTHER_STEM, Layout
@@ -37,11 +36,8 @@ from alignrec.pipeline.vectors.base import READERS, ImportedFile, feature_files
 OF_IMAGES = "records"  # file format whose features are computed only from images
 
 
-def write_combinations(run: Run, read_map: ReadMap) -> None:
-    """Write derived, imported and control sets, and delete those that are no longer listed.
-
-    `read_map` reads those maps that are taken from a release.
-    """
+def write_combinations(run: Run) -> None:
+    """Write derived, imported and control sets, and delete those that are no longer listed."""
     declared = DeclaredSets(run.params, run.dataset)
     files = feature_files(run.layout.sources)
     listed = list_sets(declared, files)
@@ -53,7 +49,7 @@ def write_combinations(run: Run, read_map: ReadMap) -> None:
         for name in listed:
             try:
                 recipe = resolve_recipe(run, declared, name, ids, files.get(name))
-                write_combination(run, replace(recipe, read_map=read_map), bar.update)
+                write_combination(run, recipe, bar.update)
             except UserError as e:  # continue with the other sets
                 failed[name] = e
 
@@ -87,7 +83,7 @@ def resolve_recipe(
     return SetRecipe(
         name=name,
         kind=kind,
-        definition=without_paths(definition),
+        definition=definition,
         settings=settings,
         parts=[FeatureSet.of(run.layout, part) for part in present_parts(run, declared, name)],
         layout=run.layout,

@@ -1,6 +1,5 @@
 """Sections `combine`, `semantic_ids` and `graph` of params.yaml."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field
@@ -8,8 +7,6 @@ from pydantic import AfterValidator, Field
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.releases import name_release
 from alignrec.pipeline.runtime.section import Name, Positive, Section, Seed
-
-FITTED = "fitted"  # key of a set in `combine.sets` that names the folder of a release
 
 
 class Combine(Section):
@@ -20,18 +17,6 @@ class Combine(Section):
     controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
     """feature sets that a useful one must beat; shuffled permutes the rows of the first set"""
     seed: Seed = 0
-
-    def facts(self) -> dict[str, Any]:
-        sets = {name: without_paths(given) for name, given in self.sets.items()}
-        return super().facts() | {"sets": sets}
-
-
-def without_paths(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a set as declared, with the name of the release that its maps come from."""
-    fitted = definition.get(FITTED)
-    if not isinstance(fitted, str):
-        return dict(definition)
-    return {**definition, FITTED: name_release(fitted)}
 
 
 def _power_of_two(codes: int) -> int:

@@ -34,7 +34,6 @@ from alignrec.pipeline.features.encode import (
 from alignrec.pipeline.features.folder import SET, FeatureSet
 from alignrec.pipeline.features.kinds import KINDS
 from alignrec.pipeline.features.kinds.base import SetRecipe
-from alignrec.pipeline.features.params import without_paths
 from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.release.choice import TABLE, Choice
 from alignrec.pipeline.release.embedded import write_embedded, write_rejects
@@ -246,7 +245,6 @@ def _combine(
 ) -> None:
     """Write a combination of sets, by a map that is fitted to the table if its kind has one."""
     from alignrec.pipeline.features.combine import make_set  # loads SciPy
-    from alignrec.pipeline.release.fitted import read_map
 
     folder = layout.out("combine", name)
     if (folder / SET).is_file():
@@ -255,7 +253,7 @@ def _combine(
     recipe = SetRecipe(
         name=name,
         kind=KINDS[str(definition["kind"])],
-        definition=without_paths(definition),
+        definition=definition,
         settings=names.settings_of(choice.sets, name),
         parts=[FeatureSet.of(layout, part) for part in choice.parts[name]],
         layout=layout,
@@ -264,6 +262,5 @@ def _combine(
         shard_rows=settings.shard_rows,
         batch_size=settings.batch_size,
         seed=choice.seed,
-        read_map=read_map,
     )
     make_set(recipe, dict(context.record), context.done)

@@ -10,7 +10,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import one_line
 
 FIT_DIGEST = "weights"  # key of a fingerprint if the set is fitted to its catalogue
-KEEP_FORM = "`fitted`, or kind released for an encoder, would keep that one"
+KEEP_FORM = "an encoder of kind released would keep that one"
 MAX_VALUE_CHARACTERS = 40  # of an untrusted fingerprint
 
 

@@ -9,6 +9,8 @@ INSTEAD = {
     "atlas": "pandas writes the table that embedding-atlas reads: docs/exports.md",
     "align": RELEASED,
     "cease": L3AE,
+    "fitted": RELEASED,
+    "from": RELEASED,
     "hf": "'publish --to hf://...', or pandas: docs/exports.md",
     "ials": "ease and itemknn read interactions",
     "images-per-item": FIRST_IMAGE,

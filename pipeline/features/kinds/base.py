@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from alignrec.pipeline.features.folder import Facts, FeatureSet, feature_rows
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.linalg.projections import JoinedMap
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.section import Name, Section
 from alignrec.schemas import MODALITIES
@@ -46,20 +45,6 @@ class Combination(NamedTuple):
     shards: Iterator[pa.Table]  # rows, schema features(F)
 
 
-class ReleasedMap(NamedTuple):
-    """The map of a combined set of a release."""
-
-    facts: Facts
-    fit: JoinedMap
-    files: Sequence[Path]  # the encoder as the release holds it
-    is_rotated: bool  # whether `fit` includes rotations, so that it differs from `files`
-    model: Mapping[str, str]  # keys `model` and `revision`: which set of which release
-
-
-# reads the map of a set in a release folder, for parts of the spaces that it was fitted to
-ReadMap = Callable[[Path, str, Sequence[FeatureSet]], ReleasedMap]
-
-
 @dataclass(frozen=True)
 class SetRecipe:
     """What a combined set is made from."""
@@ -78,7 +63,6 @@ class SetRecipe:
     file: ImportedFile | None = None  # third-party feature file
     # schema ITEM_IDS, items outside the k-core; None: none are kept
     further: pa.Table | None = None
-    read_map: ReadMap | None = None  # of kinds whose settings can name a release
 
     def shards(self) -> Iterator[tuple[int, pa.Table]]:
         """Yield the position of the first item of each shard, and the ids of its items."""

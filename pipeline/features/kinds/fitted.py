@@ -4,7 +4,6 @@ items.
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import pyarrow.compute as pc
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders import chain
 from alignrec.pipeline.encoders.registry import ENCODER
-from alignrec.pipeline.features.folder import RELEASED_FOLDER, SET, FeatureSet, feature_rows
+from alignrec.pipeline.features.folder import FeatureSet, feature_rows
 from alignrec.pipeline.features.kinds.base import Combination, SetRecipe, describe
 from alignrec.pipeline.linalg.projections import Block, JoinedMap, Whitening
 
@@ -28,7 +27,7 @@ def make_fitted(
         chain.write(folder, fit)
     stored = chain.read(folder, [part.width for part in recipe.parts])
 
-    settings = recipe.settings.model_dump(exclude={"of", "fitted"}) | dict(chosen or {})
+    settings = recipe.settings.model_dump(exclude={"of"}) | dict(chosen or {})
     facts = describe(recipe, settings, recipe.parts)
     facts = facts.model_copy(
         update={
@@ -37,31 +36,6 @@ def make_fitted(
         }
     )
     return Combination(facts, map_shards(stored, recipe.parts))
-
-
-def make_from_release(recipe: SetRecipe, release: Path) -> Combination:
-    """Make a set by the map of the released set of its name, into whose space it comes."""
-    assert recipe.read_map is not None, "who makes the set can read releases"
-    released = recipe.read_map(release, recipe.name, recipe.parts)
-    stored = recipe.folder
-    if released.is_rotated:
-        chain.write(recipe.folder / ENCODER, released.fit)
-        stored = recipe.folder / RELEASED_FOLDER
-    for file in released.files:
-        io.write_bytes(stored / ENCODER / file.name, file.read_bytes())
-
-    facts = describe(recipe, parts=recipe.parts)
-    facts = facts.model_copy(
-        update={
-            "settings": released.facts.settings,
-            "spans": released.facts.spans,
-            "fingerprint": released.facts.fingerprint,
-            "model": {**facts.model, **released.model},
-        }
-    )
-    if released.is_rotated:
-        io.write_json(stored / SET, facts.model_dump())
-    return Combination(facts, map_shards(released.fit, recipe.parts))
 
 
 def spanned_parts(recipe: SetRecipe, fit: JoinedMap) -> Sequence[FeatureSet]:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from pydantic import Field
 
 from alignrec import schemas
 from alignrec.pipeline import io
@@ -25,7 +23,7 @@ from alignrec.pipeline.features.kinds.base import (
     SetRecipe,
     interactions_if_any,
 )
-from alignrec.pipeline.features.kinds.fitted import make_fitted, make_from_release
+from alignrec.pipeline.features.kinds.fitted import make_fitted
 from alignrec.pipeline.features.quality import distinguishes
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import (
@@ -38,7 +36,6 @@ from alignrec.pipeline.linalg.projections import (
     whiten_rows,
 )
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.releases import MANIFEST_FILE
 from alignrec.pipeline.runtime.section import Name, Width
 
 if TYPE_CHECKING:
@@ -55,9 +52,6 @@ class Linear(KindSettings):
     """feature sets; empty: those of `encode.encoders` and those that come with the source"""
     width: Width = JOINT_WIDTH
     """maximum number of principal components, of each part and of the concatenation"""
-    fitted: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    """folder of a release. Its maps are used in place of a fit, so that equal items keep their
-    vectors; parts that are fitted to the catalogue, such as tfidf, must be those of the release"""
 
     def parts(self) -> list[str]:
         return self.of
@@ -83,25 +77,8 @@ def make_linear(recipe: SetRecipe) -> Combination:
             "no encoder to build on; list one under encode.encoders, such as tfidf, or leave it out"
         )
 
-    settings = recipe.settings
-    if settings.fitted is not None:
-        return _reuse_maps(recipe)
-    fit, choice = fit_linear(recipe.layout, recipe.parts, settings.width)
+    fit, choice = fit_linear(recipe.layout, recipe.parts, recipe.settings.width)
     return make_fitted(recipe, fit, choice._asdict())
-
-
-def _reuse_maps(recipe: SetRecipe) -> Combination:
-    settings = recipe.settings
-    where = f"'combine.sets.{recipe.name}.fitted'"
-    try:
-        made = make_from_release(recipe, Path(settings.fitted).expanduser())
-    except UserError as e:
-        raise UserError(f"{where}: {e}") from None
-
-    width = made.facts.settings.get("width")
-    if "width" in settings.model_fields_set and settings.width != width:
-        raise UserError(f"{where}: fitted to a width of {width} there; leave `width` out")
-    return made
 
 
 def fit_linear(
@@ -206,19 +183,11 @@ def warn_of_omitted_parts(recipe: SetRecipe, feature_set: FeatureSet) -> list[st
     return warnings
 
 
-def list_files(recipe: SetRecipe) -> list[Path]:
-    if recipe.settings.fitted is None:
-        return interactions_if_any(recipe)
-    # lists all other files of the release, with their hashes
-    manifest = Path(recipe.settings.fitted).expanduser() / MANIFEST_FILE
-    return [manifest] if manifest.is_file() else []
-
-
 LINEAR = SetKind(
     "linear",
     make_linear,
     Linear,
-    files=list_files,
+    files=interactions_if_any,
     warnings=warn_of_omitted_parts,
     takes_all=True,
 )
