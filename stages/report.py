@@ -39,7 +39,7 @@ def main(run: Run) -> None:
     from alignrec.pipeline.report import figures, page  # load Pillow
     from alignrec.pipeline.report.advice import advise
     from alignrec.pipeline.report.gallery import pick_neighbours
-    from alignrec.pipeline.report.item_map import place_items
+    from alignrec.pipeline.report.item_map import draw_map
     from alignrec.pipeline.report.outputs import Outputs
 
     features = run.params[TrainSettings].features
@@ -52,8 +52,8 @@ def main(run: Run) -> None:
 
     seed = run.seed("gallery")
     near = pick_neighbours(outputs, run.params[Report].gallery_items, seed)
-    view = page.build_view(outputs, near, place_items(outputs, run.seed("map")))
-    html = page.render_index(outputs, view).encode()
+    view = page.build_view(outputs, near)
+    html = page.render_index(outputs, view, draw_map(outputs, run.seed("map") % 2**32)).encode()
 
     io.write_bytes(run.layout.report / "index.html", html)
     io.write_bytes(run.layout.report / "report.md", page.render_markdown(outputs).encode())

@@ -269,7 +269,7 @@ def render_page(release: Release, features: str, images: Path | None, encoders: 
             thumbnails = make_thumbnails(pictures, shown)
             titles = item_titles(release.items)
             view = GalleryView(titles, category_paths(release.items), thumbnails, near)
-        return render_index(outputs, view, encoders, MAX_CHARACTERS).encode()
+        return render_index(outputs, view, encoders=encoders, characters=MAX_CHARACTERS).encode()
 
 
 def serve(

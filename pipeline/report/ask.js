@@ -12,22 +12,14 @@
     return node;
   };
 
-  const carried = document.getElementById("cells"), cells = carried ? JSON.parse(carried.textContent) : [], COLUMNS = 20;
+  const pictured = new Set(JSON.parse(document.getElementById("pictured").textContent));
 
   // Where the page has no image of an item, its title.
   const image = (item, title) => {
-    const cell = cells[item] ?? -1, node = make("span", "pic big");
+    const node = make("span", "pic big", pictured.has(item) ? "" : title);
+    node.classList.add(pictured.has(item) ? `i${item}` : "words");
     node.title = title;
-    if (cell < 0) {
-      node.classList.add("words");
-      node.textContent = title;
-      return node;
-    }
-    node.classList.add(`s${Math.floor(cell / (COLUMNS * COLUMNS))}`);
-    node.setAttribute("role", "img");
-    node.setAttribute("aria-label", title);
-    node.style.setProperty("--x", cell % COLUMNS);
-    node.style.setProperty("--y", Math.floor(cell / COLUMNS) % COLUMNS);
+    if (pictured.has(item)) node.setAttribute("role", "img");
     return node;
   };
 

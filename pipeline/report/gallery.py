@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -24,25 +24,12 @@ from alignrec.pipeline.runtime.layout import list_image_files
 if TYPE_CHECKING:
     from PIL import Image
 
-CELL = 80  # pixels of an image in a sheet
-COLUMNS = 20  # images per row, and rows, of a sheet: 1600 x 1600 pixels, which phones can decode
+CELL = 80  # pixels of an image
 BACKGROUND = (255, 255, 255)
 JPEG_QUALITY = 80
 NEIGHBOURS_SHOWN = 6  # of an item
 SEPARATORS = (" > ", "|", "/")  # between the levels of a category that is one text
 MIN_SEPARATED = 0.5  # fraction of categories with a separator, from which all are split at it
-
-
-@dataclass(frozen=True)
-class Sheets:
-    """Thumbnails of many items, packed into a few JPEG sheets."""
-
-    data: list[str]  # base64 JPEG
-    place: dict[int, int]  # item_id -> cell, counted through all sheets
-
-    def table(self, titles: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
-        cells = [self.place.get(item, -1) for item in range(len(titles))]
-        return {"titles": titles, "notes": notes, "cells": cells}
 
 
 def make_thumbnails(tables: Iterable[pa.Table], items: set[int]) -> dict[int, Image.Image]:
@@ -83,28 +70,10 @@ def stored_pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterat
         yield pictures.filter(pa.array(is_listed))
 
 
-def pack_sheets(images: Mapping[int, Image.Image]) -> Sheets:
-    items = sorted(images)
-    per_sheet = COLUMNS * COLUMNS
-    ordered = [images[item] for item in items]
-    data = [
-        _pack_sheet(ordered[start : start + per_sheet]) for start in range(0, len(items), per_sheet)
-    ]
-    return Sheets(data, {item: cell for cell, item in enumerate(items)})
-
-
-def _pack_sheet(images: Sequence[Image.Image]) -> str:
-    """Return a sheet as base64 JPEG."""
-    from PIL import Image
-
-    rows = -(-len(images) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * CELL, rows * CELL), BACKGROUND)
-    for number, image in enumerate(images):
-        row, column = divmod(number, COLUMNS)
-        sheet.paste(image, (column * CELL, row * CELL))
-
+def encode_jpeg(image: Image.Image) -> str:
+    """Return an image as base64 JPEG."""
     jpeg = BytesIO()
-    sheet.save(jpeg, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    image.save(jpeg, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return base64.b64encode(jpeg.getvalue()).decode()
 
 
@@ -134,7 +103,7 @@ def pick_neighbours(
         return None
     taxonomy = split_categories(outputs.items["categories"].to_pylist())
     labels = [path[0] if path else "" for path in taxonomy]
-    items = choose_items(labels, find_images(outputs, len(labels)), gallery, seed)
+    items = choose_items(labels, find_images(outputs), gallery, seed)
 
     sets = {}
     for name in names or _choose_sets(outputs):
@@ -142,14 +111,12 @@ def pick_neighbours(
     return Neighbours(items, sets)
 
 
-def find_images(outputs: Outputs, n_items: int) -> list[bool]:
-    has_image = [False] * n_items
+def find_images(outputs: Outputs) -> set[int]:
+    """Return the items with an image."""
     images = outputs.image_facts
-    if images is not None:
-        statuses = images["status"].to_pylist()
-        for item, status in zip(images["item_id"].to_pylist(), statuses, strict=True):
-            has_image[item] = status == "ok"
-    return has_image
+    if images is None:
+        return set()
+    return set(images.filter(pc.field("status") == "ok")["item_id"].to_pylist())
 
 
 def _choose_sets(outputs: Outputs) -> list[str]:
@@ -163,35 +130,28 @@ def _choose_sets(outputs: Outputs) -> list[str]:
     return [*sets[:2], *controls[:1]]
 
 
-def choose_items(
-    labels: Sequence[str], has_image: Sequence[bool], count: int, seed: int
-) -> list[int]:
+def choose_items(labels: Sequence[str], pictured: set[int], count: int, seed: int) -> list[int]:
     """Draw items: every category once before any twice, items with images first."""
     order = np.random.default_rng(seed).permutation(len(labels)).tolist()
     drawn = Counter[tuple[bool, str]]()
     rounds = {}
     for item in order:
-        lacks_image = not has_image[item]
-        drawn[lacks_image, labels[item]] += 1
-        rounds[item] = (lacks_image, drawn[lacks_image, labels[item]])
+        group = (item not in pictured, labels[item])
+        drawn[group] += 1
+        rounds[item] = (group[0], drawn[group])
     return sorted(order, key=lambda item: rounds[item])[:count]
 
 
 def nearest_neighbours(edges: pa.Table, count: int) -> dict[int, list[int]]:
     """Return item_id -> nearest other items, best first, from table EDGES."""
-    # empty if no item has a vector, for example if every image is unreachable
-    others = edges.filter(pc.field("item_id") != pc.field("neighbour_id"))
-    item = others["item_id"].to_numpy()
-    order = np.lexsort((others["rank"].to_numpy(), item))
-    item = item[order]
-    neighbour = others["neighbour_id"].to_numpy()[order]
-
-    ids, starts, counts = np.unique(item, return_index=True, return_counts=True)
-    ends = starts + np.minimum(counts, count)
-    return {
-        int(item_id): neighbour[start:end].tolist()
-        for item_id, start, end in zip(ids, starts, ends, strict=True)
-    }
+    others = edges.filter(pc.field("item_id") != pc.field("neighbour_id")).sort_by("rank")
+    nearest: dict[int, list[int]] = {}
+    pairs = zip(others["item_id"].to_pylist(), others["neighbour_id"].to_pylist(), strict=True)
+    for item, other in pairs:
+        near = nearest.setdefault(item, [])
+        if len(near) < count:
+            near.append(other)
+    return nearest
 
 
 def item_titles(items: pa.Table) -> list[str]:

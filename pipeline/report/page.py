@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ import pyarrow as pa
 from alignrec.pipeline.report import gallery, sections, verdict
 from alignrec.pipeline.report.advice import advise
 from alignrec.pipeline.report.gallery import Neighbours
-from alignrec.pipeline.report.item_map import ItemMap, draw_map
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.sections import PageSection
 from alignrec.pipeline.report.table import Fields, Table, escape_markdown, markdown
@@ -54,64 +53,56 @@ class GalleryView:
     notes: list[str]  # categories of each item
     images: dict[int, Image.Image]
     neighbours: Neighbours
-    map: str = ""  # base64 WebP
-    mapped: int = 0  # items on the map
 
 
-def build_view(
-    outputs: Outputs, near: Neighbours | None, placed: ItemMap | None
-) -> GalleryView | None:
-    """Collect the data of gallery and map; None without items or neighbours."""
-    items = outputs.items
-    if items is None or near is None:
+def build_view(outputs: Outputs, near: Neighbours | None) -> GalleryView | None:
+    """Collect the data of the gallery; None without items or neighbours."""
+    if outputs.items is None or near is None:
         return None
-    shown = near.shown | set(placed.pictured if placed else ())
-    images = gallery.make_thumbnails(outputs.images("image"), shown)
-    view = GalleryView(
-        gallery.item_titles(items),
-        gallery.category_paths(items),
-        {item: images[item] for item in near.shown & images.keys()},
-        near,
-    )
-    if placed and placed.pictured:
-        return replace(view, map=draw_map(placed, images), mapped=len(placed.items))
-    return view
+    images = gallery.make_thumbnails(outputs.images("image"), near.shown)
+    titles = gallery.item_titles(outputs.items)
+    return GalleryView(titles, gallery.category_paths(outputs.items), images, near)
 
 
 def render_index(
-    outputs: Outputs, view: GalleryView | None, encoders: Sequence[str] = (), characters: int = 0
+    outputs: Outputs,
+    view: GalleryView | None,
+    item_map: str = "",
+    encoders: Sequence[str] = (),
+    characters: int = 0,
 ) -> str:
     """Render index.html; a server's page (`encoders`) has a box for up to `characters` characters.
 
-    The box searches for the items nearest to a text.
+    The box searches for the items nearest to a text; `item_map` is base64 WebP.
     """
-    packed = gallery.pack_sheets(view.images if view else {})
     return render_page(
         "page.html",
-        packed,
+        view.images if view else {},
         asks=bool(encoders),
         **_page_content(outputs),
         encoders=encoders,
         characters=characters,
-        view=view,
+        item_map=item_map,
         features=outputs.released,
         near=view.neighbours if view else None,
-        data=packed.table(view.titles, view.notes) if view else {},
+        titles=view.titles if view else [],
+        notes=view.notes if view else [],
     )
 
 
-def render_page(template: str, packed: gallery.Sheets, asks: bool = False, **content: Any) -> str:
+def render_page(
+    template: str, images: Mapping[int, Image.Image], asks: bool = False, **content: Any
+) -> str:
     """Render a self-contained page; only if it `asks` does it send requests, to its own server."""
     script = _read_text("page.js") + (_read_text("ask.js") if asks else "")
     digest = hashlib.sha256(script.encode()).digest()
     return PAGE_TEMPLATES.get_template(template).render(
         **content,
         asks=asks,
-        sheets=packed.data,
+        images={item: gallery.encode_jpeg(images[item]) for item in sorted(images)},
         style=_read_text("page.css"),
         script=script,
         hash=base64.b64encode(digest).decode(),
-        columns=gallery.COLUMNS,
     )
 
 
@@ -133,14 +124,9 @@ def compared_page(
     for pair in pairs:
         for near in (pair["near_a"], pair["near_b"]):
             shown_items.update(near, *near.values())
-    packed = gallery.pack_sheets(gallery.make_thumbnails(images, shown_items))
-
-    data: dict[str, Any] = {}
-    if items is not None:
-        data = packed.table(gallery.item_titles(items), gallery.category_paths(items))
     return render_page(
         "compared.html",
-        packed,
+        gallery.make_thumbnails(images, shown_items),
         command=command,
         dataset=dataset,
         lead=lead,
@@ -149,7 +135,7 @@ def compared_page(
         title=dataset,
         advice=advice,
         verdict=verdict,
-        data=data,
+        titles=[] if items is None else gallery.item_titles(items),
         pairs=pairs,
     )
 

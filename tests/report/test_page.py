@@ -21,7 +21,6 @@ from alignrec.pipeline.evaluation.evidence import HEADLINE, list_comparisons
 from alignrec.pipeline.report import gallery, item_map, terminal
 from alignrec.pipeline.report.advice import advise
 from alignrec.pipeline.report.outputs import Outputs
-from alignrec.pipeline.report.page import build_view
 from alignrec.pipeline.report.table import format_figure, markdown
 from alignrec.pipeline.runtime.layout import Layout
 from benchmarks import _figures
@@ -105,16 +104,18 @@ def test_the_page_loads_nothing(page: str) -> None:
 
 
 def test_the_images_are_the_items(page: str) -> None:
-    sheet = re.search(r"\.s0\{background-image:url\(data:image/jpeg;base64,([^)]*)\)", page)
-    assert sheet
-    image = Image.open(bytes_io.BytesIO(base64.b64decode(sheet.group(1)))).convert("RGB")
-    shown = {a["aria-label"]: a["style"] for t, a in Tags(page).tags if t == "span" and a.get("role") == "img"}
-    for title, colour in zip(toy.TITLES, toy.COLOURS, strict=True):
-        assert (title in shown) == (colour is not None)
+    images = dict(re.findall(r"\.i(\d+)\{background-image:url\(data:image/jpeg;base64,([^)]*)\)", page))
+    shown = {a["aria-label"]: a["class"] for t, a in Tags(page).tags if t == "span" and a.get("role") == "img"}
+    for item, (title, colour) in enumerate(zip(toy.TITLES, toy.COLOURS, strict=True)):
+        assert (str(item) in images) == (title in shown) == (colour is not None)
         if colour:
-            cell = int((shown[title] or "").removeprefix("--x:").split(";")[0])
-            middle = image.getpixel((cell * gallery.CELL + 40, 40))
+            assert f"i{item}" in (shown[title] or "").split()
+            middle = decoded(images[str(item)]).getpixel((40, 40))
             assert np.abs(np.subtract(middle, colour)).max() < 12
+
+
+def decoded(image: str) -> Image.Image:
+    return Image.open(bytes_io.BytesIO(base64.b64decode(image))).convert("RGB")
 
 
 @pytest.mark.parametrize(
@@ -209,30 +210,24 @@ def test_the_map_has_the_pictures_of_similar_items_close_together_and_is_the_sam
     layout = toy.outputs(tmp_path)
     groups = np.array([[1, 0], [1, 0.1], [1, 0.2], [-1, 0.1], [-1, 0], [-1, 0.2]], np.float32)
     toy.write_features(layout, "beit3", groups)
-    outputs = Outputs(layout, "sample", "beit3")
-    placed = item_map.place_items(outputs, 3)
-    assert placed is not None
-    at = placed.places[np.argsort(placed.items)].astype(float)
-    gaps = np.linalg.norm(at[:, None] - at[None], axis=2)
-    assert gaps[:3, :3].max() < gaps[:3, 3:].min()
-    assert gaps[3:, 3:].max() < gaps[:3, 3:].min()
-
-    view, again = (build_view(outputs, gallery.pick_neighbours(outputs, 2, 0), placed) for _ in range(2))
-    assert view is not None
-    assert again is not None
-    assert view.map == again.map
-    drawn = Image.open(bytes_io.BytesIO(base64.b64decode(view.map))).convert("RGB")
-    assert placed.pictured
-    for item, centre in placed.pictured.items():
-        assert np.abs(np.subtract(drawn.getpixel(centre), toy.COLOURS[item] or ())).max() < 16
-    assert np.array_equal(item_map.place_items(outputs, 3).places, placed.places)  # type: ignore[union-attr]
+    drawn = item_map.draw_map(Outputs(layout, "sample", "beit3"), 3)
+    pixels = np.asarray(decoded(drawn), float)
+    at = {}
+    for item, colour in enumerate(toy.COLOURS):
+        if colour:
+            rows, columns = np.nonzero(np.abs(pixels - colour).max(axis=2) < 12)
+            at[item] = np.array([rows.mean(), columns.mean()])
+    gaps = {(a, b): np.linalg.norm(at[a] - at[b]) for a in at for b in at if a < b}
+    within = [gap for (a, b), gap in gaps.items() if (a < 3) == (b < 3)]
+    assert max(within) < min(gap for pair, gap in gaps.items() if gap not in within)
+    assert item_map.draw_map(Outputs(layout, "sample", "beit3"), 3) == drawn
 
 
 @pytest.mark.parametrize("vectors", [np.ones((6, 1)), np.ones((6, 2)), np.zeros((6, 2))])
 def test_vectors_that_tell_no_items_apart_have_no_map(tmp_path: Path, vectors: np.ndarray) -> None:
     layout = toy.outputs(tmp_path)
     toy.write_features(layout, "beit3", vectors.astype(np.float32))
-    assert item_map.place_items(Outputs(layout, "sample", "beit3"), 3) is None
+    assert item_map.draw_map(Outputs(layout, "sample", "beit3"), 3) == ""
 
 
 @pytest.mark.parametrize("items", [0, 1])
