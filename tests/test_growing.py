@@ -19,7 +19,7 @@ from alignrec.commands.params import Params
 from alignrec.commands.project import dvc_yaml
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.linalg.rotation import paired_cosines
+from alignrec.pipeline.linalg.projections import paired_cosines
 from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.pipeline.release.read import Release, verify
 from alignrec.pipeline.runtime.code import ROOT

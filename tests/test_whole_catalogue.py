@@ -342,15 +342,10 @@ def test_a_core_larger_than_its_vectors_is_refused(both: Path) -> None:
     assert f"embeddings/items.parquet: {CORE} rows, expected {CORE + 1}" in error_line(alignrec("verify", str(folder)))
 
 
-def test_vectors_are_rounded_and_aligned_whole(both: Path) -> None:
-    older = Path(shutil.copytree(Layout(both / "core", "shop").release, both / "older"))
-    publish = {"features": ["linear"], "align": str(older), "vectors": "float16"}
-    toy.run("publish", params(publish=publish), both / "whole")
+def test_vectors_are_rounded_whole(both: Path) -> None:
+    toy.run("publish", params(publish={"features": ["linear"], "vectors": "float16"}), both / "whole")
     release = Release(Layout(both / "whole", "shop").release).verify()
     assert len(release.features("linear")) == CORE + COLD
-    rounding, alignment = release.manifest.rounding, release.manifest.alignment
+    rounding = release.manifest.rounding
     assert rounding is not None
-    assert alignment is not None
     assert rounding.sets["linear"].cosine > 0.999
-    assert alignment.recommender is not None
-    assert alignment.recommender.cosine_after == pytest.approx(1, abs=1e-4)

@@ -19,11 +19,9 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import BEiT3Sets
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.release import signature
-from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.runtime import process
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.progress import bytes_bar
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.section import require_known
@@ -39,9 +37,8 @@ def perform_stage(
     root: Path,
     part: str | None = None,
     item: str = "",
-    change: Callable[[Parameters], Parameters] | None = None,
 ) -> None:
-    """Run a stage with the parameters of a file, which `change` may edit."""
+    """Run a stage with the parameters of a file."""
 
     def check_settings(run: Run) -> None:
         # validation loads torch, which takes seconds and stages without work do not need
@@ -56,8 +53,6 @@ def perform_stage(
         edited = f"warning: {recorded}: the code of {stage.name} was edited since"
         say(f"{edited}; DVC takes its outputs for up to date until `alignrec new`", err=True)
     settings = read(params, dataset)
-    if change is not None:
-        settings = change(settings)
     process.spin_if_idle()
     run = Run(stage.name, dataset, settings, root, item)
     run.part = args.parse_part(part)
@@ -104,15 +99,8 @@ def publish(
         Path | None,
         typer.Option("--sign", help="sign the release with this private SSH key; needs ssh-keygen"),
     ] = None,
-    align: Annotated[
-        Path | None,
-        typer.Option("--align", help="rotate fitted vectors onto those of this older release"),
-    ] = None,
 ) -> None:
-    if align is not None:
-        aligned = partial(_align_with, older=align)
-        perform_stage(STAGES["publish"], dataset, params, root, change=aligned)
-    elif to is None and sign is None:
+    if to is None and sign is None:
         return perform_stage(STAGES["publish"], dataset, params, root)
     release = Layout(root, dataset).release
     if sign is not None:
@@ -126,11 +114,6 @@ def publish(
         with explain_interrupt(unseen), bytes_bar("publish") as progress:
             where = push(release, to, progress)
         say(f"published: alignrec fetch {where}")
-
-
-def _align_with(params: Parameters, older: Path) -> Parameters:
-    publish = params[Publish].model_copy(update={"align": str(older)})
-    return params.with_sections(publish)
 
 
 def probe(dataset: Dataset, params: ParamsFile = PARAMS, root: Root = ROOT) -> None:

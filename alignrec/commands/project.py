@@ -19,7 +19,6 @@ from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.release.manifest import MANIFEST_FILE
-from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime import code
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.stage import SOURCE, Stage
@@ -266,7 +265,6 @@ def _older_manifests(stage: str, params: Parameters) -> list[str]:
     read_by = {
         "encode": released,
         "semantic_ids": [params[SemanticIds].codebooks],
-        "publish": [params[Publish].align],
     }
     # not validated yet
     folders = {folder for folder in read_by.get(stage, []) if isinstance(folder, str)}

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 SET = "set.json"
 ENCODER_FILE = "encoder.json"  # set.json in a release
 PARTS = "parts"  # folder in encoder/ with its parts, each as in a release
-RELEASED_FOLDER = "released"  # folder of a set like the set's own, see `FeatureSet.released`
 MAX_SET_BYTES = 1 << 16  # of set.json
 MAX_ENTRIES = 64  # parts, settings and packages of a set
 # settings on which the vector space does not depend
@@ -176,15 +175,6 @@ class FeatureSet:
     @cached_property
     def width(self) -> int:
         return io.width(self.folder)
-
-    @property
-    def released(self) -> FeatureSet:
-        """The set with the encoder that a release holds, which differs where one is aligned.
-
-        There the parts and maps are those before the rotation, which comes last.
-        """
-        stored = FeatureSet(self.name, self.folder / RELEASED_FOLDER)
-        return stored if (stored.folder / SET).is_file() else self
 
     @property
     def spans(self) -> list[Span]:

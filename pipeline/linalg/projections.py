@@ -45,6 +45,20 @@ def unit_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return units, directed
 
 
+def paired_cosines(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return the cosine of each vector [n, F] and its target [n, G], float64 [n].
+
+    The narrower side is padded with zeros. Two rows of zeros have cosine 1, one alone 0.
+    """
+    units, directed = unit_rows(x)
+    target_units, target_directed = unit_rows(target)
+    width = min(x.shape[1], target.shape[1])
+    shared = units[:, :width], target_units[:, :width]
+    cosines = np.einsum("nf,nf->n", *shared, dtype=np.float64)
+    cosines[~directed & ~target_directed] = 1
+    return cosines
+
+
 def float64_units(x: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
     """Normalise rows of x [N, D] like `unit_rows`, as float64 [n, D], for comparing cosines."""
     return unit_rows(x[rows])[0].astype(np.float64)

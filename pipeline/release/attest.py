@@ -13,7 +13,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, printable
-from alignrec.pipeline.linalg.projections import unit_rows
+from alignrec.pipeline.linalg.projections import paired_cosines
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.encoder import (
     ReleasedEncoders,
@@ -152,7 +152,7 @@ def _compare_items(
     for name, encoder in loaded.items():
         vectors = _read_vectors(release, name, item_ids)
         encoded = encode_items(encoder, texts, images)
-        cosines[name] = _compare_vectors(_round_like_released(release, name, encoded), vectors)
+        cosines[name] = paired_cosines(_round_like_released(release, name, encoded), vectors)
     return [
         {
             "asin": asin,
@@ -198,14 +198,6 @@ def _round_like_released(release: Path, name: str, vectors: np.ndarray) -> np.nd
     except ValueError:  # no released vector is like these
         return vectors
     return io.matrix(io.decode_vectors(rounded)["vector"])
-
-
-def _compare_vectors(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the cosine of each pair of rows, float64 [N]; two zero vectors agree."""
-    x, is_directed_x = unit_rows(x)
-    y, is_directed_y = unit_rows(y)
-    cosines = np.einsum("nf,nf->n", x, y, dtype=np.float64)
-    return np.where(is_directed_x | is_directed_y, cosines, 1.0)
 
 
 def _list_differences(row: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,12 +15,10 @@ from alignrec.pipeline.features.names import LINEAR
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import catalogue, encoder
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release.align import align_release
 from alignrec.pipeline.release.card import CROISSANT, make_croissant, render_card
 from alignrec.pipeline.release.facts import ReleaseFacts, gather_facts
 from alignrec.pipeline.release.item_rows import read_released_items
 from alignrec.pipeline.release.manifest import (
-    Alignment,
     File,
     Input,
     ItemColumns,
@@ -43,13 +41,6 @@ README = "README.md"
 INDEX_FACTS = "embeddings/index.json"
 
 TableKinds = Iterator[tuple[Path, str]]  # each table that was written, and its kind
-
-
-class VectorChanges(NamedTuple):
-    """How the vectors of a release differ from those of the stages."""
-
-    alignment: Alignment | None
-    rounding: Rounding | None
 
 
 def write_release(
@@ -75,7 +66,9 @@ def write_release(
     encoders = select_encoders(layout, names)
     copy_encoders(folder / encoder.ENCODERS_FOLDER, encoders)
     _write_evidence(folder, outputs)
-    changes = _change_vectors(folder, outputs, publish, warn)
+    rounding = None
+    if publish.vectors != "float32":
+        rounding = round_release(folder, publish.vectors, outputs)
 
     files = _describe_files(folder, tables, encoders)
     inputs = _list_inputs(layout)
@@ -83,7 +76,7 @@ def write_release(
     facts = gather_facts(
         folder / ITEMS_FILE, outputs, publish, names, empty, files, inputs, made_by
     )
-    _write_card(folder, outputs, facts, files, encoders, changes)
+    _write_card(folder, outputs, facts, files, encoders, rounding)
 
     manifest = Manifest(
         format=manifests.FORMAT,
@@ -96,26 +89,12 @@ def write_release(
         weights=_list_weights(layout),
         encoders=dict(facts.networks),
         columns=columns,
-        alignment=changes.alignment,
-        rounding=changes.rounding,
+        rounding=rounding,
         made_by=dict(made_by),
         code=code.fingerprint("alignrec.stages.publish"),
     )
     manifests.write(folder / manifests.MANIFEST_FILE, manifest)
     return manifest
-
-
-def _change_vectors(
-    folder: Path, outputs: Outputs, publish: Publish, warn: Callable[[str], object]
-) -> VectorChanges:
-    """Rotate the vectors of a release onto an older one, then round them, if settings ask."""
-    alignment = None
-    if publish.align is not None:
-        alignment = align_release(folder, Path(publish.align).expanduser(), warn)
-    rounding = None
-    if publish.vectors != "float32":
-        rounding = round_release(folder, publish.vectors, outputs)
-    return VectorChanges(alignment, rounding)
 
 
 def _describe_files(
@@ -134,13 +113,13 @@ def _write_card(
     facts: ReleaseFacts,
     files: list[File],
     encoders: Mapping[str, FeatureSet],
-    changes: VectorChanges,
+    rounding: Rounding | None,
 ) -> None:
     """Write croissant.json and the card, and add them to `files`: each lists all before it."""
     io.write_json(folder / CROISSANT, make_croissant(facts, files))
     files.append(describe_file(folder, folder / CROISSANT))
     index = read_json(folder / INDEX_FACTS, None)
-    card = render_card(outputs, facts, files, encoders, index, *changes)
+    card = render_card(outputs, facts, files, encoders, index, rounding)
     io.write_bytes(folder / README, card.encode())
     files.append(describe_file(folder, folder / README))
 

@@ -15,7 +15,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.release.facts import CARD_TEMPLATES, ReleaseFacts
-from alignrec.pipeline.release.manifest import Alignment, Encoder, File, Rounding, record_sets
+from alignrec.pipeline.release.manifest import Encoder, File, Rounding, record_sets
 from alignrec.pipeline.release.params import Publish, VectorType
 from alignrec.pipeline.release.table_kinds import TABLES
 from alignrec.pipeline.report import probes, results
@@ -62,14 +62,12 @@ def render_card(
     files: list[File],
     encoders: Iterable[str],
     index: Mapping[str, Any] | None,
-    alignment: Alignment | None = None,
     rounding: Rounding | None = None,
 ) -> str:
     """Render README.md.
 
     `encoders` are the sets whose encoder is released, `index` the facts of the FAISS index,
-    `alignment` what an older release's vectors have to do with these, `rounding` what a smaller
-    type of vectors costs.
+    `rounding` what a smaller type of vectors costs.
     """
     first = facts.coverage[0]
     released = {name for name, *_ in facts.coverage}
@@ -94,8 +92,6 @@ def render_card(
         networks=network_rows(facts.networks),
         encoders=[*encoders],
         index=index,
-        alignment=alignment,
-        aligned=_alignment_rows(alignment),
         rounded=_rounding_table(rounding),
         comparisons=outputs.compared,
         recommenders=results.results_table,
@@ -106,24 +102,6 @@ def render_card(
         studied=studied,
         markdown=markdown,
     )
-
-
-def _alignment_rows(alignment: Alignment | None) -> list[list[str]]:
-    if alignment is None:
-        return []
-    aligned = {f"`{name}`": vectors for name, vectors in alignment.sets.items()}
-    if alignment.recommender is not None:
-        aligned["recommender"] = alignment.recommender
-    return [
-        [
-            name,
-            f"{vectors.items:,}",
-            f"{vectors.cosine_before:.3f}",
-            f"{vectors.cosine_after:.3f}",
-            ", ".join(f"{item.asin} ({item.cosine:.2f})" for item in vectors.changed),
-        ]
-        for name, vectors in aligned.items()
-    ]
 
 
 def _rounding_table(rounding: Rounding | None) -> tuple[list[str], list[list[str]]]:

@@ -5,9 +5,8 @@ A release is untrusted: it is verified before anything of it is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.compute as pc
 
@@ -16,7 +15,6 @@ from alignrec.pipeline.features.codebooks import ReleasedCodes, read_codebooks
 from alignrec.pipeline.features.folder import FeatureSet
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.read import Release, codebooks_path
-from alignrec.pipeline.release.rotated import ROTATION
 
 MAX_SUFFIX = 1 << 30  # of a release: further items are numbered after it
 
@@ -43,7 +41,7 @@ def _read_codes_of(release: Release, features: FeatureSet) -> ReleasedCodes:
 
     shards = release.manifest.paths_of(folder, "features", name)
     older = io.common_fingerprint((shard, io.record(shard)) for shard in shards)
-    if difference := _space_difference(older, features.facts.fingerprint):
+    if difference := io.first_difference(older, features.facts.fingerprint):
         raise UserError(
             f"{folder}: {name} is in another space there ({difference}); keep it by an encoder of "
             "kind released, or leave `codebooks` out"
@@ -54,9 +52,3 @@ def _read_codes_of(release: Release, features: FeatureSet) -> ReleasedCodes:
     if largest > MAX_SUFFIX:
         raise UserError(f"{folder}: a suffix of {largest:,} in {name}; do not trust it")
     return ReleasedCodes(read_codebooks(path, levels, features.width), table)
-
-
-def _space_difference(older: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> str:
-    if older.get(ROTATION) != fingerprint.get(ROTATION):
-        return "its rotation"
-    return io.first_difference(older, fingerprint)

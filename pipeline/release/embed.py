@@ -40,7 +40,6 @@ from alignrec.pipeline.release.embedded import write_embedded, write_rejects
 from alignrec.pipeline.release.item_dataset import STORED, write_dataset
 from alignrec.pipeline.release.item_table import ItemTable
 from alignrec.pipeline.release.loading import Project, facts_here, load_encoder
-from alignrec.pipeline.release.rotated import ROTATION_FILE, rotate_encoder
 from alignrec.pipeline.runtime import progress
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.machine import versions
@@ -219,7 +218,7 @@ def _list_encoders(
     """Yield the folder and encoder of each set to encode."""
     if choice.project:
         facts = facts_here(choice.project, choice.name)
-        load = partial(load_stored, choice.project, choice.name)
+        load = partial(_load_stored, choice.project, choice.name)
         rows = choice.cache and choice.cache / Run.key([], facts.model_dump(), [__name__])
         yield layout.out("encode", choice.name), LazyEncoder(facts, load, cached_rows=rows)
     for network in networks:
@@ -227,12 +226,8 @@ def _list_encoders(
         yield folder, prepare_set(network, items, folder, settings, TABLE, choice.cache)
 
 
-def load_stored(project: Project, name: str) -> Encoder:
-    facts, encoder = load_encoder(project, name)
-    folder = project.folder(name)
-    if not (folder / ROTATION_FILE).is_file():  # in the project's own space
-        return encoder
-    return rotate_encoder(folder, facts, encoder)
+def _load_stored(project: Project, name: str) -> Encoder:
+    return load_encoder(project, name).encoder
 
 
 def _combine(

@@ -36,18 +36,11 @@ from alignrec.pipeline.release.loading import (
     read_released_facts,
 )
 from alignrec.pipeline.release.manifest import Manifest
-from alignrec.pipeline.release.rotated import (
-    ROTATION,
-    ROTATION_FILE,
-    read_rotation,
-    rotate_encoder,
-)
 from alignrec.pipeline.runtime.layout import EncoderFiles
 
 # shared weights are in the folder of one set, third-party weights are only named
 ENCODERS_FOLDER = "encoders"
 OWN_DEPTH = 2  # of the folder of a set's encoder in a release; those of carried parts are deeper
-OF_ONE_SET = (ENCODER_FILE, ROTATION_FILE)  # files that sets with the same weights do not share
 RELEASE_LIBRARY = "alignrec"
 MOST_AT_A_TIME = 256  # upper bound on the release's batch size, which is untrusted
 IMAGES_PER_BLOCK = 1024
@@ -87,10 +80,7 @@ class ReleasedEncoders:
         return self.load_all([name])[name]
 
     def load_all(self, names: Sequence[str]) -> dict[str, Loaded]:
-        loaded = {
-            name: Loaded(facts, rotate_encoder(self.folder(name), facts, encoder))
-            for name, (facts, encoder) in load_encoders(self, names).items()
-        }
+        loaded = load_encoders(self, names)
         for name, (_, encoder) in loaded.items():
             widths = self.manifest.widths_of(name)
             width = widths[0] if widths else encoder.width
@@ -133,10 +123,7 @@ def find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
             shards = manifest.paths_of(folder, "features", name)
         try:
             facts = Facts.read(folder / path, MAX_SET_BYTES)
-            rotation = read_rotation(home, facts)
             possible = _encoder_widths(home, facts, widths)
-            if rotation is not None:
-                possible = {rotation.shape[1]}
         except UserError as e:
             yield str(e).removeprefix(f"{folder}/")
             continue
@@ -178,8 +165,6 @@ def _space_difference(home: Path, facts: Facts, shards: Sequence[Path]) -> str:
     encoded = io.common_fingerprint((path, io.record(path)) for path in shards)
     stated = io.fingerprint_of({io.FINGERPRINT: facts.fingerprint})
     stored_here = facts.space()
-    if ROTATION in facts.fingerprint:
-        stored_here[ROTATION] = facts.fingerprint[ROTATION]  # `read_rotation` compares the file
     if facts.parts:
         from alignrec.pipeline.encoders import chain
 
@@ -198,7 +183,7 @@ def _space_difference(home: Path, facts: Facts, shards: Sequence[Path]) -> str:
 def _digest_weights(home: Path, facts: Facts) -> str:
     if facts.network in BEIT3_SETS:
         return io.digest(EncoderFiles(home).present())
-    files = [path for path in home.glob("*") if path.is_file() and path.name not in OF_ONE_SET]
+    files = [path for path in home.glob("*") if path.is_file() and path.name != ENCODER_FILE]
     return io.digest(sorted(files))
 
 
@@ -287,7 +272,7 @@ def _list_kept(encoders: ReleasedEncoders, facts: Facts) -> dict[str, Path]:
     for file in encoders.manifest.files:
         top, name, *inner = [*PurePosixPath(file.path).parts, ""]
         place = "/".join(inner[:-1])
-        is_shared = name == facts.weights and name != facts.encoder and place not in OF_ONE_SET
+        is_shared = name == facts.weights and name != facts.encoder and place != ENCODER_FILE
         if top != ENCODERS_FOLDER or (name not in places and not is_shared):
             continue
         path = encoders.release / file.path

@@ -48,10 +48,10 @@ class Project:
     trusted: ClassVar[bool] = True
 
     def facts(self, name: str) -> Facts:
-        return FeatureSet.of(self.layout, name).released.facts
+        return FeatureSet.of(self.layout, name).facts
 
     def folder(self, name: str) -> Path:
-        return FeatureSet(name, self.layout.features(name)).released.encoder
+        return FeatureSet(name, self.layout.features(name)).encoder
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from alignrec.pipeline.runtime.releases import name_release
 from alignrec.pipeline.runtime.section import WRAPPED, Name, Section
 from alignrec.pipeline.runtime.source import Shown
 
@@ -32,9 +31,6 @@ class Publish(Section):
     """texts in `items.parquet`. all: title, brand, categories, description, encoded text, image
     URL; titles: title and categories; none. By default as the source's licence allows: none for
     Amazon and MMRec folders, otherwise all"""
-    align: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    """folder of an older release. Sets that were fitted again, and the recommender's vectors, are
-    rotated onto its vectors, so that both releases can be searched together"""
     vectors: VectorType = "float32"
     """number type of released feature sets. float16 halves their bytes, int8 quarters them,
     with a scale per row. What is lost on each probe is in the manifest and on the card"""
@@ -54,8 +50,5 @@ class Publish(Section):
     """how to cite the release, such as a BibTeX entry; by default one made of the keys above"""
 
     def facts(self) -> dict[str, Any]:
-        facts = super().facts()
-        if self.align is not None:
-            facts["align"] = name_release(self.align)
         # records of float32 are as they were before the key existed
-        return {key: value for key, value in facts.items() if (key, value) != FLOAT32}
+        return {key: value for key, value in super().facts().items() if (key, value) != FLOAT32}

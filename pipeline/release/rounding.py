@@ -15,7 +15,7 @@ from alignrec.pipeline.evaluation.probe.questions import sample_ids
 from alignrec.pipeline.evaluation.probe.registry import PROBES, Data
 from alignrec.pipeline.features.compared import MIN_COMPARED_ITEMS
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.linalg.rotation import paired_cosines
+from alignrec.pipeline.linalg.projections import paired_cosines
 from alignrec.pipeline.release.manifest import ProbedRounding, RoundedSet, Rounding
 from alignrec.pipeline.release.params import VectorType
 from alignrec.pipeline.report.outputs import Outputs

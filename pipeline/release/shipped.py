@@ -6,8 +6,6 @@ from pathlib import Path
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.features.folder import ENCODER_FILE, SET, FeatureSet, parts_beside
-from alignrec.pipeline.release import encoder
-from alignrec.pipeline.release.rotated import ROTATION, ROTATION_FILE
 from alignrec.pipeline.runtime.layout import Layout
 
 
@@ -20,18 +18,16 @@ def select_encoders(layout: Layout, names: Sequence[str]) -> dict[str, FeatureSe
     for name in names:
         needed = _with_dependencies(layout, name)
         if all(map(_is_releasable, needed)):
-            released |= {features.name: features.released for features in needed}
+            released |= {features.name: features for features in needed}
     return released
 
 
 def _is_releasable(features: FeatureSet) -> bool:
-    features = features.released
     facts = features.facts
     # weights that a package ships have no origin and do not count as third-party weights
     spec = ENCODERS.get(facts.network)
     is_ours = spec is None or spec.origin is None
-    is_complete = ROTATION not in facts.fingerprint or (features.encoder / ROTATION_FILE).is_file()
-    return facts.portable and is_ours and is_complete
+    return facts.portable and is_ours
 
 
 def _with_dependencies(layout: Layout, name: str) -> list[FeatureSet]:
@@ -77,5 +73,5 @@ def _list_shared(folder: Path, features: FeatureSet) -> list[Path]:
         paths += io.files_below(folder / part)
     if features.facts.weights:
         weights = io.files_below(folder / features.facts.weights)
-        paths += [path for path in weights if path.name not in encoder.OF_ONE_SET]
+        paths += [path for path in weights if path.name != ENCODER_FILE]
     return paths

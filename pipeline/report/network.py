@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from alignrec.pipeline import io
-from alignrec.pipeline.linalg.rotation import paired_cosines
+from alignrec.pipeline.linalg.projections import paired_cosines
 from alignrec.pipeline.runtime.layout import Layout
 
 NETWORK = "network"  # key in metrics.json and in each table of the docs

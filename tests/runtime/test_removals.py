@@ -16,7 +16,7 @@ GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
     ("arguments", "name"),
     [
         (["align", "x"], "align"),
-        (["encode", "sample", "--align", "x"], "align"),
+        (["publish", "sample", "--align", "x"], "align"),
         (["fetch", "x", "--to", "y", "--onto", "z"], "onto"),
         (["publish", "x", "--since", "z"], "since"),
         (["new", "x", "--from", "y"], "from"),
@@ -32,7 +32,7 @@ def test_a_removed_command_or_option_names_its_replacement(arguments: list[str],
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("encode: {align: x}", "align"),
+        ("publish: {align: x}", "align"),
         ("images: {most: 3}", "most"),
         ("train: {start: x}", "start"),
         ("benchmark: {models: [ials]}", "ials"),
