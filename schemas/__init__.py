@@ -23,7 +23,6 @@ from alignrec.schemas.dataset import (
 from alignrec.schemas.feature_sets import (
     EDGES,
     MODALITIES,
-    SCALE,
     VECTOR_TYPES,
     features,
     item_embeddings,

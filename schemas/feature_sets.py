@@ -6,16 +6,7 @@ from alignrec.schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field, schem
 
 MODALITIES = ("image", "text")
 # types in which releases store vectors; readers of this package return float32
-VECTOR_TYPES = {"float32": pa.float32(), "float16": pa.float16(), "int8": pa.int8()}
-MAX_SCALE = 2.0**120  # times 128 is still finite in float32
-# of a row, not of a column: rows do not change with other items, and cosines do not need it
-SCALE = field(
-    "scale",
-    pa.float32(),
-    "the vector is this number times the int8 numbers of its row; largest absolute component / 127",
-    low=0,
-    high=MAX_SCALE,
-)
+VECTOR_TYPES = {"float32": pa.float32(), "float16": pa.float16()}
 
 
 def variant(name: str, modality: str) -> str:
@@ -56,14 +47,11 @@ def vector_type(stored: pa.Schema) -> str:
     kind = stored.field("vector").type if "vector" in stored.names else None
     if kind is None or not pa.types.is_fixed_size_list(kind):
         return "float32"
-    if kind.value_type == pa.float16():
-        return "float16"
-    has_scale = SCALE.name in stored.names and stored.field(SCALE.name).type == SCALE.type
-    return "int8" if kind.value_type == pa.int8() and has_scale else "float32"
+    return "float16" if kind.value_type == pa.float16() else "float32"
 
 
 def store_as(schema: pa.Schema, name: str) -> pa.Schema:
-    """Return a schema with its column `vector` in a type of VECTOR_TYPES; int8 adds SCALE."""
+    """Return a schema with its column `vector` in a type of VECTOR_TYPES."""
     if name == "float32" or "vector" not in schema.names:
         return schema
     place = schema.get_field_index("vector")
@@ -72,9 +60,7 @@ def store_as(schema: pa.Schema, name: str) -> pa.Schema:
     element = pa.field("element", VECTOR_TYPES[name], nullable=False)
     doc = column.metadata[b"doc"].replace(b"float32", name.encode())
     stored = column.with_type(pa.list_(element, width)).with_metadata({"doc": doc})
-
-    schema = schema.set(place, stored)
-    return schema.append(SCALE) if name == "int8" else schema
+    return schema.set(place, stored)
 
 
 def item_embeddings(width: int) -> pa.Schema:

@@ -19,7 +19,7 @@ from alignrec.pipeline.io.provenance import (
     FINGERPRINT, common_fingerprint, fingerprint_of, first_difference, record, require_same_space,
 )  # fmt: skip
 from alignrec.pipeline.io.vector_columns import (
-    decode_vectors, matrix, round_vectors, set_column, stored_columns, vectors,
+    decode_vectors, matrix, round_vectors, set_column, vectors,
 )  # fmt: skip
 from alignrec.pipeline.io.tables import (
     PARQUET, PART, column_sizes, read_listed, read_rows, read_slices, read_table, read_tables,

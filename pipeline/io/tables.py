@@ -15,7 +15,7 @@ from alignrec import schemas
 from alignrec.pipeline.io import files, writing
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.journal import refuse_altered
-from alignrec.pipeline.io.vector_columns import decode_vectors, stored_columns
+from alignrec.pipeline.io.vector_columns import decode_vectors
 
 # content-defined page boundaries let a chunking store upload only what changed
 PARQUET = {"compression": "zstd", "use_content_defined_chunking": True}
@@ -91,7 +91,7 @@ def _read_table(
 ) -> pa.Table:
     # pq.read_table would import pyarrow.dataset
     with reraise_faults(path), pq.ParquetFile(source) as file:
-        table = file.read(stored_columns(file.schema_arrow, columns))
+        table = file.read(columns)
     return _check_stored(table, _select_fields(schema, columns), path)
 
 
@@ -123,11 +123,10 @@ def read_slices(
     }
     first = 0
     with reraise_faults(path), pq.ParquetFile(path, **options) as file:
-        stored = stored_columns(file.schema_arrow, columns)
-        for batch in file.iter_batches(rows, columns=stored):
+        for batch in file.iter_batches(rows, columns=columns):
             table = pa.Table.from_batches([batch])
-            if stored is not None:
-                table = table.select(stored)
+            if columns is not None:
+                table = table.select(columns)
             yield _check_stored(table, expected, path, first)
             first += len(table)
 
@@ -142,8 +141,7 @@ def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, row
         ends = np.cumsum(sizes, dtype=np.int64)
         starts = ends - sizes
         groups = np.flatnonzero((starts < start + rows) & (start < ends))
-        stored = stored_columns(file.schema_arrow, columns)
-        table = file.read_row_groups(groups.tolist(), stored).select(stored)
+        table = file.read_row_groups(groups.tolist(), columns).select(columns)
 
     offset = start - starts[groups[0]] if len(groups) else 0
     return _check_stored(table.slice(offset, rows), _select_fields(schema, columns), path)

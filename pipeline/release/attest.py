@@ -192,9 +192,10 @@ def _read_vectors(release: Path, name: str, item_ids: Sequence[int]) -> np.ndarr
 def _round_like_released(release: Path, name: str, vectors: np.ndarray) -> np.ndarray:
     """Return vectors, float32 [n, F], rounded like those of a released set."""
     (first, *_) = io.shards(release / "features" / name, "features")
-    stored = schemas.vector_type(pq.read_schema(first))
+    if schemas.vector_type(pq.read_schema(first)) == "float32":
+        return vectors
     try:
-        rounded = io.round_vectors(pa.table({"vector": io.vectors(vectors)}), stored)
+        rounded = io.round_vectors(pa.table({"vector": io.vectors(vectors)}))
     except ValueError:  # no released vector is like these
         return vectors
     return io.matrix(io.decode_vectors(rounded)["vector"])

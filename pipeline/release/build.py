@@ -24,12 +24,10 @@ from alignrec.pipeline.release.manifest import (
     ItemColumns,
     Maker,
     Manifest,
-    Rounding,
     describe_file,
 )
-from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.release.params import Publish, VectorType
 from alignrec.pipeline.release.read import ITEMS_FILE, codebooks_path
-from alignrec.pipeline.release.rounding import round_release
 from alignrec.pipeline.release.shipped import copy_encoders, find_users, select_encoders
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.verdict import is_below
@@ -66,9 +64,6 @@ def write_release(
     encoders = select_encoders(layout, names)
     copy_encoders(folder / encoder.ENCODERS_FOLDER, encoders)
     _write_evidence(folder, outputs)
-    rounding = None
-    if publish.vectors != "float32":
-        rounding = round_release(folder, publish.vectors, outputs)
 
     files = _describe_files(folder, tables, encoders)
     inputs = _list_inputs(layout)
@@ -76,7 +71,7 @@ def write_release(
     facts = gather_facts(
         folder / ITEMS_FILE, outputs, publish, names, empty, files, inputs, made_by
     )
-    _write_card(folder, outputs, facts, files, encoders, rounding)
+    _write_card(folder, outputs, facts, files, encoders)
 
     manifest = Manifest(
         format=manifests.FORMAT,
@@ -89,7 +84,6 @@ def write_release(
         weights=_list_weights(layout),
         encoders=dict(facts.networks),
         columns=columns,
-        rounding=rounding,
         made_by=dict(made_by),
         code=code.fingerprint("alignrec.stages.publish"),
     )
@@ -113,13 +107,12 @@ def _write_card(
     facts: ReleaseFacts,
     files: list[File],
     encoders: Mapping[str, FeatureSet],
-    rounding: Rounding | None,
 ) -> None:
     """Write croissant.json and the card, and add them to `files`: each lists all before it."""
     io.write_json(folder / CROISSANT, make_croissant(facts, files))
     files.append(describe_file(folder, folder / CROISSANT))
     index = read_json(folder / INDEX_FACTS, None)
-    card = render_card(outputs, facts, files, encoders, index, rounding)
+    card = render_card(outputs, facts, files, encoders, index)
     io.write_bytes(folder / README, card.encode())
     files.append(describe_file(folder, folder / README))
 
@@ -190,7 +183,7 @@ def _write_tables(
     if publish.interactions:
         yield from _write_interactions(folder, layout, publish)
     for name in names:
-        yield from _copy_feature_set(folder, layout, name)
+        yield from _copy_feature_set(folder, layout, name, publish.vectors)
     embeddings = folder / "embeddings"
     yield from _copy_table(layout.item_embeddings, embeddings / "items.parquet", "item_embeddings")
     yield from _write_user_embeddings(embeddings / "users.parquet", layout, publish)
@@ -212,16 +205,32 @@ def _write_interactions(folder: Path, layout: Layout, publish: Publish) -> Table
     yield target, "users"
 
 
-def _copy_feature_set(folder: Path, layout: Layout, name: str) -> TableKinds:
+def _copy_feature_set(folder: Path, layout: Layout, name: str, stored: VectorType) -> TableKinds:
     for number, path in enumerate(catalogue.list_feature_files(layout, name)):
         target = io.shard(folder / "features" / name, "features", number)
-        yield from _copy_table(path, target, "features")
+        if stored == "float16":
+            _round_vectors(path, target, name)
+            yield target, "features"
+        else:
+            yield from _copy_table(path, target, "features")
     edges = folder / "graph" / name / "edges.parquet"
     yield from _copy_table(catalogue.find_edges(layout, name), edges, "edges")
     codes = folder / "semantic_ids" / name / "codes.parquet"
     yield from _copy_table(catalogue.find_codes(layout, name), codes, "semantic_ids")
     if layout.codebooks(name).exists():
         io.copy_file(layout.codebooks(name), folder / codebooks_path(name))
+
+
+def _round_vectors(source: Path, target: Path, name: str) -> None:
+    """Write a file of a feature set with its vectors in float16; UserError if they do not fit."""
+    schema = schemas.features(io.width(source.parent))
+    parts = io.read_slices(source, schema, schema.names, io.PART)
+    record = io.record(source) or None  # imported files have none
+    try:
+        rounded = map(io.round_vectors, parts)
+        io.write_tables(rounded, target, schemas.store_as(schema, "float16"), record)
+    except ValueError as e:
+        raise UserError(f"'publish.vectors': {name}: {e}; choose float32") from None
 
 
 def _write_user_embeddings(target: Path, layout: Layout, publish: Publish) -> TableKinds:

@@ -13,9 +13,8 @@ import yaml
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.release.facts import CARD_TEMPLATES, ReleaseFacts
-from alignrec.pipeline.release.manifest import Encoder, File, Rounding, record_sets
+from alignrec.pipeline.release.manifest import Encoder, File, record_sets
 from alignrec.pipeline.release.params import Publish, VectorType
 from alignrec.pipeline.release.table_kinds import TABLES
 from alignrec.pipeline.report import probes, results
@@ -62,12 +61,10 @@ def render_card(
     files: list[File],
     encoders: Iterable[str],
     index: Mapping[str, Any] | None,
-    rounding: Rounding | None = None,
 ) -> str:
     """Render README.md.
 
-    `encoders` are the sets whose encoder is released, `index` the facts of the FAISS index,
-    `rounding` what a smaller type of vectors costs.
+    `encoders` are the sets whose encoder is released, `index` the facts of the FAISS index.
     """
     first = facts.coverage[0]
     released = {name for name, *_ in facts.coverage}
@@ -92,7 +89,6 @@ def render_card(
         networks=network_rows(facts.networks),
         encoders=[*encoders],
         index=index,
-        rounded=_rounding_table(rounding),
         comparisons=outputs.compared,
         recommenders=results.results_table,
         probed=list(probes.read_probes(outputs.probes).values()),
@@ -102,27 +98,6 @@ def render_card(
         studied=studied,
         markdown=markdown,
     )
-
-
-def _rounding_table(rounding: Rounding | None) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of what rounding costs each feature set."""
-    if rounding is None:
-        return [], []
-    figures: dict[str, str] = {}  # probe -> its figure
-    for loss in rounding.sets.values():
-        figures |= {probe: probed.figure for probe, probed in loss.probes.items()}
-    header = ["feature set", "lowest cosine", "neighbours shared"]
-    header += [f"{PROBES[probe].name} {figure}" for probe, figure in figures.items()]
-
-    rows = []
-    for name, loss in rounding.sets.items():
-        shared = "" if loss.overlap is None else f"{loss.overlap:.1%} of {loss.neighbours}"
-        row = [f"`{name}`", f"{loss.cosine:.5f}", shared]
-        for probe in figures:
-            probed = loss.probes.get(probe)
-            row.append(f"{probed.before:.4f} → {probed.after:.4f}" if probed else "")
-        rows.append(row)
-    return header, rows
 
 
 def _file_row(file: File) -> list[str]:

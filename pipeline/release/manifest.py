@@ -21,7 +21,7 @@ from pydantic import (
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release.params import VectorType, Version
+from alignrec.pipeline.release.params import Version
 from alignrec.pipeline.release.paths import DATASET_NAME, SAMPLE, find_path_fault
 from alignrec.pipeline.release.table_kinds import PER_SET, TABLES
 from alignrec.pipeline.runtime import releases
@@ -225,7 +225,7 @@ class RoundedSet(Part):
 class Rounding(Part):
     """Feature sets in a smaller type than float32."""
 
-    stored: VectorType
+    stored: Literal["float32", "float16", "int8"]
     """type of column `vector`; int8 with column `scale`, by which a row is multiplied"""
     sets: dict[str, RoundedSet]
 

@@ -10,7 +10,7 @@ from alignrec.pipeline.runtime.source import Shown
 
 Line = Annotated[str, Field(min_length=1, max_length=2000)]
 LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
-VectorType = Literal["float32", "float16", "int8"]
+VectorType = Literal["float32", "float16"]
 Version = Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
 FLOAT32 = ("vectors", "float32")
 
@@ -32,8 +32,7 @@ class Publish(Section):
     URL; titles: title and categories; none. By default as the source's licence allows: none for
     Amazon and MMRec folders, otherwise all"""
     vectors: VectorType = "float32"
-    """number type of released feature sets. float16 halves their bytes, int8 quarters them,
-    with a scale per row. What is lost on each probe is in the manifest and on the card"""
+    """number type of released feature sets. float16 halves their bytes"""
     language: Annotated[list[LanguageCode], WRAPPED] | None = None
     """ISO 639 codes of the items' texts, such as en; a single one needs no brackets"""
     contact: Line | None = None

@@ -160,7 +160,6 @@ def _iterate_blocks(
     start = 0
     for path in files:
         with pq.ParquetFile(path) as file:
-            columns = io.stored_columns(file.schema_arrow, [column])
             rows_of_groups = [
                 file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)
             ]
@@ -169,7 +168,7 @@ def _iterate_blocks(
                 low, high = np.searchsorted(numbers, [start, start + rows])
                 if low < high:
                     position = start
-                    for batch in file.iter_batches(rows_per_batch, [group], columns):
+                    for batch in file.iter_batches(rows_per_batch, [group], [column]):
                         rows_read = io.decode_vectors(pa.Table.from_batches([batch]))
                         yield position, rows_read[column].combine_chunks()
                         position += len(batch)

@@ -1,4 +1,4 @@
-"""`publish.vectors`: releases with vectors in float16 or int8, which are read as float32."""
+"""`publish.vectors`: releases with vectors in float16, which are read as float32."""
 
 import json
 from pathlib import Path
@@ -16,13 +16,11 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import paired_cosines
 from alignrec.pipeline.release.read import Release, verify
-from alignrec.pipeline.release.rounding import measure_loss
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.vectors.base import match_file
 
-TYPES = ["float16", "int8"]
-SMALLEST_COSINE = {"float16": 0.999999, "int8": 0.9999}
+SMALLEST_COSINE = 0.999999
 
 
 def settings(stored: str) -> Parameters:
@@ -54,7 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 @pytest.fixture(scope="module")
 def release_of(made: Layout, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {}
-    for stored in ("float32", *TYPES):
+    for stored in ("float32", "float16"):
         folder = tmp_path_factory.mktemp(stored) / "release"
         releases.published(made, settings(stored)).release.rename(folder)
         folders[stored] = folder
@@ -71,44 +69,35 @@ def test_float32_is_copied_byte_for_byte(made: Layout, release_of: dict[str, Pat
     manifest = Release(release_of["float32"]).manifest
     assert manifest.rounding is None
     assert "vectors" not in manifest.made_by["publish"].params
-    assert Release(release_of["int8"]).manifest.made_by["publish"].params["vectors"] == "int8"
+    assert Release(release_of["float16"]).manifest.made_by["publish"].params["vectors"] == "float16"
 
 
-@pytest.mark.parametrize("stored", TYPES)
-def test_a_file_documents_its_numbers(release_of: dict[str, Path], stored: str) -> None:
-    verify(release_of[stored])
-    schema = pq.read_schema(release_of[stored] / "features/g/features-00000.parquet")
-    assert schema.field("vector").type.value_type == schemas.VECTOR_TYPES[stored]
-    assert schema.field("vector").metadata[b"doc"].startswith(stored.encode())
-    assert ("scale" in schema.names) == (stored == "int8")
+def test_a_file_documents_its_numbers(release_of: dict[str, Path]) -> None:
+    verify(release_of["float16"])
+    schema = pq.read_schema(release_of["float16"] / "features/g/features-00000.parquet")
+    assert schema.field("vector").type.value_type == pa.float16()
+    assert schema.field("vector").metadata[b"doc"].startswith(b"float16")
+    assert "stored in float16" in (release_of["float16"] / "README.md").read_text()
 
 
-def test_a_reader_without_alignrec_multiplies_by_the_scale(release_of: dict[str, Path]) -> None:
-    table = pq.read_table(release_of["int8"] / "features/f/features-00000.parquet")
-    rows = np.array(table["vector"].to_pylist())
-    assert np.abs(rows).max(axis=1).tolist() == [127] * tastes.ITEMS
-    decoded = rows * table["scale"].to_numpy()[:, None]
-    np.testing.assert_allclose(decoded, matrix(release_of["int8"], "f"), rtol=1e-6)
-
-
-@pytest.mark.parametrize("stored", TYPES)
 @pytest.mark.parametrize("name", ["f", "g"])
-def test_vectors_are_read_as_float32(release_of: dict[str, Path], stored: str, name: str) -> None:
+def test_vectors_are_read_as_float32(release_of: dict[str, Path], name: str) -> None:
     exact = matrix(release_of["float32"], name)
-    loaded = alignrec.load(release_of[stored]).features[name]
+    loaded = alignrec.load(release_of["float16"]).features[name]
     assert loaded.dtype == np.float32
     cosines = paired_cosines(exact, np.asarray(loaded))
-    assert SMALLEST_COSINE[stored] < cosines.min() < 1 - 1e-9
+    assert SMALLEST_COSINE < cosines.min() < 1 - 1e-9
     assert np.array_equal(exact.any(axis=1), np.asarray(loaded).any(axis=1))
-    np.testing.assert_array_equal(np.concatenate([*io.read_vectors(release_of[stored] / "features" / name, 7)]), loaded)
+    np.testing.assert_array_equal(
+        np.concatenate([*io.read_vectors(release_of["float16"] / "features" / name, 7)]), loaded
+    )
 
-    theirs = match_file(release_of[stored] / "features" / name, [f"i{i}" for i in range(tastes.ITEMS)])
+    theirs = match_file(release_of["float16"] / "features" / name, [f"i{i}" for i in range(tastes.ITEMS)])
     np.testing.assert_array_equal(theirs.rows(0, tastes.ITEMS), loaded)
 
 
-@pytest.mark.parametrize("stored", TYPES)
-def test_commands_read_rounded_vectors(release_of: dict[str, Path], stored: str, tmp_path: Path) -> None:
-    release = release_of[stored]
+def test_commands_read_rounded_vectors(release_of: dict[str, Path], tmp_path: Path) -> None:
+    release = release_of["float16"]
     assert command("export", release, "--format", "npy", "--features", "f", "--to", tmp_path / "npy").exit_code == 0
     np.testing.assert_array_equal(np.load(tmp_path / "npy/f.npy"), matrix(release, "f"))
     compared = command("compare", release, "f", release_of["float32"] / "features/f", "--to", tmp_path / "compared")
@@ -122,78 +111,24 @@ def test_commands_read_rounded_vectors(release_of: dict[str, Path], stored: str,
     assert difference["features"]["f"]["overlap"] > 0.9
 
 
-@pytest.mark.parametrize("stored", TYPES)
-def test_the_loss_is_what_the_probes_of_the_release_give(
-    made: Layout, release_of: dict[str, Path], stored: str, tmp_path: Path
-) -> None:
-    release = release_of[stored]
-    rounding = Release(release).manifest.rounding
-    assert rounding is not None
-    assert command("compare", release, *rounding.sets, "--to", tmp_path / "compared").exit_code == 0
-    before = json.loads(made.probes.read_text())
-    after = json.loads((tmp_path / "compared/compare.json").read_text())["probes"]
-    assert rounding.stored == stored
-    card = (release / "README.md").read_text()
-    for name, loss in rounding.sets.items():
-        assert {"item_cf", "content_knn"} <= loss.probes.keys()
-        for probe, probed in loss.probes.items():
-            assert probed.before == before[probe][name][probed.figure]
-            assert probed.after == after[probe][name][probed.figure]
-            assert f"{probed.before:.4f} → {probed.after:.4f}" in card
-        exact, rounded = matrix(release_of["float32"], name), matrix(release, name)
-        assert loss.cosine == pytest.approx(paired_cosines(exact, rounded).min(), abs=1e-6)
-        assert loss.overlap is not None
-        assert 0.9 < loss.overlap <= 1
-    assert f"fixed-size lists\nof {stored}" in card
-
-
-@pytest.mark.parametrize(("items", "overlap"), [(2, None), (3, 1.0)])
-def test_neighbours_are_compared_from_three_items_on(items: int, overlap: float | None) -> None:
-    vectors = np.random.default_rng(0).normal(size=(items, 4)).astype(np.float32)
-    assert measure_loss(vectors, vectors).overlap == overlap
-
-
-def test_a_crude_type_loses_more(release_of: dict[str, Path]) -> None:
-    lowest = [Release(release_of[stored]).manifest.rounding.sets["f"].cosine for stored in TYPES]  # type: ignore[union-attr]
-    assert lowest[0] > lowest[1]
-
-
 def test_what_float16_cannot_hold_is_refused(made: Layout) -> None:
     vectors = io.matrix(io.read_features(made.features("f"))["vector"])
     for factor, fault in ((1e6, "float16 holds at most 65,504"), (1e-9, "so small that it is zero in float16")):
         table = pa.table({"vector": io.vectors(vectors * factor)})
         with pytest.raises(ValueError, match=fault):
-            io.round_vectors(table, "float16")
-        decoded = io.matrix(io.decode_vectors(io.round_vectors(table, "int8"))["vector"])
-        assert paired_cosines(vectors, decoded).min() > SMALLEST_COSINE["int8"]
+            io.round_vectors(table)
 
 
-@pytest.mark.parametrize(
-    ("column", "value", "fault"),
-    [
-        ("scale", float("nan"), "not finite"),
-        ("scale", -1.0, "below 0"),
-        ("scale", 3e38, "above"),
-        ("scale", 0.0, "zero"),
-    ],
-)
-def test_a_hostile_scale_is_refused(
-    release_of: dict[str, Path], tmp_path: Path, column: str, value: float, fault: str
-) -> None:
+def test_another_type_is_refused(release_of: dict[str, Path], tmp_path: Path) -> None:
     copy = tmp_path / "release"
-    command("fetch", release_of["int8"], "--to", copy)
+    command("fetch", release_of["float16"], "--to", copy)
     path = copy / "features/f/features-00000.parquet"
-    releases.rewrite(path, column, lambda rows: [value] * len(rows))
-    releases.relist(copy, "features/f/features-00000.parquet")
-    with pytest.raises(UserError, match=fault):
-        verify(copy)
-
-
-def test_int8_without_its_scale_is_refused(release_of: dict[str, Path], tmp_path: Path) -> None:
-    copy = tmp_path / "release"
-    command("fetch", release_of["int8"], "--to", copy)
-    path = copy / "features/f/features-00000.parquet"
-    pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["scale"]), path)
+    table = pq.read_table(path, partitioning=None)
+    rounded = pa.array(matrix(copy, "f").astype(np.int8).reshape(-1))
+    kind = pa.list_(pa.field("element", pa.int8(), nullable=False), tastes.WIDTH)
+    place = table.column_names.index("vector")
+    vectors = pa.FixedSizeListArray.from_arrays(rounded, type=kind)
+    pq.write_table(table.set_column(place, "vector", vectors), path)
     releases.relist(copy, "features/f/features-00000.parquet")
     with pytest.raises(UserError, match=r"column 'vector' is fixed_size_list<element: int8"):
         verify(copy)
@@ -221,8 +156,8 @@ def encoded(root: Path, items: list[featured.Item], **publish: object) -> Path:
     return releases.published(layout, params).release
 
 
-def test_new_and_recomputed_items_fit_a_release_in_int8(tmp_path: Path) -> None:
-    release = encoded(tmp_path / "release", ITEMS, vectors="int8")
+def test_new_and_recomputed_items_fit_a_release_in_float16(tmp_path: Path) -> None:
+    release = encoded(tmp_path / "release", ITEMS, vectors="float16")
     rows = "".join(json.dumps({"asin": item.asin, "text": item.text}) + "\n" for item in ITEMS)
     (tmp_path / "items.jsonl").write_text(rows)
     attested = command("verify", release, "--data", tmp_path / "items.jsonl")
@@ -234,4 +169,4 @@ def test_new_and_recomputed_items_fit_a_release_in_int8(tmp_path: Path) -> None:
     assert embedded.exit_code == 0, embedded.output
     new = io.matrix(pq.read_table(to)["vector"])
     assert new.dtype == np.float32
-    assert paired_cosines(new, matrix(release, "tfidf")).min() > SMALLEST_COSINE["int8"]
+    assert paired_cosines(new, matrix(release, "tfidf")).min() > SMALLEST_COSINE
