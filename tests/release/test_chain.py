@@ -179,3 +179,25 @@ def test_a_release_of_a_version_that_recorded_other_weights_is_held_to_its_vecto
 def rewrite_fingerprint(release: Path, path: Path, facts: dict) -> None:
     path.write_text(json.dumps(facts))
     releases.relist(release, path.relative_to(release).as_posix())
+
+
+def test_a_carried_chain_is_masked_only_where_its_columns_are_of_one_modality(made: Path, tmp_path: Path) -> None:
+    source = featured.params(
+        "minilm", "descriptors", sets={"both": {"kind": "concat", "of": ["minilm", "descriptors"]}}
+    )
+    layout = toy.outputs(tmp_path / "older")
+    featured.stage(layout, source)
+    older = releases.published(layout, source.with_sections(Publish(features=["both"]))).release
+
+    encoders = {
+        "both": {"kind": "released", "model": str(older), "encoder": "both"},
+        "linear": {"kind": "released", "model": str(made / "publish/shop/release"), "encoder": "linear"},
+    }
+    now = toy.outputs(tmp_path / "now")
+    featured.stage(now, featured.params("both", sets={"both-image-masked": {}}, **encoders))
+    text = featured.vectors(layout, "minilm").shape[1]
+    vectors = featured.vectors(now, "both-image-masked")
+    np.testing.assert_array_equal(vectors[:, :text], featured.vectors(now, "both")[:, :text])
+    assert not vectors[:, text:].any()
+    with pytest.raises(UserError, match="no image can be removed from linear"):
+        featured.stage(now, featured.params("linear", sets={"linear-image-masked": {}}, **encoders))
