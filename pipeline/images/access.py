@@ -26,7 +26,7 @@ from alignrec.pipeline.images.params import RATE, Images
 from alignrec.pipeline.io import archives
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.source import Source
-from alignrec.pipeline.sources.base import Downloaded, is_path
+from alignrec.pipeline.sources.base import Downloaded, is_path, spellings
 from alignrec.pipeline.web import client, retries
 from alignrec.pipeline.web.download import local_path
 
@@ -84,27 +84,32 @@ class ImageFolder(ImageFiles):
 
     def read(self, address: str, max_bytes: int) -> Fetched:
         try:
-            path = self._resolve(address)
-            if not (self._outside or path.is_relative_to(self._root)):
+            paths = self._resolve(address)
+            if not (self._outside or all(path.is_relative_to(self._root) for path in paths)):
                 reason = "outside the folder of the images; see images.outside"
                 return Fetched(None, "blocked", reason)
-            if not path.is_file():  # pipes and devices may block forever
+            found = list(filter(Path.is_file, paths))  # pipes and devices may block forever
+            if not found:
                 return NO_FILE
-            with path.open("rb") as file:
+            with found[0].open("rb") as file:
                 return read_limited([file.read(max_bytes + 1)], max_bytes)
         except (OSError, ValueError):  # an invalid name, or no permission
             return Fetched(None, "unreachable", "not a readable file")
 
-    def _resolve(self, address: str) -> Path:
+    def _resolve(self, address: str) -> list[Path]:
+        """Return the paths that an address may mean."""
         if address[:5].lower() == "file:":
             parts = urlsplit(address)
             if parts.netloc not in ("", "localhost"):
                 raise ValueError("file addresses begin with file:///")
             address = unquote(parts.path)
         # paths may start at the folder's name
-        first, _, rest = address.partition("/")
-        name = rest if first == self._root.name else address
-        return Path(os.path.realpath(self._root / name))
+        paths = []
+        for spelling in spellings(address):
+            first, _, rest = spelling.partition("/")
+            name = rest if first == self._root.name else spelling
+            paths.append(Path(os.path.realpath(self._root / name)))
+        return paths
 
 
 class ImageArchive(ImageFiles):
@@ -122,10 +127,11 @@ class ImageArchive(ImageFiles):
         is_outside = name.startswith(("/", "../")) or name == ".."
         if is_outside or address[:5].lower() == "file:":
             return Fetched(None, "blocked", "not a path inside the archive of the images")
-        if name not in self._members:
+        found = [spelling for spelling in spellings(name) if spelling in self._members]
+        if not found:
             return NO_FILE
         try:
-            blocks = archives.read_member(self._zip, self._members[name], "the archive")
+            blocks = archives.read_member(self._zip, self._members[found[0]], "the archive")
             return read_limited(blocks, max_bytes)
         except UserError as e:
             return Fetched(None, "unreachable", str(e)[:200])

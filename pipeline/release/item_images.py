@@ -1,10 +1,11 @@
 """Images of items to embed: bytes in the table, or files of a folder."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.sources.base import is_path
+from alignrec.pipeline.sources.base import is_path, spellings
 from alignrec.pipeline.sources.tabular import split_values
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
@@ -53,7 +54,8 @@ def find_image(asin: str, folder: Path | None, cell: Any = None) -> FoundImage:
         return FoundImage(None, "missing", "no folder of images")
 
     inside = folder.resolve()
-    for name in names or [f"{asin}{ending}" for ending in ENDINGS]:
+    candidates = names or [f"{asin}{ending}" for ending in ENDINGS]
+    for name in chain.from_iterable(map(spellings, candidates)):
         image = _find_file(name, inside)
         if image is not None:
             return image

@@ -5,6 +5,7 @@ params.yaml.
 import itertools
 import json
 import re
+import unicodedata
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +35,7 @@ NOT_A_PATH = re.compile(
 EARLIEST_SECONDS = 631_152_000
 LATEST_SECONDS = 4_102_444_800
 
+MAX_PATH_CHARACTERS = 4096  # of systems
 MAX_RETRIES = 100
 SENTENCE_ENDS = ".!?"
 
@@ -59,6 +61,14 @@ def is_web(address: str) -> bool:
         return not is_path(address) and parts.scheme in ("http", "https") and bool(parts.netloc)
     except ValueError:  # such as http://[
         return False
+
+
+def spellings(path: str) -> list[str]:
+    """Return a path, and the Unicode normal forms in which file systems may have it."""
+    if path.isascii() or len(path) > MAX_PATH_CHARACTERS:  # long runs of marks take minutes
+        return [path]
+    forms = [unicodedata.normalize(form, path) for form in ("NFC", "NFD")]
+    return list(dict.fromkeys([path, *forms]))
 
 
 def as_text(value: Any) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.json_rows import column_names, refuse_repeated
 from alignrec.pipeline.io.sql import identifier_of
-from alignrec.pipeline.sources.base import Product, as_text, is_path
+from alignrec.pipeline.sources.base import Product, as_text, is_path, spellings
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 from alignrec.pipeline.vectors.identifiers import IDENTIFIER_COLUMNS, plain_name
 
@@ -292,13 +292,13 @@ def _inspect_names(folder: Path, table: InspectedTable) -> ImageLocation:
 def _file_lookup(folder: Path) -> Callable[[str], bool]:
     """Return a function that says whether a path is a file in the folder or zip archive."""
     if folder.is_dir():
-        return lambda path: isfile(folder / path)
+        return lambda path: any(isfile(folder / spelling) for spelling in spellings(path))
     if not zipfile.is_zipfile(folder):
         raise UserError(f"--images {folder}: neither a folder nor a zip archive; unpack it")
 
     with zipfile.ZipFile(folder) as archive:
         members = {posixpath.normpath(name).lstrip("/") for name in archive.namelist()}
-    return lambda path: posixpath.normpath(path) in members
+    return lambda path: not members.isdisjoint(spellings(posixpath.normpath(path)))
 
 
 def _read_names(table: InspectedTable) -> set[str]:

@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import unicodedata
 import zipfile
 from contextlib import closing
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import orjson
@@ -25,6 +27,8 @@ from alignrec.pipeline.images.access import open_files, prepend_candidates
 from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release.item_images import find_image
+from alignrec.pipeline.sources.inspect import _file_lookup
 
 LIMIT = 100_000
 
@@ -76,6 +80,20 @@ def test_paths_and_file_addresses_start_from_the_folder(folder: Path) -> None:
     named = [f"file://{folder}/images/a%20b&c.png", f"FILE://localhost{folder}/images/a%20b&c.png"]
     paths = ["images/a b&c.png", "./images//../images/a b&c.png", f"{folder}/images/a b&c.png", "images/a%20b.png"]
     assert endings(folder, *paths, *named) == ["ok"] * 6
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_in_the_other_normal_form_are_found(tmp_path: Path, form: Literal["NFC", "NFD"]) -> None:
+    name = unicodedata.normalize(form, "Müller/é.png")
+    other = unicodedata.normalize("NFD" if form == "NFC" else "NFC", name)
+    (tmp_path / "in" / name).parent.mkdir(parents=True)
+    (tmp_path / "in" / name).write_bytes(png())
+    zipped(tmp_path / "in.zip", {name: png()})
+    for place in (tmp_path / "in", tmp_path / "in.zip"):
+        assert endings(place, name, other, f"{other}x") == ["ok", "ok", NO_FILE]
+        assert list(map(_file_lookup(place), [name, other, f"{other}x"])) == [True, True, False]
+    assert find_image(other.removesuffix(".png"), tmp_path / "in").status == "ok"
+    assert endings(tmp_path / "in", f"../{other}") == [OUTSIDE]
 
 
 def test_what_leaves_the_folder_is_blocked_unless_a_parameter_allows_it(folder: Path) -> None:
