@@ -2,15 +2,28 @@
 
 import atexit
 import gc
+import os
 import sys
 
 from alignrec.pipeline.runtime import process, start
+
+
+def _open_missing_streams() -> None:
+    """Let streams that the caller has closed, as cron and `>&-` do, be those of os.devnull."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def main() -> None:
     """Run the command line, or exit with an error if memory is too limited to load the
     libraries.
     """
+    _open_missing_streams()
     # torch loads many objects, which Python would search for garbage hundreds of times, and at
     # exit: over a second
     gc.set_threshold(5000)

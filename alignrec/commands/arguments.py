@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,12 @@ def _complete(incomplete: str) -> list[str]:
         return []
 
 
+def _require_local(root: Path) -> Path:
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(root), re.IGNORECASE):
+        raise UserError(f"--root {root}: an address; name a folder of this machine")
+    return root
+
+
 Dataset = Annotated[
     str,
     typer.Argument(help="a name under `sources` in the parameter file", autocompletion=_complete),
@@ -36,7 +43,10 @@ OneOrAll = Annotated[
 ]
 ReleaseFolder = Annotated[Path, typer.Argument(help="a release folder")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
-Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
+Root = Annotated[
+    Path,
+    typer.Option("--root", help="folder that holds every stage's outputs", callback=_require_local),
+]
 Key = Annotated[Path | None, typer.Option(help="public SSH key (.pub) that must have signed it")]
 Json = Annotated[Path | None, typer.Option("--json", help="also write the result here")]
 Order = Annotated[

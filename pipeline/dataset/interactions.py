@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline.dataset.params import Interactions
@@ -17,7 +18,7 @@ from alignrec.pipeline.dataset.split_tables import (
     draw_again,
     import_split,
 )
-from alignrec.pipeline.io.sql import is_disk_error
+from alignrec.pipeline.io.sql import is_disk_error, quote_text
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import AmazonSource
@@ -114,22 +115,33 @@ def split_ratings(
 
     files, rejects = repaired
     tables = _split_files(db, reader, files, params, division)
-    drops = dict(tables.drops)
-    if len(rejects):
-        drops["unreadable_line"] = len(rejects)
-    return tables._replace(rows=tables.rows + len(rejects), drops=drops, rejects=rejects)
+    return _add_rejects(tables, "unreadable_line", rejects)
+
+
+def _add_rejects(tables: SplitTables, reason: str, rejects: pa.Table) -> SplitTables:
+    n = len(rejects)
+    drops = tables.drops | ({reason: n} if n else {})
+    if tables.rejects is not None:
+        rejects = pa.concat_tables([tables.rejects, rejects])
+    return tables._replace(rows=tables.rows + n, drops=drops, rejects=rejects)
 
 
 def _split_files(
     db: Db, reader: Reader, files: Mapping[str, Path], params: Interactions, division: Division
 ) -> SplitTables:
     ratings = reader.ratings(files)
+    undated = reader.max_undated
     if "split" in db.sql(ratings).columns:
-        return import_split(db, ratings, params.min_rating, division, reader.dated)
-    user_core, item_core = params.user_core, params.item_core
-    return divide_ratings(
-        db, ratings, user_core, item_core, division, params.min_rating, reader.dated
-    )
+        tables = import_split(db, ratings, params.min_rating, division, undated)
+    else:
+        cores = params.user_core, params.item_core
+        tables = divide_ratings(db, ratings, *cores, division, params.min_rating, undated)
+
+    if undated is None or not query_count(db, "SELECT count(*) FROM undated"):
+        return tables
+    file = quote_text(files["interactions"].name)
+    rows = db.sql(f"SELECT {file} AS file, line, reason, raw FROM undated").to_arrow_table()
+    return _add_rejects(tables, "time_of_another_year", rows)
 
 
 def _import_published(

@@ -73,25 +73,33 @@ def create_names(db: Db, what: str, rows: str, seed: int) -> None:
     )
 
 
-def load_raw(db: Db, ratings: str, dated: bool) -> None:
-    """Load ratings into table `raw`; if `dated`, their times must be of the years 1990 to 2100."""
+def load_raw(db: Db, ratings: str, max_undated: float | None) -> None:
+    """Load ratings into table `raw`, and those whose times are not of the years 1990 to 2100 into
+    `undated`, which may have a share of `max_undated`; None takes any time.
+    """
     # keeps file order, so rowid is the position, later `pos`
     db.execute(f"CREATE TABLE raw AS {ratings}")
-    if not dated:
+    if max_undated is None:
         return
 
     outside = f"NOT timestamp BETWEEN {EARLIEST_SECONDS} AND {LATEST_SECONDS - 1}"
-    found = db.execute(
-        f"SELECT rowid + 1, timestamp FROM raw WHERE {outside} ORDER BY rowid LIMIT 1"
-    ).fetchone()
-    if found:
-        row, time = found
-        n = query_count(db, f"SELECT count(*) FROM raw WHERE {outside}")
+    n = query_count(db, f"SELECT count(*) FROM raw WHERE {outside}")
+    if n > max_undated * query_count(db, "SELECT count(*) FROM raw"):
+        row, time = db.execute(
+            f"SELECT rowid + 1, timestamp FROM raw WHERE {outside} ORDER BY rowid LIMIT 1"
+        ).fetchall()[0]
         raise UserError(
             f"interactions: {n:,} times are not of the years 1990 to 2100, the first {time} in row "
             f"{row:,}; set `timestamps` of the source: order if they are positions, unix if "
             "seconds of any year, none to ignore them"
         )
+    db.execute(
+        f"""CREATE TABLE undated AS
+        SELECT rowid + 1 AS line, 'a time not of the years 1990 to 2100' AS reason,
+            concat_ws(',', user, item, rating, timestamp)::BLOB AS raw
+        FROM raw WHERE {outside} ORDER BY line;
+        DELETE FROM raw WHERE {outside}"""
+    )
 
 
 def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]]:
@@ -149,13 +157,13 @@ def load_core(
     cores: dict[str, int],
     seed: int,
     min_rating: float | None,
-    dated: bool = False,
+    max_undated: float | None = None,
 ) -> tuple[int, dict[str, int]]:
     """Load the k-core into table `core`, with codes for users and items.
 
     Return rows read and drops.
     """
-    load_raw(db, ratings, dated)
+    load_raw(db, ratings, max_undated)
     db.execute("SET preserve_insertion_order = false")
     complete, drops = complete_rows(db, min_rating)
     rows = query_count(db, "SELECT count(*) FROM raw")

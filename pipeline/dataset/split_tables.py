@@ -79,17 +79,17 @@ def divide_ratings(
     item_core: int,
     division: Division,
     min_rating: float | None = None,
-    dated: bool = False,
+    max_undated: float | None = None,
 ) -> SplitTables:
     """Filter, split and number ratings.
 
-    `ratings` is SQL for user, item, rating and timestamp in file order; `dated` as in `load_raw`.
+    `ratings` is SQL for user, item, rating and timestamp in file order; `max_undated` as in `load_raw`.
     """
     # Ids count from 0 in order of first appearance among the remaining rows. Of duplicates in
     # (user, item, timestamp) the first row stays. Under `sparse` an item may lose all rows and
     # still be in the catalogue.
     cores = {"user": user_core, "item": item_core}
-    rows, drops = split_sql.load_core(db, ratings, cores, division.seed, min_rating, dated)
+    rows, drops = split_sql.load_core(db, ratings, cores, division.seed, min_rating, max_undated)
     name = split_sql.divide_core(db, division)
     drops["user_without_train"] = split_sql.delete_untrained(db)
     return _number_rows(db, rows, drops, name)
@@ -100,13 +100,13 @@ def import_split(
     ratings: str,
     min_rating: float | None = None,
     division: Division = DEFAULT,
-    dated: bool = False,
+    max_undated: float | None = None,
 ) -> SplitTables:
     """Number ratings that have their own split, without k-core or deduplication.
 
-    The SQL also selects `split`; `dated` as in `load_raw`.
+    The SQL also selects `split`; `max_undated` as in `load_raw`.
     """
-    split_sql.load_raw(db, ratings, dated)
+    split_sql.load_raw(db, ratings, max_undated)
     part = _part_sql()
     _refuse_unknown_part(db, part)
 

@@ -27,6 +27,12 @@ BYTES_TO_DETECT_ENCODING = 4096
 # UTF-32 LE starts like UTF-16 LE
 MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
+# first bytes of zip, xz, 7z, Zstandard, RAR and bzip2
+ARCHIVES = (
+    *(b"PK\x03\x04", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c", b"\x28\xb5\x2f\xfd", b"Rar!\x1a\x07"),
+    *(b"BZh%d1AY&SY" % level for level in range(1, 10)),
+)
+
 
 def open_unpacked(path: Path) -> BufferedReader:
     """Open a file for reading bytes, decompressing .gz.
@@ -60,6 +66,8 @@ def open_text(path: Path) -> Iterator[BufferedReader]:
 
 
 def _refuse_other_encodings(path: Path, head: bytes) -> None:
+    if head.startswith(ARCHIVES) or head[257:].startswith(b"ustar"):
+        raise UserError(f"{path}: an archive; unpack it, or compress it by gzip")
     zeros = head.count(0)
     if 10 * zeros > 9 * len(head):  # UTF-32 has three zeros in four bytes
         raise UserError(f"{path}: holds NUL bytes, not text; fetch it again")

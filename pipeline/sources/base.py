@@ -194,7 +194,8 @@ class Reader:
     }  # role -> field of the metadata; a role that is made of several fields is absent
     appended: Sequence[str] = ()  # fields that `product` appends to the description
     pattern: re.Pattern[bytes] | None = None  # matches the item identifier in a line
-    dated: bool = False  # whether times must be of the years 1990 to 2100
+    # maximum share of times that are not of the years 1990 to 2100; None: any time is right
+    max_undated: float | None = None
     clock: str = "unix"  # what timestamps are: unix, order or none, as in `InterFile`
 
     @abstractmethod

@@ -61,7 +61,8 @@ class TabularSource(Downloaded):
     columns: dict[InteractionColumn | ItemColumn, str] = {}
     item_columns: dict[ItemColumn, str] = {}  # overrides `columns` for the item file
     text: list[str] = []  # columns of the item file to append to the description
-    # maximum share of unreadable CSV rows of interactions; see also `items`
+    # maximum share of interactions that are unreadable rows of CSV, or have a time of another year;
+    # see also `items`
     max_reject_share: Share = 0.01
 
     @property
@@ -89,7 +90,7 @@ class Tabular(Reader):
         columns |= dict(source.item_columns.items())
         self.item_columns: dict[str, str] = {role: columns.get(role, role) for role in OF_ITEMS}
         self.appended = source.text
-        self.dated = source.timestamps is None
+        self.max_undated = source.max_reject_share if source.timestamps is None else None
         self.clock = source.timestamps or "unix"
 
     def ratings(self, raw: Mapping[str, Path]) -> str:

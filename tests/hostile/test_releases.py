@@ -70,7 +70,10 @@ MANIFESTS: dict[str, Change] = {
     "its signature": listed("manifest.json.sig"),
 } | {
     path: listed(path)
-    for path in ("/etc/passwd", "../out", "a/../../out", "./a", "a//b", "", "a\\..\\b", "C:x", "a\nb", "README.MD")
+    for path in (
+        *("/etc/passwd", "../out", "a/../../out", "./a", "a//b", "", "a\\..\\b", "C:x", "a\nb", "README.MD"),
+        *("CON", "features/aux.txt", "com1/x", "Lpt9 .b", "a.", "a /b"),
+    )
 }
 
 

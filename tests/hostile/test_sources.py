@@ -1,11 +1,16 @@
 """Hostile interactions, item files and texts: read in linear time, rejected in part, or refused in one line."""
 
+import bz2
 import gzip
+import lzma
 import os
 import re
+import tarfile
 import time
 import tracemalloc
+import zipfile
 from contextlib import closing, suppress
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +275,31 @@ def test_repeated_and_long_identifiers_of_features_take_no_memory(tmp_path: Path
     pq.write_table(pa.table({"asin": ["a", "b", "c", "y" * (1 << 25)], "v": vectors}), path)
     with pytest.raises(UserError, match=r"column 'asin' holds texts, and no identifiers; leave it out$"):
         match_file(path, ["a", "b", "c"])
+
+
+def pack_zip(text: bytes) -> bytes:
+    with zipfile.ZipFile(file := BytesIO(), "w") as archive:
+        archive.writestr("r.csv", text)
+    return file.getvalue()
+
+
+def pack_tar(text: bytes) -> bytes:
+    with tarfile.open(fileobj=(file := BytesIO()), mode="w:gz") as archive:
+        member = tarfile.TarInfo("r.csv")
+        member.size = len(text)
+        archive.addfile(member, BytesIO(text))
+    return file.getvalue()
+
+
+PACKED = {"zip": pack_zip, "tar.gz": pack_tar, "xz": lzma.compress, "bz2": bz2.compress}
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_archives_in_place_of_a_table_are_named(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"r.csv.{ending}"
+    path.write_bytes(PACKED[ending](b"user,item\nu,i\n"))
+    with pytest.raises(UserError, match=f"{re.escape(str(path))}: an archive; unpack it, or compress it by gzip$"):
+        tabular(path)
 
 
 NOT_UTF8 = pa.Array.from_buffers(

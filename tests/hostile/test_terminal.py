@@ -72,6 +72,22 @@ def test_no_command_prints_an_escape_of_data(layout: Layout, tmp_path: Path, com
     assert [line for line in done.output.splitlines() if not line.isprintable()] == []
 
 
+@pytest.mark.parametrize(("closed", "said"), [(">&-", "error: "), ("2>&-", ""), ("<&- >&- 2>&-", "")])
+def test_closed_streams_are_those_of_the_null_device(layout: Layout, tmp_path: Path, closed: str, said: str) -> None:
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "alignrec", "verify"]
+    done = subprocess.run([*shell, str(layout.release)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run([*shell, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr[:7]) == (1, said)
+
+
+def test_outputs_have_no_address(tmp_path: Path) -> None:
+    for root in ("s3:/x", "S3://x", "hf://datasets/x"):
+        done = alignrec("items", "shop", "--root", root, cwd=tmp_path)
+        assert done.exit_code == 1
+        assert done.stderr.startswith(f"error: --root {Path(root)}: an address; name a folder of this machine")
+
+
 @pytest.mark.parametrize("lines", [0, 1])
 def test_a_closed_pipe_ends_without_a_word(layout: Layout, lines: int) -> None:
     command = [sys.executable, "-m", "alignrec", "verify", str(layout.release)]

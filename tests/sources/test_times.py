@@ -63,6 +63,21 @@ def test_other_years_are_refused_with_the_key_to_set(tmp_path: Path, time: objec
         stored(tmp_path, [SECOND, time])
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_few_times_of_other_years_are_counted_rejects(tmp_path: Path, ending: str) -> None:
+    times = [SECOND, 0, *[SECOND + n for n in range(97)], -1]
+    found, _ = stored(tmp_path, times, ending, max_reject_share=0.02)
+    assert (len(found), min(found)) == (98, SECOND)
+    layout = Layout(tmp_path, "shop")
+    assert io.read_json(layout.run_record("interactions"))["drops"]["time_of_another_year"] == 2
+    rejects = io.read_table(layout.interaction_rejects, schemas.REJECTS)
+    assert rejects["line"].to_pylist() == [2, 100]
+    assert rejects["raw"].to_pylist() == [b"u,i001,0", b"u,i099,-1"]
+    assert set(rejects["reason"].to_pylist()) == {"a time not of the years 1990 to 2100"}
+    with pytest.raises(UserError, match="2 times are not of the years 1990 to 2100, the first 0 in row 2"):
+        stored(tmp_path / "strict", times, ending, max_reject_share=0.01)
+
+
 def test_the_source_says_what_its_timestamps_are(tmp_path: Path) -> None:
     numbers = [3, 90_000_000_000_000, 5]
     assert stored(tmp_path / "a", numbers, timestamps="order") == (numbers, "order")
