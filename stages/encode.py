@@ -40,29 +40,25 @@ def main(run: Run) -> None:
     parts = [part for part in (items, further) if part is not None]
     n_items = sum(len(part.ids) for part in parts)
     with run.progress(total=n_items, unit="item") as bar:
-        with run.lock_of_part():
-            modules = encode.list_modules(network)
-            encode.require_same_precision(run, network, inputs, params)
-            resume_set(run, run.folder, inputs, facts, network.name, modules=modules)
-            try:
-                encoder = encode.prepare_set(
-                    network, items, run.folder, params, run.dataset, cached_rows
-                )
-            except NothingToFit as e:  # the other encoders still run
-                run.warn(f"{run.item}: {e}")
-                return
+        modules = encode.list_modules(network)
+        resume_set(run, run.folder, inputs, facts, network.name, modules=modules)
+        try:
+            encoder = encode.prepare_set(
+                network, items, run.folder, params, run.dataset, cached_rows
+            )
+        except NothingToFit as e:  # the other encoders still run
+            run.warn(f"{run.item}: {e}")
+            return
 
         context = encode.WriteContext(
             record={"stage": run.stage, "dataset": run.dataset},
             warn=partial(run.warn, recorded=False),
             done=bar.update,
-            owns_shard=run.owns_shard,
         )
         for part in parts:
             encode.write_features(encoder, part, run.folder, params, context)
 
-    if not run.part:
-        run.note(**encode.report_quality(encoder.facts, run.folder, run.warn))
+    run.note(**encode.report_quality(encoder.facts, run.folder, run.warn))
     run.rows_in = run.rows_out = n_items
 
 

@@ -12,9 +12,8 @@ def main(run: Run, retry_failed: bool = False) -> None:
     from alignrec.pipeline.images import fetcher  # loads Pillow and torch
 
     paths = fetcher.write_shards(run, retry_failed)
-    if not run.part:
-        io.keep_only(run.folder, paths)
-        fetcher.count_outcomes(run, paths)
+    io.keep_only(run.folder, paths)
+    fetcher.count_outcomes(run, paths)
 
 
 IMAGES = Stage(

@@ -49,7 +49,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 
 LOADED = """
 import sys
-from alignrec.commands.arguments import parse_part
 from alignrec.commands.app import app
 for command in {commands!r}:
     try:

@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from alignrec.commands import arguments as args
 from alignrec.commands import embedding, judging, models, new, plan, profile, releases
-from alignrec.commands.arguments import PARAMS, ROOT, Dataset, ParamsFile, Part, Root
+from alignrec.commands.arguments import PARAMS, ROOT, Dataset, ParamsFile, Root
 from alignrec.commands.params import check, read
 from alignrec.commands.project import CODE, has_edited_code, refuse_other_release
 from alignrec.commands.terminal import Group, explain_interrupt, say, show
@@ -35,7 +34,6 @@ def perform_stage(
     dataset: str,
     params: Path,
     root: Path,
-    part: str | None = None,
     item: str = "",
 ) -> None:
     """Run a stage with the parameters of a file."""
@@ -55,7 +53,6 @@ def perform_stage(
     settings = read(params, dataset)
     process.spin_if_idle()
     run = Run(stage.name, dataset, settings, root, item)
-    run.part = args.parse_part(part)
     with explain_interrupt(f"what {run.label} has finished is kept in {run.folder}"):
         perform(run, stage, check_settings)
 
@@ -67,12 +64,11 @@ def encode(
     ] = None,
     params: ParamsFile = PARAMS,
     root: Root = ROOT,
-    part: Part = None,
 ) -> None:
     encoders = read(params)[Encode].encoders
     require_known([encoder] if encoder else [], encoders, "encode.encoders")
     for name in [encoder] if encoder else encoders:
-        perform_stage(STAGES["encode"], dataset, params, root, part, name)
+        perform_stage(STAGES["encode"], dataset, params, root, name)
 
 
 def images(
@@ -82,10 +78,9 @@ def images(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="fetch only what failed, once more")
     ] = False,
-    part: Part = None,
 ) -> None:
     stage = replace(STAGES["images"], main=partial(image_stage.main, retry_failed=retry_failed))
-    perform_stage(stage, dataset, params, root, part)
+    perform_stage(stage, dataset, params, root)
 
 
 def publish(
@@ -125,20 +120,8 @@ def probe(dataset: Dataset, params: ParamsFile = PARAMS, root: Root = ROOT) -> N
         show(terminal.TerminalTable(table, unbroken=range(table.texts), caption=table.note))
 
 
-def beit3(
-    dataset: Dataset, params: ParamsFile = PARAMS, root: Root = ROOT, part: Part = None
-) -> None:
-    perform_stage(STAGES["beit3"], dataset, params, root, part)
-
-
-def graph(
-    dataset: Dataset, params: ParamsFile = PARAMS, root: Root = ROOT, part: Part = None
-) -> None:
-    perform_stage(STAGES["graph"], dataset, params, root, part)
-
-
 OWN: dict[str, Callable[..., None]] = {
-    command.__name__: command for command in (images, encode, beit3, graph, probe, publish)
+    command.__name__: command for command in (images, encode, probe, publish)
 }
 
 

@@ -58,24 +58,7 @@ Order = Annotated[
 Sets = Annotated[
     list[str] | None, typer.Option(help="a feature set; may be given again; all by default")
 ]
-Part = Annotated[
-    str | None,
-    typer.Option(
-        "--part", metavar="I/N", help="make the files of part I of N, as a job array does"
-    ),
-]
 PARAMS, ROOT = Path("params.yaml"), Path("outputs")
-
-
-def parse_part(given: str | None) -> tuple[int, int] | None:
-    if given is None:
-        return None
-    part, _, parts = given.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise typer.BadParameter(
-            f"'{given}' is no part; give I/N, such as 3/8, I from 1 to N", param_hint="--part"
-        )
-    return int(part), int(parts)
 
 
 def parse_columns(pairs: Sequence[str], roles: Iterable[str]) -> dict[str, str]:

@@ -84,8 +84,7 @@ def write_sets(run: Run, max_tokens: int) -> None:
     """Write the sets of section `beit3`; `max_tokens` is that of `pretrain`, the default."""
     params = run.params[BEiT3Sets]
     params = params.model_copy(update={"max_tokens": params.max_tokens or max_tokens})
-    if not run.part:
-        drop_unlisted_sets(run.folder, params.sets)
+    drop_unlisted_sets(run.folder, params.sets)
 
     items = ItemContent.of(run.layout)
     further = ItemContent.further(run.layout)
@@ -98,11 +97,9 @@ def write_sets(run: Run, max_tokens: int) -> None:
             record={"stage": run.stage, "dataset": run.dataset},
             warn=partial(run.warn, recorded=False),
             done=bar.update,
-            owns_shard=run.owns_shard,
         )
         for name in params.sets:
-            with run.lock_of_part():
-                home = _prepare_folder(run, params, name, items, load_vectors)
+            home = _prepare_folder(run, params, name, items, load_vectors)
             facts = Facts.read(run.folder / name / SET, MAX_SET_BYTES)
             settings = BEiT3Params.model_validate(facts.settings)
             folder = run.folder / home / ENCODER
@@ -110,8 +107,7 @@ def write_sets(run: Run, max_tokens: int) -> None:
             encoder = LazyEncoder(facts, network.load, network)
             for part in parts:
                 write_features(encoder, part, run.folder / name, run.params[Encode], context)
-            if not run.part:
-                run.note(**report_quality(facts, run.folder / name, run.warn))
+            run.note(**report_quality(facts, run.folder / name, run.warn))
     run.rows_in = n_items
     run.rows_out = n_items * len(params.sets)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +37,7 @@ from alignrec.pipeline.features.folder import (
 from alignrec.pipeline.features.quality import READ, describe_model, judge_quality
 from alignrec.pipeline.features.row_cache import RowCache, hash_content
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.io.errors import UserError, printable
+from alignrec.pipeline.io.errors import printable
 from alignrec.pipeline.runtime import cluster
 from alignrec.pipeline.runtime.machine import versions
 from alignrec.pipeline.runtime.run import Run
@@ -52,7 +52,6 @@ class WriteContext:
     record: Mapping[str, Any]  # stage and dataset, for the metadata of its files
     warn: Callable[[str], object]
     done: Callable[[int], object]  # called with the number of encoded items
-    owns_shard: Callable[[int], bool] = lambda number: True  # others are written elsewhere
 
 
 @dataclass(frozen=True)
@@ -85,28 +84,6 @@ def list_inputs(
 def list_modules(network: Network) -> list[str]:
     """Return the modules whose code the feature set of an encoder depends on."""
     return ["alignrec.pipeline.features.encode", ENCODERS.module(network.kind)]
-
-
-def require_same_precision(
-    run: Run, network: Network, inputs: Sequence[Path], settings: Encode
-) -> None:
-    """Raise UserError if `auto` meant another precision where other parts of the set are made."""
-    key_file = run.folder / io.KEY
-    if not run.part or network.origin is None or not key_file.is_file():
-        return
-
-    taken = network.origin.precision
-    if not taken:
-        return
-
-    other = "float32" if taken == "bfloat16" else "bfloat16"
-    there = replace(network, origin=replace(network.origin, precision=other))
-    facts = (settings_facts(there, settings), network.name)
-    if key_file.read_bytes() == run.key(inputs, facts, list_modules(network)).encode():
-        raise UserError(
-            f"'encoders.{network.name}.precision': auto is {taken} on this processor, and {other} "
-            "on that of other parts; set one precision for all parts"
-        )
 
 
 def prepare_set(
@@ -217,7 +194,7 @@ def write_features(
         io.FINGERPRINT: facts.fingerprint,
     }
     settings = settings.model_copy(update={"batch_size": facts.batch_size})
-    paths = _list_shards(items, folder, settings.shard_rows, context)
+    paths = _list_shards(items, folder, settings.shard_rows)
     missing = [shard for shard, path in paths.items() if not path.exists()]
     context.done(sum(map(len, paths)) - sum(map(len, missing)))
     if not missing:
@@ -243,15 +220,12 @@ def report_quality(facts: Facts, folder: Path, warn: Callable[[str], object]) ->
     return note
 
 
-def _list_shards(
-    items: ItemContent, folder: Path, shard_rows: int, context: WriteContext
-) -> dict[range, Path]:
+def _list_shards(items: ItemContent, folder: Path, shard_rows: int) -> dict[range, Path]:
     paths = {}
     n_items = len(items.ids)
     for number, start in enumerate(range(0, n_items, shard_rows)):
-        if context.owns_shard(number):
-            shard = range(start, min(start + shard_rows, n_items))
-            paths[shard] = io.shard(folder, items.stem, number)
+        shard = range(start, min(start + shard_rows, n_items))
+        paths[shard] = io.shard(folder, items.stem, number)
     return paths
 
 

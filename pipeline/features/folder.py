@@ -123,9 +123,6 @@ def resume_set(
     """
     inputs = list(inputs)
     run.resume(folder, inputs, *facts, modules=modules)
-    if run.part:  # other parts may still be writing
-        return
-
     missing = io.list_missing(folder)
     if not whole:
         shards = tuple(f"{stem}-" for stem in ("features", FURTHER_STEM))

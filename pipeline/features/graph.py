@@ -1,7 +1,6 @@
 """The item graph of a feature set: its nearest neighbours, as parameters ask.
 
-Shards of items are searched apart, by one machine, the parts of a job array, or a Ray cluster; the
-run without a part joins them.
+Shards of items are searched apart, by one machine or a Ray cluster, and then joined.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,15 +40,11 @@ def neighbours_by_params(features: np.ndarray, params: Graph) -> pa.Table:
 
 
 def write_graphs(run: Run, names: Sequence[str]) -> None:
-    """Write the graphs of sets, or the shards of a part of their items."""
+    """Write the graphs of sets."""
     run.device = "cuda" if has_gpu() else "cpu"
-    keys: dict[str, str] = {}
-    with run.lock_of_part():
-        if not run.part:
-            drop_unlisted_sets(run.folder, names)
-        for name in names:
-            keys[name] = _resume(run, name)
-    if not run.part and _are_linked(run, keys) and run.finished():
+    drop_unlisted_sets(run.folder, names)
+    keys = {name: _resume(run, name) for name in names}
+    if _are_linked(run, keys) and run.finished():
         return
 
     for name in run.progress(names, unit="set"):
@@ -75,8 +70,7 @@ def _resume(run: Run, name: str) -> str:
     inputs = [*features.shards, *(further.shards if further else ())]
     key = run.key(inputs, [run.params[Graph].facts(), name], CODE_MODULES)
     io.open_journal(folder, key)
-    if not run.part:  # other parts may still be writing
-        run.drop_altered(folder)
+    run.drop_altered(folder)
     return key
 
 
@@ -86,8 +80,7 @@ def write_edges(run: Run, name: str, key: str) -> None:
     """
     features = FeatureSet(name, run.layout.features(name))
     search = _write_graph(run, name, features.folder, run.layout.edges(name), key)
-    if not run.part:
-        _describe_graph(run, name, search)
+    _describe_graph(run, name, search)
 
     path = run.layout.catalogue_edges(name)
     if features.further() is not None and not io.is_finished(path, key):
@@ -96,21 +89,16 @@ def write_edges(run: Run, name: str, key: str) -> None:
 
 
 def _write_graph(run: Run, name: str, vectors: Path, path: Path, key: str) -> Search:
-    """Write the neighbours among the vectors of a folder, or the shards of the run's part.
+    """Write the neighbours among the vectors of a folder.
 
     Shards and an inverted file, next to `path`, are deleted when the shards are joined.
     """
     index = path.with_name(f".{path.stem}-index")
-    with run.lock_of_part():
-        search = _open_search(run, name, vectors, index)
+    search = _open_search(run, name, vectors, index)
 
     shards = [io.shard(path.parent, path.stem, number) for number in range(search.shards)]
     if not io.is_finished(path, key):
         _write_shards(run, name, search, shards, key)
-    if run.part:
-        return search
-
-    if not io.is_finished(path, key):
         tables = search.join(io.read_listed(shard, EDGES) for shard in shards)
         run.write_all(tables, path, EDGES)
         io.finish(path, key)
@@ -121,22 +109,12 @@ def _write_graph(run: Run, name: str, vectors: Path, path: Path, key: str) -> Se
 
 
 def _write_shards(run: Run, name: str, search: Search, paths: Sequence[Path], key: str) -> None:
-    """Write the missing shards of the run's part."""
-    missing: list[int] = []
-    for number, path in enumerate(paths):
-        if run.owns_shard(number) and not io.is_finished(path, key):
-            missing.append(number)
+    """Write the missing shards."""
+    missing = [number for number, path in enumerate(paths) if not io.is_finished(path, key)]
     found = _find_shards(run, search, missing)
     for number, edges in run.progress(found, name, total=len(missing), unit="shard"):
         run.write(edges, paths[number], EDGES)
         io.finish(paths[number], key)
-
-    folder = paths[0].parent
-    if (folder / io.KEY).read_text() != key:
-        raise UserError(
-            f"{folder}: settings or features changed while neighbours were searched; "
-            "run this part again, with the settings of all parts"
-        )
 
 
 def _open_search(run: Run, name: str, features: Path, index: Path) -> Search:

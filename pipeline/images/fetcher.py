@@ -125,8 +125,7 @@ def write_shards(run: Run, retry_failed: bool) -> list[Path]:
     params = run.params[Images]
     tables = list_item_tables(run.layout)
     total = io.rows(io.present(list(tables.values())))
-    with run.lock_of_part():
-        run.resume(run.folder, [], params.model_dump(exclude=ACCESS))
+    run.resume(run.folder, [], params.model_dump(exclude=ACCESS))
 
     root = access.find_image_root(run.source, run.layout.raw, params.folder)
     run.measure(folder=None if root is None else str(root))
@@ -138,10 +137,9 @@ def write_shards(run: Run, retry_failed: bool) -> list[Path]:
             columns = ["item_id", "asin", "image_urls"]
             items = io.read_slices(table, schemas.ITEMS, columns, params.shard_rows)
             for number, part in enumerate(items):
-                if run.owns_shard(number):
-                    path = io.shard(run.folder, stem, number)
-                    paths.append(path)
-                    _write_shard(run, web, part, path, retry_failed, bar.update)
+                path = io.shard(run.folder, stem, number)
+                paths.append(path)
+                _write_shard(run, web, part, path, retry_failed, bar.update)
     return paths
 
 

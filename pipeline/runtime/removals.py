@@ -18,6 +18,7 @@ INSTEAD = {
     "mapped": "experiments/mapped.py maps features to train interactions",
     "most": FIRST_IMAGE,
     "onto": A_FOLDER,
+    "part": "`engine: ray` spreads encode, beit3 and graph over a cluster: docs/cluster.md",
     "since": A_FOLDER,
     "start": RELEASED,
 }

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,6 @@ class Run:
     root: InitVar[Path]
     item: str = ""
     label: str = ""
-    part: tuple[int, int] | None = None  # (i, n), i from 1, if other processes run the other parts
 
     # facts of run.json, equal for equal runs
     device: str = "cpu"
@@ -130,8 +129,7 @@ class Run:
         io.open_journal(
             folder, self.key(inputs, facts, modules or [f"alignrec.stages.{self.stage}"])
         )
-        if not self.part:  # other parts may still be writing
-            self.drop_altered(folder)
+        self.drop_altered(folder)
 
     def drop_altered(self, folder: Path) -> None:
         for path in io.drop_unlisted(folder):
@@ -141,16 +139,6 @@ class Run:
         record = intact_record(self.folder)
         self.was_finished = record is not None and record["files"] == present_files(self.folder)
         return self.was_finished
-
-    def owns_shard(self, number: int) -> bool:
-        if self.part is None:
-            return True
-        part, parts = self.part
-        return number % parts == part - 1
-
-    def lock_of_part(self) -> AbstractContextManager[None]:
-        """Return a lock of the folder that all parts write to; a whole run holds it already."""
-        return hold_lock(self.folder) if self.part else nullcontext()
 
 
 @contextmanager

@@ -9,18 +9,11 @@ from typing import Any
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.runtime import process, progress
+from alignrec.pipeline.runtime import process
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.record import intact_record, present_files
 from alignrec.pipeline.runtime.registry import Registry
-from alignrec.pipeline.runtime.run import (
-    Run,
-    hold_lock,
-    locked,
-    make_folder,
-    recorded,
-    refuse_links,
-)
+from alignrec.pipeline.runtime.run import Run, locked, recorded
 from alignrec.pipeline.runtime.section import Section
 
 SOURCE = "sources"
@@ -74,10 +67,6 @@ class Stage:
 
 def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     """Validate parameters and inputs of a stage, then run it."""
-    if run.part:
-        _perform_part(run, stage, check)
-        return
-
     with process.process_group(), locked(run):
         if not stage.light:
             check(run)
@@ -90,23 +79,6 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
             run.folder.mkdir()
         with recorded(run):
             stage.main(run)
-
-
-def _perform_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
-    check(run)
-    refuse_altered(run.layout, stage.reads, stage.name)
-    assert run.part
-    part, parts = run.part
-
-    # lock the part only, against a resubmitted job: other parts write to the same folder at the
-    # same time
-    refuse_links(run)
-    folder_of_part = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")
-    with hold_lock(folder_of_part), progress.print_heartbeat(run.label, run.bars):
-        make_folder(run.folder)
-        stage.main(run)
-    done = f"part {part} of {parts} is there; after all parts run it without --part"
-    print(f"{run.label}: {done}", flush=True)
 
 
 def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None:

@@ -2,7 +2,6 @@
 
 import random
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,9 +39,6 @@ from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.linalg.projections import shuffled_order
 from alignrec.pipeline.release.loading import Project, load_encoders
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.run import Run
-from alignrec.pipeline.runtime.stage import perform
-from alignrec.stages.order import STAGES
 from tests.encoders.test_kinds import ODD
 
 TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000, "é 日本語 🙂", "bus", "red car"]
@@ -261,26 +257,6 @@ def test_shuffled_gives_nobody_their_own(layout: Layout) -> None:
     own, moved = (vectors(layout, name) for name in ("beit3", "shuffled"))
     assert sorted(own.tolist()) == sorted(moved.tolist())
     assert vectors(layout, "random").shape == own.shape
-
-
-@pytest.mark.parametrize(("name", "item"), [("tfidf", "tfidf"), ("beit3", "")])
-def test_two_parts_and_the_whole_after_them_give_the_same_files(layout: Layout, name: str, item: str) -> None:
-    given = params(*[] if item else [name], names=[item] if item else [])
-    stage_name = "encode" if item else "beit3"
-    whole = stage(layout, given)
-    for folder in (stage_name, ".work"):
-        shutil.rmtree(layout.root / folder)
-    toy.ended(layout)
-    for part, expected in ((2, {1}), (1, {0, 1, 2})):  # three files of three rows
-        going = Run(stage_name, "shop", given, layout.root, item)
-        going.part = part, 2
-        perform(going, STAGES[stage_name], lambda _: None)
-        folder = layout.work(stage_name) / name
-        assert io.shards(folder, "features") == [io.shard(folder, "features", i) for i in expected]
-    assert not layout.run_record(stage_name, item).exists()
-    times = {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
-    assert stage(layout, given) == whole
-    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
 # --- long texts are encoded in chunks: all words once, in order; short texts are unchanged

@@ -30,8 +30,6 @@ from alignrec.pipeline.linalg import device
 from alignrec.pipeline.release.loading import Project, facts_here, load_encoder
 from alignrec.pipeline.runtime import cluster
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.run import Run
-from alignrec.stages.order import STAGES
 
 
 @contextmanager
@@ -256,34 +254,6 @@ def test_a_run_that_another_processor_resumes_starts_again(
     assert killed(layout, given, 3)
     answer(monkeypatch, False)
     assert featured.stage(layout, given) == expected
-
-
-def test_parts_in_two_precisions_are_refused(layout: Layout, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = params(models, "text", text=auto(models))
-
-    def encode(part: int) -> None:
-        run = Run("encode", layout.dataset, given, layout.root, "text", part=(part, 3))
-        run.folder.mkdir(parents=True, exist_ok=True)
-        STAGES["encode"].main(run)
-
-    answer(monkeypatch, True)
-    encode(1)
-    answer(monkeypatch, False)
-    said = (
-        "'encoders.text.precision': auto is float32 on this processor, and bfloat16 on that of other parts; "
-        "set one precision for all parts"
-    )
-    with pytest.raises(UserError) as e:
-        encode(2)
-    assert str(e.value) == said
-    answer(monkeypatch, True)
-    encode(2)
-    encode(3)
-    parts = featured.stage(layout, given)
-
-    for folder in ("encode", ".work"):
-        shutil.rmtree(layout.root / folder)
-    assert featured.stage(layout, given) == parts
 
 
 def test_a_stored_encoder_takes_the_precision_of_its_own_processor(

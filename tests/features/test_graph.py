@@ -26,14 +26,11 @@ from threadpoolctl import threadpool_limits
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.features import graph
-from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import inverted, neighbours
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.runtime import cluster
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
-from alignrec.pipeline.runtime.run import Run
-from alignrec.stages.order import STAGES
 
 
 def lists(edges: object) -> dict[int, list[int]]:
@@ -51,6 +48,7 @@ def clusters(n: int) -> np.ndarray:
 
 
 FINDERS = {"exact": neighbours.find_neighbours, "ivf": inverted.find_approximate}
+FIND = {search: search.find for search in (neighbours.ExactSearch, inverted.Inverted)}
 SMALL = {
     (neighbours, "ROWS_PER_SHARD"): 300,
     (neighbours, "MAX_FIT_ROWS"): 1200,
@@ -262,7 +260,7 @@ def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(
         inverted.find_approximate(features, 6)
 
 
-# --- what is there already, and parts of a job array
+# --- what is there already
 
 
 @pytest.fixture
@@ -280,16 +278,24 @@ def settings(index: str, **graph: object) -> Parameters:
     return toy.params(graph={"k": 6, "index": index, **graph})
 
 
-def search_part(layout: Layout, params: Parameters, part: int, parts: int = 3) -> Run:
-    run = Run("graph", "shop", params, layout.root, part=(part, parts))
-    run.folder.mkdir(parents=True, exist_ok=True)
-    STAGES["graph"].main(run)
-    return run
-
-
 def search_whole(layout: Layout, params: Parameters) -> dict[str, bytes]:
     toy.run("graph", params, layout.root)
     return toy.contents(layout.out("graph"))
+
+
+def kill_search(layout: Layout, params: Parameters) -> None:
+    """Search, and end at the third shard of the first set."""
+
+    def stop(self: graph.Search, shard: int) -> pa.Table:
+        if shard == 2:
+            raise KeyboardInterrupt
+        return FIND[type(self)](self, shard)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for search in FIND:
+            patch.setattr(search, "find", stop)
+        with pytest.raises(KeyboardInterrupt):
+            search_whole(layout, params)
 
 
 def delete_graphs(layout: Layout) -> None:
@@ -311,50 +317,41 @@ def test_a_set_that_is_new_or_gone_is_noticed(shop: Layout) -> None:
 
 
 @pytest.mark.parametrize("index", ["exact", "ivf"])
-def test_parts_give_the_bytes_of_one_machine(index: str, shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_are_joined_and_those_of_a_killed_run_not_searched_again(
+    index: str, shop: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     params = settings(index)
     expected = search_whole(shop, params)
     whole = FINDERS[index](io.matrix(io.read_features(shop.features("f"))["vector"]), 6)
     assert io.read_table(shop.edges("f"), schemas.EDGES).equals(schemas.check(whole, schemas.EDGES))
     delete_graphs(shop)
 
+    kill_search(shop, params)
     searched: list[int] = []
-    for search in (neighbours.ExactSearch, inverted.Inverted):
-        find = search.find
+    for search, find in FIND.items():
         counted = lambda self, shard, find=find: searched.append(shard) or find(self, shard)  # noqa: E731
         monkeypatch.setattr(search, "find", counted)
-    for part in (3, 1, 2):
-        search_part(shop, params, part)
-    assert sorted(searched) == sorted(2 * [0, 1, 2, 3])
     assert search_whole(shop, params) == expected
-    search_part(shop, params, 1)
-    assert len(searched) == 8, "what is there is not searched again"
+    assert searched == [2, 3, 0, 1, 2, 3]
 
 
 def test_progress_counts_the_shards_of_each_set(shop: Layout) -> None:
     """A large set takes many minutes."""
-    bars = search_part(shop, settings("ivf"), 1).bars
-    counts = [("graph shop", 2, 2), ("graph shop f", 2, 2), ("graph shop random", 2, 2)]
+    bars = toy.run("graph", settings("ivf"), shop.root).bars
+    counts = [("graph shop", 2, 2), ("graph shop f", 4, 4), ("graph shop random", 4, 4)]
     assert [(bar.desc, bar.n, bar.total) for bar in bars] == counts
 
 
 @pytest.mark.parametrize("index", ["exact", "ivf"])
-def test_parts_also_search_among_all_items(index: str, shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_items_are_searched_too(index: str, shop: Layout) -> None:
     vectors = clusters(ITEMS + 500)[ITEMS:]
     further = toy.feature_table(vectors, item_id=range(ITEMS, ITEMS + 500))
     io.write_table(further, io.shard(shop.features("f"), "further", 0), schemas.features(vectors.shape[1]))
-    expected = search_whole(shop, settings(index))
+    search_whole(shop, settings(index))
+    core = io.matrix(io.read_features(shop.features("f"))["vector"])
+    expected = FINDERS[index](np.concatenate([core, vectors]), 6)
     linked = io.read_table(shop.catalogue_edges("f"), schemas.EDGES)
-    assert {*linked["item_id"].to_pylist()} == {*range(ITEMS + 500)}
-    delete_graphs(shop)
-
-    for part in (3, 1, 2):
-        search_part(shop, settings(index), part)
-    searched: list[int] = []
-    for search in (neighbours.ExactSearch, inverted.Inverted):
-        monkeypatch.setattr(search, "find", lambda self, shard: searched.append(shard))
-    assert search_whole(shop, settings(index)) == expected
-    assert searched == []
+    assert linked.equals(schemas.check(expected, schemas.EDGES))
 
 
 def test_a_search_is_kept_until_items_come(shop: Layout, capfd: pytest.CaptureFixture[str]) -> None:
@@ -368,31 +365,19 @@ def test_a_search_is_kept_until_items_come(shop: Layout, capfd: pytest.CaptureFi
     assert [is_kept(), is_kept()] == [False, True]
 
 
-def test_all_parts_search_one_index(shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[Path] = []
-    build = inverted.build_index
-    monkeypatch.setattr(inverted, "build_index", lambda *args, **kw: built.append(args[2]) or build(*args, **kw))
-    for part in (1, 2, 3):
-        search_part(shop, settings("ivf"), part)
-    search_whole(shop, settings("ivf"))
-    assert len(built) == 2, "one of each set"
-    assert not [path for path in built if path.exists()]
-
-
 @pytest.mark.parametrize("damaged", ["edges-00001.parquet", ".edges-index/items.npy", ".edges-index/units.f32"])
-def test_a_damaged_or_missing_part_is_made_again(
+def test_what_is_damaged_of_a_killed_run_is_made_again(
     damaged: str, shop: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     params = settings("ivf")
     expected = search_whole(shop, params)
     delete_graphs(shop)
-    search_part(shop, params, 2)
+    kill_search(shop, params)
     path = shop.work("graph") / "f" / damaged
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     capsys.readouterr()
-    search_part(shop, params, 1)  # opens the index
     assert search_whole(shop, params) == expected
     warned = capsys.readouterr().err.splitlines()
     if damaged.startswith("edges"):
@@ -401,25 +386,10 @@ def test_a_damaged_or_missing_part_is_made_again(
         ]
 
 
-def test_parts_of_other_settings_are_not_joined(shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_of_other_settings_are_not_joined(shop: Layout) -> None:
     expected = search_whole(shop, settings("exact", k=4))
     delete_graphs(shop)
-    for part in (1, 2, 3):
-        search_part(shop, settings("exact"), part)
-    assert search_whole(shop, settings("exact", k=4)) == expected
-    delete_graphs(shop)
-
-    # a job of other settings begins while a part searches
-    find = neighbours.ExactSearch.find
-
-    def begin(self: neighbours.ExactSearch, shard: int) -> object:
-        monkeypatch.setattr(neighbours.ExactSearch, "find", find)
-        search_part(shop, settings("exact", k=4), 2)
-        return find(self, shard)
-
-    monkeypatch.setattr(neighbours.ExactSearch, "find", begin)
-    with pytest.raises(UserError, match=r"settings or features changed while .*; run this part again, with the"):
-        search_part(shop, settings("exact"), 1)
+    kill_search(shop, settings("exact"))
     assert search_whole(shop, settings("exact", k=4)) == expected
 
 
@@ -434,7 +404,6 @@ def test_a_search_killed_at_any_file_ends_with_the_same_bytes(shop: Layout) -> N
         shop.work("graph").mkdir(parents=True)
         with toy.stopped(at) as replaced:
             try:
-                search_part(shop, settings("ivf"), 2)
                 search_whole(shop, settings("ivf"))
                 ended = True
             except KeyboardInterrupt:

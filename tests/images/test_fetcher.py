@@ -34,8 +34,7 @@ from alignrec.pipeline.images.fetcher import Fetcher
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
-from alignrec.pipeline.runtime.run import Run, running
-from alignrec.pipeline.runtime.stage import perform
+from alignrec.pipeline.runtime.run import running
 from alignrec.stages import images as stage
 
 FAST = Images(timeout=60, private_hosts=["127.0.0.1"], max_bytes=200_000)
@@ -405,45 +404,17 @@ def test_the_stage_retries_only_failures_and_reports_copies(tmp_path: Path, monk
     assert record["notes"] == {"duplicates": 2, "shared": shared}
 
 
-def part(number: int, params: Params, root: Path) -> list[str]:
-    """Run one of two parts; return the shards that exist."""
-    going = Run("images", "shop", params, root)
-    going.part = number, 2
-    perform(going, stage.IMAGES, lambda _: None)
-    return [path.name for path in files.shards(going.folder, "images")]
-
-
-def test_parts_fetch_each_image_once_and_the_whole_stage_none(tmp_path: Path) -> None:
+def test_a_damaged_shard_is_fetched_again_and_no_other(tmp_path: Path) -> None:
     with serving({f"/{i}": body(JPEG) for i in range(7)}) as server:
         params = shop(tmp_path, server, shard_rows=2)
-        for number, expected in ((2, (1, 3)), (1, (0, 1, 2, 3))):
-            assert part(number, params, tmp_path) == [f"images-0000{i}.parquet" for i in expected]
-        assert not (tmp_path / "images/shop/run.json").exists()
-        whole = toy.run("images", params, tmp_path)
-        assert (whole.rows_in, whole.rows_out) == (7, 7)
-        assert server.asked == {f"/{i}": 1 for i in range(7)}
-
-
-def test_a_part_makes_a_damaged_shard_of_its_own_again(tmp_path: Path) -> None:
-    with serving({f"/{i}": body(JPEG) for i in range(7)}) as server:
-        params = shop(tmp_path, server, shard_rows=2)
-        part(1, params, tmp_path)
+        toy.run("images", params, tmp_path)
         shard = tmp_path / ".work/images/shop/images-00002.parquet"
         content = shard.read_bytes()
         shard.write_bytes(content[:-1])
-        part(1, params, tmp_path)
+        whole = toy.run("images", params, tmp_path)
         assert shard.read_bytes() == content
-        assert server.asked == {"/0": 1, "/1": 1, "/4": 2, "/5": 2}
-
-
-def test_a_part_that_is_asked_twice_at_once_is_made_once(tmp_path: Path) -> None:
-    with serving({f"/{i}": body(JPEG) for i in range(7)}) as server:
-        params = shop(tmp_path, server, shard_rows=2)
-
-        with ThreadPoolExecutor() as pool:
-            made = list(pool.map(lambda _: part(1, params, tmp_path), range(4)))
-        assert made[-1] == ["images-00000.parquet", "images-00002.parquet"]
-        assert server.asked == {f"/{i}": 1 for i in (0, 1, 4, 5)}
+        assert (whole.rows_in, whole.rows_out) == (7, 7)
+        assert server.asked == {f"/{i}": 1 + (i in (4, 5)) for i in range(7)}
 
 
 def test_images_of_the_web_are_kept_when_items_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

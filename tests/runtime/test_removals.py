@@ -20,6 +20,7 @@ GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
         (["fetch", "x", "--to", "y", "--onto", "z"], "onto"),
         (["publish", "x", "--since", "z"], "since"),
         (["new", "x", "--from", "y"], "from"),
+        (["graph", "x", "--part", "1/2"], "part"),
     ],
 )
 def test_a_removed_command_or_option_names_its_replacement(arguments: list[str], name: str) -> None:
