@@ -104,7 +104,6 @@ RELEASED_ITEMS = schema(
     field(
         "image_sha256", pa.string(), "hex, of the picture's bytes as fetched; empty where none came"
     ),
-    field("image_phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
     field(
         "input_text_sha256",
         pa.string(),

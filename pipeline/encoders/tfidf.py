@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 
@@ -25,7 +25,6 @@ WORDS, COMPONENTS = (
     "words.json",
     "tfidf.safetensors",
 )  # terms in order; their IDF weights and components
-WORD = re.compile(r"\w\w+")  # at least two letters or digits
 # letters and vowel signs of scripts without spaces: Thai, Lao, Burmese, Khmer, kana and Han
 UNSPACED = (
     "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u108f"
@@ -51,26 +50,18 @@ class Tfidf:
             components,
         )
         self.width = components.shape[1]
-        # earlier releases treated a phrase without spaces as a word
-        self._split = (
-            split_terms if all(split_terms(term) == [term] for term in terms) else split_words
-        )
 
     def reading(self, texts: Sequence[str]) -> Reading:
-        there = np.array([len(self._split(text)) for text in texts], np.int64)
+        there = np.array([len(split_terms(text)) for text in texts], np.int64)
         return Reading(there, there, np.zeros_like(there))
 
     def prepare(
         self, images: Sequence[bytes] | None, texts: Sequence[str] | None
     ) -> sparse.csr_array:
-        return weigh_terms(self._number, self._idf, texts or [], self._split)
+        return weigh_terms(self._number, self._idf, texts or [])
 
     def encode(self, prepared: sparse.csr_array) -> Tensor:
         return torch.from_numpy((prepared @ self._components).astype(np.float32))
-
-
-def split_words(text: str) -> list[str]:
-    return WORD.findall(text.lower())
 
 
 def split_terms(text: str) -> list[str]:
@@ -100,12 +91,13 @@ def weigh_terms(
     terms: Mapping[str, int],
     idf: np.ndarray,
     texts: Sequence[str],
-    split: Callable[[str], list[str]] = split_terms,
 ) -> sparse.csr_array:
     """Return `(1 + ln tf) idf`, rows of length 1 or zero: float64 [n, T]."""
     rows, columns, frequency = [], [], []
     for row, text in enumerate(texts):
-        counts = Counter(number for word in split(text) if (number := terms.get(word)) is not None)
+        counts = Counter(
+            number for word in split_terms(text) if (number := terms.get(word)) is not None
+        )
         rows += [row] * len(counts)
         columns += sorted(counts)
         frequency += [counts[number] for number in sorted(counts)]

@@ -33,8 +33,8 @@ MAX_SET_BYTES = 1 << 16  # of set.json
 MAX_ENTRIES = 64  # parts, settings and packages of a set
 # settings on which the vector space does not depend
 OUTSIDE_SPACE = ("precision", "trained_on", "batch_size")
-# settings that earlier versions did not have; without a value, sets keep their fingerprint
-LATER_SETTINGS = ("options", "pooling", "task")
+# settings that are in the fingerprint only if they have a value
+OPTIONAL_SETTINGS = ("options", "pooling", "task")
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]
 Modality = Literal["image", "text"]
 
@@ -89,7 +89,7 @@ class Facts(Part):
         """
         space: dict[str, Any] = {"kind": self.network, "reads": list(self.reads)}
         for key, value in self.settings.items():
-            is_default = key in LATER_SETTINGS and value is None
+            is_default = key in OPTIONAL_SETTINGS and value is None
             if key not in OUTSIDE_SPACE and not is_default:
                 space[key] = value
         space |= {name: f"{name} {version}" for name, version in self.packages.items()}

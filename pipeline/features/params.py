@@ -41,9 +41,7 @@ class SemanticIds(Section):
 
     def facts(self) -> dict[str, Any]:
         facts = super().facts()
-        if self.codebooks is None:  # as earlier versions recorded it
-            del facts["codebooks"]
-        else:
+        if self.codebooks is not None:
             facts["codebooks"] = name_release(self.codebooks)
         return facts
 

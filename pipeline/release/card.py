@@ -251,8 +251,7 @@ def _record_set(name: str, files: list[File], stored: VectorType) -> Node:
     source: Node = {"fileObject": {"@id": files[0].path}}
     if len(files) > 1:
         source = {"fileSet": {"@id": f"{name}-files"}}
-    schema_of = TABLES[str(files[0].table)].schema
-    schema = schema_of(files[0].width) if schema_of else []
+    schema = TABLES[str(files[0].table)].schema(files[0].width)
     if files[0].table == "features":
         schema = schemas.store_as(schema, stored)
     return {

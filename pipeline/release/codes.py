@@ -35,8 +35,7 @@ def _read_codes_of(release: Release, features: FeatureSet) -> ReleasedCodes:
     path = folder / codebooks_path(name)
     if codebooks_path(name) not in {file.path for file in release.manifest.files}:
         raise UserError(
-            f"{folder}: no codebooks of {name}, which earlier versions did not publish; "
-            "publish it again, or leave `codebooks` out"
+            f"{folder}: no codebooks of {name}; publish it again, or leave `codebooks` out"
         )
 
     shards = release.manifest.paths_of(folder, "features", name)

@@ -172,10 +172,7 @@ def _space_difference(home: Path, facts: Facts, shards: Sequence[Path]) -> str:
     elif facts.weights is not None:
         stored_here["weights"] = _digest_weights(home.parent / facts.weights, facts)
 
-    pairs = [(encoded, stated)]
-    # earlier versions recorded neither the modalities read nor the weights in the folder
-    if "reads" in stated or "reads" in encoded:
-        pairs += [(stated, stored_here), (encoded, stored_here)]
+    pairs = [(encoded, stated), (stated, stored_here), (encoded, stored_here)]
     differences = (io.first_difference(a, b) for a, b in pairs)
     return next(filter(None, differences), "")
 

@@ -59,7 +59,6 @@ def _release_items(items: pa.Table, images: pa.Table, publish: Publish) -> pa.Ta
     columns |= {
         "image_status": images["status"],
         "image_sha256": images["sha256"],
-        "image_phash": pa.nulls(len(items), pa.uint64()),
         "input_image_sha256": images["input_image_sha256"],
         "image_url": pa.array(urls, pa.string()),
         "input_text_sha256": text_hashes,

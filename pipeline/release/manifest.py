@@ -13,9 +13,7 @@ import orjson
 import pyarrow.parquet as pq
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
@@ -27,7 +25,7 @@ from alignrec.pipeline.release.table_kinds import PER_SET, TABLES
 from alignrec.pipeline.runtime import releases
 from alignrec.pipeline.runtime.section import Part, first_fault
 
-FORMAT: Literal[5] = 5
+FORMAT: Literal[6] = 6
 MANIFEST_FILE = releases.MANIFEST_FILE
 MAX_MANIFEST_BYTES = releases.MAX_MANIFEST_BYTES
 
@@ -88,21 +86,13 @@ class Counts(Part):
     items: Count
     interactions: Count
     core: Count | None = None
-    """the first items, which have interactions and vectors of the recommender; absent: all have"""
+    """the first items, which have interactions and vectors of the recommender; null: all have"""
 
     @model_validator(mode="after")
     def _is_part(self) -> Self:
         if self.core is not None and not 0 < self.core <= self.items:
             raise ValueError(f"core is {self.core}, of {self.items} items")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_blank(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # manifests without such items are as they were before the key existed
-        counts: dict[str, Any] = serialise(self)
-        if self.core is None:
-            counts.pop("core", None)
-        return counts
 
 
 class Input(Part):
@@ -149,8 +139,6 @@ class Encoder(Part):
     """width of the vectors; null for a part"""
     name: str = ""
     """name of a part"""
-    map: str = ""
-    """use of train interactions in releases of earlier versions; empty"""
     parts: list[Encoder] = []
     """parts of a kind that combines encoders, in order"""
 
@@ -167,73 +155,10 @@ class ItemColumns(Part):
         return [*self.roles.values(), *self.text]
 
 
-class ChangedItem(Part):
-    """An item whose vectors differ in two releases, whatever rotation."""
-
-    asin: str
-    cosine: float
-    """of its old and its rotated new vector"""
-
-
-class AlignedVectors(Part):
-    """What the rotation of a set of vectors achieves."""
-
-    items: Count
-    """items of equal text and image in both releases, to which the rotation is fitted"""
-    cosine_before: float
-    """median cosine of an item's old and new vector, of the items of both releases"""
-    cosine_after: float
-    """the same with the new vectors rotated"""
-    changed: list[ChangedItem] = []
-    """items that the rotation leaves farthest from their old vector, at most ten"""
-
-
-class Alignment(Part):
-    """The older release onto whose vectors those of this release are rotated."""
-
-    dataset: str
-    version: Version
-    manifest: Sha256
-    """hash of its manifest.json"""
-    sets: dict[str, AlignedVectors] = {}
-    """feature sets that were fitted again, and are rotated"""
-    recommender: AlignedVectors | None = None
-    """the recommender's vectors of items and users; null: none, or not in both"""
-
-
-class ProbedRounding(Part):
-    """A probe's headline figure of a set before and after rounding."""
-
-    figure: str
-    before: float
-    after: float
-
-
-class RoundedSet(Part):
-    """What rounding costs a feature set."""
-
-    cosine: float
-    """lowest cosine of a vector and its rounded form"""
-    neighbours: Count = 0
-    """nearest items that are compared"""
-    overlap: float | None = None
-    """share of these that stay, mean over items; null for fewer than three items"""
-    probes: dict[str, ProbedRounding] = {}
-    """probe -> its figure; empty if the stage `probe` did not run"""
-
-
-class Rounding(Part):
-    """Feature sets in a smaller type than float32."""
-
-    stored: Literal["float32", "float16", "int8"]
-    """type of column `vector`; int8 with column `scale`, by which a row is multiplied"""
-    sets: dict[str, RoundedSet]
-
-
 class Manifest(Part):
     """manifest.json of a release; it lists every other file of the folder."""
 
-    format: Literal[5]
+    format: Literal[6]
     """version of this schema"""
     dataset: str
     version: Version
@@ -248,11 +173,7 @@ class Manifest(Part):
     encoders: dict[str, Encoder] = {}
     """feature set -> the third-party model that made it"""
     columns: ItemColumns | None = None
-    """columns of the item file; null in releases of earlier versions"""
-    alignment: Alignment | None = None
-    """null: not aligned with an older release"""
-    rounding: Rounding | None = None
-    """null: vectors are float32"""
+    """columns of the item file; null without one"""
     made_by: dict[str, Maker]
     """stage -> maker of its tables"""
     code: Sha256

@@ -93,7 +93,6 @@ class Release:
         name = f"embeddings/{what}.parquet"
         kind = next(file.table for file in self.manifest.files if file.path == name)
         schema_of = TABLES[str(kind)].schema
-        assert schema_of is not None
 
         path = self.folder / name
         width = pq.read_schema(path).field("vector").type.list_size

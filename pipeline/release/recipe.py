@@ -25,7 +25,7 @@ class Recipe:
     """Source of a release or project, columns of its item file, and roles in its texts."""
 
     kind: str = TABULAR
-    columns: ItemColumns | None = None  # None: not recorded, in releases of earlier versions
+    columns: ItemColumns | None = None  # None without an item file
     text: tuple[str, ...] = TEXT_FIELDS  # roles that compose the text, in order
 
 

@@ -15,8 +15,7 @@ class TableKind(NamedTuple):
 
     path: str  # glob of its files
     description: str
-    # called with the vector width or number of codes; None: only in old releases and not read
-    schema: Callable[[int], pa.Schema] | None
+    schema: Callable[[int], pa.Schema]  # called with the vector width or number of codes
     numbered: str = "item"  # id that runs from 0 without gaps: item or user; empty: none
 
 
@@ -39,9 +38,6 @@ TABLES = {
         numbered="user",
     ),
     "features": TableKind("features/*/*.parquet", "one vector per item", schemas.features),
-    "features_half": TableKind(
-        "features-half/*/*.parquet", "the same in float16", None, numbered=""
-    ),
     "edges": TableKind(
         "graph/*/edges.parquet",
         "nearest items by cosine, itself first",
@@ -67,9 +63,6 @@ TABLES = {
     ),
     "semantic_ids": TableKind(
         "semantic_ids/*.parquet", "an item as a few discrete codes", schemas.semantic_ids
-    ),
-    "tried": TableKind(
-        "tried/*.parquet", "candidates of a set that valid chose", None, numbered=""
     ),
 }
 USER_VECTORS = ("user_embeddings", "numbered_user_embeddings")

@@ -105,8 +105,7 @@ def _rows_fault(path: Path, file: File, checks: Sequence[RowCheck]) -> str:
             return f"takes {text_bytes:,} bytes of memory for texts, from {file.bytes:,} on disk"
 
         part = pa.Table.from_batches([batch])
-        if schema is not None:
-            part = io.decode_vectors(schemas.check(part, schema, str(path), first))
+        part = io.decode_vectors(schemas.check(part, schema, str(path), first))
         for check in checks:
             if fault := check.check_rows(part, first):
                 return fault
@@ -114,14 +113,11 @@ def _rows_fault(path: Path, file: File, checks: Sequence[RowCheck]) -> str:
     return "" if first == file.rows else CHANGED
 
 
-def table_schema(path: Path, file: File) -> pa.Schema | None:
+def table_schema(path: Path, file: File) -> pa.Schema:
     """Return the schema that the rows must have; ContractError if the columns differ from it."""
-    schema_of = TABLES[str(file.table)].schema
-    if schema_of is None:
-        return None
     stored = pq.read_schema(path)
     lists = [field.type for field in stored if pa.types.is_fixed_size_list(field.type)]
-    schema = schema_of(lists[0].list_size if lists else 1)
+    schema = TABLES[str(file.table)].schema(lists[0].list_size if lists else 1)
     schema = schemas.store_as(schema, schemas.vector_type(stored))
     schemas.check(stored.empty_table(), schema, str(path))
     return schema

@@ -217,8 +217,8 @@ def test_extra_files_and_links_are_refused_but_not_what_git_and_the_hub_leave(re
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda m: m.update(format=6, news=1), "format 6, .* format 5"),
-        (lambda m: m.update(format=2), "format 2, .* format 5"),
+        (lambda m: m.update(format=5, news=1), "format 5, .* format 6"),
+        (lambda m: m.update(format=7), "format 7, .* format 6"),
         (lambda m: m.update(extra=1), "'extra'"),
         (lambda m: m["files"][0].update(sha256="short"), r"'files.0.sha256'"),
         (lambda m: m["files"][0].update(bytes=-1), r"'files.0.bytes'"),
