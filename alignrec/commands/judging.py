@@ -92,6 +92,8 @@ def compare(
             refuse_altered(layout, (STAGES[stage] for stage in read_stages), "compare")
         result = command.compare(layout, settings, sets, folder, order)
 
+    for doubt in verdict.describe_doubts(result):
+        say(doubt)
     if advice := advise_comparison(result):
         say(" ".join(advice))
     for remark in verdict.list_remarks(result):

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.section import nearest
-from alignrec.pipeline.vectors.base import match_file
+from alignrec.pipeline.vectors.base import MatchedFile, match_file
 
 MIN_COMPARED_ITEMS = 3  # of a comparison
+MAX_UNKNOWN_SHARE = 1 / 3  # of rows of no item, above which a file is odd
 MAX_NAME_CHARACTERS = 40  # of a set named after a file
 
 
@@ -28,6 +29,7 @@ class ComparedSet:
     identified: bool = True  # whether its rows have identifiers
     folder: str = ""  # parent folder of a file that the set is named after
     has_row: np.ndarray | None = None  # bool [I], items with a row; None: all
+    oddities: Sequence[str] = ()  # what is odd about a file, as sentences
 
 
 def read_set(
@@ -52,15 +54,40 @@ def read_set(
         )
     matched = match_file(where, asins, order, column=column or None)
     counted = matched.counted(asins, "are left out")
+    vectors = matched.rows(0, len(asins))
     return ComparedSet(
         name or short_name(Path(column) if column else where),
         f"{where.name}, width {matched.vectors.width:,}, {matched.how}"
         f"{'; ' if counted else ''}{counted}",
-        matched.rows(0, len(asins)),
+        vectors,
         matched.identified,
         "" if name else where.resolve().parent.name,
         matched.place >= 0 if matched.missing else None,
+        list(_find_oddities(matched, vectors[matched.place >= 0])),
     )
+
+
+def _find_oddities(matched: MatchedFile, rows: np.ndarray) -> Iterator[str]:
+    """Yield what is odd about a file and its matched rows [R, F]."""
+    n_rows = len(rows)
+    if matched.unknown > MAX_UNKNOWN_SHARE * matched.vectors.count:
+        yield (
+            f"{matched.unknown:,} of {matched.vectors.count:,} rows are of no item here; "
+            "is it of this dataset?"
+        )
+    if n_rows < MIN_COMPARED_ITEMS:
+        return
+
+    n_constant = int((rows == rows[0]).all(axis=0).sum())
+    if n_constant:
+        yield f"{n_constant:,} of {rows.shape[1]:,} columns are the same in all rows"
+    is_zero = ~rows.any(axis=1)
+    if is_zero.any():
+        yield f"{is_zero.sum():,} of {n_rows:,} rows are zeros, and no vectors"
+    filled = rows[~is_zero]
+    n_repeated = len(filled) - len({hash(row.tobytes()) for row in filled})
+    if n_repeated:
+        yield f"{n_repeated:,} of {n_rows:,} rows repeat the vector of another"
 
 
 def read_encoded(layout: Layout, name: str) -> ComparedSet:

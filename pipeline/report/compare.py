@@ -45,6 +45,7 @@ def compare(
     comparison: dict[str, Any] = {
         "dataset": layout.dataset,
         "sources": {features.name: features.source for features in sets},
+        "oddities": {features.name: [*features.oddities] for features in sets if features.oddities},
     }
     comparison |= _compare_sets(layout, params, sets, rows, len(asins))
     comparison["items"] = {"compared": len(rows), "of": len(asins)}

@@ -190,15 +190,19 @@ def list_remarks(comparison: Fields) -> list[str]:
             f"Compared on the {items['compared']:,} of {items['of']:,} items that every set has "
             "a row of."
         )
-    remarks += describe_doubts(comparison)
-    for probed in read_probes(probe_figures(comparison)).values():
-        if probed.caveat:
-            remarks.append(f"{probed.probe.title}: {probed.caveat}")
-    return remarks
+    probes = read_probes(probe_figures(comparison)).values()
+    caveats = [f"{probed.probe.title}: {probed.caveat}" for probed in probes if probed.caveat]
+    return remarks + caveats
 
 
 def describe_doubts(comparison: Fields) -> list[str]:
-    return [
+    """Return what to check in files before their verdict is believed."""
+    oddities = [
+        f"{name}: {oddity}."
+        for name, found in comparison.get("oddities", {}).items()
+        for oddity in found
+    ]
+    return oddities + [
         f"{doubt['features']}: the order of its rows looks wrong, or its vectors are not of these "
         f"items. It shares at most {doubt['overlap']:.1%} of {doubt['neighbours']} neighbours with "
         f"any other set, which is chance ({doubt['chance']:.1%}). Give its order with --order, or "

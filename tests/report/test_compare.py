@@ -17,7 +17,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.features.compared import ComparedSet, common_items, read_set
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import projections
-from alignrec.pipeline.report import compare, similarity
+from alignrec.pipeline.report import compare, similarity, verdict
 from alignrec.pipeline.runtime.layout import Layout
 
 ASINS = toy.ASINS
@@ -39,6 +39,28 @@ def table(ids: str, values: list[object], vectors: np.ndarray = VECTORS) -> pa.T
 
 def read(layout: Layout, path: Path | str, asins: list[str] = ASINS, order: Path | None = None) -> ComparedSet:
     return read_set(str(path), layout, asins, order)
+
+
+def test_what_is_odd_about_a_file_is_said_before_the_verdict(layout: Layout, tmp_path: Path) -> None:
+    odd = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
+    odd[:, 1], odd[2], odd[4] = 7, 0, odd[3]
+    odd[2, 1] = 7
+    pq.write_table(table("asin", [*ASINS, "x", "y", "z", "w"][:9], odd[:9]), tmp_path / "a.parquet")
+    assert read(layout, tmp_path / "a.parquet").oddities == [
+        "1 of 4 columns are the same in all rows",
+        "1 of 6 rows repeat the vector of another",
+    ]
+    odd[0] = 0
+    values = [*ASINS[:5], "x", "y", "z", "w"]
+    pq.write_table(table("asin", values, odd), tmp_path / "b.parquet")
+    assert read(layout, tmp_path / "b.parquet").oddities == [
+        "4 of 9 rows are of no item here; is it of this dataset?",
+        "1 of 5 rows are zeros, and no vectors",
+        "1 of 5 rows repeat the vector of another",
+    ]
+    assert read(layout, "beit3").oddities == ()
+    comparison = compare.compare(layout, toy.PARAMS, ["beit3", str(tmp_path / "b.parquet")], tmp_path / "out")
+    assert verdict.describe_doubts(comparison)[1] == "b: 1 of 5 rows are zeros, and no vectors."
 
 
 def test_of_several_columns_of_vectors_one_is_named(layout: Layout, tmp_path: Path) -> None:

@@ -469,6 +469,6 @@ def test_there_is_no_verdict_without_a_second_set_and_rows_out_of_order_are_rema
     alone = {"pairs": [], "verdicts": [], "sets": {"ours": {}}}
     assert (verdict.pair_verdicts(alone), advice.advise_comparison(alone)) == ([], [])
     doubt = {"features": "theirs", "neighbours": 10, "overlap": 0.034, "chance": 0.0334}
-    (remark,) = verdict.list_remarks(compared(order=[doubt], processed={}))
+    (remark,) = verdict.describe_doubts(compared(order=[doubt], processed={}))
     assert remark.startswith("theirs: the order of its rows looks wrong")
     assert "3.4% of 10 neighbours with any other set, which is chance (3.3%)" in remark
