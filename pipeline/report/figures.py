@@ -11,7 +11,6 @@ from alignrec.pipeline.models.cutoff import headline_cutoff
 from alignrec.pipeline.report import probes, results
 from alignrec.pipeline.report.network import NETWORK, SAMPLE, name_network, sample_network
 from alignrec.pipeline.report.outputs import Outputs, read_json
-from alignrec.pipeline.report.rivals import rival_table
 from alignrec.pipeline.report.table import Table, with_labels, without_zero
 
 # probes that train no recommender
@@ -111,8 +110,7 @@ def article_tables(
 ) -> dict[str, list[Table]]:
     ablations = []
     for comparison, label in with_labels(outputs.ablated):
-        rows = list(results.ablated_rows(comparison, outputs.tests))
-        ablations.append(results.ablation_table(rows).under(label))
+        ablations.append(results.ablation_table(comparison, outputs.tests).under(label))
 
     tuned = [] if outputs.tuning is None else [results.tuning_table(outputs.tuning)]
     tables = {
@@ -135,7 +133,7 @@ def _recommender_tables(outputs: Outputs) -> list[Table]:
     tables = []
     for comparison in outputs.compared:
         tables.append(results.results_table(comparison))
-        tested = rival_table(comparison, outputs.tests, outputs.released)
+        tested = results.rival_table(comparison, outputs.tests, outputs.released)
         if tested is not None:
             tables.append(tested)
     return tables

@@ -1,10 +1,10 @@
 """Tables of the benchmark, of the study (masks, sweeps, long tail), and of semantic IDs."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import and_
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +22,7 @@ from alignrec.pipeline.evaluation.evidence import (
 from alignrec.pipeline.evaluation.statistics import LEVEL
 from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.features.names import LEAKED
-from alignrec.pipeline.models import CONTENT_USES, content_use
+from alignrec.pipeline.models import CONTENT_USES, RELEASED, content_use
 from alignrec.pipeline.models.cutoff import CUTOFF, headline_cutoff
 from alignrec.pipeline.report.table import (
     BEST,
@@ -56,14 +56,12 @@ Means = Mapping[tuple[str, str], float]  # label and metric of SLICES -> mean ov
 
 def results_table(comparison: Comparison) -> Table:
     order = [*CONTENT_USES, ""]
-    uses = [content_use(run.model, run.features) for run in comparison.rows]
-    runs = list(zip(uses, comparison.rows, strict=True))
-    runs.sort(key=lambda use_and_run: order.index(use_and_run[0]))
-
     rows: list[list[Value]] = []
-    for use, run in runs:
+    for run in comparison.rows:
+        use = content_use(run.model, run.features)
         figures = [run.cells.get(key, "") for key in HEADLINE]
         rows.append([use, run.model, run.features, str(run.seeds), *figures])
+    rows.sort(key=lambda row: order.index(str(row[0])))
 
     note = (
         f"{protocol_note(vars(comparison))} Test figures at the best valid epoch; "
@@ -72,63 +70,53 @@ def results_table(comparison: Comparison) -> Table:
         "features as an input (a), aggregated over graphs (b), with losses of both together (c); "
         "AlignRec aligns in stages."
     )
-    texts = ["content", "model", "features", "seeds"]
-    measures = [measure_name(*key) for key in HEADLINE]
-    return Table.of(
-        "Recommenders on these features",
-        note,
-        [*texts, *measures],
-        rows,
-        texts=3,
-        best=range(len(texts), len(texts) + len(measures)),
-        unranked=LEAKED,
-    )
+    head = ["content", "model", "features", "seeds", *(measure_name(*key) for key in HEADLINE)]
+    best = range(4, len(head))
+    heading = "Recommenders on these features"
+    return Table.of(heading, note, head, rows, texts=3, best=best, unranked=LEAKED)
 
 
-class Ablated(NamedTuple):
-    """An ablation or the full model, and its change on the same seeds."""
-
-    name: str
-    run: RunFigures
-    change: Difference | None  # None for the full model, or if no figure changes
-    repeats: bool  # whether all figures of all seeds equal the full model's
-
-
-def ablated_rows(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated]:
-    tests = _ablation_tests(comparison, paired)
-    tested_contents = {(test["model_a"], test["features_a"]) for test in tests}
+def ablation_table(comparison: Comparison, tests: pa.Table | None) -> Table:
+    """Return the full models and the ablations, with their change on the same seeds."""
+    paired = [row for row in select_tests(tests, comparison.fingerprint) if row["ablation_b"]]
+    contents = {(row["model_a"], row["features_a"]) for row in paired}
     changes = {}
-    for test in tests:
-        changes[test["model_b"], test["features_b"], test["ablation_b"]] = _reverse(test)
+    for row in paired:
+        changes[row["model_b"], row["features_b"], row["ablation_b"]] = _reverse(row)
 
-    ablations = [run for run in comparison.rows if run.ablation]
     full_models = [
-        run
-        for run in comparison.rows
-        if not run.ablation and (run.model, run.features) in tested_contents
+        run for run in comparison.rows if not run.ablation and (run.model, run.features) in contents
     ]
-    for run in full_models:
-        yield Ablated(f"full model ({run.features})", run, change=None, repeats=False)
+    rows = [_ablation_row(f"full model ({run.features})", run, [None]) for run in full_models]
+    repeated = []
+    for run in comparison.rows:
+        content = (run.model, run.features)
+        if not run.ablation:
+            continue
+        change: list[Value] = [changes.get((*content, run.ablation))]
+        if any(run.repeats(full_model) for full_model in full_models):
+            repeated.append(run.ablation)
+            change = ["none", "identical", ""]
+        name = run.ablation if content in contents else f"{run.ablation} ({run.features})"
+        rows.append(_ablation_row(name, run, change))
 
-    for run in ablations:
-        name = run.ablation
-        if (run.model, run.features) not in tested_contents:
-            name += f" ({run.features})"
-        repeats = any(run.repeats(full_model) for full_model in full_models)
-        change = None if repeats else changes.get((run.model, run.features, run.ablation))
-        yield Ablated(name, run, change, repeats)
-
-
-def _ablation_tests(comparison: Comparison, paired: pa.Table | None) -> list[dict[str, Any]]:
-    if paired is None:
-        return []
-    of_full_models = rows_equal_to(
-        {"fingerprint": comparison.fingerprint, "metric": MAIN[0], "ablation_a": ""}
+    note = (
+        "Each row differs from the full model in what its name says; both on the same seeds. Test "
+        "figures, mean ± standard deviation over seeds; the change in Recall@20 and its 95 % "
+        f"interval are over users; p is Holm's. {FLOORED}"
     )
-    tests: list[dict[str, Any]] = paired.filter(
-        of_full_models & (pc.field("ablation_b") != "")
-    ).to_pylist()
-    return tests
+    if repeated:
+        note += (
+            f" Identical to the full model in every figure of every seed: {', '.join(repeated)}. "
+            "What they change has nothing to act on under these settings."
+        )
+    head = ["ablation", "seeds", "Recall@20", "NDCG@20", *CHANGE]
+    return Table.of("Without one part, or with one modality", note, head, rows)
+
+
+def _ablation_row(name: str, run: RunFigures, change: Sequence[Value]) -> list[Value]:
+    figures = [format_figure(run.cells.get(key)) for key in (MAIN, ("ndcg", CUTOFF))]
+    return [name, str(run.seeds), *figures, *change]
 
 
 def _reverse(row: Fields) -> Difference:
@@ -137,27 +125,42 @@ def _reverse(row: Fields) -> Difference:
     return test._replace(low=0 - test.high, middle=0 - test.middle, high=0 - test.low)
 
 
-def ablation_table(ablated: Sequence[Ablated]) -> Table:
-    rows: list[list[Value]] = []
-    for row in ablated:
-        recall = format_figure(row.run.cells.get(MAIN))
-        ndcg = format_figure(row.run.cells.get(("ndcg", CUTOFF)))
-        change: list[Value] = ["none", "identical", ""] if row.repeats else [row.change]
-        rows.append([row.name, str(row.run.seeds), recall, ndcg, *change])
+def rival_table(comparison: Comparison, tests: pa.Table | None, released: str) -> Table | None:
+    """Return what AlignRec on the features `released` has more than each run, best first.
 
+    None without a test.
+    """
+    paired = [
+        row
+        for row in select_tests(tests, comparison.fingerprint)
+        if (row["model_a"], row["features_a"], row["ablation_b"]) == (RELEASED, released, "")
+    ]
+    if not paired:
+        return None
+
+    paired.sort(key=lambda row: -row["mean_b"])
+    rows = [
+        (row["model_b"], row["features_b"], f"{row['mean_b']:.4f}", Difference.of(row))
+        for row in paired
+    ]
     note = (
-        "Each row differs from the full model in what its name says; both on the same seeds. Test "
-        "figures, mean ± standard deviation over seeds; the change in Recall@20 and its 95 % "
-        f"interval are over users; p is Holm's. {FLOORED}"
+        f"What AlignRec on {released} has more, test {HEADLINE_RECALL} over {paired[0]['n']:,} "
+        "users, mean over seeds; p is Holm's, for all comparisons that were declared before "
+        f"training. {FLOORED}"
     )
-    repeated = ", ".join(row.run.ablation for row in ablated if row.repeats)
-    if repeated:
-        note += (
-            f" Identical to the full model in every figure of every seed: {repeated}. What they "
-            "change has nothing to act on under these settings."
-        )
-    head = ["ablation", "seeds", "Recall@20", "NDCG@20", *CHANGE]
-    return Table.of("Without one part, or with one modality", note, head, rows)
+    head = ["model", "features", HEADLINE_RECALL, *CHANGE]
+    return Table.of("AlignRec's lead", note, head, rows, texts=2)
+
+
+def select_tests(tests: pa.Table | None, fingerprint: str = "") -> list[dict[str, Any]]:
+    """Return the tests of full models by the main metric, of all or one comparison."""
+    if tests is None:
+        return []
+    columns = {"metric": MAIN[0], "ablation_a": ""}
+    if fingerprint:
+        columns["fingerprint"] = fingerprint
+    rows: list[dict[str, Any]] = tests.filter(rows_equal_to(columns)).to_pylist()
+    return rows
 
 
 def tuning_table(tuning: pa.Table) -> Table:
@@ -224,25 +227,23 @@ def sweep_points(curves: Sequence[Fields]) -> list[Table]:
     if not curves:
         return []
     recall = f"recall@{CUTOFF}"
-    rows = []
-    best: dict[str, int] = {}  # sweep -> row of its highest recall
-    for number, point in enumerate(curves):
-        sweep = point["sweep"]
-        if sweep not in best or point[recall] > curves[best[sweep]][recall]:
-            best[sweep] = number
-        measured = with_error(point[recall], point["sd"])
-        value = f"{point['value']:.4g}"
-        rows.append([sweep, point["key"], value, str(point["seeds"]), measured])
+    rows: list[list[str]] = []
+    marks = {}
+    for sweep, points in group_values((point["sweep"], point) for point in curves).items():
+        best = max(points, key=lambda point: point[recall])
+        marks[len(rows) + points.index(best), 4] = BEST
+        for point in points:
+            setting = [point["key"], f"{point['value']:.4g}", str(point["seeds"])]
+            rows.append([sweep, *setting, with_error(point[recall], point["sd"])])
 
     head = ["sweep", "key", "value", "seeds", f"valid {HEADLINE_RECALL}"]
-    marks = {(number, len(head) - 1): BEST for number in best.values()}
     note = "The best of each sweep is marked."
     return [Table("One setting at a time", note, head, rows, texts=2, marks=marks)]
 
 
 def heatmap_tables(cells: Sequence[Fields]) -> list[Table]:
     by_map = group_values((cell["map"], cell) for cell in cells)
-    return [_heatmap_table(name, cells_of_map) for name, cells_of_map in by_map.items()]
+    return [_heatmap_table(*pair) for pair in by_map.items()]
 
 
 def _heatmap_table(name: str, cells: Sequence[Fields]) -> Table:
@@ -329,25 +330,26 @@ def lead_tables(study: Mapping[str, pa.Table]) -> list[Table]:
 
     protocols = {row["protocol"] for row in leads}
     by_slice = group_values(((row["fingerprint"], row["slice"]), row) for row in leads)
-    tables = []
-    for rows in by_slice.values():
-        label = rows[0]["protocol"] if len(protocols) > 1 else ""
-        tables.append(_lead_table(rows).under(label))
-    return tables
+    tables = [_lead_table(rows) for rows in by_slice.values()]
+    if len(protocols) == 1:
+        return tables
+    return [
+        table.under(rows[0]["protocol"])
+        for table, rows in zip(tables, by_slice.values(), strict=True)
+    ]
 
 
 def _lead_table(leads: Sequence[Fields]) -> Table:
     """Return the table of one protocol and slice."""
     targets = {row["label"]: f"{row['n']:,}" for row in leads}
-    columns = {label: column for column, label in enumerate(targets, start=1)}
-    by_run = group_values((run_name(row["model"], row["features"]), row) for row in leads)
-
+    columns = ["run", *targets]
     cells = [["n", *targets.values()]]
     marks: dict[Place, str] = {}
+    by_run = group_values((run_name(row["model"], row["features"]), row) for row in leads)
     for run, rows in by_run.items():
-        run_cells = [run, *[""] * len(columns)]
+        run_cells = [run, *[""] * len(targets)]
         for row in rows:
-            test, column = Difference.of(row), columns[row["label"]]
+            test, column = Difference.of(row), columns.index(row["label"])
             run_cells[column] = f"{test.middle:+.4f} ({test.low:+.4f} .. {test.high:+.4f})"
             if test.sure:
                 marks[len(cells), column] = test.mark
@@ -361,4 +363,4 @@ def _lead_table(leads: Sequence[Fields]) -> Table:
         f"p is below {LEVEL} after Holm's correction for all of these tests."
     )
     heading = f"AlignRec's lead by {first['slice']}"
-    return Table(heading, note, ["run", *targets], cells, marks=marks)
+    return Table(heading, note, columns, cells, marks=marks)

@@ -106,8 +106,7 @@ def _means_chart(comparison: Comparison, label: str) -> Intervals | None:
 def ablations_section(outputs: Outputs) -> PageSection:
     tables = []
     for comparison, label in with_labels(outputs.ablated):
-        rows = list(results.ablated_rows(comparison, outputs.tests))
-        tables.append(results.ablation_table(rows).under(label))
+        tables.append(results.ablation_table(comparison, outputs.tests).under(label))
     note = (
         "AlignRec without one part, with one modality, or with one deviation of the published code "
         "undone."

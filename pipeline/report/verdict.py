@@ -15,7 +15,7 @@ from alignrec.pipeline.evaluation.statistics import LEVEL, agreed_verdict
 from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.report.probes import probe_tables, read_probes
-from alignrec.pipeline.report.results import rows_equal_to
+from alignrec.pipeline.report.results import select_tests
 from alignrec.pipeline.report.table import (
     BETTER,
     FLOORED,
@@ -79,11 +79,8 @@ def compare_released(
 
 
 def _recommender_tests(tests: pa.Table | None) -> list[dict[str, Any]]:
-    if tests is None:
-        return []
-    columns = {"metric": MAIN[0], "model_a": RELEASED, "ablation_a": "", "ablation_b": ""}
-    rows: list[dict[str, Any]] = tests.filter(rows_equal_to(columns)).to_pylist()
-    return rows
+    rows = select_tests(tests)
+    return [row for row in rows if row["model_a"] == RELEASED and not row["ablation_b"]]
 
 
 def _outcomes_in_probes(released: str, probes: Fields) -> dict[str, dict[str, str]]:

@@ -19,7 +19,6 @@ from alignrec.pipeline.report import advice, figures, gallery, probes, results, 
 from alignrec.pipeline.report.intervals import IntervalRow, interval_chart
 from alignrec.pipeline.report.network import name_network, sample_network
 from alignrec.pipeline.report.outputs import Outputs
-from alignrec.pipeline.report.rivals import rival_table
 from alignrec.pipeline.report.table import format_figure
 
 
@@ -96,15 +95,15 @@ def test_rivals_are_sorted_by_recall_and_have_the_p_of_all_tests(tmp_path: Path)
     rows = tests.to_pylist()
     level = next(row for row in rows if row["model_b"] == "lightgcn" and row["metric"] == "recall")
     rows.append(level | {"model_b": "l3ae", "features_b": "beit3", "mean_b": 0.3, "difference": 0.01, "p_holm": 0.27})
-    table = rival_table(comparison, pa.Table.from_pylist(rows, schemas.TESTS), "beit3")
+    table = results.rival_table(comparison, pa.Table.from_pylist(rows, schemas.TESTS), "beit3")
     assert table is not None
     assert [row[:4] + row[5:] for row in table.rows] == [
         ["l3ae", "beit3", "0.3000", "+0.0100", "0.27"],
         ["lightgcn", "none", "0.2100", "+0.1000", "0.004"],
     ]  # without its ablations
     assert table.marks == {(1, 3): "better"}
-    assert rival_table(comparison, tests, "linear") is None
-    assert rival_table(comparison, None, "beit3") is None
+    assert results.rival_table(comparison, tests, "linear") is None
+    assert results.rival_table(comparison, None, "beit3") is None
 
 
 def test_an_ablation_that_repeats_the_full_model_is_marked_and_explained(tmp_path: Path) -> None:
@@ -115,23 +114,23 @@ def test_an_ablation_that_repeats_the_full_model_is_marked_and_explained(tmp_pat
             if (r["model"], r["ablation"]) == ("alignrec", "")}  # fmt: skip
     same = [r | {"value": full[r["seed"], r["metric"], r["k"]]} if r["ablation"] else r for r in measured]
     (comparison,) = list_ablations(pa.Table.from_pylist(same, schemas.RESULTS))
-    rows = [*results.ablated_rows(comparison, tests)]
-    table = results.ablation_table(rows)
+    table = results.ablation_table(comparison, tests)
     assert table.rows[1][4:] == ["none", "identical", ""]
     assert "Identical to the full model in every figure of every seed: no-cca." in table.note
     one = same.index(next(r for r in same if r["ablation"] and r["metric"] == "ndcg"))
     same[one] = same[one] | {"value": same[one]["value"] + 1e-9}  # one figure of one seed
     (comparison,) = list_ablations(pa.Table.from_pylist(same, schemas.RESULTS))
-    assert results.ablation_table([*results.ablated_rows(comparison, tests)]).rows[1][4] == "-0.0500"
+    assert results.ablation_table(comparison, tests).rows[1][4] == "-0.0500"
 
 
 def test_the_change_by_an_ablation_is_its_test_turned_round(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     tests = io.read_table(layout.tests, schemas.TESTS)
     (comparison,) = list_ablations(io.read_table(layout.results, schemas.RESULTS))
-    change = [*results.ablated_rows(comparison, tests)][1].change
+    change, interval = results.ablation_table(comparison, tests).rows[1][4:6]
     (test,) = (t for t in tests.to_pylist() if t["ablation_b"] and t["metric"] == "recall")
-    assert change[:3] == (-test["high"], -test["difference"], -test["low"])
+    turned = [-test[name] for name in ("difference", "high", "low")]
+    assert (change, interval) == (f"{turned[0]:+.4f}", f"{turned[1]:+.4f} .. {turned[2]:+.4f}")
 
 
 def test_the_headline_of_a_probe_is_its_own_figure_where_it_was_measured() -> None:
