@@ -71,9 +71,8 @@ def render_card(
     quality = read_json(outputs.layout.code_quality, {})
     coded = {name: figures for name, figures in quality.items() if name in released}
     processed = (outputs.probes or {}).get("processed")
-    tuned = [] if outputs.tuning is None else [results.tuning_table(outputs.tuning)]
     studied = [
-        *tuned,
+        *results.tuning_tables(outputs.tuning),
         *results.semantic_id_tables(coded),
         *results.mask_tables(outputs.study),
         *results.lead_tables(outputs.study),

@@ -1,8 +1,7 @@
 """Write figures that DVC shows and git tracks: headline figures, plots, tables of the docs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.stopping import TASKS
@@ -11,7 +10,7 @@ from alignrec.pipeline.models.cutoff import headline_cutoff
 from alignrec.pipeline.report import probes, results
 from alignrec.pipeline.report.network import NETWORK, SAMPLE, name_network, sample_network
 from alignrec.pipeline.report.outputs import Outputs, read_json
-from alignrec.pipeline.report.table import Table, with_labels, without_zero
+from alignrec.pipeline.report.table import Table, without_zero
 
 # probes that train no recommender
 UNTRAINED_PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")
@@ -32,7 +31,7 @@ def write_figures(outputs: Outputs, model: str) -> None:
     network = name_network(sample)
     if network:
         io.write_npy(layout.figures("metrics").with_name(SAMPLE), sample)
-    for part, tables in article_tables(outputs, plots).items():
+    for part, tables in article_tables(outputs).items():
         write_tables(layout.figures(f"article-{part}"), tables, network)
 
     figures = {}
@@ -75,10 +74,7 @@ def _test_figures(outputs: Outputs, model: str) -> dict[str, float]:
     if not outputs.compared:
         return {}
     rows = outputs.compared[0].rows
-    cutoffs: set[int] = set()
-    for row in rows:
-        cutoffs.update(k for _, k in row.cells)
-    k = headline_cutoff(sorted(cutoffs))
+    k = headline_cutoff(sorted({k for row in rows for _, k in row.cells}))
 
     figures: dict[str, float] = {}
     rivals: dict[str, list[float]] = {"baseline": [], "control": []}
@@ -105,23 +101,13 @@ def _probe_figures(outputs: Outputs) -> dict[str, float]:
     return figures
 
 
-def article_tables(
-    outputs: Outputs, plots: Mapping[str, list[dict[str, Any]]]
-) -> dict[str, list[Table]]:
-    ablations = []
-    for comparison, label in with_labels(outputs.ablated):
-        ablations.append(results.ablation_table(comparison, outputs.tests).under(label))
-
-    tuned = [] if outputs.tuning is None else [results.tuning_table(outputs.tuning)]
+def article_tables(outputs: Outputs) -> dict[str, list[Table]]:
     tables = {
-        "tuning": tuned,
-        "ablation": ablations,
+        "tuning": results.tuning_tables(outputs.tuning),
+        "ablation": results.ablation_tables(outputs),
         "mask": results.mask_tables(outputs.study),
         "tail": results.lead_tables(outputs.study),
-        "hyper-parameters": [
-            *results.sweep_points(plots["curves"]),
-            *results.heatmap_tables(plots["heatmaps"]),
-        ],
+        "hyper-parameters": results.sweep_tables(outputs.layout),
     }
     # only runs with ablations train all recommenders: a default run would leave a few rows
     if outputs.ablated:

@@ -24,6 +24,7 @@ from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.features.names import LEAKED
 from alignrec.pipeline.models import CONTENT_USES, RELEASED, content_use
 from alignrec.pipeline.models.cutoff import CUTOFF, headline_cutoff
+from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.table import (
     BEST,
     CHANGE,
@@ -39,7 +40,9 @@ from alignrec.pipeline.report.table import (
     protocol_note,
     run_name,
     with_error,
+    with_labels,
 )
+from alignrec.pipeline.runtime.layout import Layout
 
 CODES = ("collide", "neighbours")  # figures of semantic IDs
 SLICES = {
@@ -74,6 +77,13 @@ def results_table(comparison: Comparison) -> Table:
     best = range(4, len(head))
     heading = "Recommenders on these features"
     return Table.of(heading, note, head, rows, texts=3, best=best, unranked=LEAKED)
+
+
+def ablation_tables(outputs: Outputs) -> list[Table]:
+    return [
+        ablation_table(comparison, outputs.tests).under(label)
+        for comparison, label in with_labels(outputs.ablated)
+    ]
 
 
 def ablation_table(comparison: Comparison, tests: pa.Table | None) -> Table:
@@ -163,7 +173,9 @@ def select_tests(tests: pa.Table | None, fingerprint: str = "") -> list[dict[str
     return rows
 
 
-def tuning_table(tuning: pa.Table) -> Table:
+def tuning_tables(tuning: pa.Table | None) -> list[Table]:
+    if tuning is None:
+        return []
     trials = group_values(((row["model"], row["features"]), row) for row in tuning.to_pylist())
     rows = []
     for (model, features), tried in trials.items():
@@ -185,7 +197,7 @@ def tuning_table(tuning: pa.Table) -> Table:
         f"the setting as given. The best valid Recall@{CUTOFF} is chosen before test is opened."
     )
     head = ["run", "chosen setting", "tried", "failed", "valid, as given", "valid, chosen"]
-    return Table("Settings tried and chosen", note, head, rows, texts=2)
+    return [Table("Settings tried and chosen", note, head, rows, texts=2)]
 
 
 def _describe_setting(trial: Fields) -> str:
@@ -223,6 +235,14 @@ def _mask_table(figures: Sequence[MaskedFigure]) -> Table:
     return Table("Mask modality", note, head, rows, texts=2)
 
 
+def sweep_tables(layout: Layout) -> list[Table]:
+    curves = read_json(layout.study_plot("curves"), [])
+    heatmaps = group_values(
+        (cell["map"], cell) for cell in read_json(layout.study_plot("heatmaps"), [])
+    )
+    return [*sweep_points(curves), *(_heatmap_table(*pair) for pair in heatmaps.items())]
+
+
 def sweep_points(curves: Sequence[Fields]) -> list[Table]:
     if not curves:
         return []
@@ -239,11 +259,6 @@ def sweep_points(curves: Sequence[Fields]) -> list[Table]:
     head = ["sweep", "key", "value", "seeds", f"valid {HEADLINE_RECALL}"]
     note = "The best of each sweep is marked."
     return [Table("One setting at a time", note, head, rows, texts=2, marks=marks)]
-
-
-def heatmap_tables(cells: Sequence[Fields]) -> list[Table]:
-    by_map = group_values((cell["map"], cell) for cell in cells)
-    return [_heatmap_table(*pair) for pair in by_map.items()]
 
 
 def _heatmap_table(name: str, cells: Sequence[Fields]) -> Table:

@@ -59,20 +59,48 @@ class PageSection:
 
 
 def judged_sections(outputs: Outputs) -> list[PageSection]:
-    sections = [
-        recommenders_section(outputs),
-        probes_section(outputs),
-        ablations_section(outputs),
-        long_tail_section(outputs),
-        mask_section(outputs),
-        sweeps_section(outputs),
-        semantic_ids_section(outputs),
+    codes = results.semantic_id_tables(read_json(outputs.layout.code_quality, {}))
+    return [
+        section
+        for section in (
+            recommenders_section(outputs),
+            probes_section(outputs),
+            PageSection(
+                "ablations",
+                "Ablations",
+                "Ablations",
+                "AlignRec without one part, with one modality, or with one deviation of the "
+                "published code undone.",
+                tables=results.ablation_tables(outputs),
+            ),
+            long_tail_section(outputs),
+            PageSection(
+                "mask",
+                "Mask modality",
+                "Mask modality",
+                "How much AlignRec loses when it no longer sees the image, or the text, of some "
+                "items.",
+                tables=results.mask_tables(outputs.study),
+            ),
+            PageSection(
+                "settings-swept",
+                "Hyper-parameters",
+                "Hyper-parameters",
+                "Settings of AlignRec, its graph and its encoder, measured on valid only: test was "
+                "not opened for them.",
+                tables=results.sweep_tables(outputs.layout),
+            ),
+            PageSection("semantic-ids", "Semantic IDs", "Semantic IDs", tables=codes),
+        )
+        if section
     ]
-    return [section for section in sections if section]
 
 
 def recorded_sections(outputs: Outputs) -> list[PageSection]:
-    return [section for section in (tuning_section(outputs), data_section(outputs)) if section]
+    tuned = results.tuning_tables(outputs.tuning)
+    heading = "The same budget for every contender"
+    settings = PageSection("settings", "Settings", heading, tables=tuned)
+    return [section for section in (settings, data_section(outputs)) if section]
 
 
 def recommenders_section(outputs: Outputs) -> PageSection:
@@ -101,17 +129,6 @@ def _means_chart(comparison: Comparison, label: str) -> Intervals | None:
             )
     title = f"Test {HEADLINE_RECALL}, {describe_seeds(run.seeds for run in comparison.rows)}"
     return interval_chart(join_label(title, label), rows, axis=HEADLINE_RECALL)
-
-
-def ablations_section(outputs: Outputs) -> PageSection:
-    tables = []
-    for comparison, label in with_labels(outputs.ablated):
-        tables.append(results.ablation_table(comparison, outputs.tests).under(label))
-    note = (
-        "AlignRec without one part, with one modality, or with one deviation of the published code "
-        "undone."
-    )
-    return PageSection("ablations", "Ablations", "Ablations", note, tables=tables)
 
 
 def probes_section(outputs: Outputs) -> PageSection:
@@ -178,35 +195,6 @@ def long_tail_section(outputs: Outputs) -> PageSection:
             tables.append(recommended.under(label))
     note = "Accuracy does not show whether all users get the same few items."
     return PageSection("tail", "Long tail", "The long tail", note, tables=tables)
-
-
-def mask_section(outputs: Outputs) -> PageSection:
-    note = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
-    tables = results.mask_tables(outputs.study)
-    return PageSection("mask", "Mask modality", "Mask modality", note, tables=tables)
-
-
-def sweeps_section(outputs: Outputs) -> PageSection:
-    note = (
-        "Settings of AlignRec, its graph and its encoder, measured on valid only: test was not "
-        "opened for them."
-    )
-    curves = read_json(outputs.layout.study_plot("curves"), [])
-    heatmaps = read_json(outputs.layout.study_plot("heatmaps"), [])
-    tables = [*results.sweep_points(curves), *results.heatmap_tables(heatmaps)]
-    return PageSection(
-        "settings-swept", "Hyper-parameters", "Hyper-parameters", note, tables=tables
-    )
-
-
-def semantic_ids_section(outputs: Outputs) -> PageSection:
-    tables = results.semantic_id_tables(read_json(outputs.layout.code_quality, {}))
-    return PageSection("semantic-ids", "Semantic IDs", "Semantic IDs", tables=tables)
-
-
-def tuning_section(outputs: Outputs) -> PageSection:
-    tables = [] if outputs.tuning is None else [results.tuning_table(outputs.tuning)]
-    return PageSection("settings", "Settings", "The same budget for every contender", tables=tables)
 
 
 def data_section(outputs: Outputs) -> PageSection:

@@ -3,7 +3,7 @@
 Sets are compared at several places: in each probe and, if released, under recommenders.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,9 +55,12 @@ def compare_released(
 ) -> ReleasedOutcomes:
     probes = probes or {}
     recommender_tests = _recommender_tests(tests)
-    outcomes = _outcomes_in_probes(released, probes)
-    for other, places in _outcomes_under_alignrec(released, recommender_tests).items():
-        outcomes.setdefault(other, {}).update(places)
+    verdicts = group_values(
+        (row["b"], row) for row in probes.get("verdicts", []) if row["a"] == released
+    )
+    outcomes = {other: probe_outcomes(rows) for other, rows in verdicts.items()}
+    for other, place, word in _outcomes_under_alignrec(released, recommender_tests):
+        outcomes.setdefault(other, {})[place] = word
 
     rivals: dict[str, Places] = {}
     controls: dict[str, Places] = {}
@@ -83,35 +86,29 @@ def _recommender_tests(tests: pa.Table | None) -> list[dict[str, Any]]:
     return [row for row in rows if row["model_a"] == RELEASED and not row["ablation_b"]]
 
 
-def _outcomes_in_probes(released: str, probes: Fields) -> dict[str, dict[str, str]]:
-    verdicts: dict[str, list[Fields]] = {}
-    for row in probes.get("verdicts", []):
-        # releases of other versions may have other probes
-        if row["a"] == released and row["probe"] in PROBES:
-            verdicts.setdefault(row["b"], []).append(row)
-    return {other: probe_outcomes(rows) for other, rows in verdicts.items()}
-
-
-def _outcomes_under_alignrec(released: str, tests: Sequence[Fields]) -> dict[str, dict[str, str]]:
+def _outcomes_under_alignrec(
+    released: str, tests: Sequence[Fields]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield other sets, places and outcomes."""
     has_protocols = len({row["fingerprint"] for row in tests}) > 1
-    outcomes: dict[str, dict[str, str]] = {}
     for row in tests:
         other = row["features_b"]
-        if row["features_a"] != released or row["model_b"] != RELEASED or other == released:
-            continue
-        protocol = f" by {row['protocol']}" if has_protocols else ""
-        place = f"under AlignRec{protocol}, {measure_name(MAIN[0], row['k'])}"
-        outcomes.setdefault(other, {})[place] = agreed_verdict([row])
-    return outcomes
+        if row["features_a"] == released and row["model_b"] == RELEASED and other != released:
+            protocol = f" by {row['protocol']}" if has_protocols else ""
+            place = f"under AlignRec{protocol}, {measure_name(MAIN[0], row['k'])}"
+            yield other, place, agreed_verdict([row])
 
 
 def probe_outcomes(verdicts: Iterable[Fields]) -> dict[str, str]:
     """Return the outcome in each probe: its verdict on a pair if equal at all cutoffs."""
-    by_probe = group_values((PROBES[row["probe"]].name, row["verdict"]) for row in verdicts)
-    outcomes = {}
-    for place, words in by_probe.items():
-        outcomes[place] = words[0] if len(set(words)) == 1 else "undecided"
-    return outcomes
+    # releases of other versions may have other probes
+    by_probe = group_values(
+        (PROBES[row["probe"]].name, row["verdict"]) for row in verdicts if row["probe"] in PROBES
+    )
+    return {
+        place: words[0] if len(set(words)) == 1 else "undecided"
+        for place, words in by_probe.items()
+    }
 
 
 def verdict_tables(released: str, probes: Fields | None, tests: pa.Table | None) -> list[Table]:
@@ -134,10 +131,7 @@ def verdict_tables(released: str, probes: Fields | None, tests: pa.Table | None)
 def outcome_table(
     note: str, sides: Sequence[str], outcomes: Sequence[tuple[Sequence[str], Places]]
 ) -> Table:
-    columns: dict[str, None] = {}
-    for _, places in outcomes:
-        columns |= dict.fromkeys(places)
-
+    columns = list(dict.fromkeys(place for _, places in outcomes for place in places))
     rows: list[list[str]] = []
     marks = {}
     for names, places in outcomes:
