@@ -149,7 +149,6 @@ def _choose_split(rows: InspectedTable, left: CatalogueSize) -> dict[str, Any]:
     split: dict[str, Any] = {"user_core": left.core, "item_core": left.core}
     if "timestamp" in rows.roles:
         split["protocol"] = USER_TIME
-
     return split
 
 
@@ -228,22 +227,16 @@ def as_yaml(data: OwnData, beit3: bool) -> str:
     """Return a parameter file whose models, cutoffs and length of pre-training suit the size of the
     catalogue.
     """
-    sections = data.sections | _feature_sections(data, beit3)
-    judged = _list_judged(data, beit3)
-
-    sections["benchmark"] = {}
+    features, judged = _describe_features(data, beit3)
+    sections = data.sections | features | {"benchmark": {}}
     if data.items < MANY_ITEMS:
         sections["train"] = QUICK_TRAINING
-        if judged:
-            sections["benchmark"] = {
-                "models": QUICK_MODELS,
-                "features": judged,
-                "seeds": QUICK_SEEDS,
-            }
+    if data.items < MANY_ITEMS and judged:
+        sections["benchmark"] = {"models": QUICK_MODELS, "features": judged, "seeds": QUICK_SEEDS}
     if data.items < DEFAULT_CUTOFFS[-1]:
         ks = [k for k in DEFAULT_CUTOFFS if k <= data.items] or [data.items]
         sections["benchmark"]["ks"] = ks
-        sections.setdefault("probe", {})["ks"] = ks
+        sections["probe"] = {"ks": ks}
 
     blocks = [
         yaml.safe_dump({key: value}, **YAML_OPTIONS) for key, value in sections.items() if value
@@ -251,18 +244,24 @@ def as_yaml(data: OwnData, beit3: bool) -> str:
     return HEAD + "".join(blocks)
 
 
-def _feature_sections(data: OwnData, beit3: bool) -> dict[str, Any]:
-    modalities = data.modalities
-    encoders = list_encoders(modalities)
+def _describe_features(data: OwnData, beit3: bool) -> tuple[dict[str, Any], list[str]]:
+    """Return sections on feature sets, and the sets to judge in a small catalogue."""
+    encoders = list_encoders(data.modalities)
+    # DVC needs an encoder to run; a dataset without content skips it
     sections: dict[str, Any] = {
-        # DVC needs an encoder to run; a dataset without content skips it
-        "encode": {"encoders": encoders or [SKIPPED_ENCODER], "reuse": True},
-        "combine": {"sets": {"linear": {}}} if modalities or data.imported else {},
+        "encode": {"encoders": encoders or [SKIPPED_ENCODER], "reuse": True}
     }
-    if not modalities:
-        return sections
+    if not encoders and not data.imported:
+        return sections, []
+
+    sections["combine"] = {"sets": {"linear": {}}}
+    simple = [name for name in encoders if name == "tfidf"] or encoders[:1]
+    judged = ["linear", *data.imported, *simple, "shuffled"]
+    if not encoders:
+        return sections, judged
     if not beit3:
-        return sections | {"beit3": {"sets": []}}
+        sections["beit3"] = {"sets": []}
+        return sections, judged
 
     pretrain = {
         "size": "mini",
@@ -271,33 +270,16 @@ def _feature_sections(data: OwnData, beit3: bool) -> dict[str, Any]:
         "batch_size": PRETRAIN_BATCH_SIZE,
     }
     sections["pretrain"] = pretrain
-    if len(modalities) == 1:
+    if len(data.modalities) == 1:
         pretrain["distill_from"] = encoders
         # the default sets include masked modalities, which need both
         sections["beit3"] = {"sets": ["beit3"]}
-
-    return sections
+    return sections, ["beit3", *judged]
 
 
 def count_steps(items: int) -> int:
     """Return the steps that pre-training takes at most."""
     return max(MIN_PRETRAIN_BUDGET, math.ceil(items / PRETRAIN_BATCH_SIZE))
-
-
-def _list_judged(data: OwnData, beit3: bool) -> list[str]:
-    """Return the feature sets of the benchmark of a small catalogue."""
-    modalities = data.modalities
-    if not modalities and not data.imported:
-        return []
-
-    features = ["linear", *data.imported]
-    if modalities and beit3:
-        features.insert(0, "beit3")
-    if modalities:
-        encoders = list_encoders(modalities)
-        features.append("tfidf" if "tfidf" in encoders else encoders[0])
-    features.append("shuffled")
-    return features
 
 
 def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str, str]:
