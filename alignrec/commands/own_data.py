@@ -9,7 +9,6 @@ import duckdb
 import yaml
 
 from alignrec.commands.arguments import parse_columns
-from alignrec.commands.size import DEFAULT_PIECES, read_published_size
 from alignrec.pipeline.dataset.catalogue import CatalogueSize, measure_catalogue
 from alignrec.pipeline.dataset.split_sql import USER_TIME
 from alignrec.pipeline.encoders.params import MULTILINGUAL, Encode
@@ -18,7 +17,7 @@ from alignrec.pipeline.io.json_rows import column_names
 from alignrec.pipeline.io.text import refuse_blank
 from alignrec.pipeline.runtime.section import require_known
 from alignrec.pipeline.sources import download, inspect
-from alignrec.pipeline.sources.categories import KIND
+from alignrec.pipeline.sources.categories import CATEGORIES, KIND
 from alignrec.pipeline.sources.inspect import ImageLocation, InspectedTable
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 from alignrec.pipeline.web.download import local_path
@@ -127,13 +126,15 @@ def read_tables(given: Given) -> OwnData:
 
 def read_category(name: str, year: str, category: str) -> OwnData:
     """Describe an Amazon category from its published counts, before its files are downloaded."""
-    kind = KIND.format(year)
-    size = read_published_size(kind, category, DEFAULT_PIECES)
-    counts = str(size) if size else "of a size that is known once it is downloaded"
-    sections = describe_sections(name, {"kind": kind, "category": category}, {}, None)
-    seen = [f"{category} of {year}: {counts}"]
-    items = size.items if size else MANY_ITEMS
-    return OwnData(sections, items, ["text", "image"], seen)
+    published = CATEGORIES[year][category]
+    core = published.estimate_core()
+    counts = "of a size that is known once it is downloaded"
+    if core:
+        counts = str(core) if published.core else f"about {core}, estimated from published counts"
+    source = {"kind": KIND.format(year), "category": category}
+    sections = describe_sections(name, source, {}, None)
+    items = core.items if core else MANY_ITEMS
+    return OwnData(sections, items, ["text", "image"], [f"{category} of {year}: {counts}"])
 
 
 def has_positions(source: TabularSource, path: Path) -> bool:

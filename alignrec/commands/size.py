@@ -61,22 +61,14 @@ def read_size(params: Parameters, layout: Layout) -> Size:
         purchases = SAMPLE_PURCHASES * source.users
         return Size(source.users, source.items, purchases, pieces, "before its filter")
 
-    published = read_published_size(source.kind, getattr(source, "category", None) or "", pieces)
-    if published:
-        return published
+    published = find_category(source.kind, getattr(source, "category", None) or "")
+    core = published.estimate_core()
+    if core:
+        origin = "as published" if published.core else "estimated from published counts"
+        return Size(*core, pieces, origin)
 
     left = measure_catalogue(source, find_local_files(source, layout.dataset))
     return Size(left.users, left.items, left.interactions, pieces, "counted in its files")
-
-
-def read_published_size(kind: str, category: str, pieces: int) -> Size | None:
-    """Return the size of a category's 5-core, as published or estimated; None if unknown."""
-    counts = find_category(kind, category)
-    core = counts.estimate_core()
-    if core is None:
-        return None
-    origin = "as published" if counts.core else "estimated from published counts"
-    return Size(*core, pieces, origin)
 
 
 def measure_pieces(source: Source, fields: Sequence[str]) -> int:
