@@ -82,13 +82,13 @@ rehearsal: .venv/installed-test ## profiles/baby.yaml on files of the published 
 	python -m benchmarks._rehearsal --items $(ITEMS)
 
 fuzz: .venv/installed-test ## the parsers on inputs that nobody means well; see docs/robustness.md
-	python -m tests.hostile.fuzz --minutes $(MINUTES) --record
+	python -m tests.hostile.fuzz --minutes $(MINUTES)
 
 kill: .venv/installed-test ## kill -9 at random moments of the pipeline on a toy shop; see docs/robustness.md
-	python -m tests.hostile.kill --kills $(KILLS) --record
+	python -m tests.hostile.kill --kills $(KILLS)
 
 differential: .venv/installed-test ## random small shops through the pipeline and through plain pandas and NumPy; see docs/robustness.md
-	python -m tests.hostile.differential --seeds $(SEEDS) --record
+	python -m tests.hostile.differential --seeds $(SEEDS)
 
 figures: .venv/installed-test ## the tables and the picture of README.md and docs/, from the outputs that are there
 	python -m benchmarks._figures README.md docs/*.md

@@ -243,21 +243,6 @@ def test_another_item_makes_what_depends_on_it_again(both: Path) -> None:
     assert [*(both / "whole").rglob("further*")] == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["images", "encode", "combine"])
-def test_killed_and_run_again_gives_the_same(both: Path, stage: str) -> None:
-    given = params()
-    item = "tfidf" if stage == "encode" else ""
-    expected = toy.contents(Layout(both / "whole", "shop").out(stage, item))
-    for at in (1, 3, 5, 7, 9):
-        shutil.rmtree(Layout(both / "whole", "shop").work(stage, item))
-        with pytest.raises(KeyboardInterrupt), toy.stopped(at):
-            toy.run(stage, given, both / "whole", item=item)
-        toy.run(stage, given, both / "whole", item=item)
-        made = toy.contents(Layout(both / "whole", "shop").out(stage, item))
-        assert {k: v for k, v in made.items() if k != "cost.json"} == expected
-
-
 def test_released_encoders_and_feature_files_cover_all_items(both: Path) -> None:
     older = Path(shutil.copytree(Layout(both / "core", "shop").release, both / "older"))
     names = [asin(n) for n in range(CORE + COLD)]

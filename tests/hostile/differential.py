@@ -38,7 +38,7 @@ from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.pipeline.runtime.stage import perform
 from alignrec.schemas import TEST, VALID
 from alignrec.stages.order import STAGES
-from tests.hostile import plain, runs
+from tests.hostile import plain
 
 RUN = ("download", "interactions", "items", "images", "encode", "combine", "graph", "probe", "publish")
 TEXTS, PICTURES, JOINED = "words", "descriptors", "linear"
@@ -554,7 +554,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile.differential", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=1, help="how many, from the first on")
-    parser.add_argument("--record", action="store_true", help="note the run in runs.json and docs/robustness.md")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     failed = refused = 0
@@ -567,8 +566,6 @@ def main() -> int:
         elif given.seeds == 1:
             print(f"seed {seed}: {reason or 'the same'}")
     print(f"{given.seeds} seeds: {refused} refused as expected, {failed} differ")
-    if given.record:
-        runs.record("differential", given.seeds, "seeds", failed)
     return 1 if failed else 0
 
 

@@ -25,7 +25,6 @@ from alignrec.pipeline.runtime.code import ROOT
 from alignrec.pipeline.runtime.layout import WORK
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.stages.order import STAGES
-from tests.hostile import runs
 from tests.toyproject import environment, project, run
 
 DVC = "dvc"
@@ -102,7 +101,6 @@ def main() -> None:
     parser.add_argument("target", nargs="*", default=[*STAGES, DVC], help="stages, or dvc; all by default")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="number of the first kill: 100 goes on after 0 .. 99")
-    parser.add_argument("--record", action="store_true", help="note the run in runs.json and docs/robustness.md")
     given = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="kill-"))
     reference = undisturbed(base / "undisturbed")
@@ -117,8 +115,6 @@ def main() -> None:
         if differing:
             sys.exit(f"kept: {base / str(given.first + number - 1)}, reference: {reference.folder}")
     shutil.rmtree(base)
-    if given.record:
-        runs.record("kill", done, "kills", 0)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pytest
@@ -11,8 +10,6 @@ from realdata import cases
 from alignrec.commands.params import load
 from alignrec.pipeline.dataset import split
 from alignrec.pipeline.evaluation.protocol import selecting_protocol
-from alignrec.pipeline.linalg import neighbours
-from alignrec.pipeline.models.alignrec import AlignRec
 from alignrec.pipeline.models.lightgcn import LightGCN
 from alignrec.pipeline.models.training.loop import fit
 from alignrec.pipeline.release import leaderboard
@@ -27,15 +24,6 @@ def published_split(path: Path) -> split.Split:
     ids = table.select(["userID", "itemID", "x_label"]).rename_columns(["user_id", "item_id", "split"])
     size = [int(ids[name].to_numpy().max()) + 1 for name in ("user_id", "item_id")]
     return split.load_split(ids.append_column("timestamp", pa.nulls(len(ids), pa.int64())), *size)
-
-
-@needs_data
-def test_alignrec_on_industrial_after_six_epochs() -> None:
-    features = np.load(DATA / "industrial_2018/minilm_feat.npy", allow_pickle=False)
-    parts = published_split(DATA / "industrial_2018/industrial.inter")
-    assert (parts.n_users, parts.n_items) == (3210, 3143)
-    found = fit(AlignRec, parts, features, neighbours.find_neighbours(features, 10), AlignRec.Params(epochs=6), 0)
-    assert found.valid["recall@20"] > 0.13
 
 
 @needs_data

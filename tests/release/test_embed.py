@@ -2,7 +2,6 @@
 
 import io as bytes_io
 import json
-import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -239,30 +238,6 @@ def test_an_address_is_no_path(where: tuple[str, ...]) -> None:
     code, output = embed(*where, "--encoder", "minilm")
     address = next(word for word in where if "://" in word)
     assert (code, output.startswith(f"error: {address}: not a local path; ")) == (1, True)
-
-
-@pytest.mark.slow
-def test_a_combination_killed_at_any_file_ends_with_the_same_bytes() -> None:
-    Path("params.yaml").write_text(
-        "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
-        "encode: {shard_rows: 3, encoders: [tfidf, descriptors]}\nbeit3: {sets: []}\n"
-        "combine: {sets: {both: {kind: concat, of: [tfidf, descriptors]}, bar: {kind: linear, of: [both], width: 2}}}\n"
-    )
-    titles = ["red ball", "blue car", "red car", "blue ball"]
-    images = [pictures.plain(colour) for colour in ("red", "blue", "green", "grey")]
-    pq.write_table(pa.table({"sku": [1, 2, 3, 4], "title": titles, "picture": images}), "t.parquet")
-    where = ("t.parquet", "--encoder", "bar", *TITLES_BY_SKU, "--column", "image_urls=picture")
-    made(*where, to="whole")
-    at, ended = 1, False
-    while not ended:
-        with toy.stopped(at) as replaced:
-            ended = embed(*where, "--to", "v")[0] == 0
-        if not ended:
-            made(*where, to="v")
-        assert toy.contents(Path("v")) == toy.contents(Path("whole")), replaced[-1:]
-        shutil.rmtree("v")
-        at += 2
-    assert at > 15
 
 
 def test_a_file_of_mine_is_not_overwritten() -> None:

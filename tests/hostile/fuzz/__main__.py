@@ -20,7 +20,6 @@ sys.path.append(str(Path(__file__).parents[2]))  # what tests share lies there
 
 from alignrec.pipeline.io.errors import one_line
 from alignrec.pipeline.runtime.section import nearest
-from tests.hostile import runs
 from tests.hostile.fuzz.mutate import mutated
 from tests.hostile.fuzz.target import AREAS, feed, targets
 
@@ -42,20 +41,16 @@ def main() -> int:
     parser.add_argument("target", nargs="*", help="all by default")
     parser.add_argument("--minutes", type=float, default=60, help="of all targets together")
     parser.add_argument("--first", type=int, default=0, help="number of the first input; the seeds come first")
-    parser.add_argument("--record", action="store_true", help="note the run in runs.json and docs/robustness.md")
     given = parser.parse_args()
     known = {name: area for area in AREAS for name in targets(area)}
-    names, failed, total = given.target or [*known], [], 0
+    names, failed = given.target or [*known], []
     if unknown := [name for name in names if name not in known]:
         parser.error(f"no fuzz target '{unknown[0]}'{nearest(unknown[0], known)}")
     for name in names:
         inputs, outcome = run(known[name], name, 60 * given.minutes / len(names), given.first)
         failed += [name] if outcome else []
-        total += inputs
         print(f"{name:<20}{inputs:>10,} inputs   {outcome or 'sound'}", flush=True)
     print(" ".join([f"{len(names)} targets, {len(failed)} failed", *failed]))
-    if given.record:
-        runs.record("fuzz", total, "inputs", len(failed))
     return 1 if failed else 0
 
 
