@@ -22,7 +22,7 @@ from alignrec.commands.own_data import Given
 from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release.manifest import Counts, Manifest
+from alignrec.pipeline.release.manifest import Counts
 from alignrec.pipeline.release.read import Release, unpack_release
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
@@ -300,12 +300,6 @@ def test_a_source_without_an_item_file_is_refused(tmp_path: Path) -> None:
 def test_counts_of_a_manifest_that_contradict_each_other_are_refused(core: int) -> None:
     with pytest.raises(ValueError, match="core is"):
         Counts(users=1, items=6, interactions=2, core=core)
-
-
-def test_manifests_without_such_items_are_as_before() -> None:
-    counts = Counts(users=1, items=6, interactions=2)
-    assert counts.model_dump() == {"users": 1, "items": 6, "interactions": 2}
-    assert "core" in Manifest.model_json_schema()["$defs"]["Counts"]["properties"]
 
 
 @pytest.mark.parametrize(

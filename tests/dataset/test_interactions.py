@@ -175,35 +175,6 @@ def test_every_protocol_is_equal_to_plain_pandas(do: Do, protocol: str, seed: in
     assert set(want["split"]) == {TRAIN, VALID, TEST}
 
 
-def parts(actual: Whole) -> dict[str, list[tuple[int, ...]]]:
-    """Return user -> (timestamp, split), sorted by time."""
-    users = actual.users["user"].to_pylist()
-    rows = actual.interactions.to_pylist()
-    return {u: [(r["timestamp"], r["split"]) for r in rows if users[r["user_id"]] == u] for u in users}
-
-
-def test_sizes_of_the_three_parts(do: Do) -> None:
-    for n, sizes in (
-        (2, [2, 0, 0]),
-        (3, [1, 1, 1]),
-        (9, [7, 1, 1]),
-        (10, [8, 1, 1]),
-        (16, [13, 1, 2]),
-        (25, [20, 2, 3]),
-    ):
-        actual = do(table(", ".join(f"a i{t} {t}" for t in range(n))))
-        assert np.bincount(actual.interactions["split"].to_numpy(), minlength=3).tolist() == sizes
-
-
-def test_mmrec_order_is_random_by_seed_and_not_by_file_order(do: Do) -> None:
-    rows = table(", ".join(f"u{u} i{t} {t}" for u in range(30) for t in range(5)))
-    first = parts(do(rows))
-    assert first == parts(do(rows.sample(frac=1, random_state=1)))
-    assert first != parts(do(rows, seed=1))
-    places = {{s: t for t, s in first[u]}[TEST] for u in first}
-    assert places == set(range(5)), "every place in time is somebody's test"
-
-
 def test_a_published_split_is_kept_with_its_gaps(tmp_path: Path) -> None:
     actual = published(tmp_path, inter([(0, 4, 0, 0), (0, 2, 1, 2), (3, 2, 0, 0), (3, 2, 0, 1)]))
     assert actual.item_ids["asin"].to_pylist() == ["A0", "A1", "A2", "A3", "A4"]

@@ -10,7 +10,6 @@ from typing import Any
 
 import networks
 import numpy as np
-import pictures
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +19,6 @@ from shop import featured, toy
 from shop.featured import ITEMS, Item, catalogue, item
 from torch import Tensor
 
-from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.features import batching
@@ -120,21 +118,6 @@ def test_killed_at_any_file_the_next_run_ends_with_the_same_bytes(layout: Layout
             break
         at += 1
     assert at >= 7, "key and journal, set.json, three shards, and the records"
-
-
-def test_changed_items_or_settings_are_encoded_again_as_a_new_run_does(
-    layout: Layout, models: Path, tmp_path: Path
-) -> None:
-    made = [featured.stage(layout, params(models, "two"))]
-    write(layout.root, *TEXTS[:4], "a green bush", *TEXTS[5:])
-    made.append(featured.stage(layout, params(models, "two")))
-    mean = {"kind": "huggingface", "model": str(models / "siglip"), "join": "mean"}
-    made.append(featured.stage(layout, params(models, "two", two=mean)))
-    mean["model"] = str(networks.clip(tmp_path / "clip"))
-    made.append(featured.stage(layout, params(models, "two", two=mean)))
-    assert len({one["two"] for one in made}) == len(made)
-    fresh = write(tmp_path / "fresh", *TEXTS[:4], "a green bush", *TEXTS[5:])
-    assert featured.stage(fresh, params(models, "two", two=mean)) == made[-1]
 
 
 def test_a_set_that_is_listed_no_more_is_deleted(layout: Layout, models: Path) -> None:
@@ -446,25 +429,6 @@ def test_an_encoder_has_a_batch_size_of_its_own(shop: Layout, model: Path, monke
     assert (usual["batch_size"], own["batch_size"]) == (2, 3)
     assert own["fingerprint"] == usual["fingerprint"], "it changes results only by rounding"
     assert {*sizes} == {3}
-
-
-def test_only_an_item_with_another_image_is_encoded_again(layout: Layout, models: Path, encoded: list[int]) -> None:
-    given = reusing(models / "siglip")
-    featured.stage(layout, given)
-    before = featured.vectors(layout, "net")
-
-    path = io.shards(layout.images, "images")[0]
-    table = io.read_table(path, schemas.IMAGES)
-    images = [pictures.plain("yellow"), *table["image"].to_pylist()[1:]]
-    column = table.schema.get_field_index("image")
-    table = table.set_column(column, "image", pa.array(images, pa.binary()))
-    io.write_table(table, path, schemas.IMAGES)
-    toy.ended(layout)
-    encoded.clear()
-    featured.stage(layout, given)
-    changed = (featured.vectors(layout, "net") != before).any(axis=1)
-    assert np.flatnonzero(changed).tolist() == [0]
-    assert encoded == [1]
 
 
 # --- out of memory

@@ -74,18 +74,6 @@ def test_a_table_keeps_its_identifiers_and_is_encoded_as_the_library_does() -> N
     assert not vectors("v")[2].any()
 
 
-def test_texts_may_be_binary_and_none_at_all_is_a_warning() -> None:
-    binary = [pa.field(field.name, pa.binary()) if field.type == pa.string() else field for field in table().schema]
-    pq.write_table(table().cast(pa.schema(binary)), "t.parquet")
-    pq.write_table(table(), "plain.parquet")
-    found = made("t.parquet", "--encoder", "minilm", *TITLES_BY_SKU, to="v")
-    assert found.equals(made("plain.parquet", "--encoder", "minilm", *TITLES_BY_SKU, to="plain"))
-    pq.write_table(pa.table({"sku": ["a"], "name of it": [None]}), "empty.parquet")
-    code, output = embed("empty.parquet", "--encoder", "minilm", "--column", "title=name of it", "--to", "none")
-    assert code == 0
-    assert "warning: embed: no row has a text, and minilm reads it; name its columns by --text" in output
-
-
 def test_csv_json_lines_parquet_and_a_folder_give_the_same_vectors() -> None:
     records = [{k: v for k, v in row.items() if v is not None} for row in table().to_pylist()]
     Path("t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records))
@@ -174,23 +162,6 @@ def test_a_network_of_any_library_and_sets_of_the_parameter_file() -> None:
     np.testing.assert_allclose(vectors("mine"), vectors("inline"), atol=1e-5)
     facts = json.loads(Path("mine/_embed.json").read_text())
     assert facts["items"] == 4
-
-
-def test_what_cannot_be_used_is_counted_and_kept() -> None:
-    long = "word " * 200_000
-    given = {"sku": [1, 1, None, 4, 5], "title": ["a", "b", "c", long, long * 2]}
-    pq.write_table(pa.table(given), "t.parquet")
-    code, output = embed("t.parquet", "--encoder", "minilm", *TITLES_BY_SKU, "--to", "v")
-    assert code == 0, output
-    said = output.splitlines()
-    assert said[-2:] == [
-        "embedded: v: 2 items, 0 with image, 2 with text",
-        "not used: v.rejects.parquet: 3 rows: occurred before (1), no identifier in sku (1), text of more than "
-        "1,048,576 characters (1)",
-    ]
-    rejects = io.read_table(Path("v.rejects.parquet"), schemas.REJECTS)
-    assert rejects["line"].to_pylist() == [2, 3, 5]
-    assert vectors("v").any(axis=1).all()  # a row of 10^6 characters is read in parts
 
 
 def test_rows_of_equal_content_keep_their_vectors_and_failed_ones_are_tried_again(

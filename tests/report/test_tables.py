@@ -398,12 +398,6 @@ def test_the_share_of_the_way_to_the_ceiling_is_of_the_set_to_use() -> None:
     assert said(both, None).endswith("linear reaches 50% to 75% of the ceiling planted, depending on the probe.")
 
 
-def test_unread_texts_are_said_with_what_to_do() -> None:
-    remedy = "12% of texts cannot be read by minilm: add an encoder of their language to encode.encoders."
-    assert said(None, None, unread={"minilm": 0.12, "tfidf": 0.0}) == remedy
-    assert said(None, None, unread={"minilm": 0.04}) == ""
-
-
 def test_controls_stand_below_and_other_forms_of_the_set_nowhere() -> None:
     every = by_probe(
         random="better undecided", beit3_untrained="better better", beit3_raw="worse worse", cnn="worse worse"
