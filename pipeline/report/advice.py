@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import pyarrow as pa
-
 from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.features.names import LINEAR
 from alignrec.pipeline.features.quality import MIN_UNREAD
@@ -25,34 +23,23 @@ OPPOSITE = {"better": "worse", "worse": "better", "undecided": "undecided"}
 
 
 def advise(outputs: Outputs) -> list[str]:
-    """Return sentences on the released feature set of a dataset, as `advise_release`."""
-    evidence = (outputs.released, outputs.probes, outputs.tests)
-    return advise_release(outputs.layout.dataset, outputs.kind, *evidence, outputs.unread)
+    """Return sentences on the released feature set of a dataset; the first says what to use.
 
-
-def advise_release(
-    dataset: str,
-    kind: str,
-    released: str,
-    probes: Fields | None,
-    tests: pa.Table | None,
-    unread: Mapping[str, float] | None = None,
-) -> list[str]:
-    """Return sentences on the released feature set; the first says what to use.
-
-    `unread` has the fraction of texts that an encoder cannot read, by feature set. Empty without
-    evidence.
+    Empty without evidence.
     """
-    outcomes = compare_released(released, probes, tests)
+    released = outputs.released
+    outcomes = compare_released(released, outputs.probes, outputs.tests)
     chosen = choose_set(released, outcomes)
-    where = f"{dataset} (synthetic users)" if kind == "sample" else dataset
+    where = outputs.layout.dataset
+    if outputs.kind == "sample":
+        where += " (synthetic users)"
 
     sentences = [
         _say_what_to_use(where, chosen, released, outcomes),
         _describe_few_users(outcomes),
         _describe_controls(released, outcomes.controls),
-        _describe_ceiling(chosen, probes),
-        _describe_unread(unread or {}),
+        _describe_ceiling(chosen, outputs.probes),
+        _describe_unread(outputs.unread),
     ]
     return [sentence for sentence in sentences if sentence]
 
@@ -61,7 +48,8 @@ def choose_set(released: str, outcomes: ReleasedOutcomes) -> str:
     """Return the released set, or one that beats it, or `linear` if training gains nothing."""
     winners = {name: places for name, places in outcomes.rivals.items() if is_worse(places)}
     if winners:
-        return max(winners, key=lambda name: (_count(winners[name], "worse"), name == LINEAR))
+        losses = {name: [*places.values()].count("worse") for name, places in winners.items()}
+        return max(winners, key=lambda name: (losses[name], name == LINEAR))
 
     places = outcomes.rivals.get(LINEAR, {})
     if released.startswith(TRAINED) and {*places.values()} == {"undecided"}:
@@ -71,15 +59,16 @@ def choose_set(released: str, outcomes: ReleasedOutcomes) -> str:
 
 def _say_what_to_use(where: str, chosen: str, released: str, outcomes: ReleasedOutcomes) -> str:
     if chosen != released:
-        places = outcomes.rivals[chosen]
-        if is_worse(places):
+        words = [*outcomes.rivals[chosen].values()]
+        tested = _comparisons(len(words))
+        if "worse" in words:
             return (
                 f"Use {chosen} (train.features) on {where}, not {released}: it is significantly "
-                f"better in {_count(places, 'worse')} of {_comparisons(len(places))}."
+                f"better in {words.count('worse')} of {tested}."
             )
         return (
             f"Use {chosen} (train.features) on {where}: it needs no training, and {released} is "
-            f"significantly better in none of {_comparisons(len(places))} with it."
+            f"significantly better in none of {tested} with it."
         )
 
     # of controls without content: a network before pre-training may be as good
@@ -93,14 +82,13 @@ def _say_what_to_use(where: str, chosen: str, released: str, outcomes: ReleasedO
         return f"Do not use {released} on {where} yet: no comparison puts it above {controls}."
     if not outcomes.rivals:
         return f"Use {released} on {where}: it is above the controls." if outcomes.controls else ""
-    words = {name: [*places.values()] for name, places in outcomes.rivals.items()}
-    return conclude(where, {released: words})
+    return conclude(where, {released: outcomes.rivals})
 
 
-def conclude(where: str, best: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
+def conclude(where: str, best: Mapping[str, Mapping[str, Places]]) -> str:
     """Say which sets to use: `best` has the outcomes of each against each other set."""
     names = " or ".join(best)
-    words = {name: [word for against in best[name].values() for word in against] for name in best}
+    words = {name: _list_outcomes(rivals) for name, rivals in best.items()}
     if all({*found} == {"undecided"} for found in words.values()):
         return f"Use {names} on {where}: no significant difference in any comparison."
 
@@ -153,11 +141,14 @@ def _describe_unread(unread: Mapping[str, float]) -> str:
 
 def advise_comparison(comparison: Fields) -> list[str]:
     """Return sentences on the compared sets; the first says which to use. Empty for one set."""
-    outcomes: dict[str, dict[str, list[str]]] = {name: {} for name in comparison["sets"]}
+    outcomes: dict[str, dict[str, Places]] = {name: {} for name in comparison["sets"]}
     for (a, b), places in outcomes_by_pair(comparison).items():
-        outcomes[a][b] = [*places.values()]
-        outcomes[b][a] = [OPPOSITE[word] for word in places.values()]
-    leads = {name: _count_lead(rivals) for name, rivals in outcomes.items() if any(rivals.values())}
+        outcomes[a][b] = places
+        outcomes[b][a] = {place: OPPOSITE[word] for place, word in places.items()}
+    leads = {}
+    for name, rivals in outcomes.items():
+        if words := _list_outcomes(rivals):
+            leads[name] = words.count("better") - words.count("worse")
     if not leads:
         return []
 
@@ -168,10 +159,6 @@ def advise_comparison(comparison: Fields) -> list[str]:
     if doubtful:
         sentences.append(f"First check the order of rows in {', '.join(doubtful)}: it looks wrong.")
     return [sentence for sentence in sentences if sentence]
-
-
-def _count_lead(rivals: Mapping[str, Sequence[str]]) -> int:
-    return sum(words.count("better") - words.count("worse") for words in rivals.values())
 
 
 def _describe_control(comparison: Fields, name: str) -> str:
@@ -213,12 +200,5 @@ def _comparisons(count: int) -> str:
     return "1 comparison" if count == 1 else f"{count} comparisons"
 
 
-def _count(places: Places, word: str) -> int:
-    return list(places.values()).count(word)
-
-
 def _list_outcomes(rivals: Mapping[str, Places]) -> list[str]:
-    outcomes: list[str] = []
-    for places in rivals.values():
-        outcomes += places.values()
-    return outcomes
+    return [word for places in rivals.values() for word in places.values()]

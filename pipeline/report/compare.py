@@ -21,8 +21,9 @@ from alignrec.pipeline.features.compared import (
 )
 from alignrec.pipeline.report import sections, verdict
 from alignrec.pipeline.report.advice import advise_comparison
+from alignrec.pipeline.report.gallery import item_titles, make_thumbnails
 from alignrec.pipeline.report.outputs import Outputs
-from alignrec.pipeline.report.page import compared_page
+from alignrec.pipeline.report.page import render_page
 from alignrec.pipeline.report.sections import PageSection
 from alignrec.pipeline.report.table import Fields, Table
 from alignrec.pipeline.runtime.layout import Layout
@@ -106,15 +107,20 @@ def _render_page(
         overlaps = [(changed["item_id"], changed["overlap"]) for changed in pair["most_changed"]]
         pairs.append(changed_items(by_name[pair["a"]], by_name[pair["b"]], overlaps))
 
-    return compared_page(
-        "compare",
-        outputs.layout.dataset,
+    shown: set[int] = set()
+    for pair in pairs:
+        for near in (pair["near_a"], pair["near_b"]):
+            shown.update(near, *near.values())
+    images = _renumber_items(outputs.images("image"), rows, len(asins))
+    return render_page(
+        "compared.html",
+        make_thumbnails(images, shown),
+        dataset=outputs.layout.dataset,
+        kind=outputs.kind,
         lead=" · ".join(comparison["sets"]),
         parts=_list_sections(comparison),
-        kind=outputs.kind,
         pairs=pairs,
-        items=_read_items(outputs, asins).take(rows),
-        images=_renumber_items(outputs.images("image"), rows, len(asins)),
+        titles=item_titles(_read_items(outputs, asins).take(rows)),
         advice=advise_comparison(comparison),
         verdict=verdict.pair_verdicts(comparison),
     )
@@ -142,6 +148,5 @@ def _list_sections(comparison: Fields) -> list[PageSection]:
 def _read_items(outputs: Outputs, asins: Sequence[str]) -> pa.Table:
     if outputs.items is not None:
         return outputs.items
-    # stage `items` has not run, so titles and categories are unknown
-    categories = pa.array([[]] * len(asins), pa.list_(pa.string()))
-    return pa.table({"asin": asins, "title": [""] * len(asins), "categories": categories})
+    # stage `items` has not run, so titles are unknown
+    return pa.table({"asin": asins, "title": [""] * len(asins)})

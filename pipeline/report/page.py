@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import pyarrow as pa
 
 from alignrec.pipeline.report import gallery, sections, verdict
 from alignrec.pipeline.report.advice import advise
 from alignrec.pipeline.report.gallery import Neighbours
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.sections import PageSection
-from alignrec.pipeline.report.table import Fields, Table, escape_markdown, markdown
+from alignrec.pipeline.report.table import escape_markdown, markdown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -103,40 +102,6 @@ def render_page(
         style=_read_text("page.css"),
         script=script,
         hash=base64.b64encode(digest).decode(),
-    )
-
-
-def compared_page(
-    command: str,
-    dataset: str,
-    lead: str,
-    parts: Sequence[PageSection],
-    *,
-    kind: str = "",
-    advice: Sequence[str] = (),
-    verdict: Sequence[Table] = (),
-    pairs: Sequence[Fields] = (),
-    items: pa.Table | None = None,
-    images: Iterable[pa.Table] = (),
-) -> str:
-    """Render the page of a command that compares; `pairs` are the most changed of `items`."""
-    shown_items: set[int] = set()
-    for pair in pairs:
-        for near in (pair["near_a"], pair["near_b"]):
-            shown_items.update(near, *near.values())
-    return render_page(
-        "compared.html",
-        gallery.make_thumbnails(images, shown_items),
-        command=command,
-        dataset=dataset,
-        lead=lead,
-        parts=parts,
-        kind=kind,
-        title=dataset,
-        advice=advice,
-        verdict=verdict,
-        titles=[] if items is None else gallery.item_titles(items),
-        pairs=pairs,
     )
 
 

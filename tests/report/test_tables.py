@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -329,8 +330,10 @@ def test_a_set_is_better_where_the_tests_say_so_and_not_elsewhere() -> None:
     assert "test Recall@20 of 2,970 users over 3 seeds, mmrec." in table.note
 
 
-def said(*evidence: Any, kind: str = "tabular", **more: Any) -> str:
-    return " ".join(advice.advise_release("shop", kind, "beit3", *evidence, **more))
+def said(measured: Any, tests: pa.Table | None, kind: str = "tabular", unread: Any = None) -> str:
+    shop = {"layout": SimpleNamespace(dataset="shop"), "kind": kind, "released": "beit3"}
+    outputs: Any = SimpleNamespace(**shop, probes=measured, tests=tests, unread=unread or {})
+    return " ".join(advice.advise(outputs))
 
 
 def test_the_first_sentence_says_what_to_use() -> None:
