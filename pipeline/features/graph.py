@@ -147,14 +147,10 @@ def _find_shards(
     """Yield the numbers of shards with their EDGES."""
     if run.params[Graph].engine == "ray":
         load = partial(_load_on_node, search)
-        yield from cluster.run_jobs(_read_nothing, load, missing, run.warn)
+        yield from cluster.run_jobs(lambda number: None, load, missing, run.warn)
         return
     for number in missing:
         yield number, search.find(number)
-
-
-def _read_nothing(number: int) -> pa.Table:
-    return pa.table({})
 
 
 def _load_on_node(search: Search) -> cluster.Work[int]:

@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster: results are in order, lost nodes are retried, and errors are one line."""
+"""Jobs on a Ray cluster: each has its result, lost nodes are retried, and errors are one line."""
 
 import functools
 import os
@@ -35,6 +35,8 @@ def work(folder: Path) -> Callable[[dict[str, Any], pa.Table], pa.Table]:
         (folder / f"{job['seed']}-{os.getpid()}-{where}").touch()
         while job.get("wait_for") and not Path(job["wait_for"]).exists():
             time.sleep(0.05)
+        if "fault" in job:
+            raise UserError(job["fault"])
         time.sleep(job.get("seconds", 0))
         with torch.inference_mode():
             vectors = network(torch.tensor(table["x"].to_pylist())).numpy()
@@ -53,7 +55,8 @@ def refuse(message: str) -> None:
 
 
 def ran(folder: Path, todo: list[dict[str, Any]]) -> list[tuple[dict[str, Any], pa.Table]]:
-    return list(run_jobs(read, functools.partial(work, folder), todo, refuse))
+    done = run_jobs(read, functools.partial(work, folder), todo, refuse)
+    return sorted(done, key=lambda pair: todo.index(pair[0]))
 
 
 def test_without_ray_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +95,7 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_jobs_come_back_in_order_with_as_many_threads(cluster: Any, tmp_path: Path) -> None:
+def test_jobs_come_back_from_as_many_threads(cluster: Any, tmp_path: Path) -> None:
     todo = [*jobs(5, seconds=1), *jobs(3, 4, 1)]
     done = ran(tmp_path, todo)
     assert [job for job, _ in done] == todo
@@ -100,6 +103,12 @@ def test_jobs_come_back_in_order_with_as_many_threads(cluster: Any, tmp_path: Pa
     assert {table["threads"][0].as_py() for _, table in done} == {torch.get_num_threads()}
     here = work(tmp_path)
     assert all(table.equals(here(job, read(job))) for job, table in done)
+
+
+@pytest.mark.slow
+def test_an_error_on_a_node_is_one_here(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^no space left there$"):
+        ran(tmp_path, jobs(1, fault="no space left there"))
 
 
 @pytest.mark.slow
