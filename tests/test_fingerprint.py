@@ -84,7 +84,7 @@ def test_another_network_under_one_name_does_not_go_on_with_a_killed_run(
         raise UserError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedding, "write_features", killed)
+        patch.setattr(embedding, "_write_shards", killed)
         assert table()[1].endswith("killed\n")
     Path(".v.parts/done/features-00000.parquet").parent.mkdir(exist_ok=True)
     Path(".v.parts/done/features-00000.parquet").write_text("of the network before")

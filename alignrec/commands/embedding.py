@@ -1,7 +1,7 @@
 """The command that embeds a table of items."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -48,15 +48,6 @@ def embed(
         Path | None,
         typer.Option(help="folder of image files; with --column image_urls=..., the table's"),
     ] = None,
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="where the encoder runs")
-    ] = "local",
-    retry_failed: Annotated[
-        bool,
-        typer.Option(
-            "--retry-failed", help="encode again what failed or is new, into the same folder"
-        ),
-    ] = False,
     params: args.ParamsFile = args.PARAMS,
     root: args.Root = args.ROOT,
 ) -> None:
@@ -75,32 +66,30 @@ def embed(
     from alignrec.pipeline.sources.tabular import OF_ITEMS
 
     named = args.parse_columns(column or [], OF_ITEMS)
-    choice = _choose_encoder(encoder, release, engine, params, root)
+    choice = _choose_encoder(encoder, release, params, root)
     texts = [name for name in (text or "").split(",") if name]
     path = Path(items)
     folder = images or (path.parent if IMAGES in named else None)
     table = open_table(path, folder, named, texts, choice.recipe)
     _report_columns(table, choice)
     with explain_interrupt(f"items encoded so far are kept next to {to}"):
-        summary = embed(table, choice, Path(to), retry_failed)
+        summary = embed(table, choice, Path(to))
 
     _show_summary(summary, to)
     _warn_of_absent(choice, summary, encoder)
 
 
-def _choose_encoder(
-    encoder: str, release: Path | None, engine: Literal["local", "ray"], params: Path, root: Path
-) -> "Choice":
+def _choose_encoder(encoder: str, release: Path | None, params: Path, root: Path) -> "Choice":
     from alignrec.pipeline.release.choice import choose_encoder, choose_released
 
     if release is not None:
-        return choose_released(release, encoder, root, engine)
+        return choose_released(release, encoder)
 
     settings = read_encoders(params) if params.exists() else None
-    choice = choose_encoder(settings, encoder, root, engine)
-    if choice.project:
+    choice = choose_encoder(settings, encoder, root)
+    if choice.project is not None:
         made = (STAGES[stage] for stage in FEATURE_STAGES)
-        refuse_altered(choice.project.layout, made, "embed")
+        refuse_altered(choice.project, made, "embed")
     return choice
 
 

@@ -101,7 +101,7 @@ def prepare_set(
         if spec.fit:
             catalogue = Catalogue(dataset, items.texts.path, settings.seed)
             spec.fit(catalogue, network.settings, network.folder)
-        facts = describe_set(network, settings, items, load())
+        facts = describe_set(network, settings, image_facts(items), load())
         if network.origin and network.origin.kept:
             facts = keep_released(network.origin.kept, facts, folder / ENCODER)
         io.write_json(folder / SET, facts.model_dump())
@@ -148,10 +148,12 @@ def image_facts(items: ItemContent) -> dict[str, Any]:
     }
 
 
-def describe_set(network: Network, settings: Encode, items: ItemContent, encoder: Encoder) -> Facts:
+def describe_set(
+    network: Network, settings: Encode, images: dict[str, Any], encoder: Encoder
+) -> Facts:
+    """Return the facts of a set; `images` are those of `image_facts`."""
     spec = ENCODERS[network.kind]
     model = network.model_facts()
-    images = image_facts(items)
     halves: dict[Modality, int] = getattr(encoder, "halves", {})
     facts = Facts(
         encoder=network.name,

@@ -1,90 +1,114 @@
-"""Encoders to embed a table with: of a release, the parameters or a project, or combinations."""
+"""Encoders to embed a table with: of a release, of the parameters, or of a project's sets."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from alignrec.pipeline.beit3.params import BEIT3_SETS
 from alignrec.pipeline.encoders.params import Encode
-from alignrec.pipeline.encoders.registry import ENCODERS, Encoders
-from alignrec.pipeline.features import names
-from alignrec.pipeline.features.params import Combine
+from alignrec.pipeline.encoders.registry import (
+    ENCODERS,
+    Encoders,
+    Network,
+    find_network,
+    kind_of,
+    settings_facts,
+)
+from alignrec.pipeline.features.encode import describe_set, list_modules
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release.encoder import MOST_AT_A_TIME, ReleasedEncoders
-from alignrec.pipeline.release.loading import Project, refuse_absent
+from alignrec.pipeline.release.encoder import ReleasedEncoders
+from alignrec.pipeline.release.loading import (
+    Loaded,
+    Project,
+    facts_here,
+    load_encoder,
+    refuse_absent,
+)
 from alignrec.pipeline.release.recipe import Recipe, project_recipe, release_recipe
 from alignrec.pipeline.runtime.layout import FEATURE_STAGES, Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.section import nearest
 
-TABLE = "table"  # name of the table in paths and seeds
 # kind:model, for kinds that load a third-party model
 INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")
 
 
 class Choice(NamedTuple):
-    """An encoder of a release, the parameters or a project, or a combination of encoders."""
+    """An encoder of a release, the parameters or a project."""
 
     name: str  # name of the feature set
-    encode: Encode  # `encoders` are those that it needs
+    made: dict[str, Any]  # what its vectors depend on, but for `files` and `modules`
+    load: Callable[[], Loaded]
     images: Images  # how images are stored before they are encoded
-    encoders: Encoders = {}  # section `encoders`, or more
-    sets: Mapping[str, Mapping[str, Any]] = {}  # the combinations that it needs, parts last
-    parts: Mapping[str, Sequence[str]] = {}  # combination -> the sets that it is derived from
-    seed: int = 0  # of combinations
-    project: Project | None = None  # contains the feature set and its encoder
-    # encoded rows of earlier tables, and of the project if it reuses them
-    cache: Path | None = None
-    reads: tuple[str, ...] = ()  # modalities of the set of a release or project
-    recipe: Recipe | None = None  # how that release or project makes its texts
+    reads: Sequence[str]  # modalities
+    encode: Encode = Encode()
+    recipe: Recipe | None = None  # how the release or project makes its texts
+    project: Layout | None = None  # of its dataset
+    files: Sequence[Path] = ()
+    modules: Sequence[str] = ()
+    name_errors: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
-def choose_released(
-    release: Path, name: str, root: Path, engine: Literal["local", "ray"] = "local"
-) -> Choice:
+def choose_released(release: Path, name: str) -> Choice:
     """Find an encoder of a release."""
     shelf = ReleasedEncoders(release)
     facts = shelf.facts(name)
     refuse_absent(release, facts.packages)
-    recipe = release_recipe(shelf.manifest)
-    batch_size = min(facts.batch_size, MOST_AT_A_TIME)
     return Choice(
         name,
-        Encode(engine=engine).model_copy(update={"encoders": [name], "batch_size": batch_size}),
+        facts.model_dump(),
+        partial(shelf.load, name),
         Images(size=facts.image_size, quality=facts.image_quality),
-        {name: {"kind": "released", "model": str(release), "encoder": name}},
-        cache=Layout(root, TABLE).rows,
-        reads=tuple(facts.reads),
-        recipe=recipe,
+        facts.reads,
+        recipe=release_recipe(shelf.manifest),
     )
 
 
-def choose_encoder(
-    params: Parameters | None, name: str, root: Path, engine: Literal["local", "ray"] = "local"
-) -> Choice:
-    """Find an encoder by name, kind, `kind:model`, feature set of a project, or combination."""
-    encode = (params[Encode] if params else Encode()).model_copy(update={"engine": engine})
-    combine = params[Combine] if params else Combine()
-    images = params[Images] if params else Images()
+def choose_encoder(params: Parameters | None, name: str, root: Path) -> Choice:
+    """Find an encoder by name, kind, `kind:model`, or feature set of a project."""
     encoders: Encoders = params.encoders if params else {}
-
     inline = INLINE.fullmatch(name)
     if inline and inline["kind"] in ENCODERS and ENCODERS[inline["kind"]].origin:
         name = "inline"
         encoders = {name: {"kind": inline["kind"], "model": inline["model"]}}
-    choice = Choice(name, encode, images, encoders, cache=Layout(root, TABLE).rows)
-    if name in encoders or name in ENCODERS:
-        return choice._replace(encode=encode.model_copy(update={"encoders": [name]}))
+    is_encoder = name in encoders or name in ENCODERS
+    if is_encoder and not ENCODERS[kind_of(encoders, name)].fit:
+        return _choose_network(params, find_network(encoders, name, root))
 
     dataset_of = _list_project_sets(root)
     if name in dataset_of:
-        return _choose_project_set(choice, params, Layout(root, dataset_of[name]))
-    if name not in combine.sets:
-        valid = [*encoders, *ENCODERS, *combine.sets, *dataset_of]
-        raise UserError(f"no encoder '{name}'{nearest(name, valid)}")
-    return _choose_combination(choice, combine)
+        return _choose_project_set(params, name, Layout(root, dataset_of[name]))
+    if is_encoder:
+        raise UserError(
+            f"'{name}' is fitted to a catalogue; name a release that has it by --release"
+        )
+    raise UserError(f"no encoder '{name}'{nearest(name, [*encoders, *ENCODERS, *dataset_of])}")
+
+
+def _choose_network(params: Parameters | None, network: Network) -> Choice:
+    encode = params[Encode] if params else Encode()
+    images = params[Images] if params else Images()
+    stored = {"image_size": images.size, "image_quality": images.quality}
+
+    def load() -> Loaded:
+        encoder = network.load()
+        return Loaded(describe_set(network, encode, stored, encoder), encoder)
+
+    files = list(ENCODERS.source_files(network.kind))
+    return Choice(
+        network.name,
+        settings_facts(network, encode),
+        load,
+        images,
+        network.reads,
+        encode,
+        files=[*files, *network.files()] if network.origin else files,
+        modules=list_modules(network),
+        name_errors=network.name_errors,
+    )
 
 
 def _list_project_sets(root: Path) -> dict[str, str]:
@@ -96,55 +120,18 @@ def _list_project_sets(root: Path) -> dict[str, str]:
     return dataset_of
 
 
-def _choose_project_set(choice: Choice, params: Parameters | None, layout: Layout) -> Choice:
+def _choose_project_set(params: Parameters | None, name: str, layout: Layout) -> Choice:
     project = Project(layout)
-    facts = project.facts(choice.name)
+    facts = facts_here(project, name)
+    images = params[Images] if params else Images()
     sizes = {"size": facts.image_size, "quality": facts.image_quality}
-    batch = {"encoders": [], "batch_size": facts.batch_size}
-    return choice._replace(
-        encode=choice.encode.model_copy(update=batch),
-        images=choice.images.model_copy(update=sizes),
-        project=project,
-        reads=tuple(facts.reads),
-        recipe=project_recipe(params, layout.dataset, layout.items) if params else None,
+    return Choice(
+        name,
+        facts.model_dump(),
+        lambda: Loaded(facts, load_encoder(project, name).encoder),
+        images.model_copy(update=sizes),
+        facts.reads,
+        params[Encode] if params else Encode(),
+        project_recipe(params, layout.dataset, layout.items) if params else None,
+        layout,
     )
-
-
-def _choose_combination(choice: Choice, combine: Combine) -> Choice:
-    encoders = choice.encode.encoders
-    needed = _list_with_parts(choice.name, combine.sets, encoders)
-    for name in needed:
-        kind = names.kind_of(combine.sets, name)
-        needs_interactions = kind is not None and kind.is_ceiling
-        if name in BEIT3_SETS or needs_interactions:
-            raise UserError(
-                f"'{name}' needs more than a table; run `dvc repro`, or name a release by --release"
-            )
-
-    networks = [name for name in needed if name not in combine.sets]
-    combined = [name for name in needed if name in combine.sets]
-    return choice._replace(
-        encode=choice.encode.model_copy(update={"encoders": networks}),
-        sets={name: combine.sets[name] for name in combined},
-        parts={name: _parts_of(name, combine.sets, encoders) for name in reversed(combined)},
-        seed=combine.seed,
-    )
-
-
-def _list_with_parts(name: str, sets: names.Definitions, encoders: Sequence[str]) -> list[str]:
-    """Return a set and, recursively, all its parts, which follow it."""
-    listed = [name]
-    for part in _parts_of(name, sets, encoders):
-        listed += _list_with_parts(part, sets, encoders)
-    return listed
-
-
-def _parts_of(name: str, sets: names.Definitions, encoders: Sequence[str]) -> list[str]:
-    """Return the sets that a combination is derived from; none come with a table."""
-    if name not in sets:
-        return []
-    parts = names.settings_of(sets, name).parts()
-    kind = names.kind_of(sets, name)
-    if not parts and kind is not None and kind.takes_all:
-        return list(encoders)
-    return parts

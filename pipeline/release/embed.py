@@ -3,51 +3,39 @@
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from filelock import FileLock
-from tqdm import tqdm
 
+from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encoders.params import Encode
-from alignrec.pipeline.encoders.registry import (
-    ENCODERS,
-    Encoder,
-    Network,
-    find_network,
-    settings_facts,
-)
-from alignrec.pipeline.features import names
-from alignrec.pipeline.features.batching import ItemContent
-from alignrec.pipeline.features.encode import (
-    LazyEncoder,
-    WriteContext,
-    list_modules,
-    prepare_set,
-    report_quality,
-    write_features,
-)
-from alignrec.pipeline.features.folder import SET, FeatureSet
-from alignrec.pipeline.features.kinds import KINDS
-from alignrec.pipeline.features.kinds.base import SetRecipe
+from alignrec.pipeline.features.encode import report_quality
+from alignrec.pipeline.features.quality import READ
+from alignrec.pipeline.images.decode import Decoded, normalise_image
+from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, printable
-from alignrec.pipeline.release.choice import TABLE, Choice
-from alignrec.pipeline.release.embedded import write_embedded, write_rejects
-from alignrec.pipeline.release.item_dataset import STORED, write_dataset
+from alignrec.pipeline.io.text import reject_table
+from alignrec.pipeline.release.choice import Choice
+from alignrec.pipeline.release.encoder import encode_content, image_sha256, text_sha256
+from alignrec.pipeline.release.item_file import ItemRow, cut_blocks, read_blocks
 from alignrec.pipeline.release.item_table import ItemTable
-from alignrec.pipeline.release.loading import Project, facts_here, load_encoder
-from alignrec.pipeline.runtime import progress
-from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.release.loading import Loaded
+from alignrec.pipeline.runtime import engine, progress
 from alignrec.pipeline.runtime.machine import versions
 from alignrec.pipeline.runtime.run import ALTERED, Run
 
 LABEL = "embed"  # of warnings and progress
 ROWS_PER_CHECKPOINT = 256  # of an interrupted run: a minute at four rows per second
 FACTS = "_embed.json"  # readers of Parquet folders ignore names that begin with _
+STORED = {"size", "quality"}  # settings of `images` that encoded images depend on
+UNREAD_IMAGE = Decoded("missing", "this encoder reads no image")
+ItemPart = list[tuple[ItemRow, Decoded]]
 
 
 class Summary(NamedTuple):
@@ -60,18 +48,17 @@ class Summary(NamedTuple):
     rejected: Counter[str]  # reason -> rows
 
 
-def embed(table: ItemTable, choice: Choice, to: Path, retry_failed: bool = False) -> Summary:
-    """Encode a table into a folder, schema embedded(F).
+def embed(table: ItemTable, choice: Choice, to: Path) -> Summary:
+    """Encode a table into a new folder, schema embedded(F).
 
-    Rows that failed go to `<to>.rejects.parquet`. The folder must be new, or with `retry_failed` an
-    earlier output, whose rows of equal content keep their vectors.
+    Rows that failed go to `<to>.rejects.parquet`.
     """
     lock = io.next_to(to, "lock")
     _require_writable(to)
     rejects = to.with_name(f"{to.name}.rejects.parquet")
     with FileLock(lock):
         try:
-            _refuse_existing(to, rejects, retry_failed)
+            _refuse_existing(to, rejects)
             return _embed_next_to(to, rejects, table, choice)
         finally:
             lock.unlink(missing_ok=True)
@@ -91,14 +78,9 @@ def _require_writable(to: Path) -> None:
         ) from None
 
 
-def _refuse_existing(to: Path, rejects: Path, retry_failed: bool) -> None:
-    is_earlier_output = (to / FACTS).is_file()
-    if not io.is_free(to) and not (retry_failed and is_earlier_output):
-        remedy = "name another folder, or delete this one"
-        if is_earlier_output:
-            remedy += "; --retry-failed encodes what failed or is new"
-        raise UserError(f"{to}: exists already; {remedy}")
-
+def _refuse_existing(to: Path, rejects: Path) -> None:
+    if not io.is_free(to):
+        raise UserError(f"{to}: exists already; name another folder, or delete this one")
     if rejects.exists() and not (rejects.is_file() and io.record(rejects).get("stage") == "embed"):
         raise UserError(
             f"{rejects}: exists already, and is not of `embed`; move it, or name another folder"
@@ -107,71 +89,48 @@ def _refuse_existing(to: Path, rejects: Path, retry_failed: bool) -> None:
 
 def _embed_next_to(to: Path, rejects: Path, table: ItemTable, choice: Choice) -> Summary:
     work = io.next_to(to, "parts")
-    layout = Layout(work, TABLE)
-    networks = _find_networks(choice, layout)
-    record = _describe(table, choice, networks)
-    _resume(work, table, networks, record)
-
-    bars: list[tqdm] = []
-    with progress.print_heartbeat(LABEL, bars):
-        images = choice.images if _reads("image", choice, networks) else None
-        write_dataset(table, layout, images, _shard_rows(choice), record)
-        folder, notes = _write_sets(choice, networks, layout, bars)
-
-    finished = work / "done"
-    shard_rows = choice.encode.shard_rows
-    n_rows, n_images, n_texts = write_embedded(folder, layout, finished, record, table, shard_rows)
-    if n_rows and not n_texts and _reads("text", choice, networks):
-        _warn(f"no row has a text, and {choice.name} reads it; name its columns by --text")
-    rejected = write_rejects(work / "rejects", rejects, record)
-    space = io.fingerprint_of(io.record(io.shard(folder, "features", 0)))
-    about = {"items": n_rows, "rejected": rejected, "notes": notes, io.FINGERPRINT: space}
-    io.write_json(finished / FACTS, record | about)
-
-    if to.exists():  # an empty folder, or earlier vectors
-        to.rename(work / "before")
-    finished.rename(to)
-    shutil.rmtree(work)
-
-    return Summary(n_rows, n_images, n_texts, rejects, rejected)
-
-
-def _find_networks(choice: Choice, layout: Layout) -> list[Network]:
-    listed = choice.encode.encoders
-    return [find_network(choice.encoders, name, layout.out("encode", name)) for name in listed]
-
-
-def _describe(table: ItemTable, choice: Choice, networks: Sequence[Network]) -> dict[str, Any]:
-    """Provenance of the output, for its metadata."""
-    if choice.project:
-        origin = facts_here(choice.project, choice.name).model_dump()
-    else:
-        facts = {network.name: settings_facts(network, choice.encode) for network in networks}
-        origin = {"encoders": facts, "sets": choice.sets}
     settings = {
         "encoder": choice.name,
-        "made": origin,
-        "encode": choice.encode.facts(),
+        "made": choice.made,
         "columns": table.columns._asdict(),
         "images": choice.images.model_dump(include=STORED),
     }
-    return {"stage": "embed", "params": settings, "versions": versions()}
+    record: dict[str, Any] = {"stage": "embed", "params": settings, "versions": versions()}
+    _resume(work, table, choice, record)
+
+    shards = work / "rows"
+    bar = progress.stage_bar(LABEL, hidden=False, unit="row")
+    with bar, progress.print_heartbeat(LABEL, [bar]), choice.name_errors():
+        loaded = choice.load()
+        record[io.FINGERPRINT] = loaded.facts.fingerprint
+        if loaded.facts.model:
+            record["encoder"] = {"dim": loaded.encoder.width} | loaded.facts.model
+        _write_shards(table, choice, loaded, work, record, bar.update)
+    notes = report_quality(loaded.facts, shards, _warn)
+
+    finished = work / "done"
+    schema = schemas.embedded_items(loaded.encoder.width, table.identifier)
+    counts = Counter[str]()
+    parts = (io.read_table(path, schema) for path in io.shards(shards, "features"))
+    for number, rows in enumerate(_rechunk(parts, choice.encode.shard_rows)):
+        io.write_table(rows, io.shard(finished, "features", number), schema, record)
+        counts["items"] += len(rows)
+        for name in ("has_image", "has_text"):
+            counts[name] += pc.sum(rows[name]).as_py()
+    rejected = _write_rejects(work / "rejects", rejects, record)
+    about = {"items": counts["items"], "rejected": rejected, "notes": notes}
+    io.write_json(finished / FACTS, record | about)
+    io.rename_folder(finished, to)
+    shutil.rmtree(work)
+    return Summary(counts["items"], counts["has_image"], counts["has_text"], rejects, rejected)
 
 
-def _resume(
-    work: Path, table: ItemTable, networks: Sequence[Network], record: dict[str, Any]
-) -> None:
+def _resume(work: Path, table: ItemTable, choice: Choice, record: dict[str, Any]) -> None:
     """Discard unfinished vectors of another table, encoder or image folder."""
     files = sorted(table.path.glob("*.parquet")) if table.path.is_dir() else [table.path]
-    modules = [__name__]
-    for network in networks:
-        modules += list_modules(network)
-        files += ENCODERS.source_files(network.kind)
-        if network.origin:
-            files += network.files()
     images = str(table.images and table.images.absolute())
-
-    io.open_journal(work, Run.key(files, record | {"images": images}, modules))
+    key = Run.key([*files, *choice.files], record | {"images": images}, [__name__, *choice.modules])
+    io.open_journal(work, key)
     for path in io.drop_unlisted(work):
         _warn(f"{path} {ALTERED}")
 
@@ -180,82 +139,130 @@ def _warn(message: str) -> None:
     print(printable(f"warning: {LABEL}: {message}"), file=sys.stderr, flush=True)
 
 
-def _reads(modality: str, choice: Choice, networks: Sequence[Network]) -> bool:
-    of_project = choice.project is not None and modality in choice.reads
-    return of_project or any(modality in network.reads for network in networks)
-
-
-def _shard_rows(choice: Choice) -> int:
-    return min(ROWS_PER_CHECKPOINT, choice.encode.shard_rows)
-
-
-def _write_sets(
-    choice: Choice, networks: Sequence[Network], layout: Layout, bars: list[tqdm]
-) -> tuple[Path, dict[str, Any]]:
-    """Write the chosen set and its parts; return its folder, and notes about encoders."""
-    items = ItemContent.of(layout)
-    settings = choice.encode.model_copy(update={"shard_rows": _shard_rows(choice)})
-    total = len(items.ids) * (max(1, len(networks)) + len(choice.parts))
-    notes: dict[str, Any] = {}
-    with progress.stage_bar(LABEL, hidden=False, total=total, unit="vector") as bar:
-        bars.append(bar)
-        context = WriteContext({"stage": "embed"}, _warn, bar.update)
-        for folder, encoder in _list_encoders(choice, networks, items, layout, settings):
-            write_features(encoder, items, folder, settings, context)
-            notes |= report_quality(encoder.facts, folder, _warn)
-        for name in choice.parts:
-            _combine(name, choice, items, layout, settings, context)
-    return layout.features(choice.name), notes
-
-
-def _list_encoders(
+def _write_shards(
+    table: ItemTable,
     choice: Choice,
-    networks: Sequence[Network],
-    items: ItemContent,
-    layout: Layout,
-    settings: Encode,
-) -> Iterator[tuple[Path, LazyEncoder]]:
-    """Yield the folder and encoder of each set to encode."""
-    if choice.project:
-        facts = facts_here(choice.project, choice.name)
-        load = partial(_load_stored, choice.project, choice.name)
-        rows = choice.cache and choice.cache / Run.key([], facts.model_dump(), [__name__])
-        yield layout.out("encode", choice.name), LazyEncoder(facts, load, cached_rows=rows)
-    for network in networks:
-        folder = layout.out("encode", network.name)
-        yield folder, prepare_set(network, items, folder, settings, TABLE, choice.cache)
-
-
-def _load_stored(project: Project, name: str) -> Encoder:
-    return load_encoder(project, name).encoder
-
-
-def _combine(
-    name: str,
-    choice: Choice,
-    items: ItemContent,
-    layout: Layout,
-    settings: Encode,
-    context: WriteContext,
+    loaded: Loaded,
+    work: Path,
+    record: dict[str, Any],
+    done: Callable[[int], object],
 ) -> None:
-    """Write a combination of sets, by a map that is fitted to the table if its kind has one."""
-    from alignrec.pipeline.features.combine import make_set  # loads SciPy
+    """Write the missing shards of vectors, and invalid rows.
 
-    folder = layout.out("combine", name)
-    if (folder / SET).is_file():
-        return
-    definition = names.definition_of(choice.sets, name)
-    recipe = SetRecipe(
-        name=name,
-        kind=KINDS[str(definition["kind"])],
-        definition=definition,
-        settings=names.settings_of(choice.sets, name),
-        parts=[FeatureSet.of(layout, part) for part in choice.parts[name]],
-        layout=layout,
-        folder=folder,
-        ids=items.ids,
-        shard_rows=settings.shard_rows,
-        batch_size=settings.batch_size,
-        seed=choice.seed,
-    )
-    make_set(recipe, dict(context.record), context.done)
+    Raises UserError if the table has no items.
+    """
+    images = choice.images if "image" in choice.reads else None
+    if images is None:
+        table = table._replace(columns=table.columns._replace(image=""))
+    schema = schemas.embedded_items(loaded.encoder.width, table.identifier)
+    rows = _read_rows(table, work / "rejects")
+    try:
+        for number in count():
+            part = islice(rows, ROWS_PER_CHECKPOINT)
+            path = io.shard(work / "rows", "features", number)
+            if path.is_file():
+                done(sum(1 for _ in part))
+                continue
+            items = [item for block in cut_blocks(part) for item in _decode(block, images)]
+            if not items:
+                break
+            shard, about = _encode(items, loaded, schema, done)
+            io.write_table(shard, path, schema, record | about)
+        if number == 0:
+            reason = _first_reject(work / "rejects")
+            raise UserError(
+                f"{table.path}: 0 items{reason}; give Parquet, CSV or JSON lines, an item a row"
+            )
+    except UserError:
+        if not (work / "rows").is_dir():  # nothing to resume
+            shutil.rmtree(work)
+        raise
+
+
+def _read_rows(table: ItemTable, rejects: Path) -> Iterator[ItemRow]:
+    """Yield the items of a table, and write its invalid rows."""
+    for number, (rows, rejected) in enumerate(read_blocks(table)):
+        if rejected:
+            raw = reject_table(table.path.name, rejected)
+            io.write_table(raw, io.shard(rejects, "rejects", number), schemas.REJECTS)
+        yield from rows
+
+
+def _decode(rows: list[ItemRow], images: Images | None) -> ItemPart:
+    def decode(row: ItemRow) -> Decoded:
+        found = row.image
+        if images is None or found is None:
+            return UNREAD_IMAGE
+        if found.image is None:
+            return Decoded(found.status, found.reason)
+        data = found.read(images.max_bytes)
+        if data is None:
+            return Decoded("too_large", f"more than {images.max_bytes:,} bytes")
+        return normalise_image(data, images.size, images.quality, images.max_pixels)
+
+    decoded = engine.in_threads(decode, rows)
+    return [(row.without_image(), image) for row, image in zip(rows, decoded, strict=True)]
+
+
+def _encode(
+    items: ItemPart, loaded: Loaded, schema: pa.Schema, done: Callable[[int], object]
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Return vectors with hashes of their inputs, and how much was read of the texts."""
+    texts = [row.text for row, _ in items]
+    images = [image.image for _, image in items]
+    encoded = encode_content(loaded, texts, images, done)
+    columns = {
+        # lone surrogates cannot be stored
+        schema.names[0]: [row.asin.encode(errors="replace").decode() for row, _ in items],
+        "has_image": encoded.has_image,
+        "has_text": encoded.has_text,
+        "vector": io.vectors(encoded.vectors),
+        "image_status": [image.status for _, image in items],
+        "image_reason": [image.reason for _, image in items],
+        "input_text_sha256": [
+            text_sha256(text) if used else ""
+            for text, used in zip(texts, encoded.has_text, strict=True)
+        ],
+        "input_image_sha256": [
+            image_sha256(image) if used else ""
+            for image, used in zip(images, encoded.has_image, strict=True)
+        ],
+    }
+    table = pa.table({name: columns[name] for name in schema.names})
+    return table, {} if encoded.reading is None else {READ: encoded.reading.facts()}
+
+
+def _first_reject(folder: Path) -> str:
+    for path in sorted(folder.glob("*.parquet")):
+        rejects = io.read_table(path, schemas.REJECTS)
+        return f"; row {rejects['line'][0]}: {rejects['reason'][0]}"
+    return ""
+
+
+def _rechunk(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Yield the rows of tables in tables of `rows` rows; the last has the rest."""
+    pending: pa.Table | None = None
+    for table in tables:
+        pending = table if pending is None else pa.concat_tables([pending, table])
+        while len(pending) >= rows:
+            yield pending.slice(0, rows)
+            pending = pending.slice(rows)
+    if pending is not None and len(pending):
+        yield pending
+
+
+def _write_rejects(folder: Path, to: Path, record: dict[str, Any]) -> Counter[str]:
+    """Write the rejects of all blocks to one file, if there are any; return reason -> rows."""
+    reasons = Counter[str]()
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths:
+        to.unlink(missing_ok=True)
+        return reasons
+
+    for path in paths:
+        for reason in io.read_table(path, schemas.REJECTS)["reason"].to_pylist():
+            is_repeated = reason.endswith("occurred before")  # the message names the identifier
+            reasons["occurred before" if is_repeated else reason] += 1
+    tables = (io.read_table(path, schemas.REJECTS) for path in paths)
+    io.write_tables(tables, to, schemas.REJECTS, record)
+    return reasons

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,9 @@ from alignrec.pipeline.release.loading import (
 )
 from alignrec.pipeline.release.manifest import Manifest
 from alignrec.pipeline.runtime.layout import EncoderFiles
+
+if TYPE_CHECKING:
+    from alignrec.pipeline.features.batching import Encoded
 
 # shared weights are in the folder of one set, third-party weights are only named
 ENCODERS_FOLDER = "encoders"
@@ -213,6 +216,16 @@ def encode_items(
 
     A text may be empty, an image None.
     """
+    return encode_content(loaded, texts, images, done).vectors
+
+
+def encode_content(
+    loaded: Loaded,
+    texts: Sequence[str],
+    images: Sequence[bytes | None],
+    done: Callable[[int], object] = int,
+) -> Encoded:
+    """Encode items like `encode_items`, and tell which were encoded from what."""
     from alignrec.pipeline.features import batching  # loads torch
 
     facts = loaded.facts
@@ -222,8 +235,7 @@ def encode_items(
         images = [None] * len(images)
     batch_size = min(facts.batch_size, MOST_AT_A_TIME)
     workers = os.cpu_count() or 1
-    encoded = batching.encode_items(loaded.encoder, texts, images, batch_size, done, workers)
-    return encoded.vectors
+    return batching.encode_items(loaded.encoder, texts, images, batch_size, done, workers)
 
 
 class ReleasedParams(Pretrained):

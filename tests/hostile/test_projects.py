@@ -79,7 +79,7 @@ def test_a_table_in_capitals_is_read(tmp_path: Path) -> None:
 def test_embed_names_a_place_where_no_folder_can_be_made(tmp_path: Path, to: str) -> None:
     (tmp_path / "items.csv").write_text("id,title\n1,red apple\n2,red car\n")
     (tmp_path / "file").touch()
-    done = alignrec("embed", "items.csv", "--encoder", "tfidf", "--to", to, cwd=tmp_path)
+    done = alignrec("embed", "items.csv", "--encoder", "descriptors", "--to", to, cwd=tmp_path)
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1), done.output
     assert "name one inside it" in done.stderr or "name another" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "items.csv"]

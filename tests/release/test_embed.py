@@ -153,35 +153,22 @@ def test_a_network_of_any_library_and_sets_of_the_parameter_file() -> None:
         "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
         "encode: {shard_rows: 3, encoders: [mine, minilm]}\nbeit3: {sets: []}\n"
         "encoders: {mine: {kind: sentence-transformers, model: net/model}}\n"
-        "combine: {sets: {both: {kind: concat, of: [mine, minilm]}, bar: {kind: linear, of: [both], width: 2}}}\n"
     )
-    for name, width in (("mine", vectors("inline").shape[1]), ("both", vectors("inline").shape[1] + 384), ("bar", 2)):
-        made("t.parquet", "--encoder", name, *where, to=name)
-        assert vectors(name).shape == (4, width)
-        assert len([*Path(name).glob("features-*.parquet")]) == 2
+    made("t.parquet", "--encoder", "mine", *where, to="mine")
+    assert len([*Path("mine").glob("features-*.parquet")]) == 2
     np.testing.assert_allclose(vectors("mine"), vectors("inline"), atol=1e-5)
     facts = json.loads(Path("mine/_embed.json").read_text())
     assert facts["items"] == 4
 
 
-def test_rows_of_equal_content_keep_their_vectors_and_failed_ones_are_tried_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    encoded = list[int]()
-    encode = batching.encode_items
-    monkeypatch.setattr(batching, "encode_items", lambda *args: encoded.append(len(args[1])) or encode(*args))
+def test_equal_runs_are_equal_bytes_and_overwrite_nothing() -> None:
     Path("t.csv").write_text("sku,title\n1,red ball\n2,blue car\n,green tree\n")
     where = ("t.csv", "--encoder", "minilm", "--to", "v")
     assert "not used: v.rejects.parquet: 1 rows: no identifier in sku" in embed(*where)[1]
     made(*where[:3], to="w")
     files = [[path.read_bytes() for path in sorted(Path(name).iterdir())] for name in "vw"]
     assert files[0] == files[1]
-    Path("t.csv").write_text("sku,title\n1,red ball\n2,blue car\n3,green tree\n4,blue car\n")
     assert "v: exists already" in embed(*where)[1]
-    assert embed(*where, "--retry-failed")[0] == 0
-    assert rows("v")["sku"].to_pylist() == ["1", "2", "3", "4"]
-    assert not Path("v.rejects.parquet").exists()
-    assert encoded == [2, 1]
 
 
 def test_an_interrupted_table_keeps_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,6 +315,7 @@ MISTAKES = [
     ("t.parquet --encoder minilm --column item=isbn", "t.parquet: no column 'isbn'"),
     ("t.parquet --encoder minlm", "no encoder 'minlm'; did you mean 'minilm'?"),
     ("t.parquet --encoder beit3", "no encoder 'beit3'"),
+    ("t.parquet --encoder tfidf", "'tfidf' is fitted to a catalogue; name a release that has it by --release"),
     ("t.parquet --encoder sentence-transformers:nowhere/at/all", "no folder 'nowhere/at/all'"),
     ("items.jsonl --release {} --images images --encoder biet3", "no encoder 'biet3' in this release; it has beit3, "),
     ("none.jsonl --release {} --images images --encoder beit3", "none.jsonl: no such file"),

@@ -118,6 +118,6 @@ def test_a_name_of_two_columns_of_items_is_refused(tmp_path: Path, ending: str) 
 
     for names in (["item", "title", "title"], ["item", "item", "title"]):
         path = write(tmp_path / f"i.{ending}", names, ["x", "y", "two"])
-        result = alignrec("embed", path, "--encoder", "tfidf", "--to", tmp_path / "to", cwd=tmp_path)
+        result = alignrec("embed", path, "--encoder", "descriptors", "--to", tmp_path / "to", cwd=tmp_path)
         assert result.exit_code == 1, result.output
         assert f"two columns are called '{names[1]}'" in result.output.replace("\n", " ")
