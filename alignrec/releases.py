@@ -13,13 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-import jinja2
 import numpy as np
 import platformdirs
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, not_installed
 from alignrec.pipeline.release import fetch as fetching
@@ -39,14 +37,6 @@ PREFERRED = (
     "beit3",
     "linear",
 )  # default feature sets, in order of preference; otherwise the first of the release
-MAX_SHOWN = 3  # items in a notebook
-MAX_SHOWN_CHARACTERS = 80  # of an item's title
-SHOWN = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-    """<table>
-<caption>{{ info.dataset }} {{ info.version }}</caption>
-{% for name, value in facts.items() %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>
-{% endfor %}</table>"""
-)
 
 
 class Embeddings(NamedTuple):
@@ -157,36 +147,6 @@ class Release:
             f"<Release {self.info.dataset} {self.info.version}: {self.info.counts.items:,} items, "
             f"{self.info.counts.users:,} users, features {', '.join(self.features)}>"
         )
-
-    def _repr_html_(self) -> str:
-        """Return what notebooks show: the counts, the feature sets and the titles of the first
-        items, all escaped. Only titles are read; nothing is fetched.
-        """
-        counts = self.info.counts
-        sets = [self._describe_set(name) for name in self.features]
-        facts = {
-            "items": f"{counts.items:,}",
-            "users": f"{counts.users:,}",
-            "interactions": f"{counts.interactions:,}",
-            "features": ", ".join(sets),
-            "first items": "; ".join(self._first_titles()),
-        }
-        return SHOWN.render(info=self.info, facts=facts)
-
-    def _describe_set(self, name: str) -> str:
-        for file in self.info.files:
-            if file.table == "features" and file.feature_set == name:
-                return f"{name} ({file.width} columns)"
-        return name
-
-    def _first_titles(self) -> list[str]:
-        """Return titles of the first items, or identifiers; none without an item table."""
-        if "items" not in self._tables.tables:
-            return []
-        path = self.folder / read.ITEMS_FILE
-        rows = io.read_rows(path, schemas.RELEASED_ITEMS, ["asin", "title"], 0, MAX_SHOWN)
-        names = [row["title"] or row["asin"] for row in rows.to_pylist()]
-        return [name[:MAX_SHOWN_CHARACTERS] for name in names]
 
     @cached_property
     def _tables(self) -> read.Release:

@@ -22,7 +22,7 @@ from alignrec.pipeline.io.vector_columns import (
     decode_vectors, matrix, round_vectors, set_column, vectors,
 )  # fmt: skip
 from alignrec.pipeline.io.tables import (
-    PARQUET, PART, column_sizes, read_listed, read_rows, read_slices, read_table, read_tables,
+    PART, column_sizes, read_listed, read_rows, read_slices, read_table, read_tables,
     reraise_faults, rows, write_table, write_tables, Texts,
 )  # fmt: skip
 from alignrec.pipeline.io.feature_files import (

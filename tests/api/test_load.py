@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hub import hub
 from processes import started
@@ -13,11 +12,8 @@ from shop import tastes
 from webserver import Folder, listening
 
 import alignrec
-from alignrec import schemas
-from alignrec.pipeline import io
 from alignrec.pipeline.io import sha256
 from alignrec.pipeline.release import fetch as fetching
-from alignrec.pipeline.release import manifest as manifests
 
 
 @pytest.fixture
@@ -52,37 +48,6 @@ def test_tables_features_graph_embeddings(release: alignrec.Release) -> None:
     users, items = release.embeddings
     assert (users.shape, items.shape) == ((60, 3), (50, 3))
     assert (users.ids[1], items.ids[1]) == ("u1", "i1")
-
-
-def test_a_notebook_shows_counts_sets_and_titles(release: alignrec.Release) -> None:
-    shown = release._repr_html_()
-    width = release.features["beit3"].shape[1]
-    assert "<caption>shop 0.1.0</caption>" in shown
-    assert "<tr><th>items</th><td>50</td></tr>" in shown
-    assert f"<tr><th>features</th><td>beit3 ({width} columns)</td></tr>" in shown
-    assert "<td>red thing 0; blue thing 1; red thing 2</td>" in shown
-
-
-def test_a_notebook_shows_hostile_titles_as_short_text(made: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(made, tmp_path / "hostile")
-    items = io.read_table(folder / "items.parquet", schemas.RELEASED_ITEMS)
-    titles = ["<img src=x onerror=alert(1)>", "", "x" * 1_000, *items["title"].to_pylist()[3:]]
-    at = items.column_names.index("title")
-    items = items.set_column(at, items.schema.field("title"), pa.array(titles))
-    io.write_table(items, folder / "items.parquet", schemas.RELEASED_ITEMS)
-
-    shown = alignrec.Release(folder, manifests.load(folder))._repr_html_()
-    assert "<img" not in shown
-    assert f"&lt;img src=x onerror=alert(1)&gt;; i1; {'x' * 80}</td>" in shown
-
-
-def test_a_part_without_items_is_shown(made: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(made, tmp_path / "part")
-    info = manifests.load(folder)
-    files = [file for file in info.files if file.table != "items"]
-    manifest = info.model_copy(update={"files": files})
-    manifests.write(folder / "manifest.json", manifest)
-    assert "<th>first items</th><td></td>" in alignrec.Release(folder, manifest)._repr_html_()
 
 
 def test_mistakes_are_one_line(release: alignrec.Release, tmp_path: Path) -> None:
