@@ -44,7 +44,7 @@ def verify(
     outcome = attest(folder, inputs, sample, encoder or [])
     for line in describe_outcome(outcome, folder):
         say(line)
-    if not outcome["agrees"]:
+    if not outcome.agrees:
         raise typer.Exit(1)
 
 

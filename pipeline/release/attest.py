@@ -37,6 +37,39 @@ COMPARED_PARTS = ("text", "image", "vector")  # of an item, which are compared
 AGREEMENT = {True: "agrees", False: "DIFFERS"}
 
 
+class AttestedRow(NamedTuple):
+    """An item, and whether its text and image are those of the release."""
+
+    asin: str
+    text: bool
+    image: bool
+    cosines: Mapping[str, float]  # feature set -> of the released and the recomputed vector
+
+    @property
+    def differing(self) -> list[str]:
+        agrees = (self.text, self.image, min(self.cosines.values()) >= MIN_COSINE)
+        return [part for part, agreeing in zip(COMPARED_PARTS, agrees, strict=True) if not agreeing]
+
+    def describe(self) -> str:
+        parts = [f"text {AGREEMENT[self.text]}", f"image {AGREEMENT[self.image]}"]
+        for name, cosine in self.cosines.items():
+            parts.append(f"{name} {AGREEMENT[cosine >= MIN_COSINE]} (cosine {cosine:.5f})")
+        return printable(f"{self.asin}: {', '.join(parts)}")
+
+
+class Attestation(NamedTuple):
+    """Outcome for a release."""
+
+    rows: list[AttestedRow]
+    items: int  # of the release
+    covered: int  # of them in the data
+    unattested: list[str]  # feature sets without an encoder
+
+    @property
+    def agrees(self) -> bool:
+        return not any(row.differing for row in self.rows)
+
+
 class AttestInputs(NamedTuple):
     """Items from which rows are recomputed."""
 
@@ -92,12 +125,11 @@ def _select_rows(path: Path, asins: set[str], column: str) -> Iterator[tuple[str
 
 def attest(
     release: Path, inputs: AttestInputs, sample: int, names: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> Attestation:
     """Recompute up to `sample` rows of a verified release that `inputs` covers, and compare them.
 
     Equal inputs give equal rows. UserError if the release has no encoder (of `names`, by default
-    all), or no item in common with the data. Returns whether it `agrees`, counts, `unattested`
-    feature sets, and `rows` with cosines.
+    all), or no item in common with the data.
     """
     encoders = ReleasedEncoders(release)
     loaded = encoders.load_all(names or encoders.names)
@@ -117,19 +149,14 @@ def attest(
 
     rng = np.random.default_rng(seed_for("attest", io.sha256(release / manifests.MANIFEST_FILE)))
     chosen = sorted(rng.choice(covered, min(sample, len(covered)), replace=False))
-    rows: list[dict[str, Any]] = []
+    rows: list[AttestedRow] = []
     for start in range(0, len(chosen), ATTEST_BLOCK_ITEMS):
         item_ids = chosen[start : start + ATTEST_BLOCK_ITEMS]
         rows += _compare_items(release, loaded, items.take(item_ids), inputs, item_ids)
 
     released = encoders.manifest.sets_with("features")
-    return {
-        "agrees": not any(map(_list_differences, rows)),
-        "items": len(items),
-        "covered": len(covered),
-        "unattested": [name for name in released if name not in encoders.names],
-        "rows": rows,
-    }
+    unattested = [name for name in released if name not in encoders.names]
+    return Attestation(rows, len(items), len(covered), unattested)
 
 
 def _compare_items(
@@ -138,7 +165,7 @@ def _compare_items(
     items: pa.Table,
     inputs: AttestInputs,
     item_ids: Sequence[int],
-) -> list[dict[str, Any]]:
+) -> list[AttestedRow]:
     asins, text_hashes, image_hashes = (column.to_pylist() for column in items.columns)
     rows = {row.asin: row for row in inputs.read(set(asins))}
     any_encoder = next(iter(loaded.values()))  # all have the same image size and quality
@@ -151,15 +178,14 @@ def _compare_items(
     cosines: dict[str, np.ndarray] = {}
     for name, encoder in loaded.items():
         vectors = _read_vectors(release, name, item_ids)
-        encoded = encode_items(encoder, texts, images)
-        cosines[name] = paired_cosines(_round_like_released(release, name, encoded), vectors)
+        cosines[name] = paired_cosines(encode_items(encoder, texts, images), vectors)
     return [
-        {
-            "asin": asin,
-            "text": text_sha256(texts[n]) == text_hashes[n],
-            "image": image_sha256(images[n]) == image_hashes[n],
-            "cosines": {name: float(values[n]) for name, values in cosines.items()},
-        }
+        AttestedRow(
+            asin,
+            text_sha256(texts[n]) == text_hashes[n],
+            image_sha256(images[n]) == image_hashes[n],
+            {name: float(values[n]) for name, values in cosines.items()},
+        )
         for n, asin in enumerate(asins)
     ]
 
@@ -189,51 +215,22 @@ def _read_vectors(release: Path, name: str, item_ids: Sequence[int]) -> np.ndarr
     return np.concatenate(blocks)
 
 
-def _round_like_released(release: Path, name: str, vectors: np.ndarray) -> np.ndarray:
-    """Return vectors, float32 [n, F], rounded like those of a released set."""
-    (first, *_) = io.shards(release / "features" / name, "features")
-    if schemas.vector_type(pq.read_schema(first)) == "float32":
-        return vectors
-    try:
-        rounded = io.round_vectors(pa.table({"vector": io.vectors(vectors)}))
-    except ValueError:  # no released vector is like these
-        return vectors
-    return io.matrix(io.decode_vectors(rounded)["vector"])
-
-
-def _list_differences(row: Mapping[str, Any]) -> list[str]:
-    agrees = [row["text"], row["image"], min(row["cosines"].values()) >= MIN_COSINE]
-    return [part for part, is_equal in zip(COMPARED_PARTS, agrees, strict=True) if not is_equal]
-
-
-def describe_outcome(outcome: Mapping[str, Any], release: Path) -> Iterator[str]:
-    rows = outcome["rows"]
+def describe_outcome(outcome: Attestation, release: Path) -> Iterator[str]:
+    rows = outcome.rows
     for row in rows:
-        yield _describe_row(row)
-    if outcome["covered"] < outcome["items"]:
-        yield f"the data has {outcome['covered']:,} of the release's {outcome['items']:,} items"
-    if outcome["unattested"]:
-        names = ", ".join(outcome["unattested"])
+        yield row.describe()
+    if outcome.covered < outcome.items:
+        yield f"the data has {outcome.covered:,} of the release's {outcome.items:,} items"
+    if outcome.unattested:
+        names = ", ".join(outcome.unattested)
         yield f"not attested, their encoder is not in the release: {names}"
 
-    cosine = min(min(row["cosines"].values()) for row in rows)
-    lowest = f"lowest cosine {cosine:.5f}"
-    if outcome["agrees"]:
+    lowest = f"lowest cosine {min(min(row.cosines.values()) for row in rows):.5f}"
+    if outcome.agrees:
         yield f"{release}: attested; text, image and vector of {len(rows)} rows agree, {lowest}"
         return
 
-    differences = list(filter(None, map(_list_differences, rows)))
-    counts = Counter(part for parts in differences for part in parts)
+    counts = Counter(part for row in rows for part in row.differing)
     reasons = ", ".join(f"{part} of {counts[part]}" for part in COMPARED_PARTS if counts[part])
-    yield (
-        f"{release}: NOT attested; "
-        f"{len(differences)} of {len(rows)} rows differ ({reasons}), {lowest}"
-    )
-
-
-def _describe_row(row: Mapping[str, Any]) -> str:
-    parts = [f"{part} {AGREEMENT[row[part]]}" for part in ("text", "image")]
-    for name, cosine in row["cosines"].items():
-        agreement = AGREEMENT[cosine >= MIN_COSINE]
-        parts.append(f"{name} {agreement} (cosine {cosine:.5f})")
-    return printable(f"{row['asin']}: {', '.join(parts)}")
+    n_differing = sum(bool(row.differing) for row in rows)
+    yield f"{release}: NOT attested; {n_differing} of {len(rows)} rows differ ({reasons}), {lowest}"

@@ -51,8 +51,8 @@ def test_the_release_carries_the_parts_and_says_who_needs_them(release: Path) ->
 
 def test_it_is_attested_and_an_encoder_in_python(made: Path, release: Path) -> None:
     outcome = attest.attest(release, attest.open_inputs("shop", None, made, release), 6)
-    assert outcome["agrees"]
-    assert set(outcome["rows"][0]["cosines"]) == {"linear"}
+    assert outcome.agrees
+    assert set(outcome.rows[0].cosines) == {"linear"}
     vectors = alignrec.encoder(release, "linear").encode(texts=["red apple", None])
     assert vectors[0].any()
     assert not vectors[1].any()
