@@ -1,7 +1,7 @@
 """Encoders of BEiT3 and of BEiT3 `mini`, whose image tokens are vectors of frozen encoders.
 
-Letters: B items per batch, n items or parts of texts, T tokens, S image side, D width, W width of the vectors
-of frozen encoders.
+Letters: B items per batch, n items or parts of texts, T tokens, S image side, D width, W width of
+the vectors of frozen encoders.
 """
 
 from __future__ import annotations

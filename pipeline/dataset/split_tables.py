@@ -83,7 +83,8 @@ def divide_ratings(
 ) -> SplitTables:
     """Filter, split and number ratings.
 
-    `ratings` is SQL for user, item, rating and timestamp in file order; `max_undated` as in `load_raw`.
+    `ratings` is SQL for user, item, rating and timestamp in file order; `max_undated` as in
+    `load_raw`.
     """
     # Ids count from 0 in order of first appearance among the remaining rows. Of duplicates in
     # (user, item, timestamp) the first row stays. Under `sparse` an item may lose all rows and

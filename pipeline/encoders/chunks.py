@@ -143,7 +143,7 @@ def batch_texts(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def split_tokenized(tokenized: Tokenized, room: int, most: int) -> SplitText:
-    """Split a text into at most `most` parts of at most `room` tokens, between words if possible."""
+    """Split a text into at most `most` parts of at most `room` tokens, between words."""
     text, starts, is_unknown = tokenized
     n = len(starts)
     if n <= room:

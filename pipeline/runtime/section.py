@@ -95,7 +95,7 @@ def require_known(names: Iterable[str], among: Iterable[str], where: str) -> Non
 
 
 def nearest(name: str, among: Iterable[str]) -> str:
-    """Return a hint for an unknown name: what replaced it, the nearest known one, or all of them."""
+    """Return a hint for an unknown name: what replaced it, the nearest known one, or all."""
     replacement = name_replacement(name)
     if replacement:
         return replacement

@@ -100,7 +100,7 @@ def _copy_cached(addresses: Addresses) -> None:
 
 
 def file_names(addresses: Addresses) -> dict[str, str]:
-    """Return role -> file name: the last part of the address, prefixed with its folder if ambiguous."""
+    """Return role -> file name: the last part of the address, after its folder if ambiguous."""
     path_parts = {}
     for role, address in addresses.items():
         path = unquote(urlsplit(address).path).rstrip("/")

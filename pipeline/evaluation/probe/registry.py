@@ -31,7 +31,7 @@ class Task(Protocol):
     """A probe's evaluation of one feature set at a time, over n cases such as users."""
 
     def answer(self, features: np.ndarray) -> np.ndarray:
-        """Return the figure of each case for features [I, F]: float64 [n], or [n, D] with D draws."""
+        """Return the figure of each case for features [I, F]: float64 [n], or [n, D] of D draws."""
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Summarise the answers of several feature sets, by name.
