@@ -59,15 +59,6 @@ def test_another_processors_rounding_is_the_same_network_and_another_seed_is_not
     assert name_network(sample_network(layout)) == ""
 
 
-def test_metrics_and_tables_of_a_run_carry_its_network(layout: Layout) -> None:
-    network = name_network(sample_network(layout))
-    assert len(network) == 12
-    assert name_network(np.load(layout.figures("metrics").with_name(SAMPLE))) == network
-    assert _networks.read_network(layout) == network
-    for path in layout.figures("metrics").parent.glob("article-*.json"):
-        assert {table["network"] for table in io.read_json(path)} == {network}
-
-
 def test_figures_within_a_deviation_or_a_step_stay_as_shown(layout: Layout) -> None:
     shown = _figures.rewritten(page("results shop"), layout.root).text
     figure, deviation = re.findall(r"(\.\d{4}) ± (\.\d{4})", shown)[0]

@@ -155,15 +155,6 @@ def test_keys_in_sentences_exist(page: str) -> None:
     assert wrong_keys(PAGES[page]) == []
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["`images.rate`", "`graph.kk`", "`sources.NAME.interaction`", "`size: huge`", "`sizes: mini`", "`train: {lrs: 1}`",
-     "`benchmark.overrides.bpr.lrs`", "```\ndvc exp run -S train.lrs=1\n```", "`encode.engines: ray`"],
-)  # fmt: skip
-def test_a_key_that_does_not_exist_is_found(text: str) -> None:
-    assert len(wrong_keys(f"See {text}.")) == 1
-
-
 YAML = [(page, block) for page, text in PAGES.items() for block in blocks(text, "yaml")]
 
 

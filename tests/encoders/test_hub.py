@@ -260,11 +260,3 @@ def test_options_do_not_replace_keys_or_load_other_files(bert: Path, group: str,
     said = refused({"model": str(bert), "options": {group: {name: "x"}}})
     assert f"'encoders.mine.options.{group}': " in said
     assert f"no {name} here; {hint}" in said
-
-
-def test_what_a_model_was_trained_on_is_a_note(bert: Path) -> None:
-    network = find_network(
-        {"mine": {"kind": "huggingface", "model": str(bert), "trained_on": "Amazon Reviews 2023"}}, "mine", bert
-    )
-    assert network.model_facts()["trained_on"] == "Amazon Reviews 2023"
-    assert "'encoders.mine.trained_on'" in refused({"model": str(bert), "trained_on": "x" * 501})

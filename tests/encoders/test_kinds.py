@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import get_args
 
 import networks
 import numpy as np
@@ -17,7 +16,6 @@ import torch
 from PIL import Image
 
 from alignrec.pipeline.encoders import towers
-from alignrec.pipeline.encoders.huggingface import Pooling, pool_tokens
 from alignrec.pipeline.encoders.registry import Encoder, find_network
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.images.decode import decode_rgb
@@ -195,12 +193,6 @@ def test_one_modality_of_two_can_be_shown(folder: Folder, name: str) -> None:
 # --- one tower
 
 
-def test_texts_are_pooled_by_their_mean_first_or_last_token() -> None:
-    hidden, mask = torch.tensor([[[1.0], [3.0], [100.0]]]), torch.tensor([[1, 1, 0]])
-    pooled = {pooling: float(pool_tokens(hidden, mask, pooling)) for pooling in get_args(Pooling)}
-    assert pooled == {"mean": 2.0, "cls": 1.0, "last": 3.0}
-
-
 @pytest.mark.parametrize("name", ["bert", "qwen", "sentences", "multimodal"])
 def test_prompt_length_and_dimension_are_obeyed(folder: Folder, name: str) -> None:
     usual, nothing = run(loaded(folder, name), TEXTS, [None] * 8).vectors, [None] * 8
@@ -229,35 +221,6 @@ def test_weights_that_lack_a_part_are_refused(folder: Folder, tmp_path: Path) ->
 
 
 # --- sentence-transformers
-
-
-@pytest.mark.parametrize("name", ["sentences", "multimodal"])
-def test_vectors_are_sentence_transformers_own(folder: Folder, name: str) -> None:
-    from sentence_transformers import SentenceTransformer
-
-    theirs = SentenceTransformer(str(folder(name)), device="cpu")
-    texts = [text for text in TEXTS[:3] if text]
-    ours = run(loaded(folder, name), texts, [None] * len(texts)).vectors
-    np.testing.assert_allclose(ours, theirs.encode(texts), atol=1e-5)
-    if name == "multimodal":
-        image = decode_rgb(PICTURES[0] or b"", 512)
-        fused = theirs.encode([{"image": image, "text": "red apple"}, {"image": image}])
-        encoded = run(loaded(folder, name), ["red apple", ""], [PICTURES[0]] * 2).vectors
-        np.testing.assert_allclose(encoded, fused, atol=1e-5)
-
-
-def test_a_models_own_prompt_is_used_unless_another_is_given(tmp_path: Path) -> None:
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(str(networks.sentences(tmp_path / "made")), device="cpu")
-    model.prompts, model.default_prompt_name = {"query": "ask: ", "document": "item: "}, "document"
-    model.save(str(tmp_path / "prompted"))
-    own = loaded(lambda name: tmp_path / "prompted", "sentences")
-    none = loaded(lambda name: tmp_path / "prompted", "sentences", prompt="")
-    asked = loaded(lambda name: tmp_path / "prompted", "sentences", prompt="item: ")
-    vectors = [run(encoder, ["red apple"], [None]).vectors for encoder in (own, none, asked)]
-    assert (vectors[0] == vectors[2]).all()
-    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
 
 
 def test_fused_is_refused_where_no_pass_reads_both(folder: Folder, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Training: its loop, its sampling, and the index of what it learned."""
 
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from alignrec.pipeline.dataset.split import Pairs, contains_keys, load_split, pa
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.models.alignrec import AlignRec
 from alignrec.pipeline.models.base import Batch, Inputs
 from alignrec.pipeline.models.metrics import evaluate_vectors, topk
 from alignrec.pipeline.models.params import Train
@@ -69,40 +67,6 @@ def test_batches_that_share_a_walk_have_the_gradients_of_their_mean_loss(model: 
     assert expected.keys() == {name for name, p in network.named_parameters() if p.grad is not None}
     for name, p in network.named_parameters():
         torch.testing.assert_close(p.grad, expected[name], rtol=1e-4, atol=1e-8)
-
-
-def test_tables_are_freed_before_their_gradients_are_propagated(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts, edges = two_tastes(), neighbours.find_neighbours(content(), 4)
-    inputs = Inputs(parts, torch.from_numpy(content()), edges, torch.device("cpu"))
-    network = AlignRec(inputs, AlignRec.Params(**SETTINGS))
-    held: list[weakref.ref[torch.Tensor]] = []
-    alive: list[int] = []
-    terms = network.terms
-
-    def watch_terms(batch: Batch, *tables: torch.Tensor) -> dict[str, torch.Tensor]:
-        held.extend(map(weakref.ref, tables))
-        return terms(batch, *tables)
-
-    def count_alive(gradient: torch.Tensor) -> None:
-        alive.append(sum(table() is not None for table in held))
-
-    monkeypatch.setattr(network, "terms", watch_terms)
-    network.user.register_hook(count_alive)
-    batches = [Batch(*rows) for rows in torch.from_numpy(Sampler(parts).epoch(np.random.default_rng(0))).split(100, 1)]
-    loop.accumulate_gradients(network, batches)
-    assert len(held) == 4 * len(batches)
-    assert alive == [0]
-
-
-@pytest.mark.parametrize(("limit", "kept"), [(32 * 300, True), (0, False)])
-def test_freed_buffers_are_kept_for_small_embeddings_only(
-    limit: int, kept: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[None] = []
-    monkeypatch.setattr(loop, "keep_large_buffers", lambda: calls.append(None))
-    monkeypatch.setattr(loop, "MAX_KEPT_BYTES", limit)
-    train("bpr", {"epochs": 1})
-    assert bool(calls) == kept
 
 
 @pytest.mark.parametrize("model", TRAINED)

@@ -30,20 +30,6 @@ def test_pandas_is_not_loaded_and_can_be_imported(before: str, loaded: bool) -> 
     assert done.stdout == f"{loaded}\n3 [1, 2]\n"
 
 
-def test_no_part_of_pandas_is_looked_for() -> None:
-    script = """
-import sys
-import dateutil, pyarrow
-from alignrec.pipeline.runtime import start
-tried = []
-sys.addaudithook(lambda event, args: tried.append(args[0]) if event == "import" else None)
-start.leave_out_pandas()
-print(*{name for name in tried if name.startswith("pandas")})
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "pandas\n"
-
-
 def test_a_command_does_not_load_pandas() -> None:
     script = "import sys; from alignrec.__main__ import main; sys.argv = ['alignrec', 'diff', '--help']\n"
     script += (
