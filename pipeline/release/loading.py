@@ -27,7 +27,6 @@ from alignrec.pipeline.runtime.layout import EncoderFiles, Layout
 from alignrec.pipeline.runtime.section import Section, first_fault, validate
 
 MAX_DEPTH = 8  # maximum levels of nested parts
-DEFAULT_CHUNKS = {"chunks": 1}  # for old releases, which truncated texts and lack this key
 
 
 class Shelf(Protocol):
@@ -177,7 +176,7 @@ def _load_beit3(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
 
     if facts.weights is None:
         raise UserError(f"{folder}: names no weights; do not trust it")
-    settings = BEiT3Params.model_validate(DEFAULT_CHUNKS | facts.settings)
+    settings = BEiT3Params.model_validate(facts.settings)
     files = EncoderFiles(shelf.folder(facts.weights))
     return encoders.load_beit3(files, settings, facts.network in RAW_SETS)
 

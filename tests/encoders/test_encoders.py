@@ -226,19 +226,6 @@ def test_raw_cls_is_masked_without_a_map(layout: Layout, cls: np.ndarray, beit3:
         np.testing.assert_allclose(run(loaded[name].encoder, texts, images, 2), raw, atol=1e-5)
 
 
-def test_a_set_of_before_texts_were_read_in_parts_cuts_them(layout: Layout, cls: np.ndarray) -> None:
-    stage(layout, params("beit3", max_tokens=20))
-    path = layout.features("beit3") / "set.json"
-    facts = io.read_json(path)
-    assert facts["settings"].pop("chunks") > 1
-    for expected, change in ((0, False), (1, True)):
-        if change:
-            io.write_json(path, facts)
-        encoder = load_encoders(Project(layout), ["beit3"])["beit3"].encoder
-        assert isinstance(encoder, BEiT3Items)
-        assert encoder.reading(["red apple " * 12]).facts()["cut"] == expected
-
-
 def test_without_whitening_the_sets_are_cls_itself(layout: Layout, cls: np.ndarray) -> None:
     white = stage(layout, params(*ALL))
     plain = stage(layout, params(*ALL, whiten=False))
