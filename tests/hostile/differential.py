@@ -1,7 +1,7 @@
 """`make differential SEEDS=1000`: random tables and settings through the pipeline, and through `plain`.
 
 `python -m tests.hostile.differential --seed 7` draws files and settings by the seed, runs the stages from `download`
-to `publish`, and compares what they write with the same in pandas and NumPy. A difference prints seed and settings.
+to `combine`, and compares what they write with the same in pandas and NumPy. A difference prints seed and settings.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from alignrec.schemas import TEST, VALID
 from alignrec.stages.order import STAGES
 from tests.hostile import plain
 
-RUN = ("download", "interactions", "items", "images", "encode", "combine", "graph", "probe", "publish")
+RUN = ("download", "interactions", "items", "images", "encode", "combine")
 TEXTS, PICTURES, JOINED = "words", "descriptors", "linear"
 NAMES = (
     *("NA", "null", "None", "007", "7", "1e5", "1.0", "-1", "TRUE", "a,b", 'q"uote', "it's", "semi;colon"),
@@ -128,17 +128,9 @@ def draw_settings(rng: np.random.Generator) -> dict[str, Any]:
         "encode": {"encoders": encoders, "shard_rows": one_of(16384, 16), "batch_size": one_of(1, 7, 64)},
         "beit3": {"sets": []},
         "combine": {"sets": {JOINED: {"width": one_of(4, 16, 128)}}, "controls": []},
-        "graph": {"k": int(rng.integers(1, 15))},
         "semantic_ids": {"features": []},
         "train": {"features": JOINED},
         "benchmark": {"features": [JOINED], "models": ["alignrec"], "ks": [1, 2]},
-        "probe": {"ks": sorted(rng.permutation(np.arange(1, 9))[:3].tolist())},
-        "publish": {
-            "features": [JOINED, *encoders],
-            "interactions": True,
-            "users": one_of("names", "numbers"),
-            "texts": one_of("all", "all", "titles", "none"),
-        },
     }
 
 
@@ -338,9 +330,6 @@ def differences(case: Case) -> tuple[list[str], str]:
         lambda: check_items(case, layout, expected),
         lambda: check_texts(case, layout),
         lambda: check_joined(case, layout, expected.rows),
-        lambda: check_graphs(case, layout),
-        lambda: check_probes(case, layout, expected.rows),
-        lambda: check_release(case, layout),
     ]
     found = []
     for check in checks:
@@ -446,90 +435,6 @@ def check_joined(case: Case, layout: Layout, rows: pd.DataFrame) -> list[str]:
         recalls = {every: plain.hit_rate(vectors, questions, 20) for every, vectors in made.items()}
         if recalls[choice] < max(recalls.values()) - 1e-3:
             found.append(f"{JOINED}: {choice} was chosen with recall {recalls[choice]:.4f} of {recalls}")
-    return found
-
-
-def check_graphs(case: Case, layout: Layout) -> list[str]:
-    found = []
-    for name in layout.feature_sets():
-        edges = io.read_table(layout.edges(name), schemas.EDGES).to_pandas()
-        found += check_graph(name, vectors_of(layout, name), edges, case.params["graph"]["k"])
-    return found
-
-
-def check_graph(name: str, vectors: np.ndarray, edges: pd.DataFrame, k: int) -> list[str]:
-    directed = vectors.any(axis=1)
-    cosines = plain.units(vectors) @ plain.units(vectors).T
-    for item in range(len(vectors)):
-        own = edges[edges["item_id"] == item]
-        neighbours = own["neighbour_id"].tolist()
-        n = min(k, int(directed.sum())) if directed[item] else 1
-        if neighbours[0] != item or len(set(neighbours)) != n or own["rank"].tolist() != list(range(n)):
-            return [f"graph of {name}: item {item} has neighbours {neighbours}"]
-        if not directed[item]:
-            continue
-        others = np.sort(cosines[item][directed & (np.arange(len(vectors)) != item)])[::-1][: n - 1]
-        stored = own["cosine"].to_numpy()[1:]
-        if np.abs(stored - others).max(initial=0) > 1e-5:
-            return [f"graph of {name}: item {item} has cosines {stored}, not {others}"]
-        if np.abs(cosines[item][neighbours[1:]] - others).max(initial=0) > 1e-5:
-            return [f"graph of {name}: item {item} has neighbours {neighbours}"]
-        order = sorted(zip(-own["cosine"].to_numpy()[1:], neighbours[1:], strict=True))
-        if [neighbour for _, neighbour in order] != neighbours[1:]:
-            return [f"graph of {name}: item {item} has neighbours {neighbours}, which are out of order"]
-    return []
-
-
-def check_probes(case: Case, layout: Layout, rows: pd.DataFrame) -> list[str]:
-    probes = io.read_json(layout.probes)
-    clock = case.source.get("timestamps")
-    timed = bool(rows["timestamp"].notna().any()) and clock != "none"
-    questions = {
-        "zero_shot": plain.zero_shot_questions(rows) if timed else [],
-        "item_cf": plain.item_cf_questions(rows),
-        "content_knn": plain.recall_questions(rows, TEST),
-    }
-    found = []
-    for probe, asked in questions.items():
-        for name in layout.feature_sets():
-            figures = probes[probe].get(name)
-            if (figures is None) != (not asked):
-                found.append(f"{probe} of {name}: {figures}, though {len(asked)} questions are asked")
-            for k in case.params["probe"]["ks"] if figures and asked else []:
-                value = next(value for key, value in figures.items() if key.endswith(f"@{k}"))
-                wanted = plain.hit_rate(vectors_of(layout, name), asked, k)
-                if abs(value - wanted) > 2e-6:
-                    found.append(f"{probe} of {name} at {k}: {value}, not {wanted:.6f}")
-    return found
-
-
-def check_release(case: Case, layout: Layout) -> list[str]:
-    publish = case.params["publish"]
-    folder = layout.release
-    items = pd.read_parquet(folder / "items.parquet")
-    ours = io.read_table(layout.items, schemas.ITEMS).to_pandas()
-    blank = {"all": (), "titles": ("brand", "description", "text"), "none": ("title", "brand", "description", "text")}
-    found = []
-    for column in ("item_id", "asin", "title", "brand", "description", "text"):
-        wanted = [""] * len(ours) if column in blank[publish["texts"]] else ours[column].tolist()
-        found += differing(f"release: items.{column}", items[column].tolist(), wanted)
-
-    users = pd.read_parquet(folder / "users.parquet")["user"].tolist()
-    wanted = io.read_table(layout.users, schemas.USERS)["user"].to_pylist()
-    if publish["users"] == "numbers":
-        wanted = [str(number) for number in range(len(wanted))]
-    found += differing("release: users", users, wanted)
-
-    copies = {layout.interactions: folder / "interactions.parquet"}
-    for name in publish["features"]:
-        if name in layout.feature_sets() and vectors_of(layout, name).any():
-            copies[layout.edges(name)] = folder / f"graph/{name}/edges.parquet"
-            for path in io.shards(layout.features(name), "features"):
-                copies[path] = folder / f"features/{name}/{path.name}"
-    for original, copy in copies.items():
-        rows, wanted_rows = (pd.read_parquet(path) for path in (copy, original))
-        if not rows.astype(str).equals(wanted_rows.astype(str)):
-            found.append(f"release: {copy.relative_to(folder)} is not {original.relative_to(layout.root)}")
     return found
 
 

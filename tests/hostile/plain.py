@@ -13,7 +13,6 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -381,36 +380,6 @@ def expected_hits(scores: np.ndarray, target: int, left_out: Sequence[int], k: i
 
 Question = tuple[int, list[int], int]
 """whose it is, members, target"""
-
-
-def zero_shot_questions(rows: pd.DataFrame) -> list[Question]:
-    """Ask for the items of each user's last second, each once, from all others."""
-    questions = []
-    for user, own in rows.groupby("user_id"):
-        times = own.groupby("item_id")["timestamp"].min()
-        if len(times) < 2:
-            continue
-        items = times.index.tolist()
-        last = times.index[times == times.max()]
-        questions += [(user, [item for item in items if item != target], target) for target in last]
-    return questions
-
-
-def item_cf_questions(rows: pd.DataFrame) -> list[Question]:
-    """Ask for the item of highest cosine in train; equally similar ones in turn."""
-    train = rows[rows["split"] == TRAIN]
-    buyers = {item: set(users) for item, users in train.groupby("item_id")["user_id"]}
-    questions = []
-    for item, own in buyers.items():
-        squared = {other: _squared_cosine(own, its) for other, its in buyers.items() if other != item}
-        most = max(squared.values(), default=Fraction(0))
-        if most:
-            questions += [(item, [item], other) for other, cosine in squared.items() if cosine == most]
-    return questions
-
-
-def _squared_cosine(a: set[int], b: set[int]) -> Fraction:
-    return Fraction(len(a & b) ** 2, len(a) * len(b))
 
 
 def recall_questions(rows: pd.DataFrame, part: int) -> list[Question]:

@@ -23,5 +23,5 @@ def test_another_order_of_a_split_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_other_words_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tfidf, "MIN_DF", 3)
-    found, _, _ = differential.try_seed(3)
+    found, _, _ = differential.try_seed(1)
     assert found[0].startswith("words: dot product of items ")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from pictures import noise
-from PIL import Image
 
 from alignrec.pipeline.images import access, decode
 from alignrec.pipeline.images.decode import normalise_image
@@ -18,12 +17,6 @@ from alignrec.pipeline.vectors.members import open_archive
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 LIMITS = {"size": 32, "quality": 90, "max_pixels": 1_000_000}
-
-
-def exif() -> bytes:
-    tags = Image.Exif()
-    tags.update({0x0112: 6, 0x010E: "a description", 0x011A: 72.0, 0x8769: {0x9003: "2020:01:01 00:00:00"}})
-    return tags.tobytes()
 
 
 def scans(data: bytes, times: int) -> bytes:

@@ -71,7 +71,7 @@ def encoded(texts: Sequence[str | bytes | None]) -> list[bytes]:
     return [t if isinstance(t, bytes) else t.encode("utf-8", "surrogatepass") for t in texts if t is not None]
 
 
-AREAS = ("products", "interactions", "arrays", "images", "network", "releases")
+AREAS = ("products", "interactions", "arrays", "releases")
 """modules next to this one"""
 
 
