@@ -16,7 +16,6 @@ from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.report.gallery import pick_neighbours
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.sources.amazon import Reader2014
-from alignrec.stages.order import STAGES
 from benchmarks import Measurement, _baby, _neighbours, _official, _raw2014, _turns, million
 from benchmarks._turns import Turn, Way
 
@@ -80,22 +79,6 @@ def test_a_stage_too_short_to_measure_has_a_curve() -> None:
     nothing = million.Cost(0.0, 0.0, 0.0, 0.0)
     curve = million.fit_stages({10: {"none": nothing}, 20: {"none": nothing}})["none"]
     assert (abs(curve.cpu_exponent) < 1e-9, curve.cpu < 0.01) == (True, True)
-
-
-def test_sizes_and_stages_are_read_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert million.parse_options([]) == ([*million.SIZES], [*STAGES], 2)
-    options = ["--items", "1000,300", "--stages", "graph,download", "--users-per-item", "1"]
-    assert million.parse_options(options) == ([300, 1000], ["download", "graph"], 1)
-    for wrong in ("300", "300,300", "0,5", "300,many", "-1,5"):
-        with pytest.raises(SystemExit):
-            million.parse_options([f"--items={wrong}"])
-        assert f"--items {wrong}: expected two or more" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        million.parse_options(["--stages", "download,grpah"])
-    assert "grpah is none of download, interactions" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        million.parse_options(["--users-per-item", "0"])
-    assert "--users-per-item 0: expected at least 1" in capsys.readouterr().err
 
 
 # --- the rehearsal

@@ -117,13 +117,6 @@ def test_a_block_without_outputs_is_judged_by_the_network_that_it_names(layout: 
     assert _figures.rewritten(other.text, clone.root).text == other.text
 
 
-def test_a_block_that_nothing_has_made_yet_says_what_does(layout: Layout) -> None:
-    updated, absent, stale = _figures.rewritten(page("article shop tuning"), layout.root)
-    assert "-->\nNot made yet: `alignrec profile paper && dvc repro` makes it.\n<!-- /figures -->" in updated
-    assert (len(absent), stale) == (1, [_networks.PROFILE])
-    assert _figures.rewritten(updated, layout.root).text == updated
-
-
 def test_pages_of_two_networks_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No run says which network is the current one, so that neither block can be marked."""
     layout = Layout(tmp_path, "shop")

@@ -253,10 +253,3 @@ def test_a_backend_that_is_not_installed_is_said(folder: Folder) -> None:
         load(folder("sentences"), "sentence-transformers", **half)
     with pytest.raises(UserError, match="ONNX backend requires installing Optimum"):
         load(folder("sentences"), "sentence-transformers", **half | {"precision": "auto"})
-
-
-def test_how_attention_is_computed_changes_vectors_only_by_rounding(folder: Folder) -> None:
-    for name, kind in (("bert", "huggingface"), ("sentences", "sentence-transformers")):
-        usual = embed(load(folder(name), kind), TEXTS, None)
-        eager = load(folder(name), kind, options={"model": {"attn_implementation": "eager"}})
-        assert least_cosine(embed(eager, TEXTS, None), usual) > LEAST

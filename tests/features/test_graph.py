@@ -2,12 +2,11 @@
 
 import os
 import pickle
-import re
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +18,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nodes import one_worker, ray_cluster
-from processes import started
 from shop import toy
 from threadpoolctl import threadpool_limits
 
@@ -169,62 +167,10 @@ def test_any_number_of_threads_gives_the_same_bytes(index: str, small: None) -> 
     assert tables[0].equals(tables[2])
 
 
-def held() -> int:
-    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
-
-
-def parts(n: int) -> Iterator[np.ndarray]:
-    centres = np.random.default_rng(0).standard_normal((50, 256), dtype=np.float32)
-    for start in range(0, n, inverted.BLOCK_ROWS):
-        rng = np.random.default_rng(start)
-        rows = min(inverted.BLOCK_ROWS, n - start)
-        yield centres[rng.integers(0, 50, rows)] + rng.standard_normal((rows, 256), dtype=np.float32) / 8
-
-
-def searched(n: int, folder: Path) -> None:
-    folder.mkdir()
-    inverted.build_index(parts(n), 10, folder)
-    search = inverted.Inverted(folder, 10)
-    for shard in range(search.shards):
-        search.find(shard)
-
-
-def measured(n: int, folder: Path) -> None:
-    """Print the peak memory of a search in parts."""
-    neighbours.ROWS_PER_SHARD, inverted.BLOCK_ROWS, neighbours.MAX_FIT_ROWS = 2048, 512, 8192
-    searched(1500, folder / "warm")
-    before, most, ended = held(), 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not ended.wait(0.01):
-            most = max(most, held())
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    searched(n, folder / "whole")
-    ended.set()
-    watcher.join()
-    print((most - before) / 2048)  # KiB, of which 256 numbers take one
-
-
 def test_cells_grow_with_the_root_of_the_catalogue() -> None:
     """The cost of a search then grows with the root as well, up to four million items."""
     cells = [neighbours.count_fit_rows(n) // neighbours.ROWS_PER_CELL for n in (250_000, 1_000_000, 4_000_000)]
     assert cells == [2000, 4000, 8000]
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_catalogue(tmp_path: Path) -> None:
-    """Excludes mapped files, whose pages the system may drop."""
-    taken = []
-    for n in (10_000, 20_000):  # more than the sample
-        (tmp_path / str(n)).mkdir()
-        output, errors = started(measured, n, tmp_path / str(n)).communicate()
-        assert output, errors
-        taken.append(float(output))
-    assert taken[0] < 12, "parts: the sample has four, and FAISS copies it"
-    assert taken[1] - taken[0] < 2, f"{taken}, of 10 parts"  # of 5 more
 
 
 # --- the stage
@@ -333,13 +279,6 @@ def test_shards_are_joined_and_those_of_a_killed_run_not_searched_again(
         monkeypatch.setattr(search, "find", counted)
     assert search_whole(shop, params) == expected
     assert searched == [2, 3, 0, 1, 2, 3]
-
-
-def test_progress_counts_the_shards_of_each_set(shop: Layout) -> None:
-    """A large set takes many minutes."""
-    bars = toy.run("graph", settings("ivf"), shop.root).bars
-    counts = [("graph shop", 2, 2), ("graph shop f", 4, 4), ("graph shop random", 4, 4)]
-    assert [(bar.desc, bar.n, bar.total) for bar in bars] == counts
 
 
 @pytest.mark.parametrize("index", ["exact", "ivf"])

@@ -18,7 +18,6 @@ import pytest
 from commands import alignrec
 from PIL import Image
 from typer.testing import Result
-from webserver import body, first, serving, status
 
 from alignrec import schemas
 from alignrec.commands.params import load
@@ -286,28 +285,6 @@ def test_an_archive_is_read_in_place_and_again_when_it_changes(shop: Shop) -> No
     zipped(shop.root / f"data/{name}", images | {"images/5.png": png()})
     shop.run("images")
     assert shop.statuses() == ["ok"] * 4 + ["unreachable", "ok"]
-
-
-def test_images_from_the_web_stay_when_files_or_addresses_change(shop: Shop) -> None:
-    with serving({"/a": body(png("blue")), "/b": first(1, status(404), body(png("green")))}) as server:
-        web = [f"{server.address}{path}" for path in server.answers]
-        shop.describe(*web, *(f"images/{i}.png" for i in range(4)))
-        shop.images = "{private_hosts: ['127.0.0.1'], folder: other}"
-        shutil.copytree(shop.root / "data/images", shop.root / "other/images")
-        (shop.root / "other/images/3.png").unlink()
-        shop.run(*ALL)
-        assert shop.statuses() == ["ok", "http_error"] + ["ok"] * 3 + ["unreachable"]
-        shop.images = "{private_hosts: ['127.0.0.1']}"
-        shop.run("images")
-        assert shop.statuses() == ["ok"] * 6
-        assert server.asked == {"/a": 1, "/b": 2}
-        shop.describe(*web, *(f"images/{i}.png" for i in (3, 2, 1, 0)))  # other addresses of other items
-        shop.run(*ALL)
-        assert server.asked == {"/a": 1, "/b": 2}
-        updated = shop.shards()
-        shutil.rmtree(shop.root / "outputs/images")
-        shop.run("images")
-    assert shop.shards() == updated
 
 
 def test_shards_of_items_that_are_gone_are_deleted(shop: Shop) -> None:

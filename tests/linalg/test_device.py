@@ -1,21 +1,18 @@
-"""Choice of the device, products on it and of sparse matrices, whitening, and checkpoints."""
+"""Choice of the device, products on it and of sparse matrices, and whitening."""
 
 import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from processes import started
 
 from alignrec.pipeline.linalg import device, projections
 from alignrec.pipeline.linalg.sparse import Sparse, SparsityPattern
-from alignrec.pipeline.runtime import code, process
-from alignrec.pipeline.runtime.checkpoint import Checkpoint
+from alignrec.pipeline.runtime import code
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -107,23 +104,6 @@ def test_cuda_comes_before_mps_before_the_cpu(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert (device.pick_device().type, device.pick_device(mps=False).type) == (picked, without_mps)
-
-
-# --- a training resumed from a checkpoint equals an uninterrupted one
-
-
-def say_growth(path: Path) -> None:
-    """Print the growth of peak memory, in MiB, when 64 MiB are saved."""
-    tensors = {"model": {"w": torch.ones(16 << 20)}}
-    before = process.peak_mib()
-    Checkpoint(path, 1).save(tensors, {"step": 1})
-    print(process.peak_mib() - before)
-
-
-@pytest.mark.slow
-def test_saving_takes_no_memory_as_large_as_the_tensors(tmp_path: Path) -> None:
-    assert int(started(say_growth, tmp_path / "x.safetensors").communicate()[0]) < 32
-    assert Checkpoint(tmp_path / "x.safetensors", 1).load() is not None
 
 
 # --- sparse matrices, against dense ones, and whitening

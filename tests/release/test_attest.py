@@ -88,22 +88,6 @@ def test_files_attest_too_from_stored_or_original_images(made: Layout, tmp_path:
     assert command(made, *given)[0] == 1
 
 
-def test_originals_are_shrunk_as_the_pipeline_shrinks_them(tmp_path: Path) -> None:
-    """A large original and the output of stage `images` attest the same release."""
-    from alignrec.pipeline.images.decode import normalise_image
-
-    original = tmp_path / "images/A0.png"
-    original.parent.mkdir()
-    Image.effect_noise((600, 500), 60).convert("RGB").save(original)
-    layout = toy.outputs(tmp_path / "outputs")
-    stored = normalise_image(original.read_bytes(), 256, 90, 10**8).image
-    releases.rewrite(io.shard(layout.images, "images", 0), "image", lambda images: [stored, *images[1:]])
-    releases.released(layout)
-    (tmp_path / "items.jsonl").write_text(json.dumps({"asin": "A0", "text": toy.TITLES[0]}))
-    code, lines = command(layout, "--data", tmp_path / "items.jsonl", "--images", original.parent)
-    assert (code, lines[0].split(", beit3 ")[0]) == (0, "A0: text agrees, image agrees")
-
-
 def test_feature_sets_without_an_encoder_are_named(tmp_path: Path) -> None:
     layout = releases.outputs(tmp_path, releases.params(publish={"features": ["beit3", "random"]}))
     code, lines = command(layout, "--data", "shop")

@@ -8,9 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from commands import alignrec, run_stages
-from shop import featured, toy
+from shop import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
@@ -22,7 +21,6 @@ from alignrec.pipeline.runtime.layout import Layout
 
 ASINS = toy.ASINS
 VECTORS = np.arange(12, dtype=np.float32).reshape(6, 2)
-TURNED = [3, 1, 5, 0, 2, 4]
 
 
 @pytest.fixture
@@ -73,24 +71,6 @@ def test_of_several_columns_of_vectors_one_is_named(layout: Layout, tmp_path: Pa
     for column, facts_of in (("", r"2 columns .*\(text, image\)"), (":title", "'title'.*text, image")):
         with pytest.raises(UserError, match=facts_of):
             read(layout, f"{tmp_path}/two.parquet{column}")
-
-
-def test_an_encoded_set_and_files_of_every_kind_are_read_in_item_order(layout: Layout, tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", VECTORS.astype(np.float64))
-    torch.save({"feat": torch.from_numpy(VECTORS)}, tmp_path / "b.pth")
-    pq.write_table(pa.table({"Parent_ASIN": ASINS, "embedding": VECTORS.tolist()}), tmp_path / "c.parquet")
-    pq.write_table(table("item_id", TURNED, VECTORS[TURNED]), tmp_path / "d.parquet")
-    hows = dict.fromkeys(("a.npy", "b.pth"), "--order gives another order")
-    hows |= {"c.parquet": "by Parent_ASIN", "d.parquet": "by item_id"}
-    for name, how in hows.items():
-        found = read(layout, tmp_path / name)
-        assert np.array_equal(found.vectors, VECTORS), name
-        assert found.vectors.dtype == np.float32
-        assert found.source.startswith(f"{name}, width 2, rows ")
-        assert found.source.endswith(how)
-    encoded = read(layout, "mine=beit3")
-    assert encoded.name == "mine"
-    assert np.array_equal(encoded.vectors, featured.vectors(layout, "beit3"))
 
 
 @pytest.mark.parametrize(("given", "ending"), [("biet3", "; did you mean 'beit3'?"), ("nowhere.npy", "; valid: ")])

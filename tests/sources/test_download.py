@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import alignrec
 from shop import toy
-from webserver import Server, body, first, hang, ranged, serving, status
+from webserver import Server, body, ranged, serving
 
 from alignrec.commands import new, own_data
 from alignrec.commands.params import Params, load
@@ -51,15 +51,6 @@ def ranges(server: Server) -> list[str | None]:
     return [headers.get("Range") for headers in server.headers]
 
 
-def test_a_cut_connection_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    with serving({"/x.gz": ranged(DATA, cut_at=120_000)}) as server:
-        target = get(f"{server.address}/x.gz", tmp_path / "x.gz")
-        asked = ranges(server)
-    assert target.read_bytes() == DATA
-    assert asked == [None, "bytes=120000-", "bytes=240000-"]
-    assert [p.name for p in tmp_path.iterdir()] == ["x.gz"]
-
-
 def test_a_later_run_continues_what_an_earlier_one_left(tmp_path: Path) -> None:
     with serving({"/x.gz": ranged(DATA, cut_at=50_000)}) as server:
         address = f"{server.address}/x.gz"
@@ -79,21 +70,6 @@ def test_a_file_that_changed_meanwhile_starts_over(tmp_path: Path) -> None:
             get(address, tmp_path / "x.gz", retries=0)
         server.answers["/x.gz"] = ranged(new, etag='"v2"')
         assert get(address, tmp_path / "x.gz").read_bytes() == new
-
-
-def test_failures_that_may_pass_are_tried_again_and_others_are_not(tmp_path: Path) -> None:
-    answers = {"/a": first(2, status(503, Retry_After="0"), body(b"a")), "/b": status(403), "/c": hang}
-    with serving(answers) as server:
-        assert get(f"{server.address}/a", tmp_path / "a").read_bytes() == b"a"
-        with pytest.raises(UserError, match=r"/b: access denied \(HTTP 403\)"):
-            get(f"{server.address}/b", tmp_path / "b")
-        with pytest.raises(UserError, match=r"/c: ReadTimeout.*after 1 tries"):
-            get(f"{server.address}/c", tmp_path / "c", retries=0, timeout=0.2)
-        with pytest.raises(UserError, match=r"/d: no such file \(HTTP 404\)$"):
-            get(f"{server.address}/d", tmp_path / "d")
-    assert server.asked == {"/a": 3, "/b": 1, "/c": 1, "/d": 1}
-    with pytest.raises(UserError, match=r"ConnectError.*after 1 tries"):
-        get(f"{server.address}/a", tmp_path / "e", retries=0)
 
 
 FAULTS = [(HTML, "web page"), (b"\n <HTML>", "web page"), (b"plain", "not gzip"), (b"", "not gzip")]

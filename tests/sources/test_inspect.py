@@ -1,6 +1,5 @@
 """`alignrec new`: columns that it detects or refuses to guess, and a parameter file that runs unchanged."""
 
-import gzip
 import json
 import shutil
 from pathlib import Path
@@ -84,22 +83,6 @@ def test_without_timestamps_the_split_is_random_and_few_items_are_doubted() -> N
     assert load(PARAMS).interactions.protocol == "mmrec"
     doubted = "warning: only 5 items: does 'stars' hold items? If not, name it: --column item=NAME"
     assert [line for line in seen if "warning" in line] == [doubted]
-
-
-@pytest.mark.parametrize("name", ["ratings.tsv", "ratings.csv.gz", "ratings.parquet", "ratings.jsonl"])
-def test_every_format_is_recognised(name: str) -> None:
-    frame = pd.read_csv("ratings.csv")
-    path = Path(name)
-    if path.suffix == ".parquet":
-        frame.to_parquet(path)
-    elif path.suffix == ".jsonl":
-        frame.to_json(path, orient="records", lines=True)
-    else:
-        text = frame.to_csv(index=False, sep="\t" if ".tsv" in name else ",").encode()
-        path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
-    new(interactions=name, items=None, interactions_only=True)
-    source = load(PARAMS).source("mine")
-    assert source.model_dump()["columns"]["item"] == "movieId"
 
 
 def test_two_columns_that_fit_are_not_guessed_between() -> None:
