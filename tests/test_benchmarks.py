@@ -75,12 +75,6 @@ def test_exponents_and_larger_catalogues_come_from_lines_through_logarithms() ->
     assert {line.count("|") for line in table} == {table[0].count("|")}
 
 
-def test_a_stage_too_short_to_measure_has_a_curve() -> None:
-    nothing = million.Cost(0.0, 0.0, 0.0, 0.0)
-    curve = million.fit_stages({10: {"none": nothing}, 20: {"none": nothing}})["none"]
-    assert (abs(curve.cpu_exponent) < 1e-9, curve.cpu < 0.01) == (True, True)
-
-
 # --- the rehearsal
 
 
@@ -150,10 +144,3 @@ def test_the_picture_shows_each_item_and_its_neighbours_from_the_graph(tmp_path:
             expected = cells[neighbour].getpixel((20, 60))
             difference = np.subtract(picture.convert("RGB").getpixel(corner), expected)
             assert np.abs(difference).max() < 16, (item, neighbour)  # the palette is of few colours
-
-
-def test_without_graphs_the_picture_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "neighbours.png"
-    _neighbours.main([str(path), "shop", "beit3", "--root", str(tmp_path)])
-    assert not path.exists()
-    assert "unchanged: no items with neighbours" in capsys.readouterr().err

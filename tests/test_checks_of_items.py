@@ -1,10 +1,6 @@
 """Cutoffs, codes and cold items that the catalogue has not enough items for are refused by name."""
 
-from pathlib import Path
-
 import pytest
-import yaml
-from commands import alignrec
 from shop import cold, toy
 
 from alignrec.pipeline.io.errors import UserError
@@ -28,13 +24,3 @@ def test_too_few_cold_items_are_refused() -> None:
     check_cold_items(cold.params(), 21, 21)
     with pytest.raises(UserError, match=r"cold_share.*26 items.*20.*20"):
         check_cold_items(cold.params(), 26, 20)
-
-
-def test_plan_says_so_next_to_the_estimates(tmp_path: Path) -> None:
-    source = {"kind": "sample", "users": 60, "items": 40}
-    params = {"datasets": ["shop"], "sources": {"shop": source}}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    done = alignrec("plan", cwd=tmp_path)
-    assert done.exit_code == 1
-    assert "error: 'benchmark.ks': 50 is larger than the catalogue of 40 items" in done.output
-    assert "benchmark" in done.output.partition("error:")[0]

@@ -237,19 +237,6 @@ def test_every_line_of_any_file_is_accounted_for(kind: str, lines: list[bytes]) 
     assert [lines[n - 1] for n in actual.rejects["line"].to_pylist()] == actual.rejects["raw"].to_pylist()
 
 
-def test_parts_of_items_are_those_of_the_whole(tmp_path: Path) -> None:
-    asins = [f"A{i}" for i in range(50)]
-    tables = []
-    for part in (io.PART, 8):
-        products = build.Products(50, tmp_path, part)
-        for i in range(200):
-            if i * 7 % 60 < 50:
-                products.add(i * 7 % 60, Product(f"t{i}", "b" * (i % 3), [], "", [], {}))
-        tables.append([*build.item_tables(products, asins)])
-    assert [len(table) for table in tables[1]] == [8] * 6 + [2]
-    assert pa.concat_tables(tables[1]).equals(pa.concat_tables(tables[0]))
-
-
 def test_two_processes_say_what_one_says() -> None:
     asins = [f"A{i}" for i in range(0, 9000, 2)]
     lines = [b"broken" if i % 100 == 7 else {"asin": f"A{i % 8000}", "title": f"t{i}", "n": i} for i in range(9000)]

@@ -332,26 +332,6 @@ def test_shards_of_other_settings_are_not_joined(shop: Layout) -> None:
     assert search_whole(shop, settings("exact", k=4)) == expected
 
 
-@pytest.mark.slow
-def test_a_search_killed_at_any_file_ends_with_the_same_bytes(shop: Layout) -> None:
-    expected = search_whole(shop, settings("ivf"))
-    at = 1
-    ended = False
-    while not ended:
-        delete_graphs(shop)
-        shop.out("graph").mkdir(parents=True)
-        shop.work("graph").mkdir(parents=True)
-        with toy.stopped(at) as replaced:
-            try:
-                search_whole(shop, settings("ivf"))
-                ended = True
-            except KeyboardInterrupt:
-                pass
-        assert search_whole(shop, settings("ivf")) == expected, replaced[-1:]
-        at += 3
-    assert at > 20
-
-
 def test_a_search_is_sent_to_nodes_without_a_shared_folder(tmp_path: Path, small: None) -> None:
     features = clusters(700)
     inverted.build_index(iter([features]), 5, tmp_path)

@@ -147,15 +147,6 @@ def test_a_release_remembers_the_columns_of_the_shop(release: Path) -> None:
     assert pq.read_table("v").column_names[0] == "artikelnr"
 
 
-def test_columns_named_by_role_give_the_vectors_of_a_release_that_remembers_none(
-    release: Path,
-) -> None:
-    releases.edit(release, lambda manifest: manifest.pop("columns"))
-    rows = [[*row[:4], f"{row[4]}. {row[5]}".strip(". ")] for row in map(product, range(ITEMS))]
-    write_rows(Path("joined.csv"), [COLUMNS[:5], *rows])
-    assert embed(release, *as_options(ROLES.values()), file="joined.csv")[0] > 1 - 1e-6
-
-
 def test_other_names_are_given_by_role(release: Path) -> None:
     header = ["nr", "name", "hersteller", "gruppe", "lang", "pflege", "brand"]
     write_rows(Path("other.csv"), [header, *map(product, range(ITEMS))])

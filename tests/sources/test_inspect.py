@@ -177,18 +177,6 @@ def test_paths_start_where_files_are(
     assert written("images") == section
 
 
-def test_images_of_a_folder_that_are_named_after_items_need_no_column(tmp_path: Path) -> None:
-    lines = [json.loads(line) for line in Path("items.jsonl").read_text().splitlines()]
-    Path("items.jsonl").write_text("\n".join(json.dumps({"id": line["id"], "name": "x"}) for line in lines))
-    (tmp_path / "covers").mkdir()
-    for name in ("0.png", "1.jpg", "2.jpg", "other.webp"):
-        (tmp_path / "covers" / name).write_bytes(b"")
-    new(images="covers")
-    expected = {"folder": "covers", "pattern": ["{item}.jpg", "{item}.png"]}
-    assert yaml.safe_load(PARAMS.read_text()).get("images", {}) == expected
-    load(PARAMS)
-
-
 def test_numbered_images_of_an_item_are_all_found(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in Path("items.jsonl").read_text().splitlines()]
     names = [{"id": line["id"], "name": "x"} for line in lines[:-1]] + [{"id": "5_3", "name": "x"}]

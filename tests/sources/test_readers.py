@@ -385,11 +385,6 @@ def test_parquet_of_the_hub_is_read_as_the_published_files(tmp_path: Path) -> No
     product = reader.product(reader.parse(line))
     assert (reader.key(line), product.title, product.brand) == ("B1", "Cap", "Acme")
     assert product.image_urls == ["http://e/2.jpg", "http://e/1.jpg"]
-    review = {"user_id": "u", "parent_asin": "B1", "rating": 5.0, "timestamp": 1_600_000_000_000}
-    pq.write_table(pa.Table.from_pylist([review]), tmp_path / "r.parquet")
-    with open_database() as db:
-        rows = db.execute(reader.ratings({"reviews": tmp_path / "r.parquet"})).fetchall()
-    assert rows == [("u", "B1", 5.0, 1_600_000_000)]
 
 
 def print_read(*paths: Path) -> None:

@@ -88,19 +88,6 @@ def test_what_cannot_be_believed_is_trained_again_and_said(
     assert f"{record} {ALTERED}\n" in capsys.readouterr().err
 
 
-def test_rankings_come_first_and_a_kill_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = experiment(tmp_path)
-    one = cell(made)
-    with monkeypatch.context() as patched:
-        patched.setattr(io, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            made.complete({0: one})
-    assert (made.store.folder / f"{one.key}.parquet").is_file()
-    assert made.store.get(one) is None
-    made.complete({0: one})
-    assert made.store.get(one) is not None
-
-
 def test_another_code_setting_or_seed_is_another_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = experiment(tmp_path)
     one = cell(made)
