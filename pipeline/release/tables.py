@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.products import MAX_TEXT_CHARACTERS
+from alignrec.pipeline.io import pages
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.parquet import read_batches
 from alignrec.pipeline.release import manifest as manifests
@@ -96,13 +97,18 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[RowChe
 def _rows_fault(path: Path, file: File, checks: Sequence[RowCheck]) -> str:
     schema = table_schema(path, file)
     max_text_bytes = max(MAX_TEXT_BYTES, MAX_TEXT_EXPANSION * file.bytes)
+    too_large = "takes {:,} bytes of memory for texts, from {:,} on disk"
+    unpacked = pages.text_bytes(path)  # a page is unpacked as a whole
+    if unpacked > max_text_bytes:
+        return too_large.format(unpacked, file.bytes)
+
     first = 0
     text_bytes = 0
     for batch in read_batches(path, rows=io.PART):
         batch.validate(full=True)  # detects invalid UTF-8 and list offsets out of bounds
         text_bytes += sum(map(_count_text_bytes, batch.columns))
         if text_bytes > max_text_bytes:
-            return f"takes {text_bytes:,} bytes of memory for texts, from {file.bytes:,} on disk"
+            return too_large.format(text_bytes, file.bytes)
 
         part = pa.Table.from_batches([batch])
         part = io.decode_vectors(schemas.check(part, schema, str(path), first))

@@ -22,7 +22,10 @@ from webserver import Folder, body, listening, serving
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.io import pages
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.parquet import read_batches
+from alignrec.pipeline.io.tables import PARQUET as WRITTEN
 from alignrec.pipeline.release import manifest, signature
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.fetch import fetch
@@ -177,6 +180,55 @@ def test_repeated_texts_are_counted_before_they_are_read(release: Path, text: ob
     before = pa.default_memory_pool().max_memory()
     assert re.search(f"items.parquet: {fault}", refused(release))
     assert pa.default_memory_pool().max_memory() == before  # making the table took more
+
+
+def test_a_text_that_takes_too_much_memory_is_not_unpacked(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"MAX_TEXT_BYTES": 1 << 20, "MAX_TEXT_EXPANSION": 1}.items():
+        monkeypatch.setattr(f"alignrec.pipeline.release.tables.{name}", value)
+    table = pq.read_table(release / "items.parquet", partitioning=None)
+    titles = ["x" * (1 << 25), *table["title"].to_pylist()[1:]]
+    replaced(release, with_column(table, "title", pa.array(titles)), "items.parquet")
+    opened = list[Path]()
+
+    def reading(path: Path, **options: int) -> Iterator[pa.RecordBatch]:
+        opened.append(path)
+        return read_batches(path, **options)
+
+    monkeypatch.setattr("alignrec.pipeline.release.tables.read_batches", reading)
+    assert re.search(r"items.parquet: takes 33,5\d\d,\d\d\d bytes of memory for texts", refused(release))
+    assert release / "items.parquet" not in opened
+
+
+PAGES: dict[str, dict[str, object]] = {
+    "as by default": {},
+    "as ours": WRITTEN,
+    "without dictionaries": {"compression": "none", "use_dictionary": False},
+    "second version": {"data_page_version": "2.0", "write_page_index": True},
+    "groups": {"row_group_size": 77, "write_page_checksum": True},
+}
+
+
+@pytest.mark.parametrize("options", PAGES.values(), ids=PAGES)
+def test_sizes_of_pages_are_those_of_the_footer_without_headers(tmp_path: Path, options: dict[str, object]) -> None:
+    path = tmp_path / "x.parquet"
+    texts = [f"{'x' * (n % 700)}{n}" for n in range(3000)]
+    pq.write_table(pa.table({"a": texts, "b": range(3000), "c": [[text] for text in texts]}), path, **options)
+    metadata = pq.read_metadata(path)
+    groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
+    sizes = [group.column(column).total_uncompressed_size for group in groups for column in (0, 2)]
+    assert 0.9 * sum(sizes) < pages.text_bytes(path) < sum(sizes)
+    pq.write_table(pa.table({"a": texts[:0]}), path, **options)
+    assert pages.text_bytes(path) < 100
+
+
+@pytest.mark.parametrize("header", [b"\x1c" * 70_000, b"\xff", b"\x15\x00\x15\x01\x15\x00\x00", b""])
+def test_a_wrong_header_of_a_page_is_named(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"a": [str(n) * 99 for n in range(3000)]}), path, compression="none", use_dictionary=False)
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + (header or bytes(9)) + data[4 + len(header or bytes(9)) :])
+    with pytest.raises(ValueError, match="at byte 4"):
+        pages.text_bytes(path)
 
 
 def changed(release: Path, name: str, **values: object) -> None:
