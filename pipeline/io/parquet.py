@@ -124,10 +124,16 @@ def decode_binary(batch: pa.RecordBatch, kept: str = "") -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, batch.schema.names)
 
 
+def is_binary(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(is_kind(kind) for is_kind in BINARY)
+
+
 def _text_type(kind: pa.DataType) -> pa.DataType:
     """Return a type with texts in place of binary values, and lists in place of maps."""
     types = pa.types
-    if any(is_binary(kind) for is_binary in BINARY):
+    if is_binary(kind):
         return pa.string()
     if types.is_map(kind):
         pair = {"key": _text_type(kind.key_type), "value": _text_type(kind.item_type)}
@@ -135,10 +141,9 @@ def _text_type(kind: pa.DataType) -> pa.DataType:
     if types.is_struct(kind):
         return pa.struct([field.with_type(_text_type(field.type)) for field in kind])
 
-    if types.is_nested(kind) or types.is_dictionary(kind):
+    if types.is_nested(kind):
         inner = _text_type(kind.value_type)
-        if inner != kind.value_type:
-            return inner if types.is_dictionary(kind) else pa.list_(inner)
+        return kind if inner == kind.value_type else pa.list_(inner)
     return kind
 
 

@@ -13,6 +13,7 @@ from alignrec.pipeline.io import sql
 from alignrec.pipeline.io.csv_rows import find_delimiter, repair_rows
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.json_rows import ROWS_INSPECTED, column_names, refuse_repeated
+from alignrec.pipeline.io.parquet import is_binary
 from alignrec.pipeline.runtime.section import Address, Share, require_known
 from alignrec.pipeline.sources.base import (
     EARLIEST_SECONDS,
@@ -202,12 +203,20 @@ def _rows_sql(path: Path, columns: Sequence[str], identifiers: Sequence[str]) ->
     """
     numbered = sql.numbered_columns(len(columns))
     if path.suffix == ".parquet":
-        kinds = {field.name: field.type for field in pq.read_schema(path)}
+        schema = pq.read_schema(path)
+        kinds = {field.name: field.type for field in schema}
         for name in identifiers:
             if pa.types.is_nested(kinds[name]):
                 fault = f"column '{name}' is {kinds[name]}; identifiers are texts or integers"
                 raise UserError(f"{path}: {fault}")
         rows = sql.parquet_sql(path, numbered)
+        decoded = [
+            f"decode({column}) AS {column}"
+            for column, field in zip(numbered, schema, strict=True)
+            if is_binary(field.type)
+        ]
+        if decoded:
+            rows = f"(SELECT * REPLACE ({', '.join(decoded)}) FROM {rows})"
         for name in identifiers:
             if pa.types.is_floating(kinds[name]):
                 limit = sql.MAX_WHOLE if pa.types.is_float64(kinds[name]) else MAX_SINGLE
