@@ -16,7 +16,7 @@ LEAST_ITEMS = 5
 PERPLEXITY = 30  # of t-SNE, about the neighbours that pull at an item
 ROUNDS = 500
 PLACES = (38, 22)  # across and down; one item is shown at each
-STEP = CELL + 4  # pixels from picture to picture
+SPACING = CELL + 4  # pixels from picture to picture
 QUALITY = 80
 
 
@@ -36,7 +36,7 @@ def draw_map(outputs: Outputs, seed: int) -> str:
         return ""
 
     places, shown = np.unique(_place(units, seed), axis=0, return_index=True)
-    return _draw(outputs, items[shown].tolist(), places * STEP)
+    return _draw(outputs, items[shown].tolist(), places * SPACING)
 
 
 def _place(units: np.ndarray, seed: int) -> np.ndarray:
@@ -54,7 +54,7 @@ def _draw(outputs: Outputs, items: list[int], corners: np.ndarray) -> str:
     from PIL import Image
 
     thumbnails = make_thumbnails(outputs.images("image"), set(items))
-    picture = Image.new("RGBA", (PLACES[0] * STEP, PLACES[1] * STEP))
+    picture = Image.new("RGBA", (PLACES[0] * SPACING, PLACES[1] * SPACING))
     for item, (left, top) in zip(items, corners.tolist(), strict=True):
         if item in thumbnails:
             picture.paste(thumbnails[item], (left, top))

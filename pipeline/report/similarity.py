@@ -117,19 +117,12 @@ def find_misordered(
 
     doubts = []
     for features in sets:
-        overlaps = []
-        for pair in pairs:
-            names = {pair["a"], pair["b"]}
-            if features.name in names and names.isdisjoint(CONTROLS):
-                overlaps.append(pair["overlap"])
-        if features.identified or not overlaps or max(overlaps) > chance_level:
-            continue
-        doubts.append(
-            {
-                "features": features.name,
-                "neighbours": k,
-                "overlap": max(overlaps),
-                "chance": round(chance, DIGITS),
-            }
-        )
+        overlaps = [
+            pair["overlap"]
+            for pair in pairs
+            if features.name in (pair["a"], pair["b"]) and not {pair["a"], pair["b"]} & {*CONTROLS}
+        ]
+        if not features.identified and overlaps and max(overlaps) <= chance_level:
+            doubt = {"features": features.name, "neighbours": k, "overlap": max(overlaps)}
+            doubts.append(doubt | {"chance": round(chance, DIGITS)})
     return doubts

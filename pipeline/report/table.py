@@ -114,11 +114,6 @@ class Difference(NamedTuple):
         interval = f"{self.low:+.4f} .. {self.high:+.4f}"
         return [f"{self.middle:+.4f}", interval, p_value(self.p, self.p_holm)]
 
-    @property
-    def words(self) -> str:
-        change, _, p = self.cells
-        return f"{change}, p {p}"
-
 
 # text, mean ± sd, or the three columns of a paired test, which None leaves empty
 Value = str | Figure | Difference | None

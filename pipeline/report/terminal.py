@@ -1,6 +1,6 @@
 """Render results as tables for a terminal."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -81,27 +81,18 @@ def _result_table(comparison: evidence.Comparison, heading: str) -> TerminalTabl
 
 def stage_table(dataset: str, records: Iterable[Fields]) -> TerminalTable:
     """Return rows, seconds and memory of each stage, or dashes for outputs that DVC fetched."""
-    records = list(records)
     rows = []
+    measured: dict[str, list[float]] = {key: [] for key in COSTS}
     for record in records:
-        counts = [f"{record['rows_in']:,}", f"{record['rows_out']:,}"]
-        costs = [_format_cost(record, key) for key in COSTS]
-        rows.append([record["stage"], *counts, *costs])
+        cells = [record["stage"], f"{record['rows_in']:,}", f"{record['rows_out']:,}"]
+        for key, (_, number_format) in COSTS.items():
+            cost = record.get(key)
+            cells.append("-" if cost is None else f"{cost:{number_format}}")
+            measured[key] += [] if cost is None else [cost]
+        rows.append(cells)
 
-    seconds = sum(_list_costs(records, "seconds"))
-    peaks = [
-        max(_list_costs(records, key), default=0) for key in ("peak_memory_mib", "own_memory_mib")
-    ]
-    rows.append(["all", "", "", f"{seconds:,.1f}", *(f"{peak:,}" for peak in peaks)])
-
+    seconds, *peaks = measured.values()
+    costs = [f"{max(peak, default=0):,}" for peak in peaks]
+    rows.append(["all", "", "", f"{sum(seconds):,.1f}", *costs])
     head = ["stage", "rows in", "rows out", *(heading for heading, _ in COSTS.values())]
     return TerminalTable(table.Table(f"{dataset}, stages", "", head, rows), unbroken=[0])
-
-
-def _format_cost(record: Fields, key: str) -> str:
-    _, number_format = COSTS[key]
-    return "-" if record.get(key) is None else f"{record[key]:{number_format}}"
-
-
-def _list_costs(records: Sequence[Fields], key: str) -> list[float]:
-    return [record[key] for record in records if record.get(key) is not None]
