@@ -50,11 +50,6 @@ class BEiT3Config:
     def patches(self) -> int:
         return self.grid**2
 
-    @property
-    def weights(self) -> int:
-        layer = 2 * self.width * (4 * self.width + 2 * self.ffn)
-        return self.layers * layer + (self.vocab + self.positions) * self.width
-
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class MiniConfig:
