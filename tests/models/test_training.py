@@ -187,14 +187,14 @@ def seen(vectors: tuple[np.ndarray, np.ndarray]) -> Pairs:
 def test_the_flat_index_ranks_as_the_evaluation_does(vectors: tuple[np.ndarray, np.ndarray], seen: Pairs) -> None:
     user, item = vectors
     users = np.array([7, 0, 299, 29, 7])
-    ids, scores = retrieval.recommend_items(retrieval.build_flat(item), user, users, 5, seen)
+    ids, scores = retrieval.recommend_items(retrieval.build_flat([item], WIDTH), user, users, 5, seen)
     assert np.array_equal(ids, topk(user, item, 5, seen, users))
     assert np.allclose(scores, np.take_along_axis(user[users] @ item.T, ids, 1), atol=1e-5)
 
 
 def test_equal_scores_come_in_ascending_order_and_nothing_is_minus_one() -> None:
     seen = Pairs(np.array([0, 0, 0], np.int32), np.array([0, 2, 4], np.int32))
-    index = retrieval.build_flat(np.ones((5, 2), np.float32))
+    index = retrieval.build_flat([np.ones((5, 2), np.float32)], 2)
     ids, scores = retrieval.recommend_items(index, np.ones((2, 2), np.float32), np.array([0, 1]), 5, seen)
     assert ids.tolist() == [[1, 3, -1, -1, -1], [0, 1, 2, 3, 4]]
     assert scores[0].tolist() == [2, 2, -np.inf, -np.inf, -np.inf]
@@ -220,9 +220,12 @@ def test_exact_ranking_is_the_same_by_parts_of_the_items(
 ) -> None:
     user, item = vectors
     assert len([*stored]) == 7
-    assert np.array_equal(retrieval.search_exact(user, stored, 20, seen), topk(user, item, 20, seen))
+    index = retrieval.build_flat(stored, WIDTH)
+    found, _ = retrieval.recommend_items(index, user, np.arange(USERS), 20, seen)
+    assert np.array_equal(found, topk(user, item, 20, seen))
     all_seen = Pairs(np.zeros(ITEMS - 2, np.int32), np.arange(2, ITEMS, dtype=np.int32))
-    assert (retrieval.search_exact(user[:1], stored, 3, all_seen) == topk(user[:1], item, 3, all_seen)).all()
+    found, _ = retrieval.recommend_items(index, user[:1], np.arange(1), 3, all_seen)
+    assert np.array_equal(found, topk(user[:1], item, 3, all_seen))
 
 
 def test_a_large_catalogue_gets_an_inverted_file_that_searches_as_much_as_enough_recall_takes(

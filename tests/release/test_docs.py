@@ -169,7 +169,7 @@ def here(tmp_path: Path) -> Path:
     toy.write_set(tmp_path / "release/features/beit3", features, rows=12)
     users = features.select(["item_id", "asin", "vector"]).rename_columns(["user_id", "user", "vector"])
     io.write_table(users, tmp_path / "release/embeddings/users.parquet", schemas.user_embeddings(WIDTH))
-    faiss.write_index(retrieval.build_flat(WIDE), str(tmp_path / "release/embeddings/items.faiss"))
+    faiss.write_index(retrieval.build_flat([WIDE], WIDTH), str(tmp_path / "release/embeddings/items.faiss"))
     return tmp_path
 
 

@@ -47,9 +47,6 @@ class EmbeddingTable:
             first_row = next_row
         return vectors
 
-    def read(self) -> np.ndarray:
-        return self.take(np.arange(len(self)))
-
 
 def read_embeddings(layout: Layout) -> tuple[EmbeddingTable, EmbeddingTable]:
     """Open the vectors of users and items; UserError if missing or from different training runs."""

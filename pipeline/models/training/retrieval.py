@@ -37,9 +37,11 @@ def write_index(layout: Layout, exact_up_to: int) -> None:
     io.write_json(layout.index_facts, facts)
 
 
-def build_flat(item: np.ndarray) -> faiss.Index:
-    index = faiss.IndexFlatIP(item.shape[1])
-    index.add(np.ascontiguousarray(item, np.float32))
+def build_flat(item: Iterable[np.ndarray], width: int) -> faiss.Index:
+    """Build an exact index of item vectors in blocks, float32 [n, D]."""
+    index = faiss.IndexFlatIP(width)
+    for part in item:
+        index.add(np.ascontiguousarray(part))
     return index
 
 
@@ -66,13 +68,13 @@ def build_index(
     `ivf` also lists.
     """
     k = min(RECALL_CUTOFF, len(item))
-    sample = RecallSample(user, seen, search_exact(user, item, k, seen))
+    index = build_flat(item, item.width)
+    best, _ = recommend_items(index, user, np.arange(len(user)), k, seen)
+    sample = RecallSample(user, seen, best)
 
-    facts: dict[str, Any]
-    if len(item) <= exact_up_to:
-        index = build_flat(item.read())
-        facts = {"kind": "flat"}
-    else:
+    facts: dict[str, Any] = {"kind": "flat"}
+    if len(item) > exact_up_to:
+        del index  # both at once would double the memory
         index = build_inverted_file(item, sample)
         facts = {"kind": "ivf", "lists": index.nlist, "searched": index.nprobe}
 
@@ -92,37 +94,6 @@ def build_inverted_file(item: EmbeddingTable, sample: RecallSample) -> Any:
     while sample.recall(index) < MIN_RECALL and index.nprobe < index.nlist:
         index.nprobe = min(2 * index.nprobe, index.nlist)
     return index
-
-
-def search_exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pairs) -> np.ndarray:
-    """Compute `evaluation.metrics.topk` over items in blocks, float32 [n, D]: int32 [N, K]."""
-    # lazy: retrieval itself does not need torch
-    from alignrec.pipeline.models.metrics import topk
-
-    ids = np.empty((len(user), 0), np.int32)
-    scores = np.empty((len(user), 0))
-    first_item = 0
-    for part in item:
-        next_item = first_item + len(part)
-        in_part = (seen.items >= first_item) & (seen.items < next_item)
-        seen_in_part = Pairs(seen.users[in_part], seen.items[in_part] - first_item)
-        top = topk(user, part, min(k, len(part)), seen_in_part)
-        is_padding = top < 0
-        top_scores = np.einsum("nd,nkd->nk", user, part[top], dtype=np.float64)
-
-        new_ids = np.where(is_padding, -1, first_item + top)
-        new_scores = np.where(is_padding, -np.inf, top_scores)
-        ids = np.concatenate([ids, new_ids], axis=1)
-        scores = np.concatenate([scores, new_scores], axis=1)
-        if first_item:
-            order = np.lexsort((ids, -scores), axis=1)
-            ids = np.take_along_axis(ids, order, 1)
-            scores = np.take_along_axis(scores, order, 1)
-
-        ids = ids[:, :k]
-        scores = scores[:, :k]
-        first_item = next_item
-    return ids
 
 
 def recommend_items(
