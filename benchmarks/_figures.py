@@ -244,16 +244,6 @@ def _probes_caption(found: Iterable[str], names: Sequence[str], processed: dict[
     return " ".join(sentences)
 
 
-def ceiling(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield the shares of the way from chance to ground truth, and from shuffled features to a leak."""
-    figures = io.read_json(layout.probes)
-    for number, table in enumerate([*probed.ceiling_tables(figures), *probed.leak_tables(figures)]):
-        if number:
-            yield ""
-        rows = [row for row in table.rows if not only or row[0].partition(probed.ADDED)[0] in only]
-        yield from (markdown(table.head, rows), "", table.note)
-
-
 def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
     """Yield test Recall@20 by feature set and protocol, from cases of `tests.realdata` in the folder of `layout`."""
     columns: dict[str, dict[str, Figure]] = {}
@@ -292,9 +282,9 @@ def article(layout: Layout, parts: Sequence[str]) -> Iterator[str]:
 
 
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
-    "results": results, "matrix": matrix, "probes": probes, "ceiling": ceiling, "article": article, "content": content,
+    "results": results, "matrix": matrix, "probes": probes, "article": article, "content": content,
 }  # fmt: skip
-OF_ONE_DATASET = ("results", "matrix", "probes", "ceiling", "article")  # kinds
+OF_ONE_DATASET = ("results", "matrix", "probes", "article")  # kinds
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from alignrec.pipeline.beit3.params import BEiT3Sets
 from alignrec.pipeline.evaluation.probe.judge import Answers, answer_sets, build_tasks
 from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.evaluation.statistics import RESAMPLES, mean_over_draws, resample_means
-from alignrec.pipeline.features.names import PLANTED
 from alignrec.pipeline.models.cutoff import CUTOFF
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.schemas import MODALITIES, variant
+from experiments.ceilings import PLANTED, planted_sets
 from experiments.shared import branched, opened, pretraining, read_probe_data, read_vectors, record
 
 SET = "beit3"
@@ -41,9 +41,9 @@ def encode_with_seed(params: Parameters, layout: Layout, folder: Path, seed: int
 def answer_all(layout: Layout, branches: list[Layout]) -> Answers:
     """Return probe -> set -> figures of cases, [N] or [N, D]; sets of seed 1 are "1 beit3"."""
     sets = {}
+    planted = planted_sets(layout)
     for modality in ("", *MODALITIES):
-        planted = variant(PLANTED, modality) if modality else PLANTED
-        sets[f"planted {modality}"] = read_vectors(layout, planted)
+        sets[f"planted {modality}"] = planted[variant(PLANTED, modality) if modality else PLANTED]
         for number, branch in enumerate(branches):
             name = variant(SET, modality) if modality else SET
             sets[f"{number} {modality}"] = read_vectors(branch, name)

@@ -17,12 +17,12 @@ from alignrec.pipeline.evaluation.probe.cold_items import ColdItems
 from alignrec.pipeline.evaluation.probe.judge import answer_sets, build_tasks, summarise_answers
 from alignrec.pipeline.evaluation.probe.registry import PROBES, Data
 from alignrec.pipeline.features import profiles
-from alignrec.pipeline.features.kinds.factors import collaborative_factors
 from alignrec.pipeline.features.params import Combine
 from alignrec.pipeline.linalg.projections import Whitening
 from alignrec.pipeline.models.cutoff import CUTOFF
 from alignrec.pipeline.report.table import Table, with_error
 from alignrec.pipeline.runtime.seeds import seed_for
+from experiments.ceilings import collaborative_factors
 from experiments.shared import opened, read_probe_data, read_vectors, record
 
 MAX_FACTORS = 128  # that features are mapped to; fewer if train interactions have a lower rank

@@ -8,7 +8,6 @@ from alignrec.schemas.dataset import (
     INTERACTIONS,
     ITEM_IDS,
     ITEMS,
-    PLANTED,
     REJECTS,
     RELEASED_ITEMS,
     SPARSE,

@@ -58,15 +58,6 @@ REJECTS = schema(
     field("reason", pa.string(), "why the line was not used"),
     field("raw", pa.binary(), "the line's bytes, as read; of a long line the first 65,536"),
 )
-PLANTED = schema(
-    ASIN,
-    field("category", pa.int32(), "number of the category, which texts name", low=0),
-    field(
-        "subcategory", pa.int32(), "number of the subcategory: the theme that shoppers like", low=0
-    ),
-    field("colour", pa.int32(), "number of the dominant colour, which images show", low=0),
-    field("look", pa.int32(), "number of colour and shape: the look that shoppers like", low=0),
-)
 IMAGE_STATUSES = (
     "ok",  # decoded, resized, stored
     "missing",  # the metadata names no image

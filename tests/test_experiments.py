@@ -17,6 +17,8 @@ from typing import Any
 
 import networks
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 import torch
@@ -39,7 +41,6 @@ from alignrec.pipeline.dataset.cooccurrence import user_item_matrix
 from alignrec.pipeline.dataset.split import Split, pair_keys
 from alignrec.pipeline.evaluation.benchmark.cell import Cell, CellLabel, Hidden, rankings_path
 from alignrec.pipeline.features.folder import FeatureSet
-from alignrec.pipeline.features.kinds.factors import collaborative_factors
 from alignrec.pipeline.features.params import Graph, SemanticIds
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
@@ -49,7 +50,7 @@ from alignrec.pipeline.models.training.inputs import Sampler, TrainingData
 from alignrec.pipeline.models.training.loop import Fit, fit
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
-from experiments import added, clip, contrast, exposure, filling, identify, mapped, missing, shared, tiger
+from experiments import added, ceilings, clip, contrast, exposure, filling, identify, mapped, missing, shared, tiger
 from experiments.masked_modelling import MaskedModelling, read_masked_task
 from experiments.together import Encoder, bind_encoder
 from experiments.variants import PROFILES, SETS
@@ -67,12 +68,13 @@ PARAMS: dict[str, Any] = {
     },
     "encode": {"encoders": ["tfidf"]},
     "beit3": {"sets": ["beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked"]},
-    "combine": {"sets": {"planted": {}, "planted-image-masked": {}, "planted-text-masked": {}}},
+    "combine": {"sets": {}},
     "train": TRAIN,
     "benchmark": {"workers": 1, "ks": [5, 20]},
 }
 OPTIONS: dict[str, str] = {
     "added": "--seeds 2",
+    "ceilings": "--features beit3",
     "clip": "--steps 2 --seeds 2",
     "exposure": "--protocol sparse --most-train 2 --draws 2 --budget 1 --model bpr --model ease",
     "generate": "--features random --features tfidf --users 30 --epochs 1 --seeds 1 --codes 8",
@@ -87,6 +89,7 @@ OPTIONS: dict[str, str] = {
 }
 REPORTED = {
     "added": ["| image | zero-shot |", "| text | zero-shot |"],
+    "ceilings": ["| leaked | 100%", "| beit3 + image |"],
     "clip": ["| BEiT3, untrained |", "| CLIP, texts masked |", "can be found"],
     "exposure": ["Gini"],
     "generate": ["| random |", "| tfidf |", "most popular"],
@@ -602,6 +605,54 @@ def test_the_copurchase_graph_is_of_train(experiment: Callable[[str], Experiment
     np.testing.assert_array_equal(wide > 0, together > 0)
 
 
+def test_planted_products_are_the_chances_of_a_shopper_who_has_one_item_to_pick_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path, "shop")
+    planted = {"category": [0, 0, 0, 1], "subcategory": [0, 0, 1, 2], "colour": [0, 1, 0, 0], "look": [0, 1, 0, 2]}
+    asins = [f"A{i}" for i in range(4)]
+    pq.write_table(pa.table({"asin": asins} | planted), tmp_path / "planted.parquet")
+    monkeypatch.setattr(ceilings, "PREFERENCES", tmp_path / "planted.parquet")
+    kept = pa.table({"item_id": pa.array([0, 1, 2], pa.int32()), "asin": ["A3", "A0", "A2"]})
+    io.write_table(kept, layout.item_ids, schemas.ITEM_IDS)
+
+    x, text, image = ceilings.planted_sets(layout).values()
+    theme, look, _ = ceilings.MOTIVES
+    # a category of three, a look of two, a colour of three
+    a0_a2 = ceilings.COARSE * theme / 3 + look / 2 + ceilings.COARSE * look / 3
+    a3_a0 = ceilings.COARSE * look / 3
+    np.testing.assert_allclose((x @ x.T)[[1, 0, 0], [2, 1, 2]], [a0_a2, a3_a0, a3_a0], rtol=1e-5)
+    np.testing.assert_array_equal(text + image, x)
+    assert not (text * image).any()
+
+    pq.write_table(pa.table({"asin": asins[:3]} | {name: of[:3] for name, of in planted.items()}), ceilings.PREFERENCES)
+    with pytest.raises(UserError, match="shop is not the embedded dataset"):
+        ceilings.planted_sets(layout)
+
+
+def test_shares_are_of_the_way_to_what_is_planted_and_of_what_planted_modalities_add() -> None:
+    hits = {"chance": 0.1, "planted": 0.5, "planted-image-masked": 0.45, "planted-text-masked": 0.3, "linear": 0.4,
+            "beit3": 0.3, "beit3-image-masked": 0.28}  # fmt: skip
+    shares = ceilings.shares_between(hits, "chance", "planted")
+    assert [round(shares[name], 2) for name in ("chance", "linear", "beit3")] == [0, 0.75, 0.5]
+    added = ceilings.shares_of_modalities(hits)
+    assert {name: round(share, 2) for name, share in added.items()} == {
+        "planted + image": 1, "beit3 + image": 0.4, "planted + text": 1
+    }  # fmt: skip
+
+
+def test_the_leak_knows_more_than_train_interactions(shop: Path) -> None:
+    layout = Layout(shop / "outputs", "shop")
+    split = read_split(layout)
+    bought = np.zeros((split.n_users, split.n_items))
+    user, item = shared.read_probe_data(layout).columns("user_id", "item_id")
+    bought[user, item] = 1
+    in_train = user_item_matrix(split.train.users, split.train.items, split.n_items)
+
+    leaked = ceilings.leaked_factors(layout, 0)
+    assert explained(leaked, bought) > explained(ceilings.collaborative_factors(in_train, 128, 0), bought)
+
+
 def test_a_share_added_is_that_of_the_truth(experiment: Callable[[str], Experiment]) -> None:
     ran = experiment("added")
     weights = [load_file(ran.branch(seed).encoder.weights) for seed in ("0", "1")]
@@ -771,7 +822,7 @@ def test_factors_are_the_leading_right_singular_vectors() -> None:
     scaled = bought / np.sqrt(np.maximum(1, np.outer(bought.sum(axis=1), bought.sum(axis=0))))
     exact = np.linalg.svd(scaled)[2][:5].T
 
-    factors = collaborative_factors(user_item_matrix(*np.nonzero(bought), 40), 5, 0)
+    factors = ceilings.collaborative_factors(user_item_matrix(*np.nonzero(bought), 40), 5, 0)
     assert not factors[:3].any()
     np.testing.assert_allclose(np.abs((factors * exact).sum(axis=0)) / np.sqrt(37), 1, atol=1e-9)
 

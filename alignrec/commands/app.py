@@ -115,9 +115,8 @@ def probe(dataset: Dataset, params: ParamsFile = PARAMS, root: Root = ROOT) -> N
     from alignrec.pipeline.report import probes, terminal
 
     perform_stage(STAGES["probe"], dataset, params, root)
-    figures = io.read_json(Layout(root, dataset).probes)
-    for table in (*probes.ceiling_tables(figures), *probes.leak_tables(figures)):
-        show(terminal.TerminalTable(table, unbroken=range(table.texts), caption=table.note))
+    table = probes.headline_table(io.read_json(Layout(root, dataset).probes))
+    show(terminal.TerminalTable(table, unbroken=range(table.texts), caption=table.note))
 
 
 OWN: dict[str, Callable[..., None]] = {

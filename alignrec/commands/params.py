@@ -27,7 +27,7 @@ from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.section import Section, require_known, validate
 from alignrec.pipeline.runtime.yaml_files import read_extended
-from alignrec.pipeline.sources.base import SOURCES, Downloaded, Generated, declared_source
+from alignrec.pipeline.sources.base import SOURCES, Downloaded, declared_source
 from alignrec.stages.checks import check_settings
 from alignrec.stages.order import IN_ORDER
 
@@ -86,8 +86,6 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     """Return the parameters, with defaults for feature sets that the file does not set."""
     if not has_content(params, dataset):
         params = _without_encoded_sets(params, dataset)
-    if not isinstance(params.source(dataset), Generated):
-        params = _without_planted_sets(params, dataset)
 
     defaults = _default_features(params, dataset)
     completed = []
@@ -112,15 +110,6 @@ def _without_encoded_sets(params: Parameters, dataset: str) -> Parameters:
     return params.with_sections(combine.model_copy(update={"sets": sets}))
 
 
-def _without_planted_sets(params: Parameters, dataset: str) -> Parameters:
-    """Leave out the ceilings that only generated catalogues have."""
-    combine = params[Combine]
-    generated = DeclaredSets(params, dataset).is_generated
-
-    sets = {name: given for name, given in combine.sets.items() if not generated(name)}
-    return params.with_sections(combine.model_copy(update={"sets": sets}))
-
-
 def _default_features(params: Parameters, dataset: str) -> dict[type[Any], Any]:
     """Return the sets to train on, to quantise, to benchmark and to release, by section."""
     combine = params[Combine]
@@ -137,7 +126,7 @@ def _default_features(params: Parameters, dataset: str) -> dict[type[Any], Any]:
     others = [*declared.imported, *declared.with_text]
     released = [] if trained in others else [trained]
     for name in candidates:
-        is_ours = name not in others and not names.is_control(combine.sets, name)
+        is_ours = name not in others and not names.is_control(name)
         if is_ours and name != trained:
             released.append(name)
 
@@ -288,14 +277,9 @@ def _check_features(params: Parameters) -> None:
         for key, features in features_by_key.items():
             require_known(features, DeclaredSets(params, dataset).names(), key)
 
-    publish = params[Publish]
-    for key, features in (used | {"publish.features": publish.features}).items():
-        for name in features:
-            names.refuse_ceiling(params[Combine].sets, name, key)
-
     # a release includes those sets that its dataset has
     everywhere = _all_feature_sets(params, params.datasets)
-    require_known(_given_features(publish), everywhere, "publish.features")
+    require_known(_given_features(params[Publish]), everywhere, "publish.features")
 
 
 def _given_features(section: Any) -> list[str]:

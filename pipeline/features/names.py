@@ -21,8 +21,7 @@ from alignrec.schemas import MODALITIES, variant
 TEXT = "minilm"  # text encoder that is concatenated with imported features of images
 NOT_TRAINED = ("-raw", "-untrained", "-official")  # suffixes of sets that only serve as baselines
 MASKS = tuple(variant("", modality) for modality in MODALITIES)  # suffixes of masked sets
-LINEAR, LEAKED, PLANTED = "linear", "leaked", "planted"  # kinds whose sets are called like them
-CEILINGS = (LEAKED, PLANTED, *(f"{PLANTED}{mask}" for mask in MASKS))
+LINEAR = "linear"  # the kind whose set is called like it
 Definitions = Mapping[str, Mapping[str, Any]]  # section `combine.sets`
 
 
@@ -57,36 +56,21 @@ def settings_of(definitions: Definitions, name: str) -> KindSettings:
     return validate(KINDS[kind].params, settings, f"combine.sets.{name}")
 
 
-def is_ceiling(definitions: Definitions, name: str) -> bool:
-    """Return whether a set is an upper bound, whole or with a masked modality."""
-    kind = kind_of(definitions, name)
-    if kind is MASKED:
-        kind = kind_of({}, str(definition_of(definitions, name).get("of")))
-    return kind is not None and kind.is_ceiling
-
-
-def refuse_ceiling(definitions: Definitions, name: str, where: str) -> None:
-    if is_ceiling(definitions, name):
-        raise UserError(f"'{where}': '{name}' is an upper bound, and no feature; leave it out")
-
-
-def is_control(definitions: Definitions, name: str) -> bool:
+def is_control(name: str) -> bool:
     whole = name
     for mask in MASKS:
         whole = whole.removesuffix(mask)
-
-    return is_ceiling(definitions, name) or whole.endswith(NOT_TRAINED)
+    return whole.endswith(NOT_TRAINED)
 
 
 def is_partial(definitions: Definitions, name: str) -> bool:
     is_masked = name.endswith(MASKS) or kind_of(definitions, name) is MASKED
-    return is_masked or is_control(definitions, name)
+    return is_masked or is_control(name)
 
 
 def maskable_sets(names: Collection[str]) -> list[str]:
-    """Return the feature sets that also exist with each modality masked, without upper bounds."""
-    content = [name for name in names if name not in CEILINGS]
-    return [name for name in content if all(f"{name}{mask}" in names for mask in MASKS)]
+    """Return the feature sets that also exist with each modality masked."""
+    return [name for name in names if all(f"{name}{mask}" in names for mask in MASKS)]
 
 
 def trained_sets(params: Parameters) -> list[str]:
@@ -171,11 +155,6 @@ class DeclaredSets:
                 ready[name] = dict(definition)
         return ready
 
-    def is_generated(self, name: str) -> bool:
-        """Return whether only generated datasets have a set."""
-        kinds = [kind_of(self.combined, part) for part in self.with_parts(name)]
-        return any(kind.is_generated for kind in kinds if kind)
-
     def check(self) -> None:
         """Raise UserError for unknown kinds or parts, cycles and duplicate names."""
         encoded_sets = [*self.encoded, *self.with_text]
@@ -193,16 +172,7 @@ class DeclaredSets:
     def _check_combination(self, name: str, known_parts: list[str]) -> None:
         where = f"combine.sets.{name}.of"
         parts = self.parts_of(name)
-        kind = kind_of(self.combined, name)
-        if kind and kind.is_ceiling and name != kind.name:
-            raise UserError(
-                f"'combine.sets.{name}': a set of kind '{kind.name}' is called {kind.name}; "
-                "rename it"
-            )
         if name in parts:
             raise UserError(f"'{where}': it is a part of itself")
 
         require_known(parts, known_parts, where)
-        if kind is not MASKED:
-            for part in parts:
-                refuse_ceiling(self.combined, part, where)

@@ -6,7 +6,7 @@ from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.features.names import LINEAR
 from alignrec.pipeline.features.quality import MIN_UNREAD
 from alignrec.pipeline.report.outputs import Outputs
-from alignrec.pipeline.report.probes import RAW, SHUFFLED, ceiling_shares, read_probes
+from alignrec.pipeline.report.probes import RAW, SHUFFLED, read_probes
 from alignrec.pipeline.report.table import Fields
 from alignrec.pipeline.report.verdict import (
     Places,
@@ -38,7 +38,6 @@ def advise(outputs: Outputs) -> list[str]:
         _say_what_to_use(where, chosen, released, outcomes),
         _describe_few_users(outcomes),
         _describe_controls(released, outcomes.controls),
-        _describe_ceiling(chosen, outputs.probes),
         _describe_unread(outputs.unread),
     ]
     return [sentence for sentence in sentences if sentence]
@@ -114,18 +113,6 @@ def _describe_controls(released: str, controls: Mapping[str, Places]) -> str:
         f"{released} is above {_name_controls(controls)} in {words.count('better')} of "
         f"{_comparisons(len(words))}."
     )
-
-
-def _describe_ceiling(chosen: str, probes: Fields | None) -> str:
-    ceiling, shares = ceiling_shares(probes, chosen)
-    if not shares:
-        return ""
-
-    low = f"{min(shares):.0%}"
-    high = f"{max(shares):.0%}"
-    if low == high:
-        return f"{chosen} reaches {low} of the ceiling {ceiling}."
-    return f"{chosen} reaches {low} to {high} of the ceiling {ceiling}, depending on the probe."
 
 
 def _describe_unread(unread: Mapping[str, float]) -> str:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.features.kinds import CONTROLS
-from alignrec.pipeline.features.names import CEILINGS, LINEAR
+from alignrec.pipeline.features.names import LINEAR
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.runtime.layout import list_image_files
 
@@ -122,7 +122,7 @@ def find_images(outputs: Outputs) -> set[int]:
 def _choose_sets(outputs: Outputs) -> list[str]:
     """Choose the released set, `linear` or another one not made from it, and a control."""
     released = outputs.released
-    sets = [name for name in outputs.graphs if name not in (*CONTROLS, *CEILINGS)]
+    sets = [name for name in outputs.graphs if name not in CONTROLS]
     sets.sort(
         key=lambda name: (name != released, name.startswith(f"{released}-"), name != LINEAR, name)
     )

@@ -4,26 +4,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from alignrec.pipeline.evaluation.probe.registry import PROBES, Probe
-from alignrec.pipeline.features.names import CEILINGS, LEAKED, PLANTED
 from alignrec.pipeline.report.table import BEST, Fields, Place, Table, with_error
-from alignrec.schemas import MODALITIES, variant
 
 CHANCE = "chance"
 SHUFFLED = "shuffled"
 RAW = "raw"
 PROCESSED = "processed"
-LEAK_NOTE = (
-    "`leaked` holds factors of all interactions, test included: what features could gain. Each "
-    "cell: share of the gap between `shuffled` and `leaked`, raw features, headline figures. It "
-    "knows what the probe of cold items hides."
-)
-CEILING_NOTE = (
-    "The shoppers are synthetic, so the ground truth is known: the planted preferences. Each cell: "
-    "share of the gap between chance and the ground truth, raw features, headline figures. "
-    "`A + image`: what images add to the texts of A, as a share of what planted images add to "
-    "planted texts; `A + text` likewise."
-)
-ADDED = " + "  # between a feature set and one of its modalities
 Figures = Mapping[str, float]  # measure, or measure_se -> figure
 BySet = Mapping[str, float]  # feature set or chance -> figure
 
@@ -120,8 +106,8 @@ def _probe_table(probed: ProbeFigures) -> Table:
     for form, sets in probed.forms.items():
         names = probed.sort_sets(form, measures[len(measures) // 2])
         for column, measure in enumerate(measures, start=2):
-            competing = [(name not in CEILINGS, sets[name][measure]) for name in names]
-            best = competing.index(max(competing))
+            values = [sets[name][measure] for name in names]
+            best = values.index(max(values))
             marks[len(rows) + best, column] = BEST
 
         for name in names:
@@ -172,91 +158,5 @@ def describe_processing(processed: Fields) -> str:
         return f"Processed: centred, reduced by {width}, whitened."
     return (
         f"Processed: the form that validation prefers, per set: raw; centred, reduced by {width}, "
-        "relaxed; or the same, whitened. Controls, masked sets and upper bounds stay raw."
+        "relaxed; or the same, whitened. Controls and masked sets stay raw."
     )
-
-
-def leak_tables(figures: Fields | None, trained: Mapping[str, BySet] | None = None) -> list[Table]:
-    """Return where each feature set lies between `shuffled` and `leaked`; empty without one.
-
-    `trained` has the figures of feature sets under recommenders.
-    """
-    values: dict[str, BySet] = {}
-    for probed in read_probes(figures).values():
-        values[probed.probe.name] = probed.headline(RAW)
-    values |= trained or {}
-
-    columns = {}
-    last_shares: dict[str, float] = {}
-    for title, by_set in values.items():
-        shares = _shares_between(by_set, SHUFFLED, LEAKED)
-        if shares:
-            columns[title] = shares
-            last_shares |= shares
-    last_shares.pop(CHANCE, None)
-
-    names = sorted(last_shares, key=lambda name: -last_shares[name])
-    return _share_tables("From shuffled to leaked", LEAK_NOTE, names, columns)
-
-
-def ceiling_tables(figures: Fields | None) -> list[Table]:
-    """Return figures of feature sets and modalities as fractions of the planted ones, if any."""
-    columns = {}
-    for probed in read_probes(figures).values():
-        by_set = probed.headline(RAW)
-        shares = _shares_between(by_set, CHANCE, PLANTED)
-        if shares:
-            columns[probed.probe.name] = shares | _shares_of_modalities(by_set)
-    if not columns:
-        return []
-
-    first = next(iter(columns.values()))
-    names = [name for name in first if name == LEAKED or name not in (CHANCE, *CEILINGS)]
-    names.sort(key=lambda name: (ADDED in name, -first[name]))
-    return _share_tables("From chance to the ground truth", CEILING_NOTE, names, columns)
-
-
-def _shares_between(by_set: BySet, floor: str, ceiling: str) -> dict[str, float]:
-    """Return figures as fractions of the way from floor to ceiling; empty without such a way."""
-    if not {floor, ceiling} <= by_set.keys() or by_set[ceiling] <= by_set[floor]:
-        return {}
-    gap = by_set[ceiling] - by_set[floor]
-    return {name: (figure - by_set[floor]) / gap for name, figure in by_set.items()}
-
-
-def _shares_of_modalities(by_set: BySet) -> dict[str, float]:
-    """Return gains from adding a modality, as fractions of the gain from the planted one."""
-    shares = {}
-    for modality in MODALITIES:
-        planted = by_set[PLANTED]
-        gap = planted - by_set.get(variant(PLANTED, modality), planted)
-        if gap <= 0:
-            continue
-        for name, figure in by_set.items():
-            masked = name + variant("", modality)
-            if name != PLANTED and masked in by_set:
-                shares[f"{name}{ADDED}{modality}"] = (figure - by_set[masked]) / gap
-    return shares
-
-
-def ceiling_shares(figures: Fields | None, name: str) -> tuple[str, list[float]]:
-    """Return the upper bound and a set's share of it in each probe; empty without a bound."""
-    for floor, ceiling in ((CHANCE, PLANTED), (SHUFFLED, LEAKED)):
-        shares = []
-        for probed in read_probes(figures).values():
-            by_set = _shares_between(probed.headline(RAW), floor, ceiling)
-            if name in by_set:
-                shares.append(by_set[name])
-        if shares:
-            return ceiling, shares
-    return "", []
-
-
-def _share_tables(
-    heading: str, note: str, names: list[str], columns: Mapping[str, BySet]
-) -> list[Table]:
-    rows = [
-        [name, *(_format_cell(shares, name, "z.0%") for shares in columns.values())]
-        for name in names
-    ]
-    return [Table(heading, note, ["feature set", *columns], rows)] if rows else []

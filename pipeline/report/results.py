@@ -21,7 +21,6 @@ from alignrec.pipeline.evaluation.evidence import (
 )
 from alignrec.pipeline.evaluation.statistics import LEVEL
 from alignrec.pipeline.features.kinds import CONTROLS
-from alignrec.pipeline.features.names import LEAKED
 from alignrec.pipeline.models import CONTENT_USES, RELEASED, content_use
 from alignrec.pipeline.models.cutoff import CUTOFF, headline_cutoff
 from alignrec.pipeline.report.outputs import Outputs, read_json
@@ -76,7 +75,7 @@ def results_table(comparison: Comparison) -> Table:
     head = ["content", "model", "features", "seeds", *(measure_name(*key) for key in HEADLINE)]
     best = range(4, len(head))
     heading = "Recommenders on these features"
-    return Table.of(heading, note, head, rows, texts=3, best=best, unranked=LEAKED)
+    return Table.of(heading, note, head, rows, texts=3, best=best)
 
 
 def ablation_tables(outputs: Outputs) -> list[Table]:

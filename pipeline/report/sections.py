@@ -146,15 +146,7 @@ def probes_section(outputs: Outputs) -> PageSection:
             "after Holm's correction."
         )
 
-    trained: dict[str, dict[str, float]] = {}
-    if outputs.compared:
-        for run in outputs.compared[0].rows:
-            trained.setdefault(f"{run.model} {HEADLINE_RECALL}", {})[run.features] = run.headline
-    tables = [
-        *probes.probe_tables(outputs.probes),
-        *probes.ceiling_tables(outputs.probes),
-        *probes.leak_tables(outputs.probes, trained),
-    ]
+    tables = probes.probe_tables(outputs.probes)
     return PageSection("probes", "Probes", "Probes", note, probe_charts(outputs.probes), tables)
 
 

@@ -140,12 +140,8 @@ class Table:
         rows: Iterable[Sequence[Value]],
         texts: int = 1,
         best: Iterable[int] = (),
-        unranked: str = "",
     ) -> Table:
-        """Format values; mark significant tests and the highest mean of each `best` column.
-
-        Rows with the text `unranked` are never best.
-        """
+        """Format values; mark significant tests and the highest mean of each `best` column."""
         rows = list(rows)
         cells: list[list[str]] = []
         marks: dict[Place, str] = {}
@@ -158,7 +154,7 @@ class Table:
             cells.append(row)
 
         for column in best if rows else ():
-            means = [-inf if unranked in values else _mean_of(values[column]) for values in rows]
+            means = [_mean_of(values[column]) for values in rows]
             marks[means.index(max(means)), column] = BEST
         return cls(heading, note, head, cells, texts, marks)
 

@@ -142,9 +142,6 @@ def _without_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-# table PLANTED of a generator: ground truth, absent from `sources.json`
-PLANTED_FILE = "planted.parquet"
-
 # to add a source, write a subclass of Source in its own file, and register it here
 SOURCES: Registry[type[Source]] = Registry(
     "sources",

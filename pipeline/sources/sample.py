@@ -12,7 +12,7 @@ from pydantic import Field
 from alignrec.pipeline import io
 from alignrec.pipeline.runtime.source import Licence
 from alignrec.pipeline.sources.amazon import Reader2014
-from alignrec.pipeline.sources.base import PLANTED_FILE, Generated, Reader
+from alignrec.pipeline.sources.base import Generated, Reader
 
 ARCHIVE = Path(__file__).with_name("stickers.zip")
 FILES = {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz"}  # role -> name
@@ -62,7 +62,6 @@ class SampleSource(Generated):
             _write_lines(raw, "reviews", reviews)
             _write_lines(raw, "metadata", products)
             pictures = [product["imUrl"] for product, _ in products if "imUrl" in product]
-            io.write_bytes(raw / PLANTED_FILE, archive.read(PLANTED_FILE))
             _write_pictures(raw, archive, progress(pictures))
         return dict(FILES)
 

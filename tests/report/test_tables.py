@@ -31,19 +31,6 @@ def test_the_best_figure_of_each_column_is_marked() -> None:
     assert table.marks == {(1, 2): "best", (0, 3): "best"}
 
 
-def test_shares_are_of_the_way_from_chance_to_what_is_planted_and_of_what_planted_modalities_add() -> None:
-    hits = {"chance": 0.1, "planted": 0.5, "planted-image-masked": 0.45, "cnn": 0.2, "linear": 0.4, "shuffled": 0.0999,
-            "beit3": 0.3, "beit3-image-masked": 0.28}  # fmt: skip
-    figures = {"users": 5} | {name: {"hit@20": value} for name, value in hits.items()}
-    (table,) = probes.ceiling_tables({"zero_shot": figures})
-    assert table.head == ["feature set", "zero-shot"]
-    assert table.rows == [["linear", "75%"], ["beit3", "50%"], ["beit3-image-masked", "45%"],
-                          ["cnn", "25%"], ["shuffled", "0%"], ["beit3 + image", "40%"]]  # fmt: skip
-    hits = {name: of for name, of in figures.items() if not name.startswith("planted")}
-    skipped = {"zero_shot": hits, "cold_items": {"skipped": "no user has one"}}
-    assert probes.ceiling_tables(skipped) == probes.ceiling_tables(None) == []
-
-
 def test_semantic_ids_come_with_random_codes(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     toy.run("semantic_ids", toy.params(semantic_ids={"features": ["beit3"], "levels": 2, "codes": 2}), tmp_path)
@@ -389,16 +376,6 @@ def test_too_few_users_are_said() -> None:
     ):  # fmt: skip
         evidence = by_probe(linear=outcomes) | {"zero_shot": {"users": users}}
         assert ("300 users are too few to tell feature sets apart." in said(evidence, None)) == expected
-
-
-def test_the_share_of_the_way_to_the_ceiling_is_of_the_set_to_use() -> None:
-    figures = {"shuffled": 0.1, "leaked": 0.5, "beit3": 0.2, "linear": 0.3, "chance": 0.1}
-    entry = {"users": 5000} | {name: {"hit@20": value} for name, value in figures.items()}
-    evidence = by_probe(linear="undecided undecided") | {"zero_shot": entry, "item_cf": entry}
-    assert said(evidence, None).endswith("linear reaches 50% of the ceiling leaked.")
-    planted = {"chance": {"hit@20": 0.0}, "planted": {"hit@20": 0.4}}
-    both = evidence | {"zero_shot": entry | {"planted": {"hit@20": 0.5}}, "item_cf": entry | planted}
-    assert said(both, None).endswith("linear reaches 50% to 75% of the ceiling planted, depending on the probe.")
 
 
 def test_controls_stand_below_and_other_forms_of_the_set_nowhere() -> None:

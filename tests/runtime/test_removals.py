@@ -39,6 +39,7 @@ def test_a_removed_command_or_option_names_its_replacement(arguments: list[str],
         ("benchmark: {models: [ials]}", "ials"),
         ("combine: {sets: {x: {kind: mapped}}}", "mapped"),
         ("combine: {sets: {linear: {fitted: x}}}", "fitted"),
+        ("train: {features: leaked}", "leaked"),
     ],
 )
 def test_a_removed_key_names_its_replacement(tmp_path: Path, text: str, key: str) -> None:

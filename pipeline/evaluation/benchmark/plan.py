@@ -24,7 +24,6 @@ from alignrec.pipeline.evaluation.benchmark.settings import (
     with_settings,
 )
 from alignrec.pipeline.evaluation.evidence import group_values
-from alignrec.pipeline.features.names import CEILINGS
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import ABLATED, MODELS, RELEASED
 from alignrec.pipeline.models.cutoff import CUTOFF
@@ -34,7 +33,6 @@ from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.seeds import seed_for
 
-BOUNDED = (RELEASED, "l3ae")  # models that are also trained on upper bounds
 MAX_CELLS = 100_000  # of a benchmark
 SIGNIFICANT_DIGITS = 3  # of drawn values, so that tables show them in full
 Setting = dict[str, int | float]
@@ -69,8 +67,6 @@ def list_candidates(benchmark: Benchmark) -> list[Candidate]:
     candidates = []
     for model in benchmark.models:
         names = benchmark.features if MODELS[model].needs else [NO_FEATURES]
-        if model not in BOUNDED:
-            names = [name for name in names if name not in CEILINGS]
         candidates += [Candidate(model, name) for name in names]
     return candidates
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.pipeline.evaluation.benchmark.cell import NO_FEATURES, CellLabel
 from alignrec.pipeline.evaluation.statistics import holm, paired_bootstrap
-from alignrec.pipeline.features.names import CEILINGS
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.runtime.seeds import seed_for
 
@@ -24,7 +23,7 @@ FiguresByRun = Mapping[CellLabel, Mapping[str, np.ndarray]]
 def declare_pairs(
     labels: Sequence[CellLabel], reference: str, control: str | None = None
 ) -> list[Pair]:
-    first = [label._replace(seed=0) for label in labels if label.features not in CEILINGS]
+    first = [label._replace(seed=0) for label in labels]
     kinds = list(dict.fromkeys(first))
     full = [kind for kind in kinds if kind.model == RELEASED and not kind.ablation]
     rivals = [kind for kind in kinds if kind.model != RELEASED]

@@ -10,7 +10,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.probe.judge import judge_sets
 from alignrec.pipeline.evaluation.probe.params import ProbeParams
 from alignrec.pipeline.evaluation.probe.registry import Data
-from alignrec.pipeline.features.names import DeclaredSets, is_ceiling, kind_of
+from alignrec.pipeline.features.names import DeclaredSets, kind_of
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import Run
@@ -28,7 +28,7 @@ def judge_dataset(run: Run, names: Sequence[str]) -> dict[str, Any]:
         Data(io.read_table(layout.interactions, schemas.INTERACTIONS), n_items),
         run.progress(map_sets(layout, names), total=len(names), unit="set"),
         params.ks,
-        pair_with_released(declared, names, run.params[TrainSettings].features),
+        pair_with_released(names, run.params[TrainSettings].features),
         run.seed("verdicts"),
         params.width,
         list_yardsticks(declared, names),
@@ -41,11 +41,8 @@ def map_sets(layout: Layout, names: Iterable[str]) -> Iterator[tuple[str, np.nda
         yield name, io.map_features(layout.features(name))
 
 
-def pair_with_released(
-    declared: DeclaredSets, names: Sequence[str], released: str
-) -> list[tuple[str, str]]:
-    rivals = [name for name in names if not is_ceiling(declared.combined, name)]
-    return [(released, rival) for rival in rivals if rival != released]
+def pair_with_released(names: Sequence[str], released: str) -> list[tuple[str, str]]:
+    return [(released, rival) for rival in names if rival != released]
 
 
 def list_yardsticks(declared: DeclaredSets, names: Sequence[str]) -> list[str]:

@@ -94,10 +94,7 @@ class SetKind:
     # about a set that is written
     warnings: Callable[[SetRecipe, FeatureSet], list[str]] = no_warnings
     takes_all: bool = False  # derived from all available encoders unless its settings name parts
-    # upper bound: neither trained on nor released, nor a part of other sets
-    is_ceiling: bool = False
     is_yardstick: bool = False  # only calibrates the figures of probes, which judge it raw
-    is_generated: bool = False  # only generated datasets have it
 
 
 def describe(
