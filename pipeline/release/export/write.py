@@ -8,10 +8,9 @@ import pyarrow.compute as pc
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release.export.arrays import write_cornac, write_npy
 from alignrec.pipeline.release.export.content import ExportContent, write_tsv
-from alignrec.pipeline.release.export.cornac import write_cornac
 from alignrec.pipeline.release.export.mmrec import write_mmrec
-from alignrec.pipeline.release.export.npy import write_npy
 from alignrec.pipeline.release.export.recbole import write_recbole
 from alignrec.pipeline.runtime.removals import name_replacement
 

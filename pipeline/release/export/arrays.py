@@ -1,7 +1,7 @@
-"""Export `cornac`: tables of a split for Reader, and vectors for ImageModality.
+"""Exports of vectors as NumPy files: `npy`, and `cornac` for Reader and ImageModality.
 
-Format: https://cornac.readthedocs.io/en/stable/api_ref/data.html (Reader, ImageModality) and
-eval_methods (from_splits)
+Format of Cornac: https://cornac.readthedocs.io/en/stable/api_ref/data.html (Reader, ImageModality)
+and eval_methods (from_splits)
 """
 
 from pathlib import Path
@@ -14,6 +14,30 @@ from alignrec.pipeline.release.export.content import (
     write_mappings,
     write_tsv,
 )
+
+FLAGS = ["item_id", "has_image", "has_text"]
+
+
+def write_npy(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
+    content.save_vectors(folder)
+    for name, table in content.features.items():
+        write_tsv(folder / f"{name}.csv", table.select(FLAGS), FLAGS, ",")
+    write_mappings(folder, content.items, content.users, ",")
+    interactions = content.interactions
+    if interactions is not None:
+        write_tsv(folder / "interactions.csv", interactions, interactions.column_names, ",")
+
+    usage = f"""`<set>.csv` says what went into each vector (empty: unknown); \
+`items.csv` and `users.csv` give the
+source's identifiers; `split` in `interactions.csv` is 0 train, 1 valid, 2 test.
+
+```python
+import numpy as np, pandas as pd
+x, items = np.load("{content.first_set}.npy"), \
+pd.read_csv("items.csv", dtype={{"asin": str}}, keep_default_na=False)
+```
+"""
+    return usage, []
 
 
 def write_cornac(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
