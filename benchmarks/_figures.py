@@ -31,7 +31,7 @@ from alignrec.pipeline.evaluation.evidence import (
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.cutoff import COLD
 from alignrec.pipeline.report import probes as probed
-from alignrec.pipeline.report.network import recorded_figures
+from alignrec.pipeline.report.figures import recorded_figures
 from alignrec.pipeline.report.table import (
     describe_seeds,
     format_figure,

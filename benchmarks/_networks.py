@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignrec.pipeline import io
-from alignrec.pipeline.report.network import NETWORK, recorded_figures
+from alignrec.pipeline.report.figures import NETWORK, recorded_figures
 from alignrec.pipeline.runtime.layout import Layout
 
 BY_PROFILE = (

@@ -24,8 +24,12 @@ from alignrec.pipeline.evaluation.probe.registry import PROBES, Data
 from alignrec.pipeline.evaluation.statistics import corrected_tests
 from alignrec.pipeline.models.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.models.training import inputs
-from alignrec.pipeline.report.figures import write_tables
-from alignrec.pipeline.report.network import name_network, recorded_figures, sample_network
+from alignrec.pipeline.report.figures import (
+    name_network,
+    recorded_figures,
+    sample_network,
+    write_tables,
+)
 from alignrec.pipeline.report.table import (
     CHANGE,
     Difference,

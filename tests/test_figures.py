@@ -10,7 +10,7 @@ from shop import toy
 
 from alignrec.pipeline import io
 from alignrec.pipeline.report import figures
-from alignrec.pipeline.report.network import SAMPLE, name_network, recorded_figures, sample_network
+from alignrec.pipeline.report.figures import SAMPLE, name_network, recorded_figures, sample_network
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.runtime.layout import Layout

@@ -17,7 +17,7 @@ from shop import toy
 from toyproject import environment, project, run
 
 from alignrec.commands.params import load
-from alignrec.pipeline.report.network import name_network, sample_network
+from alignrec.pipeline.report.figures import name_network, sample_network
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import perform

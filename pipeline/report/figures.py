@@ -1,22 +1,36 @@
-"""Write figures that DVC shows and git tracks: headline figures, plots, tables of the docs."""
+"""Write figures that DVC shows and git tracks: headline figures, plots, tables of the docs.
 
+They name the network of their run, which is known by the vectors that it gives to some items.
+Processors and numbers of threads round otherwise, so vectors are compared rather than hashed: a run
+is of the recorded network if most of its vectors point where those that git keeps do.
+"""
+
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.stopping import TASKS
 from alignrec.pipeline.features.kinds import CONTROLS
+from alignrec.pipeline.linalg.projections import paired_cosines
 from alignrec.pipeline.models.cutoff import headline_cutoff
 from alignrec.pipeline.report import probes, results
-from alignrec.pipeline.report.network import NETWORK, SAMPLE, name_network, sample_network
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.table import Table, without_zero
+from alignrec.pipeline.runtime.layout import Layout
 
 # probes that train no recommender
 UNTRAINED_PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")
 HISTORIES = ("pretrain", "train")  # stages
 PLOTS = ("mask", "curves", "heatmaps")  # of the study
 DIGITS = 4  # decimal places
+NETWORK = "network"  # key in metrics.json and in each table of the docs
+SAMPLE = "network.npy"  # among the figures of a dataset
+NETWORK_SET = "beit3"
+SAMPLE_ITEMS = 64  # of a sample
+LEAST_COSINE = 0.8  # median, of one network: one thread in place of two .94, another seed .58
 
 
 def write_figures(outputs: Outputs, model: str) -> None:
@@ -51,7 +65,7 @@ def write_figures(outputs: Outputs, model: str) -> None:
 def write_tables(path: Path, tables: Sequence[Table], network: str) -> None:
     """Write tables of the docs: significant cells bold, figures without the leading zero.
 
-    `network` is the one whose vectors they are of, see network.py; empty if they are not of one.
+    `network` is the one whose vectors they are of, see `name_network`; empty if they are not of one.
     """
     content = []
     for table in tables:
@@ -123,3 +137,36 @@ def _recommender_tables(outputs: Outputs) -> list[Table]:
         if tested is not None:
             tables.append(tested)
     return tables
+
+
+def sample_network(layout: Layout) -> np.ndarray:
+    """Return vectors of items at equal distances, float16 [64, F], or the equivalent recorded ones.
+
+    Empty if there is no set `beit3`.
+    """
+    folder = layout.features(NETWORK_SET)
+    if not any(folder.glob("features-*.parquet")):
+        return np.empty((0, 0), np.float16)
+    vectors = io.map_features(folder)  # float32 [I, F]
+    rows = np.linspace(0, len(vectors) - 1, SAMPLE_ITEMS).astype(int)
+    sample = vectors[rows].astype(np.float16)
+    recorded = recorded_figures(layout) / SAMPLE
+    if recorded.is_file() and is_one_network(earlier := np.load(recorded), sample):
+        return earlier
+    return sample
+
+
+def is_one_network(sample: np.ndarray, other: np.ndarray) -> bool:
+    if sample.shape != other.shape:
+        return False
+    cosines = paired_cosines(sample.astype(np.float32), other.astype(np.float32))
+    return bool(np.median(cosines) >= LEAST_COSINE)
+
+
+def name_network(sample: np.ndarray) -> str:
+    return hashlib.sha256(sample.tobytes()).hexdigest()[:12] if sample.size else ""
+
+
+def recorded_figures(layout: Layout) -> Path:
+    """Return the folder of the figures of a dataset that git keeps."""
+    return layout.out("figures")

@@ -17,8 +17,8 @@ from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import Figure, list_ablations, list_comparisons
 from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.report import advice, figures, gallery, probes, results, sections, terminal, verdict
+from alignrec.pipeline.report.figures import name_network, sample_network
 from alignrec.pipeline.report.intervals import IntervalRow, interval_chart
-from alignrec.pipeline.report.network import name_network, sample_network
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import format_figure
 
