@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -196,10 +195,6 @@ def shown(edit: str, copy: Path) -> None:
         run("alignrec", "export", release, "--format", "plain", "--features", "linear", "--to", "out", cwd=copy)
         assert len((copy / "out/items.txt").read_text().splitlines()) > 1000
         assert "an identifier a line" in (copy / "out/README.md").read_text()
-    if edit == "add a probe":
-        module = "alignrec.pipeline.evaluation.probe.registry"
-        code = f"from {module} import PROBES; print([p.name for p in PROBES.values()])"
-        assert "'distinct vectors'" in run(sys.executable, "-c", code, cwd=copy)
 
 
 def clone(folder: Path) -> Path:

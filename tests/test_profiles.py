@@ -4,25 +4,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import alignrec, blocks, run_stages
+from commands import alignrec, blocks
 
-from alignrec import schemas
 from alignrec.commands.params import load
-from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.benchmark.params import Benchmark
 from alignrec.pipeline.evaluation.benchmark.plan import tried_settings
 from alignrec.pipeline.evaluation.benchmark.settings import model_settings
 from alignrec.pipeline.features.names import DeclaredSets, maskable_sets
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime import yaml_files
-from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.amazon import AmazonSource
-from benchmarks import _raw2014, _rehearsal
 
 ROOT = Path(__file__).parent.parent
 PROFILES = ROOT / "profiles"
 PROFILE = PROFILES / "baby.yaml"
-ITEMS = 60  # before the 5-core
 PAGE = (ROOT / "docs" / "regenerate-baby.md").read_text()
 BLOCKS = [yaml.safe_load(block) for block in blocks(PAGE, "yaml")]
 
@@ -79,30 +74,6 @@ def test_every_model_of_the_paper_is_tuned_by_an_equal_budget() -> None:
     assert tried.pop("contentknn") == 0  # it has no setting
     assert {*tried.values()} == {params.benchmark.budget}
     assert params.benchmark.budget > 1
-
-
-@pytest.mark.usefixtures("one_process")
-def test_the_profile_of_baby_masks_each_modality(tmp_path: Path) -> None:
-    raw = tmp_path / "raw"
-    _raw2014.write(raw, ITEMS)
-    params = _rehearsal.parameters(yaml_files.read_extended(PROFILE), raw, "small", ITEMS)
-    params["pretrain"] |= {"init": None, "tokenizer": None, "vqkd": None, "steps": 1}
-    params["encode"]["encoders"] = ["tfidf"]  # mask modality reads BEiT3's sets only
-    params["combine"]["sets"] = {}
-    params["beit3"]["sets"].remove("beit3-official")
-    del params["benchmark"]["ablations"], params["benchmark"]["features"], params["publish"]
-    params["study"] |= {"tail": False, "sweeps": {}}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-
-    stages = ("download", "interactions", "items", "images", "pretrain", "beit3", "graph", "study")
-    run_stages("baby", *stages, cwd=tmp_path)
-
-    table = io.read_table(Layout(tmp_path / "outputs", "baby").study("mask"), schemas.MASK)
-    trained = [(row["features"], row["modality"], row["ratio"]) for row in table.to_pylist()]
-    hidden = [("nothing", 0.0), ("image", 1.0), ("text", 1.0)]
-    assert trained == [("beit3-raw", modality, ratio) for modality, ratio in hidden]
-    recalls = dict(zip(hidden, table["recall@20"].to_pylist(), strict=True))
-    assert len({*recalls.values()}) > 1  # a masked set has other vectors
 
 
 def test_the_official_weights_must_be_named(tmp_path: Path) -> None:

@@ -1,18 +1,13 @@
 """Paired bootstrap against the t test and SciPy's bootstrap, Holm by hand, and the declared comparisons."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from shop import tastes, toy
 
-from alignrec.pipeline.dataset import split
 from alignrec.pipeline.evaluation.benchmark import significance
 from alignrec.pipeline.evaluation.benchmark.cell import CellLabel
 from alignrec.pipeline.evaluation.benchmark.settings import protocol_of
 from alignrec.pipeline.evaluation.statistics import holm, paired_bootstrap
-from alignrec.pipeline.models.training import inputs
-from alignrec.pipeline.runtime.layout import Layout
 
 
 def test_bootstrap_agrees_with_the_t_test_and_with_scipys_interval() -> None:
@@ -106,18 +101,3 @@ def test_a_least_rating_is_part_of_the_filter_and_of_the_fingerprint() -> None:
     rules = [protocol_of(toy.params(interactions={"min_rating": low}), "shop", parts) for low in (None, 3, 4, 4.5)]
     assert [r.filter for r in rules[1:]] == [f"ratings >= {low}, {CORES}" for low in ("3", "4", "4.5")]
     assert len({r.fingerprint for r in rules}) == 4
-
-
-@pytest.mark.parametrize("column", ["split", "fold"])
-def test_a_column_with_the_split_is_imported_and_named(tmp_path: Path, column: str) -> None:
-    rows = [f"u{u},i{(u + n) % 6},{('train', 'valid', 'test')[max(0, n - 2)]}" for u in range(4) for n in range(5)]
-    (tmp_path / "r.csv").write_text("\n".join([f"user,item,{column}", *rows]))
-    source = {"kind": "tabular", "interactions": str(tmp_path / "r.csv"), "columns": {"split": column}}
-    settings = toy.params(sources={"shop": source}, benchmark={"ks": [5]})
-    layout = Layout(tmp_path / "outputs", "shop")
-    for stage in ("download", "interactions"):
-        toy.run(stage, settings, layout.root)
-    parts: split.Split = inputs.read_inputs(layout, None).split
-    assert (len(parts.train), len(parts.valid), len(parts.test)) == (12, 4, 4)  # no k-core was taken
-    rules = protocol_of(settings, "shop", parts)
-    assert (rules.name, rules.filter) == ("mmrec, imported", "as imported")
