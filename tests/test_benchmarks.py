@@ -1,4 +1,4 @@
-"""Benchmarked variants alternate, ratios are taken within a round; and the rehearsal imitates the published files."""
+"""Benchmarked variants alternate, ratios are taken within a round; and weights and pictures are as published."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,7 @@ from alignrec.pipeline.beit3.config import BEIT3_CONFIGS
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.report.gallery import pick_neighbours
 from alignrec.pipeline.report.outputs import Outputs
-from alignrec.pipeline.sources.amazon import Reader2014
-from benchmarks import Measurement, _baby, _neighbours, _official, _raw2014, _turns, million
+from benchmarks import Measurement, _neighbours, _official, _turns, million
 from benchmarks._turns import Turn, Way
 
 QUICK = {"ours": [1.0, 1.0, 2.0], "plain": [4.0, 5.0, 6.0]}
@@ -73,29 +72,6 @@ def test_exponents_and_larger_catalogues_come_from_lines_through_logarithms() ->
     table = million.table_lines(costs)
     assert table[2].startswith("| linear | 3 | 10 | 30 | 1 | 1 | 1 |")
     assert {line.count("|") for line in table} == {table[0].count("|")}
-
-
-# --- the rehearsal
-
-
-def test_published_users_and_items_survive_in_files_of_amazons_layout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pairs = [(user, item) for user in range(6) for item in range(2000) if item % 400 == user % 2]
-    rows = "".join(f"{user}\t{item}\t4.0\t0\t0\n" for user, item in [*pairs, (0, 1999)])
-    (tmp_path / "baby.inter").write_text(f"userID\titemID\trating\ttimestamp\tx_label\n{rows}")
-    monkeypatch.setattr(_baby, "DATA", tmp_path / "baby.inter")
-    _raw2014.write_published(raw := tmp_path / "raw")
-
-    reader = Reader2014()
-    reviews = [reader.parse(line) for line in reader.lines(raw / _raw2014.REVIEWS)]
-    assert [(r["reviewerID"], r["asin"]) for r in reviews] == [
-        (f"A{user:012d}", f"B{item:09d}") for user, item in [*pairs, (0, 1999)]
-    ]
-    products = [reader.parse(line) for line in reader.lines(raw / _raw2014.METADATA)]
-    assert [product["asin"] for product in products] == [f"B{item:09d}" for item in range(2000)]
-    pictures = {(raw / product["imUrl"]).read_bytes() for product in products}
-    assert len(pictures) > 1900, "a sticker that comes again has other colours, unless it is black and white"
 
 
 # --- files as published
