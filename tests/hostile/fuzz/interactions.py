@@ -2,18 +2,14 @@
 
 from functools import cache
 
-import numpy as np
 import pyarrow as pa
 
 from alignrec.pipeline.dataset.published import import_published, load_published
 from alignrec.pipeline.dataset.split_tables import create_database
 from alignrec.pipeline.runtime.source import Source
-from alignrec.pipeline.sources import inspect, mmrec
+from alignrec.pipeline.sources import inspect
 from alignrec.pipeline.sources.amazon import Amazon2023, AmazonSource
 from alignrec.pipeline.sources.mmrec import MmrecSource
-from alignrec.pipeline.vectors.base import match_file
-from alignrec.pipeline.vectors.mapping_files import read_numbering, read_order
-from alignrec.pipeline.vectors.records import RECORD_BYTES
 from tests.hostile import test_sources
 from tests.hostile.fuzz.target import Target, encoded, folder, table, written
 from tests.hostile.test_sources import HEADER, ROWS
@@ -88,19 +84,6 @@ def looked_at(data: bytes) -> None:
     seen.described()
 
 
-def numbered(data: bytes) -> None:
-    names = mmrec.read_asins(written("m.jsonl", data), 5)
-    assert len(set(names)) == 5
-
-
-def image_features(data: bytes) -> None:
-    assert np.isfinite(match_file(written("f.b", data), ["ABCDEFGHIJ"]).rows(0, 1)).all()
-
-
-ORDERS = [b"asin,itemID\nA,0\nB,1\nC,2\n", b"asin\titemID\nA\t0\n", b'"asin","id"\n"A","0"\n']
-NUMBERED = [b'{"itemID": 0, "asin": "A"}\n{"itemID": 3}\n', b'{"itemID": 1.5}\n', b'{"itemID": "2", "asin": "A"}\n']
-
-
 @cache
 def targets() -> dict[str, Target]:
     return {
@@ -121,11 +104,4 @@ def targets() -> dict[str, Target]:
         ),
         "date": Target(date, encoded(DATES), quick=SLOW),
         "inspect": Target(looked_at, [*CSV[:3], *JSONS], quick=SLOW),
-        "row-order": Target(lambda data: read_order(written("o.csv", data), ["A", "B", "C"]), ORDERS),
-        "itemid": Target(numbered, NUMBERED),
-        "split-mapping": Target(
-            lambda data: read_numbering(written("i.csv", data), "itemID", ("asin",), 3),
-            [b"asin\titemID\nA\t0\nB\t2\nC\t1\n", b"itemID,asin,imUrl\n0,A,x\n1,A,y\n2,B,z\n"],
-        ),
-        "image-features": Target(image_features, [b"ABCDEFGHIJ" + bytes(RECORD_BYTES - 10), bytes(RECORD_BYTES + 5)]),
     }

@@ -1,27 +1,21 @@
-"""Targets: lines of item metadata; text, cleaned or printed."""
+"""Targets: lines and files of item metadata."""
 
-import gc
-import gzip
 import json
 from collections.abc import Callable, Sequence
 from functools import cache
 
 import orjson
 
-from alignrec.pipeline.dataset.products import Parsed, clean_text, parse_line
-from alignrec.pipeline.io.errors import one_line, printable
-from alignrec.pipeline.io.json_rows import column_names, json_lines, json_object
-from alignrec.pipeline.io.text import read_lines
+from alignrec.pipeline.dataset.products import Parsed, parse_line
+from alignrec.pipeline.io.json_rows import json_lines, json_object
 from alignrec.pipeline.release import item_file, item_table
 from alignrec.pipeline.sources.amazon import Reader2014, Reader2018, Reader2023
-from alignrec.pipeline.sources.base import Reader, is_path, is_web
+from alignrec.pipeline.sources.base import Reader
 from alignrec.pipeline.sources.mmrec import MmrecReader
 from alignrec.pipeline.sources.tabular import TabularSource
-from tests.hostile import test_sources
-from tests.hostile.fuzz.target import Target, encoded, folder, table, written
+from tests.hostile.fuzz.target import Target, folder, table, written
 
 TABULAR = TabularSource(kind="tabular", interactions="r.csv", items="i.csv").reader()
-TEXTS = encoded([part * 40 for part in test_sources.TEXTS.values()])
 SOUND = orjson.dumps(
     {
         **dict.fromkeys(("asin", "parent_asin", "item"), "A"),
@@ -60,25 +54,6 @@ def product(reader: Reader) -> Callable[[bytes], object]:
     return one
 
 
-def cleaned(data: bytes) -> None:
-    text = clean_text(data.decode("utf-8", "surrogateescape"))
-    assert "  " not in text
-    assert not set(text) & set("\n\t\0\x1b\u202e")
-
-
-def shown(data: bytes) -> None:
-    text = data.decode("utf-8", "replace") + data[:99].decode("utf-8", "surrogateescape")
-    plain = printable(text)
-    assert len(plain) == len(text)
-    assert plain.replace("\u200c", "").replace("\u200d", "").isprintable()
-    assert len(one_line(text)) <= 300
-
-
-def addressed(data: bytes) -> None:
-    text = data.decode("utf-8", "surrogateescape")
-    assert not (is_path(text) and is_web(text))
-
-
 def items_of(data: bytes) -> None:
     for ending in ("csv", "jsonl"):
         for rows, rejects in item_file.read_blocks(
@@ -89,11 +64,6 @@ def items_of(data: bytes) -> None:
 
 
 LONG_NAME = b"item,title,image\nx,t," + b"n" * 300 + b"\n"
-
-
-def packed_lines(data: bytes) -> None:
-    gc.collect()  # the library's reader of the damaged file before holds 8 MiB in a circle of references
-    list(read_lines(written("l.gz", data)))
 
 
 def table_lines(data: bytes, names: Sequence[str] = ("i.csv", "i.tsv")) -> None:
@@ -124,17 +94,4 @@ def targets() -> dict[str, Target]:
             [ITEM.replace(b"[[", b"[").replace(b"]]", b"]"), LONG_NAME, TABLE, ITEM, *RECORDS[1:]],
             refused=[SOUND],
         ),
-        "columns": Target(
-            lambda data: [column_names(written(f"h.{e}", data)) for e in ("csv", "tsv")], [TABLE, b"a;b|c"]
-        ),
-        "keys": Target(lambda data: column_names(written("h.jsonl", data), ["item"]), RECORDS),
-        "packed-lines": Target(
-            packed_lines, [gzip.compress(TABLE, mtime=0), gzip.compress(b"x" * 9999, mtime=0)], quick=3
-        ),
-        "lines": Target(lambda data: list(read_lines(written("l", data))), [TABLE, TABLE.decode().encode("utf-16")]),
-        "text": Target(cleaned, [b"a <b>b</b> &amp; c", *TEXTS]),
-        "printed": Target(
-            shown, [b"a title", b"\x1b[2J", "\u202egnp.exe \ud800".encode("utf-8", "surrogatepass"), *TEXTS[:4]]
-        ),
-        "path-or-address": Target(addressed, [b"http://e/x.jpg", b"images/x.jpg", b"file:///x", b"http://[", b"//e/x"]),
     }
