@@ -168,7 +168,6 @@ VECTORS = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(12, dtype=np.floa
 TABLE = table(asin=ASINS, vector=VECTORS)
 # the identifiers are floats, or have no nulls: their size statistics, at which pyarrow may end the process, are wrong
 NO_TABLES = [TABLE.replace(b"\x0c%\x02\x18\x04asin", start + b"\x18\x04asin") for start in (b"\x08%\x02", b"\x0c%\0")]
-CODES = [[0, 1], [1, 0], [0, 0], [1, 1], [2, 2], None]
 JSONS = [
     '{"id": "A", "v": [1, 2.5]}\n{"id": "F", "v": [3, 4]}\n',
     '{"asin": "A", "vector": [1]}\n\n{"asin": "C", "vector": [-1e3]}',
