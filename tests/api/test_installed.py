@@ -14,7 +14,7 @@ import alignrec
 MARK = "of the user"
 COMMANDS = [
     "new mine --interactions ratings.csv --items items.csv",
-    "profile paper --to paper.yaml",
+    "plan mine",
     "embed items.csv --encoder minilm --to vectors",
 ]
 CODE = f"""
@@ -71,7 +71,7 @@ def test_it_loads_a_release_and_runs_commands(installed: Path, folder: Path) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     saying = [
         "wrote dvc.yaml",
-        "wrote paper.yaml: beit3.sets, benchmark.models",
+        "encode",
         "12 items, 0 with image, 12 with text",
     ]
     for part in ("linear", str(installed), *saying[: len(commands)]):
