@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,17 +119,13 @@ def _default_features(params: Parameters, dataset: str) -> dict[type[Any], Any]:
     content = [name for name in candidates if not names.is_partial(combine.sets, name)]
     trained = _choose_trained(params, candidates, content)
 
-    judged = content
-    if trained in candidates and trained not in content:
-        judged = [trained, *content]
+    is_partial = trained in candidates and trained not in content
+    judged = [trained, *content] if is_partial else content
 
     # third-party files are released only if named explicitly
     others = [*declared.imported, *declared.with_text]
-    released = [] if trained in others else [trained]
-    for name in candidates:
-        is_ours = name not in others and not names.is_control(name)
-        if is_ours and name != trained:
-            released.append(name)
+    ours = [trained, *(name for name in candidates if not names.is_control(name))]
+    released = [name for name in dict.fromkeys(ours) if name not in others]
 
     return {
         TrainSettings: trained,
@@ -244,41 +241,43 @@ def _check_names(params: Parameters) -> None:
         params.source(dataset)
     refuse_encoder_names(params.encoders, params[Encode].encoders)
     check_encoders(params.encoders, params[Encode].encoders)
+    sets: dict[str, list[str]] = {}
     for dataset in params.sources:
-        DeclaredSets(params, dataset).check()
+        declared = DeclaredSets(params, dataset)
+        declared.check()
+        sets[dataset] = declared.names()
 
     benchmark = params[Benchmark]
     require_known(benchmark.models, MODELS, "benchmark.models")
     require_known(benchmark.overrides, MODELS, "benchmark.overrides")
     require_known(params[Search].spaces, MODELS, "search.spaces")
-    if benchmark.control is not None:
-        judged = _given_features(benchmark)
-        known_sets = judged or _all_feature_sets(params, params.sources)
-        require_known([benchmark.control], known_sets, "benchmark.control")
-
-    _check_features(params)
+    _check_features(params, sets)
 
 
-def _check_features(params: Parameters) -> None:
-    """Check the feature sets that sections name, by the key that names them."""
-    used = {
+def _check_features(params: Parameters, sets: Mapping[str, list[str]]) -> None:
+    """Check the feature sets that sections name, by the key that names them; `sets` are those of
+    each source.
+    """
+    benchmark = params[Benchmark]
+    judged = _given_features(benchmark)
+    features_by_key = {
         "train.features": _given_features(params[TrainSettings]),
         "semantic_ids.features": params[SemanticIds].features,
-    }
-    for ablation, changed in params[Benchmark].ablations.items():
-        if "features" in changed:
-            used[f"benchmark.ablations.{ablation}.features"] = [str(changed["features"])]
-
-    features_by_key = used | {
-        "benchmark.features": _given_features(params[Benchmark]),
+        "benchmark.features": judged,
         "probe.features": params[ProbeParams].features or [],
     }
+    for ablation, changed in benchmark.ablations.items():
+        if "features" in changed:
+            features_by_key[f"benchmark.ablations.{ablation}.features"] = [str(changed["features"])]
     for dataset in params.datasets:
         for key, features in features_by_key.items():
-            require_known(features, DeclaredSets(params, dataset).names(), key)
+            require_known(features, sets[dataset], key)
 
+    if benchmark.control is not None:
+        known = judged or list(dict.fromkeys(chain(*sets.values())))
+        require_known([benchmark.control], known, "benchmark.control")
     # a release includes those sets that its dataset has
-    everywhere = _all_feature_sets(params, params.datasets)
+    everywhere = dict.fromkeys(name for dataset in params.datasets for name in sets[dataset])
     require_known(_given_features(params[Publish]), everywhere, "publish.features")
 
 
@@ -288,11 +287,3 @@ def _given_features(section: Any) -> list[str]:
         return []
     features: str | list[str] = section.features
     return [features] if isinstance(features, str) else features
-
-
-def _all_feature_sets(params: Parameters, datasets: Iterable[str]) -> list[str]:
-    features: list[str] = []
-    for dataset in datasets:
-        features += DeclaredSets(params, dataset).names()
-
-    return list(dict.fromkeys(features))
