@@ -4,6 +4,7 @@ Command: `python -m experiments.exposure sample`.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +14,16 @@ import typer
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.params import Interactions
+from alignrec.pipeline.evaluation.benchmark.cell import rankings_path, read_runs
+from alignrec.pipeline.evaluation.benchmark.experiment import read_evaluation
 from alignrec.pipeline.evaluation.benchmark.params import Benchmark
+from alignrec.pipeline.evaluation.benchmark.settings import protocol_of
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.cutoff import CUTOFF
+from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.report.table import Table
+from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.section import validate
 from experiments.shared import branched, opened, record
@@ -65,7 +71,7 @@ def main(
             ["interactions", "benchmark"],
         )
         rows = io.read_table(branch.slices, schemas.SLICES).to_pylist()
-        tables += tabulate(rows, benchmark)
+        tables += tabulate([*rows, *measure_shown(sections, branch)], benchmark)
         print(f"{split.protocol}: {', '.join(model)}", flush=True)
     record(layout, "exposure", *tables)
 
@@ -83,6 +89,32 @@ def divide(params: Parameters, protocol: str, **options: int | None) -> Interact
 
     section = params[Interactions].model_dump(exclude_unset=True)
     return validate(Interactions, section | {"protocol": protocol} | changed, "interactions")
+
+
+def measure_shown(params: Parameters, branch: Layout) -> Iterator[dict[str, Any]]:
+    """Yield rows, as of table SLICES, of how often each run shows items, and new ones."""
+    layouts = branch.draws()
+    for label in read_runs(branch):
+        split = inputs.read_inputs(layouts[label.seed % len(layouts)], None).split
+        is_new = np.bincount(split.train.items, minlength=split.n_items) == 0
+        for protocol in protocol_of(params, branch.dataset, split).variants:
+            path = rankings_path(branch, label, protocol.suffix)
+            top = read_evaluation(path, split, [CUTOFF]).top[:, :CUTOFF]
+            shown = top[top >= 0]
+            counts = np.bincount(shown, minlength=split.n_items)
+            header = label._asdict() | protocol.label | {"k": CUTOFF, "n": len(top)}
+            every = header | {"slice": "catalogue", "label": "all"}
+            yield every | {"metric": "coverage", "value": np.count_nonzero(counts) / split.n_items}
+            yield every | {"metric": "gini", "value": gini(counts)}
+            if is_new[split.test.items].any():
+                new = header | {"slice": "popularity", "label": NEW}
+                yield new | {"metric": "exposure", "value": is_new[shown].mean()}
+
+
+def gini(counts: np.ndarray) -> float:
+    """Return the Gini coefficient of counts, int [I], of which one at least is above 0."""
+    weights = 2 * np.arange(1, len(counts) + 1) - len(counts) - 1
+    return float((weights * np.sort(counts)).sum() / (len(counts) * counts.sum()))
 
 
 def tabulate(rows: list[dict[str, Any]], benchmark: Benchmark) -> list[Table]:

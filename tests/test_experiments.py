@@ -793,6 +793,11 @@ def test_exposure_is_of_what_was_deployed_and_counts_new_items() -> None:
     assert exposure.name_measure(row | {"label": "3", "metric": "exposure"}) == ""
 
 
+def test_the_gini_coefficient_is_of_how_often_items_are_shown() -> None:
+    # two places of one item, one each of two, none of the other three: sorted 0 0 0 1 1 2
+    assert exposure.gini(np.array([1, 0, 2, 0, 1, 0])) == pytest.approx((1 * 1 + 3 * 1 + 5 * 2) / (6 * 4))
+
+
 def test_exposure_refuses_an_option_without_effect(shop: Path) -> None:
     params = load(shop / "params.yaml", "shop")
     for protocol, option in (("mmrec", "draws"), ("cold-items", "most_train")):

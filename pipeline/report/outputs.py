@@ -46,7 +46,6 @@ class Outputs:
         lambda layout: layout.items, schemas.ITEMS, ["item_id", "asin", "title", "categories"]
     )
     results = _table_property(lambda layout: layout.results, schemas.RESULTS)
-    slices = _table_property(lambda layout: layout.slices, schemas.SLICES)
     tests = _table_property(lambda layout: layout.tests, schemas.TESTS)
     tuning = _table_property(lambda layout: layout.tuning, schemas.TUNING)  # None without a search
 

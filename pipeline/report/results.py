@@ -22,7 +22,7 @@ from alignrec.pipeline.evaluation.evidence import (
 from alignrec.pipeline.evaluation.statistics import LEVEL
 from alignrec.pipeline.features.kinds import CONTROLS
 from alignrec.pipeline.models import CONTENT_USES, RELEASED, content_use
-from alignrec.pipeline.models.cutoff import CUTOFF, headline_cutoff
+from alignrec.pipeline.models.cutoff import CUTOFF
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.table import (
     BEST,
@@ -51,9 +51,6 @@ SLICES = {
     ),
     "history": "Test users by the number of their train interactions.",
 }
-SPREADS = {"gini": ".3f", "novelty": ".2f"}  # figure of the recommendations -> number format
-N_TENTHS = 10  # of the items, by popularity
-Means = Mapping[tuple[str, str], float]  # label and metric of SLICES -> mean over seeds
 
 
 def results_table(comparison: Comparison) -> Table:
@@ -287,51 +284,6 @@ def semantic_id_tables(quality: Mapping[str, Mapping[str, Mapping[str, float]]])
         "must beat random ones in the latter."
     )
     return [Table("Semantic IDs", note, ["codes", *CODES], rows)]
-
-
-def catalogue_table(slices: pa.Table, judged: Comparison) -> Table:
-    """Return what each run recommends (table SLICES), except controls; no rows if not measured."""
-    k = headline_cutoff(pc.unique(slices["k"]).to_pylist() or [CUTOFF])
-    means = _means_of_runs(slices, judged.fingerprint, k)
-    rows = []
-    for run in judged.rows:
-        run_means = means.get((run.model, run.features), {})
-        if ("all", "coverage") in run_means and run.features not in CONTROLS:
-            rows.append([run_name(run.model, run.features), *_catalogue_cells(run_means)])
-
-    note = (
-        f"Of the top {k} of all test users, means over seeds. Coverage: share of the catalogue "
-        "that is recommended. Gini: of how often each item is recommended, 0 if all alike. "
-        "Novelty: mean of -log2(share of users who have the item). Exposure: share of places of "
-        "the tenth of items with the most train interactions, and of the half with the fewest."
-    )
-    head = ["run", "coverage", "Gini", "novelty, bits"]
-    head += ["exposure: top tenth", "exposure: lower half"]
-    return Table("What is recommended", note, head, rows)
-
-
-def _means_of_runs(slices: pa.Table, fingerprint: str, k: int) -> dict[tuple[str, str], Means]:
-    headline = rows_equal_to({"fingerprint": fingerprint, "ablation": "", "k": k})
-    measured = slices.filter(headline & pc.field("value").is_valid())
-    groups = measured.group_by(["model", "features", "label", "metric"], use_threads=False)
-
-    means: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
-    for row in groups.aggregate([("value", "mean")]).to_pylist():
-        run_means = means.setdefault((row["model"], row["features"]), {})
-        run_means[row["label"], row["metric"]] = row["value_mean"]
-    return dict(means)
-
-
-def _catalogue_cells(means: Means) -> list[str]:
-    spreads = []
-    for metric, number_format in SPREADS.items():
-        spread = means.get(("all", metric))
-        spreads.append("" if spread is None else f"{spread:{number_format}}")
-
-    exposure = [means.get((str(tenth), "exposure"), 0.0) for tenth in range(1, N_TENTHS + 1)]
-    lower_half = sum(exposure[: N_TENTHS // 2])
-    coverage = means["all", "coverage"]
-    return [f"{coverage:.1%}", *spreads, f"{exposure[-1]:.1%}", f"{lower_half:.1%}"]
 
 
 def lead_tables(study: Mapping[str, pa.Table]) -> list[Table]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from alignrec import schemas
 from alignrec.pipeline.beit3.stopping import TASKS, list_at_chance
 from alignrec.pipeline.encoders.params import MAX_UNKNOWN
 from alignrec.pipeline.evaluation.evidence import MAIN, Comparison
@@ -179,13 +178,8 @@ def _error_span(figures: Mapping[str, float], measure: str) -> Span | None:
 
 
 def long_tail_section(outputs: Outputs) -> PageSection:
-    slices = outputs.slices or schemas.SLICES.empty_table()
     tables = results.lead_tables(outputs.study)
-    for comparison, label in with_labels(outputs.compared):
-        recommended = results.catalogue_table(slices, comparison)
-        if recommended.rows:
-            tables.append(recommended.under(label))
-    note = "Accuracy does not show whether all users get the same few items."
+    note = "Recall of rare and of popular items, and of users with few and with many."
     return PageSection("tail", "Long tail", "The long tail", note, tables=tables)
 
 

@@ -82,7 +82,7 @@ def test_the_page_is_well_formed_and_has_every_section(page: str) -> None:
     assert tags.open == []
     ids = [a["id"] for t, a in tags.tags if t == "section" and "id" in a]
     assert ids == [
-        "verdict", "map", "gallery", "results", "probes", "ablations", "tail", "mask", "diagram", "data",
+        "verdict", "map", "gallery", "results", "probes", "ablations", "mask", "diagram", "data",
     ]  # fmt: skip
     links = {a["href"] for t, a in tags.tags if t == "a" and (a["href"] or "").startswith("#")}
     made = {"diagram", "data"}  # under one heading

@@ -206,7 +206,6 @@ def write_recommender(layout: Layout) -> None:
 RUNS = {("alignrec", "beit3", ""): 0.3, ("lightgcn", "none", ""): 0.2, ("alignrec", "beit3", "no-cca"): 0.25}
 """model, features, ablation -> test Recall@20 and NDCG@20 of the first seed; each later seed adds .01"""
 JUDGED = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "f" * 16}
-CATALOGUE = {"coverage": 0.5, "gini": 0.25, "novelty": 1.25}
 
 
 def write_benchmark(layout: Layout) -> None:
@@ -247,9 +246,6 @@ def _slices(value: float) -> list[dict[str, Any]]:
         n = 0 if part == "cold" else 7 + int(part)
         cut = {"n": n, "slice": "popularity", "label": part}
         rows.append(cut | {"metric": "recall", "value": value / 2 if n else None})
-        rows.append(cut | {"metric": "exposure", "value": n and 0.1})
-    whole = {"n": 4, "slice": "catalogue", "label": "all"}
-    rows += [whole | {"metric": metric, "value": v} for metric, v in CATALOGUE.items()]
     for label, n in (("3", 0), ("4-5", 3), ("6-9", 1)):
         cut = {"n": n, "slice": "history", "label": label, "metric": "recall"}
         rows.append(cut | {"value": value if n else None})

@@ -1,4 +1,4 @@
-"""Figures of runs by user history and item popularity, over the catalogue, and in the long tail.
+"""Figures of runs by user history and item popularity, and in the long tail.
 
 Letters: N test users, K cutoff, I items, P pairs of test user and target, C candidates, n members
 of a group.
@@ -70,7 +70,6 @@ def slice_figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> It
                 yield _mean_figure("history", label, metric, k, values)
 
     yield from popularity_figures(evaluation, split, ks)
-    yield from catalogue_figures(evaluation, split, ks)
 
 
 def by_history(split: Split, users: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -83,48 +82,16 @@ def by_history(split: Split, users: np.ndarray) -> Iterator[tuple[str, np.ndarra
 def popularity_figures(
     evaluation: Evaluation, split: Split, ks: Sequence[int]
 ) -> Iterator[SliceFigure]:
-    """Yield recall of targets and exposure by popularity; n counts targets.
-
-    Exposure is the share of recommendations.
-    """
-    top = evaluation.top
+    """Yield recall of targets by popularity; n counts targets."""
     part = popularity_parts(split)
     part_of_target = part[split.test.items]
     user_of_target = np.searchsorted(evaluation.users, split.test.users)
-    hit = top[user_of_target] == split.test.items[:, None]  # [P, max K]
-    part_of_top = np.where(top >= 0, part[top], -1)  # [N, max K]
+    hit = evaluation.top[user_of_target] == split.test.items[:, None]  # [P, max K]
 
     for number, label in (COLD | TENTH_LABELS).items():
         of_part = part_of_target == number
-        n = int(of_part.sum())
         for k in ks:
             yield _mean_figure("popularity", label, "recall", k, hit[of_part, :k].any(1))
-            recommended = max(1, (part_of_top[:, :k] >= 0).sum())
-            exposure = float((part_of_top[:, :k] == number).sum() / recommended)
-            yield SliceFigure("popularity", label, n, "exposure", k, exposure)
-
-
-def catalogue_figures(
-    evaluation: Evaluation, split: Split, ks: Sequence[int]
-) -> Iterator[SliceFigure]:
-    """Yield coverage, Gini coefficient and novelty of the recommendations.
-
-    Coverage is the share of items recommended at least once; novelty the mean -log2 of the share
-    of train users who have a recommended item, where an item without users counts as having one.
-    """
-    users_of_item = np.bincount(split.train.items, minlength=split.n_items)
-    train_users = len(np.unique(split.train.users))
-    information = -np.log2(np.maximum(users_of_item, 1) / train_users)
-    n = len(evaluation.users)
-    for k in ks:
-        top = evaluation.top[:, :k]
-        recommended = top[top >= 0]
-        counts = np.bincount(recommended, minlength=split.n_items)
-        coverage = np.count_nonzero(counts) / split.n_items
-        novelty = float(information[recommended].mean()) if len(recommended) else None
-        yield SliceFigure("catalogue", "all", n, "coverage", k, coverage)
-        yield SliceFigure("catalogue", "all", n, "gini", k, gini(counts))
-        yield SliceFigure("catalogue", "all", n, "novelty", k, novelty)
 
 
 def popularity_parts(split: Split, n: int = N_POPULARITY_PARTS) -> np.ndarray:
@@ -139,16 +106,6 @@ def popularity_parts(split: Split, n: int = N_POPULARITY_PARTS) -> np.ndarray:
     part = np.zeros(split.n_items, np.int64)
     part[warm] = 1 + rank * n // len(warm)
     return part
-
-
-def gini(counts: np.ndarray) -> float | None:
-    """Return the Gini coefficient of counts, int [I]; None if all are 0."""
-    total = counts.sum()
-    if not total:
-        return None
-    n = len(counts)
-    weights = 2 * np.arange(1, n + 1) - n - 1
-    return float((weights * np.sort(counts)).sum() / (n * total))
 
 
 def _mean_figure(name: str, label: str, metric: str, k: int, values: np.ndarray) -> SliceFigure:
