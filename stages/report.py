@@ -37,10 +37,10 @@ EVIDENCE = (
 
 def main(run: Run) -> None:
     from alignrec.pipeline.report import figures, page  # load Pillow
-    from alignrec.pipeline.report.advice import advise
     from alignrec.pipeline.report.gallery import pick_neighbours
     from alignrec.pipeline.report.item_map import draw_map
     from alignrec.pipeline.report.outputs import Outputs
+    from alignrec.pipeline.report.verdict import advise
 
     features = run.params[TrainSettings].features
     outputs = Outputs(run.layout, run.source.kind, features, REPORT.before())

@@ -24,8 +24,8 @@ def summary(
 ) -> None:
     """summarise the last runs: time, results, report and release."""
     from alignrec.pipeline.report import terminal
-    from alignrec.pipeline.report.advice import advise
     from alignrec.pipeline.report.outputs import Outputs
+    from alignrec.pipeline.report.verdict import advise
 
     settings = read(params)
     for name in [dataset] if dataset else settings.datasets:
@@ -82,7 +82,7 @@ def compare(
         raise typer.BadParameter("name a feature set or a file", param_hint="SETS")
     from alignrec.pipeline.report import compare as command
     from alignrec.pipeline.report import terminal, verdict
-    from alignrec.pipeline.report.advice import advise_comparison
+    from alignrec.pipeline.report.verdict import advise_comparison
 
     settings = args.settings_of(dataset, params)
     with args.open_layout(dataset, root, "interactions") as layout:

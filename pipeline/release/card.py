@@ -18,9 +18,9 @@ from alignrec.pipeline.release.manifest import Encoder, File, record_sets
 from alignrec.pipeline.release.params import Publish, VectorType
 from alignrec.pipeline.release.table_kinds import TABLES
 from alignrec.pipeline.report import probes, results
-from alignrec.pipeline.report.advice import advise
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.table import escape_markdown, markdown
+from alignrec.pipeline.report.verdict import advise
 
 SIZE_CATEGORIES = {  # items below -> category on the Hub
     1_000: "n<1K",

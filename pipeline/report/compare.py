@@ -20,12 +20,12 @@ from alignrec.pipeline.features.compared import (
     with_distinct_names,
 )
 from alignrec.pipeline.report import sections, verdict
-from alignrec.pipeline.report.advice import advise_comparison
 from alignrec.pipeline.report.gallery import item_titles, make_thumbnails
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.page import render_page
 from alignrec.pipeline.report.sections import PageSection
 from alignrec.pipeline.report.table import Fields, Table
+from alignrec.pipeline.report.verdict import advise_comparison
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.run import Run

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from alignrec.pipeline.report import gallery, sections, verdict
-from alignrec.pipeline.report.advice import advise
 from alignrec.pipeline.report.gallery import Neighbours
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.sections import PageSection
 from alignrec.pipeline.report.table import escape_markdown, markdown
+from alignrec.pipeline.report.verdict import advise
 
 if TYPE_CHECKING:
     from PIL import Image

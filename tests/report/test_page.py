@@ -19,9 +19,9 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import HEADLINE, list_comparisons
 from alignrec.pipeline.report import gallery, item_map, terminal
-from alignrec.pipeline.report.advice import advise
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import format_figure, markdown
+from alignrec.pipeline.report.verdict import advise
 from alignrec.pipeline.runtime.layout import Layout
 from benchmarks import _figures
 

@@ -16,7 +16,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import Figure, list_ablations, list_comparisons
 from alignrec.pipeline.evaluation.probe.registry import PROBES
-from alignrec.pipeline.report import advice, figures, gallery, probes, results, sections, terminal, verdict
+from alignrec.pipeline.report import figures, gallery, probes, results, sections, terminal, verdict
 from alignrec.pipeline.report.figures import name_network, sample_network
 from alignrec.pipeline.report.intervals import IntervalRow, interval_chart
 from alignrec.pipeline.report.outputs import Outputs
@@ -320,7 +320,7 @@ def test_a_set_is_better_where_the_tests_say_so_and_not_elsewhere() -> None:
 def said(measured: Any, tests: pa.Table | None, kind: str = "tabular", unread: Any = None) -> str:
     shop = {"layout": SimpleNamespace(dataset="shop"), "kind": kind, "released": "beit3"}
     outputs: Any = SimpleNamespace(**shop, probes=measured, tests=tests, unread=unread or {})
-    return " ".join(advice.advise(outputs))
+    return " ".join(verdict.advise(outputs))
 
 
 def test_the_first_sentence_says_what_to_use() -> None:
@@ -417,7 +417,7 @@ def pair(found: dict[str, Any]) -> dict[str, str]:
 def test_compared_sets_are_judged_by_probe() -> None:
     found = compared()
     assert pair(found) == {"zero-shot": "better", "Item-CF": "level", "content neighbours": "worse"}
-    assert advice.advise_comparison(found) == [
+    assert verdict.advise_comparison(found) == [
         "Use ours or theirs on shop: ours is better than theirs in 1 of 3 comparisons, worse in 1; "
         "theirs is better than ours in 1 of 3 comparisons, worse in 1."
     ]
@@ -428,19 +428,19 @@ def test_of_compared_sets_the_one_with_the_most_wins_is_to_be_used() -> None:
     figures = {name: {"hit@20": value} for name, value in {"theirs": 0.3, "ours": 0.2, "shuffled": 0.01}.items()}
     doubt = {"features": "ours", "neighbours": 10, "overlap": 0.03, "chance": 0.03}
     found = compared(verdicts=wins, probes={"zero_shot": figures}, processed={}, order=[doubt])
-    assert advice.advise_comparison(found) == [
+    assert verdict.advise_comparison(found) == [
         "Use theirs on shop: better than ours in 1 of 2 comparisons, never significantly worse.",
         "The zero-shot hit@20 of theirs is 0.300, that of the control shuffled 0.010.",
         "First check the order of rows in ours: it looks wrong.",
     ]
     level = [row for row in PROBED if row["probe"] == "item_cf"]
-    (sentence,) = advice.advise_comparison(compared(verdicts=level))
+    (sentence,) = verdict.advise_comparison(compared(verdicts=level))
     assert sentence == "Use ours or theirs on shop: no significant difference in any comparison."
 
 
 def test_there_is_no_verdict_without_a_second_set_and_rows_out_of_order_are_remarked() -> None:
     alone = {"pairs": [], "verdicts": [], "sets": {"ours": {}}}
-    assert (verdict.pair_verdicts(alone), advice.advise_comparison(alone)) == ([], [])
+    assert (verdict.pair_verdicts(alone), verdict.advise_comparison(alone)) == ([], [])
     doubt = {"features": "theirs", "neighbours": 10, "overlap": 0.034, "chance": 0.0334}
     (remark,) = verdict.describe_doubts(compared(order=[doubt], processed={}))
     assert remark.startswith("theirs: the order of its rows looks wrong")
