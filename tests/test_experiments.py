@@ -27,7 +27,6 @@ from open_clip import SimpleTokenizer
 from safetensors.torch import load_file
 from shop import featured, toy
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -50,7 +49,7 @@ from alignrec.pipeline.models.training.inputs import Sampler, TrainingData
 from alignrec.pipeline.models.training.loop import Fit, fit
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
-from experiments import added, ceilings, clip, contrast, exposure, filling, identify, mapped, missing, shared, tiger
+from experiments import added, ceilings, clip, contrast, exposure, filling, mapped, missing, shared, tiger
 from experiments.masked_modelling import MaskedModelling, read_masked_task
 from experiments.together import Encoder, bind_encoder
 from experiments.variants import PROFILES, SETS
@@ -854,60 +853,6 @@ def explained(vectors: np.ndarray, bought: np.ndarray) -> float:
 
 def unit_rows(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-
-
-def test_recipes_are_trained_as_they_are_called(
-    shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from experiments import recipes
-
-    split = read_split(Layout(shop / "outputs", "shop"))
-    monkeypatch.setattr(recipes, "published_split", lambda: split)
-    monkeypatch.setattr(recipes, "WIDTH", 16)
-    ran = Experiment(shop, shop)
-    record_training(monkeypatch, recipes, ran)
-    recipes.main(0)
-
-    published, fast = ran.trained
-    params = [trained.arguments["params"] for trained in (published, fast)]
-    assert [one.recipe for one in params] == ["published", "fast"]
-    assert [trained.item.shape[1] for trained in (published, fast)] == [64, 128]
-    assert "features" in published.fitted.state  # trained in mode `compat`
-    assert "features" not in fast.fitted.state
-    printed = capsys.readouterr().out
-    for name, trained in (("published", published), ("fast", fast)):
-        assert f"{name}: {len(trained.fitted.history)} epochs" in printed
-
-
-def test_identify_names_the_recipe_of_each_network(
-    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bert, clip = networks.bert(tmp_path / "bert"), networks.clip(tmp_path / "clip")
-    layout = Layout(shop / "outputs", "shop")
-    texts = io.read_table(layout.items, schemas.ITEMS)["text"].to_pylist()
-    encode = AutoModel.from_pretrained(bert).eval()
-    tokenise = AutoTokenizer.from_pretrained(bert)
-    cut = {"truncation": True, "max_length": 24, "return_tensors": "pt"}
-    with torch.inference_mode():
-        hidden = [encode(**tokenise(text, **cut)).last_hidden_state[0] for text in texts]
-    cls = np.stack([tokens[0].numpy() for tokens in hidden])
-
-    network = AutoModel.from_pretrained(clip).eval()
-    joined = np.zeros((len(texts), 48), np.float32)
-    for item in identify.choose_items(layout, np.ones((len(texts), 1)), seen=True):
-        vectors = identify.encode(str(clip), network, item, "")
-        joined[item["item_id"]] = np.concatenate([vectors["text"], vectors["image"]])
-    rng = np.random.default_rng(0)
-    for model, theirs, recipe in (
-        (bert, cls[:, :12], "text, cls"),
-        (clip, joined, "text + image, unscaled"),
-        (bert, rng.normal(size=cls.shape), None),
-    ):
-        np.save(tmp_path / "theirs.npy", theirs.astype(np.float32))
-        params = {"params": shop / "params.yaml", "root": shop / "outputs"}
-        identify.main("shop", str(tmp_path / "theirs.npy"), str(model), **params)
-        nearest = capsys.readouterr().out.splitlines()[2]
-        assert nearest.startswith(f"| {recipe} | 1.0000 | ") == (recipe is not None), nearest
 
 
 def test_every_experiment_has_a_test() -> None:

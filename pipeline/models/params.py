@@ -20,7 +20,7 @@ from alignrec.pipeline.runtime.section import (
     Width,
 )
 
-# defaults under `recipe: fast`, from a search on Baby; experiments/recipes.py measures them
+# defaults under `recipe: fast`, from a search on Baby
 FAST = {
     "mode": "frozen",
     "precision": "bf16",
