@@ -1,13 +1,7 @@
 """Neighbours by cosine, exact and by an inverted file, and the stage graph."""
 
-import os
 import pickle
 import shutil
-import signal
-import threading
-import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -341,54 +335,23 @@ def test_a_search_is_sent_to_nodes_without_a_shared_folder(tmp_path: Path, small
         assert [sent.find(shard) for shard in range(sent.shards)] == expected
 
 
-def search_small(begun: Path, search: graph.Search) -> cluster.Work[int]:
-    """Return work in parts of 300 rows that says where it runs, and waits until a worker was killed."""
-    import ray
-
+def search_small(search: graph.Search) -> cluster.Work[int]:
+    """Return work in parts of 300 rows, on a node whose modules know no fixture."""
     for (module, name), value in SMALL.items():
         setattr(module, name, value)
-
-    def find(number: int, nothing: pa.Table) -> pa.Table:
-        (begun / f"{number}-{os.getpid()}-{ray.get_runtime_context().get_node_id()}").touch()
-        wait_until(lambda: (begun.parent / "killed").exists())
-        return search.find(number)
-
-    return find
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 180
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    return lambda number, nothing: search.find(number)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("index", ["exact", "ivf"])
-def test_two_nodes_give_the_bytes_of_one_machine_though_a_worker_is_killed(
-    index: str, shop: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_nodes_give_the_bytes_of_one_machine(index: str, shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = search_whole(shop, settings(index))
-    begun = tmp_path / "begun"
-    begun.mkdir()
-    monkeypatch.setattr(graph, "_load_on_node", partial(search_small, begun))
-
-    def kill() -> None:
-        wait_until(lambda: len({path.name.split("-")[2] for path in begun.iterdir()}) == 2)
-        pid = int(next(begun.iterdir()).name.split("-")[1])
-        os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not Path(f"/proc/{pid}").exists())
-        (tmp_path / "killed").touch()
-
-    killer = threading.Thread(target=kill)
     delete_graphs(shop)
+    monkeypatch.setattr(graph, "_load_on_node", search_small)
     with ray_cluster() as nodes:
         nodes.add_node(**one_worker())
-        killer.start()
         toy.run("graph", settings(index, engine="ray"), shop.root)
-    killer.join()
     actual = toy.contents(shop.out("graph"))
     assert {name: actual[name] for name in actual if name != "run.json"} == {
         name: expected[name] for name in expected if name != "run.json"
     }
-    assert len([*begun.iterdir()]) > 2 * 4, "the killed worker's shard was searched again"
