@@ -5,7 +5,7 @@ import gc
 import os
 import sys
 
-from alignrec.pipeline.runtime import process, start
+from alignrec.pipeline.runtime import process
 
 
 def _open_missing_streams() -> None:
@@ -32,7 +32,6 @@ def main() -> None:
     if limit is not None and limit < process.ADDRESSES:
         sys.exit(f"error: {process.TOO_LITTLE}")
     try:
-        start.leave_out_pandas()
         from alignrec.commands.app import app
     except KeyboardInterrupt:  # Ctrl-C while libraries are loaded
         sys.exit(130)
