@@ -15,7 +15,8 @@ from alignrec.pipeline.features.names import LINEAR
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import catalogue, encoder
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release.card import CROISSANT, make_croissant, render_card
+from alignrec.pipeline.release.card import render_card
+from alignrec.pipeline.release.croissant import CROISSANT, make_croissant
 from alignrec.pipeline.release.facts import ReleaseFacts, gather_facts
 from alignrec.pipeline.release.item_rows import read_released_items
 from alignrec.pipeline.release.manifest import (

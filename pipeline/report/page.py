@@ -115,16 +115,35 @@ def render_markdown(outputs: Outputs) -> str:
         names, values = zip(*content["facts"], strict=True)
         blocks.append(markdown(names, [values]))
 
-    verdict_part = PageSection("verdict", "", "Verdict", tables=content["verdict"])
-    for part in [verdict_part, *content["judged"], *content["recorded"]]:
+    blocks += _render_sections(content, content["recorded"], "##")
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def render_evidence(outputs: Outputs) -> str:
+    """Render what the report says of the feature sets, for a card with headings of two levels.
+
+    Facts of the data stay in the report: reasons of failed images may name files of this machine.
+    """
+    content = _page_content(outputs)
+    recorded = [part for part in content["recorded"] if part.anchor != sections.DATA]
+    return "\n\n".join(filter(None, _render_sections(content, recorded, "###")))
+
+
+def _render_sections(
+    content: Mapping[str, Any], recorded: Sequence[PageSection], mark: str
+) -> list[str]:
+    """Return blocks of Markdown, some of them empty; `mark` precedes the headings of sections."""
+    judged = PageSection("verdict", "", "Verdict", tables=content["verdict"])
+    blocks = []
+    for part in [judged, *content["judged"], *recorded]:
         if not part.tables:
             continue
-        blocks += [f"## {part.heading}", part.note]
+        blocks += [f"{mark} {part.heading}", part.note]
         for table in part.tables:
             if table.heading != part.heading:
-                blocks.append(f"### {table.heading}")
+                blocks.append(f"{mark}# {table.heading}")
             blocks += [table.note, table.markdown if table.rows else ""]
-    return "\n\n".join(filter(None, blocks)) + "\n"
+    return blocks
 
 
 def _page_content(outputs: Outputs) -> dict[str, Any]:

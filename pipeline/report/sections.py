@@ -36,6 +36,7 @@ PAPER = (
     "and hyper-parameters."
 )
 MAX_REASONS = 20  # listed, most frequent first
+DATA = "data"  # anchor of the section on texts, images and dropped rows
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def data_section(outputs: Outputs) -> PageSection:
     pretrained = outputs.records.get("pretrain", {}).get("notes", {})
     if "stopped" in pretrained:
         tables.append(pretraining_table(pretrained))
-    return PageSection("data", "Data", "Data quality", tables=tables)
+    return PageSection(DATA, "Data", "Data quality", tables=tables)
 
 
 def _texts_table(reading: Mapping[str, Fields]) -> Table:

@@ -13,7 +13,7 @@ from shop import releases, toy
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release import card, manifest
+from alignrec.pipeline.release import croissant, manifest
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.section import validate
 
@@ -45,7 +45,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def described(release: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((release / card.CROISSANT).read_text())
+    content: dict[str, Any] = json.loads((release / croissant.CROISSANT).read_text())
     return content
 
 
@@ -74,7 +74,7 @@ def test_reviewers_terms_are_there_from_the_facts_of_the_manifest(release: Path)
 def test_every_record_is_read_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mlcroissant = pytest.importorskip("mlcroissant")
     release = published(tmp_path, url="https://shop.example/data", **KEYS)
-    dataset = mlcroissant.Dataset(release / card.CROISSANT)
+    dataset = mlcroissant.Dataset(release / croissant.CROISSANT)
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == []
     assert dataset.metadata.url == "https://shop.example/data"
     assert [one.name for one in dataset.metadata.creators] == ["The shop's group"]
@@ -93,7 +93,7 @@ def test_every_record_is_read_without_a_warning(tmp_path: Path, caplog: pytest.L
 def test_every_file_is_listed_with_its_hash_and_every_column_with_its_meaning(release: Path) -> None:
     said = described(release)
     listed = {f["contentUrl"]: f["sha256"] for f in said["distribution"] if f["@type"] == "cr:FileObject"}
-    rest = ("README.md", card.CROISSANT)
+    rest = ("README.md", croissant.CROISSANT)
     assert listed == {f.path: f.sha256 for f in manifest.load(release).files if f.path not in rest}
     fields = [f for r in said["recordSet"] for f in r["field"]]
     assert all(f["description"] for f in fields)
