@@ -1,8 +1,8 @@
 """Facts that the card and croissant.json state about a release."""
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -45,8 +45,6 @@ SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 MEASURED_STAGES = ("pretrain", "encode", "train", "probe", "benchmark", "study")
 TRAINED_HERE = ("beit3", "beit3-raw", "beit3-official")  # feature sets of the network of this run
 
-States = Counter[tuple[str | None, str]]  # (status of image, status of text) -> items
-
 
 @dataclass(frozen=True)
 class ReleaseFacts:
@@ -88,10 +86,8 @@ class ReleaseFacts:
 
     @property
     def model_names(self) -> list[str]:
-        names: list[str] = []
-        for network in self.networks.values():
-            names += _model_names(network)
-        return list(dict.fromkeys(names))
+        names = dict.fromkeys(_model_names(self.networks.values()))
+        return list(names)
 
     @property
     def licence_text(self) -> str:
@@ -126,10 +122,10 @@ def gather_facts(
     `names` are its feature sets, `empty` those that it leaves out.
     """
     layout = outputs.layout
-    states = _count_states(items)
+    statuses = io.read_table(items, schemas.RELEASED_ITEMS, ["image_status", "text_status"])
     counts = Counts(
         users=io.rows([layout.users]),
-        items=states.total(),
+        items=len(statuses),
         interactions=io.rows([layout.interactions]),
         core=catalogue.count_core(layout),
     )
@@ -138,8 +134,11 @@ def gather_facts(
         licence=SOURCES[outputs.kind].licence,
         dataset=layout.dataset,
         counts=counts,
-        lacking=_describe_lacking(states),
-        gaps=[*_gap_rows("image", states), *_gap_rows("text", states)],
+        lacking=_describe_lacking(statuses),
+        gaps=[
+            *_gap_rows("image", statuses["image_status"]),
+            *_gap_rows("text", statuses["text_status"]),
+        ],
         coverage=[_coverage_row(FeatureSet.of(layout, name), items.parent) for name in names],
         empty=empty,
         vectors=describe_vectors(outputs.records.get("pretrain"), layout, names),
@@ -152,35 +151,26 @@ def gather_facts(
     )
 
 
-def _count_states(items: Path) -> States:
-    states: States = Counter()
-    columns = ["image_status", "text_status"]
-    for part in io.read_slices(items, schemas.RELEASED_ITEMS, columns, io.PART):
-        for row in part.group_by(columns).aggregate([([], "count_all")]).to_pylist():
-            states[row["image_status"], row["text_status"]] += row["count_all"]
-    return states
+def _describe_lacking(statuses: pa.Table) -> dict[str, str]:
+    image = pc.not_equal(statuses["image_status"].fill_null(""), "ok")
+    text = pc.not_equal(statuses["text_status"], "ok")
+    lacking = {"image": image, "text": text, "either": pc.and_(image, text)}
+    described = {}
+    for part, items in lacking.items():
+        n = pc.sum(items).as_py() or 0
+        described[part] = f"{n:,} ({n / max(len(items), 1):.1%})"
+    return described
 
 
-def _describe_lacking(states: States) -> dict[str, str]:
-    image = sum(n for state, n in states.items() if state[0] != "ok")
-    text = sum(n for state, n in states.items() if state[1] != "ok")
-    either = sum(n for state, n in states.items() if "ok" not in state)
-
-    total = max(states.total(), 1)
-    counts = {"image": image, "text": text, "either": either}
-    return {part: f"{n:,} ({n / total:.1%})" for part, n in counts.items()}
-
-
-def _gap_rows(part: str, states: States) -> list[list[str]]:
-    items = Counter[str]()
-    for (image_status, text_status), n in states.items():
-        status = image_status if part == "image" else text_status
-        if status not in (None, "ok"):
-            items[str(status)] += n
-
-    total = states.total()
-    ordered = sorted(items.items(), key=lambda pair: (-pair[1], pair[0]))
-    return [[part, status, f"{n:,}", f"{n / total:.1%}"] for status, n in ordered]
+def _gap_rows(part: str, statuses: pa.ChunkedArray) -> list[list[str]]:
+    counted = statuses.drop_null().value_counts().to_pylist()
+    counted.sort(key=lambda row: (-row["counts"], row["values"]))
+    rows = []
+    for row in counted:
+        n, status = row["counts"], row["values"]
+        if status != "ok":
+            rows.append([part, status, f"{n:,}", f"{n / len(statuses):.1%}"])
+    return rows
 
 
 def _coverage_row(features: FeatureSet, release: Path) -> list[Any]:
@@ -188,23 +178,21 @@ def _coverage_row(features: FeatureSet, release: Path) -> list[Any]:
     were encoded, cut texts.
     """
     columns = ["has_image", "has_text"]
-    shards = [*features.shards, *(further.shards if (further := features.further()) else ())]
-    tables = [pq.read_table(path, columns=columns, partitioning=None) for path in shards]
-    flags = pa.concat_tables(tables)
-    texts = text_shares(shards)
+    files = [*features.shards, *(further.shards if (further := features.further()) else ())]
+    flags = pq.read_table(files, columns=columns, partitioning=None)
+    texts = text_shares(files)
 
-    shares = [pc.mean(flags[column]).as_py() for column in columns]
+    shares = [pc.mean(column).as_py() for column in flags.columns]
     shares += [texts.read, texts.cut] if texts else [None, None]
     cells = ["" if share is None else f"{share:.1%}" for share in shares]
     return [features.name, io.width(release / "features" / features.name), *cells]
 
 
 def _describe_hardware(records: Mapping[str, Mapping[str, Any]]) -> str:
-    stages: dict[str, list[str]] = {}
+    stages = defaultdict[str, list[str]](list)
     for stage in MEASURED_STAGES:
         if record := records.get(stage):
-            machine = f"{record['machine']} ({record['device']})"
-            stages.setdefault(machine, []).append(stage)
+            stages[f"{record['machine']} ({record['device']})"].append(stage)
     return "; ".join(f"{', '.join(names)}: {machine}" for machine, names in stages.items())
 
 
@@ -254,7 +242,7 @@ def _find_networks(layout: Layout, names: Sequence[str]) -> dict[str, Encoder]:
             networks[name] = _with_packages(Encoder.model_validate(stated))
         elif facts.packages:
             encoder = Encoder(kind=facts.network, modalities=list(facts.reads), dim=features.width)
-            networks[name] = _of_packages(encoder, list(facts.packages))
+            networks[name] = _of_packages(encoder, facts.packages)
     return networks
 
 
@@ -267,42 +255,36 @@ def _with_packages(encoder: Encoder) -> Encoder:
     return _of_packages(encoder, spec.packages) if spec else encoder
 
 
-def _of_packages(encoder: Encoder, packages: Sequence[str]) -> Encoder:
-    if not packages:
-        return encoder
-    if len(packages) == 1:
-        return encoder.model_copy(update=_package_facts(packages[0]))
-    parts = []
-    for package in packages:
-        part = Encoder(kind=encoder.kind, name=package)
-        parts.append(part.model_copy(update=_package_facts(package)))
+def _of_packages(encoder: Encoder, packages: Iterable[str]) -> Encoder:
+    stated = {package: _package_facts(package) for package in packages}
+    if len(stated) == 1:
+        return encoder.model_copy(update=stated.popitem()[1])
+    parts = [Encoder(kind=encoder.kind, name=name, **facts) for name, facts in stated.items()]
     return encoder.model_copy(update={"parts": parts})
 
 
 def _package_facts(package: str) -> dict[str, Any]:
     """Return the keys of `Encoder` that a package with weights states."""
-    stated = metadata.metadata(package).json
-    files = metadata.files(package) or []
+    installed = metadata.distribution(package)
+    stated = installed.metadata.json
+    files = installed.files or []
     weights = [Path(str(file.locate())) for file in files if file.suffix in WEIGHT_SUFFIXES]
     sha256 = io.sha256(weights[0]) if len(weights) == 1 else io.digest(weights)
 
     licences = [stated.get("license_expression"), stated.get("license")]
-    for file in files:
-        if file.name == "LICENSE":
-            title, *_ = file.read_text().strip().split("\n")
-            licences.append(title)
+    texts = [file.read_text().strip() for file in files if file.name == "LICENSE"]
+    licences += [text.partition("\n")[0] for text in texts]
     return {
         "model": package,
         "revision": f"{LOCAL}{sha256}",
-        "library": f"{package} {metadata.version(package)}",
-        "licence": str(next((text for text in licences if text and text != "UNKNOWN"), "")),
+        "library": f"{package} {installed.version}",
+        "licence": next((str(text) for text in licences if text and text != "UNKNOWN"), ""),
     }
 
 
-def _model_names(encoder: Encoder) -> list[str]:
-    if not encoder.parts:
-        return [encoder.model] if encoder.model else []
-    names: list[str] = []
-    for part in encoder.parts:
-        names += _model_names(part)
-    return names
+def _model_names(encoders: Iterable[Encoder]) -> Iterator[str]:
+    for encoder in encoders:
+        if encoder.parts:
+            yield from _model_names(encoder.parts)
+        elif encoder.model:
+            yield encoder.model
