@@ -11,7 +11,6 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation import evidence
 from alignrec.pipeline.features.folder import FeatureSet
-from alignrec.pipeline.features.names import LINEAR
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import catalogue, encoder
 from alignrec.pipeline.release import manifest as manifests
@@ -31,7 +30,6 @@ from alignrec.pipeline.release.params import Publish, VectorType
 from alignrec.pipeline.release.read import ITEMS_FILE, codebooks_path
 from alignrec.pipeline.release.shipped import copy_encoders, find_users, select_encoders
 from alignrec.pipeline.report.outputs import Outputs, read_json
-from alignrec.pipeline.report.verdict import is_below
 from alignrec.pipeline.runtime import code
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.record import quoted_record
@@ -56,7 +54,7 @@ def write_release(
     stage, parameters and versions of this run.
     """
     layout = outputs.layout
-    names, empty = _select_sets(outputs, publish)
+    names, empty = _select_sets(layout, publish)
     for name in empty:
         warn(f"{name}: every vector is zero; it is left out of the release")
     catalogue.refuse_uncovered(layout, names)
@@ -118,21 +116,16 @@ def _write_card(
     files.append(describe_file(folder, folder / README))
 
 
-def _select_sets(outputs: Outputs, publish: Publish) -> tuple[list[str], list[str]]:
+def _select_sets(layout: Layout, publish: Publish) -> tuple[list[str], list[str]]:
     """Return the sets to release, in order, and those that are left out as they are all zeros."""
-    available = _available_sets(outputs.layout, publish)
-    empty = [name for name in available if _is_zero(outputs.layout, name)]
+    available = _available_sets(layout, publish)
+    empty = [name for name in available if _is_zero(layout, name)]
     names = [name for name in available if name not in empty]
     if not names:
         raise UserError(
             "publish.features: every vector of each set is zero; check the texts and images of "
             "the items"
         )
-
-    # the first set leads the card and is the default config of `datasets.load_dataset`
-    if LINEAR in names and is_below(outputs.released, LINEAR, outputs.probes, outputs.tests):
-        names.remove(LINEAR)
-        names.insert(0, LINEAR)
     return names, empty
 
 

@@ -19,8 +19,8 @@ class Publish(Section):
     version: Version = "0.1.0"
     """semantic version of the released data"""
     features: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
-    """feature sets to release; by default all but controls and imported files; third-party files
-    only if named"""
+    """feature sets to release, the one to be read first leading; by default all but controls and
+    imported files; third-party files only if named"""
     interactions: bool | None = None
     """release interactions, users and split; by default as the source's licence allows"""
     users: Literal["none", "numbers", "names"] | None = None

@@ -152,11 +152,6 @@ def outcome_table(
     return Table("Verdict", note, head, rows, texts=len(head), marks=marks)
 
 
-def is_below(released: str, rival: str, probes: Fields | None, tests: pa.Table | None) -> bool:
-    """Return whether a feature set is worse than another."""
-    return is_worse(compare_released(released, probes, tests).rivals.get(rival, {}))
-
-
 def is_worse(places: Places) -> bool:
     """Return whether a set is worse in at least one comparison, and better in none."""
     return "worse" in places.values() and "better" not in places.values()
