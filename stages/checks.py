@@ -18,8 +18,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.cutoff import CUTOFF, chance_note
 from alignrec.pipeline.models.training.params import TrainSettings
-from alignrec.pipeline.release.params import Publish
-from alignrec.pipeline.release.settings import resolve_settings
+from alignrec.pipeline.release.params import Publish, resolve_settings
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.section import require_known
 from alignrec.schemas import MODALITIES, variant

@@ -4,7 +4,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.evaluation.probe.registry import PROBES
 from alignrec.pipeline.models.training.params import TrainSettings
-from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.release.params import Publish, resolve_settings
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.sources.base import SOURCES
@@ -17,7 +17,6 @@ def main(run: Run) -> None:
     from alignrec.pipeline.release.build import write_release
     from alignrec.pipeline.release.read import Release
     from alignrec.pipeline.release.recipe import record_columns
-    from alignrec.pipeline.release.settings import resolve_settings
     from alignrec.pipeline.report.outputs import Outputs
 
     folder = run.layout.release

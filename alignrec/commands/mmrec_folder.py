@@ -9,7 +9,7 @@ from alignrec.commands.own_data import Given, OwnData
 from alignrec.pipeline.dataset.catalogue import measure_catalogue
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.json_rows import column_names
-from alignrec.pipeline.release.paths import DATASET_NAME
+from alignrec.pipeline.release.manifest import DATASET_NAME
 from alignrec.pipeline.sources import inspect
 from alignrec.pipeline.sources.inspect import InspectedTable
 from alignrec.pipeline.sources.mmrec import COLUMNS, ITEM_NAMES, MmrecSource

@@ -16,7 +16,7 @@ from alignrec.commands.repository import find_repository
 from alignrec.commands.terminal import say, show
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release.paths import DATASET_NAME
+from alignrec.pipeline.release.manifest import DATASET_NAME
 from alignrec.pipeline.runtime.section import require_known
 from alignrec.pipeline.sources.categories import CATEGORIES, by_size
 

@@ -16,8 +16,8 @@ from alignrec.pipeline.release import catalogue, encoder
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.card import render_card
 from alignrec.pipeline.release.croissant import CROISSANT, make_croissant
+from alignrec.pipeline.release.encoder import hash_images, text_sha256
 from alignrec.pipeline.release.facts import ReleaseFacts, gather_facts
-from alignrec.pipeline.release.item_rows import read_released_items
 from alignrec.pipeline.release.manifest import (
     File,
     Input,
@@ -33,9 +33,17 @@ from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.runtime import code
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.record import quoted_record
+from alignrec.pipeline.runtime.source import Shown
+from alignrec.pipeline.sources.base import is_web
 
 README = "README.md"
 INDEX_FACTS = "embeddings/index.json"
+BEYOND_TITLES = ("brand", "description", "text", "image_url")
+BLANKED_COLUMNS: dict[Shown, tuple[str, ...]] = {  # by publish.texts
+    "all": (),
+    "titles": BEYOND_TITLES,
+    "none": ("title", *BEYOND_TITLES),
+}
 
 TableKinds = Iterator[tuple[Path, str]]  # each table that was written, and its kind
 
@@ -170,7 +178,7 @@ def _write_tables(
     names: Sequence[str],
     record: Mapping[str, Any],
 ) -> TableKinds:
-    items = read_released_items(layout, publish)
+    items = _read_items(layout, publish)
     io.write_tables(items, folder / ITEMS_FILE, schemas.RELEASED_ITEMS, dict(record))
     yield folder / ITEMS_FILE, "items"
 
@@ -181,6 +189,58 @@ def _write_tables(
     embeddings = folder / "embeddings"
     yield from _copy_table(layout.item_embeddings, embeddings / "items.parquet", "item_embeddings")
     yield from _write_user_embeddings(embeddings / "users.parquet", layout, publish)
+
+
+def _read_items(layout: Layout, publish: Publish) -> Iterator[pa.Table]:
+    for table, images in catalogue.list_items(layout):
+        if not images:
+            for items in io.read_tables(table, schemas.ITEMS):
+                yield _release_items(items, _without_images(items), publish)
+
+        first = 0
+        for path in images:
+            hashed = hash_images(path, ["status", "url", "sha256"])
+            n = len(hashed)
+            items = io.read_rows(table, schemas.ITEMS, schemas.ITEMS.names, first, n)
+            first += n
+            yield _release_items(items, hashed, publish)
+
+
+def _without_images(items: pa.Table) -> pa.Table:
+    """Return the columns of `hash_images` for items whose images were not fetched."""
+    n = len(items)
+    blank = pa.array([""] * n, pa.string())
+    urls = [next(iter(urls or []), "") for urls in items["image_urls"].to_pylist()]
+    return pa.table(
+        {
+            "status": pa.nulls(n, pa.string()),
+            "url": pa.array(urls, pa.string()),
+            "sha256": blank,
+            "input_image_sha256": blank,
+        }
+    )
+
+
+def _release_items(items: pa.Table, images: pa.Table, publish: Publish) -> pa.Table:
+    """Return n items in schema RELEASED_ITEMS, with BLANKED_COLUMNS blank."""
+    urls = [url if is_web(url) else "" for url in images["url"].to_pylist()]
+    text_hashes = pa.array(map(text_sha256, items["text"].to_pylist()), pa.string())
+    columns = {name: items[name] for name in items.column_names}
+    columns |= {
+        "image_status": images["status"],
+        "image_sha256": images["sha256"],
+        "input_image_sha256": images["input_image_sha256"],
+        "image_url": pa.array(urls, pa.string()),
+        "input_text_sha256": text_hashes,
+    }
+
+    n = len(items)
+    blank = pa.array([""] * n, pa.string())
+    columns |= dict.fromkeys(BLANKED_COLUMNS[publish.texts or "all"], blank)
+    if publish.texts == "none":
+        kind = schemas.RELEASED_ITEMS.field("categories").type
+        columns["categories"] = pa.array([[]] * n, kind)
+    return pa.table({name: columns[name] for name in schemas.RELEASED_ITEMS.names})
 
 
 def _write_interactions(folder: Path, layout: Layout, publish: Publish) -> TableKinds:

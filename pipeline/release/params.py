@@ -1,12 +1,13 @@
-"""Section `publish` of params.yaml: contents of the release folder."""
+"""Section `publish` of params.yaml and the licence of the source: contents of a release."""
 
 import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.section import WRAPPED, Name, Section
-from alignrec.pipeline.runtime.source import Shown
+from alignrec.pipeline.runtime.source import Licence, Shown
 
 Line = Annotated[str, Field(min_length=1, max_length=2000)]
 LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
@@ -51,3 +52,17 @@ class Publish(Section):
     def facts(self) -> dict[str, Any]:
         # records of float32 are as they were before the key existed
         return {key: value for key, value in super().facts().items() if (key, value) != FLOAT32}
+
+
+def resolve_settings(publish: Publish, licence: Licence) -> Publish:
+    """Replace nulls in section `publish` with what the source's licence allows."""
+    interactions = publish.interactions
+    if interactions is None:
+        interactions = licence.interactions
+    users = publish.users or ("names" if interactions else "none")
+    if interactions and users == "none":
+        raise UserError(
+            "publish.users is none, but interactions are released; set it to numbers or names"
+        )
+    texts = publish.texts or licence.texts
+    return publish.model_copy(update={"interactions": interactions, "users": users, "texts": texts})

@@ -8,8 +8,7 @@ from pathlib import Path
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release.manifest import File
-from alignrec.pipeline.release.paths import SIGNATURE_FILE
+from alignrec.pipeline.release.manifest import SIGNATURE_FILE, File
 
 MAX_SIGNATURE_BYTES = 64 << 10
 NAMESPACE = "alignrec-release"  # rejects signatures made for other purposes, such as Git commits

@@ -19,7 +19,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.io import archives
 from alignrec.pipeline.io.errors import Absent, UserError, installing
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release.paths import SAMPLE
+from alignrec.pipeline.release.manifest import SAMPLE
 from alignrec.pipeline.web.retries import TransientError, retry
 
 if TYPE_CHECKING:
