@@ -1,6 +1,6 @@
 """Write a release folder from those outputs of a dataset whose stages ran."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -244,19 +244,17 @@ def _release_items(items: pa.Table, images: pa.Table, publish: Publish) -> pa.Ta
 
 
 def _write_interactions(folder: Path, layout: Layout, publish: Publish) -> TableKinds:
-    interactions = io.read_tables(layout.interactions, schemas.INTERACTIONS)
-    target = folder / "interactions.parquet"
-    record = io.record(layout.interactions) or None
-    io.write_tables(interactions, target, schemas.INTERACTIONS, record)
-    yield target, "interactions"
-
-    users = io.read_tables(layout.users, schemas.USERS)
-    if publish.users != "names":
-        # names are replaced by numbers
-        users = (io.set_column(part, "user", part["user_id"].cast(pa.string())) for part in users)
+    yield from _copy_table(layout.interactions, folder / "interactions.parquet", "interactions")
     target = folder / "users.parquet"
-    io.write_tables(users, target, schemas.USERS, io.record(layout.users) or None)
-    yield target, "users"
+    if publish.users == "names":
+        yield from _copy_table(layout.users, target, "users")
+    else:
+        users = io.read_tables(layout.users, schemas.USERS)
+        numbered = (
+            io.set_column(part, "user", part["user_id"].cast(pa.string())) for part in users
+        )
+        _write_changed(layout.users, target, schemas.USERS, numbered)
+        yield target, "users"
 
 
 def _copy_feature_set(folder: Path, layout: Layout, name: str, stored: VectorType) -> TableKinds:
@@ -279,10 +277,9 @@ def _round_vectors(source: Path, target: Path, name: str) -> None:
     """Write a file of a feature set with its vectors in float16; UserError if they do not fit."""
     schema = schemas.features(io.width(source.parent))
     parts = io.read_slices(source, schema, schema.names, io.PART)
-    record = io.record(source) or None  # imported files have none
     try:
         rounded = map(io.round_vectors, parts)
-        io.write_tables(rounded, target, schemas.store_as(schema, "float16"), record)
+        _write_changed(source, target, schemas.store_as(schema, "float16"), rounded)
     except ValueError as e:
         raise UserError(f"'publish.vectors': {name}: {e}; choose float32") from None
 
@@ -296,8 +293,15 @@ def _write_user_embeddings(target: Path, layout: Layout, publish: Publish) -> Ta
         width = int(pq.read_schema(source).field("vector").type.list_size)
         schema = schemas.numbered_user_embeddings(width)
         vectors = io.read_slices(source, schemas.user_embeddings(width), schema.names, io.PART)
-        io.write_tables(vectors, target, schema, io.record(source) or None)
+        _write_changed(source, target, schema, vectors)
         yield target, "numbered_user_embeddings"
+
+
+def _write_changed(
+    source: Path, target: Path, schema: pa.Schema, parts: Iterable[pa.Table]
+) -> None:
+    """Write changed rows of a table with its record, which imported files lack."""
+    io.write_tables(parts, target, schema, io.record(source) or None)
 
 
 def _copy_table(source: Path, target: Path, kind: str) -> TableKinds:

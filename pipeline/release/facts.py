@@ -139,7 +139,7 @@ def gather_facts(
             *_gap_rows("image", statuses["image_status"]),
             *_gap_rows("text", statuses["text_status"]),
         ],
-        coverage=[_coverage_row(FeatureSet.of(layout, name), items.parent) for name in names],
+        coverage=[_coverage_row(layout, name, items.parent) for name in names],
         empty=empty,
         vectors=describe_vectors(outputs.records.get("pretrain"), layout, names),
         hardware=_describe_hardware(outputs.records),
@@ -173,19 +173,19 @@ def _gap_rows(part: str, statuses: pa.ChunkedArray) -> list[list[str]]:
     return rows
 
 
-def _coverage_row(features: FeatureSet, release: Path) -> list[Any]:
+def _coverage_row(layout: Layout, name: str, release: Path) -> list[Any]:
     """Return name, width in the release, and shares: items with image and with text, tokens that
     were encoded, cut texts.
     """
     columns = ["has_image", "has_text"]
-    files = [*features.shards, *(further.shards if (further := features.further()) else ())]
+    files = catalogue.list_feature_files(layout, name)
     flags = pq.read_table(files, columns=columns, partitioning=None)
     texts = text_shares(files)
 
     shares = [pc.mean(column).as_py() for column in flags.columns]
     shares += [texts.read, texts.cut] if texts else [None, None]
     cells = ["" if share is None else f"{share:.1%}" for share in shares]
-    return [features.name, io.width(release / "features" / features.name), *cells]
+    return [name, io.width(release / "features" / name), *cells]
 
 
 def _describe_hardware(records: Mapping[str, Mapping[str, Any]]) -> str:
