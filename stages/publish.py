@@ -15,8 +15,8 @@ from alignrec.stages.report import EVIDENCE
 
 def main(run: Run) -> None:
     from alignrec.pipeline.release.build import write_release
+    from alignrec.pipeline.release.item_table import record_columns
     from alignrec.pipeline.release.read import Release
-    from alignrec.pipeline.release.recipe import record_columns
     from alignrec.pipeline.report.outputs import Outputs
 
     folder = run.layout.release

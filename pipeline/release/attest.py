@@ -23,10 +23,9 @@ from alignrec.pipeline.release.encoder import (
 )
 from alignrec.pipeline.release.item_file import ItemRow, read_blocks
 from alignrec.pipeline.release.item_images import FoundImage
-from alignrec.pipeline.release.item_table import open_table
+from alignrec.pipeline.release.item_table import open_table, release_recipe
 from alignrec.pipeline.release.loading import Loaded
 from alignrec.pipeline.release.read import ITEMS_FILE
-from alignrec.pipeline.release.recipe import release_recipe
 from alignrec.pipeline.runtime.layout import Layout, list_image_files
 from alignrec.pipeline.runtime.seeds import seed_for
 

@@ -20,6 +20,7 @@ from alignrec.pipeline.features.encode import describe_set, list_modules
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.encoder import ReleasedEncoders
+from alignrec.pipeline.release.item_table import Recipe, project_recipe, release_recipe
 from alignrec.pipeline.release.loading import (
     Loaded,
     Project,
@@ -27,7 +28,6 @@ from alignrec.pipeline.release.loading import (
     load_encoder,
     refuse_absent,
 )
-from alignrec.pipeline.release.recipe import Recipe, project_recipe, release_recipe
 from alignrec.pipeline.runtime.layout import FEATURE_STAGES, Layout
 from alignrec.pipeline.runtime.params import Parameters
 from alignrec.pipeline.runtime.section import nearest

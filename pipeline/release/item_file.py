@@ -23,8 +23,7 @@ from alignrec.pipeline.io.parquet import decode_binary, read_batches
 from alignrec.pipeline.io.sql import identifier_of
 from alignrec.pipeline.io.text import MAX_LINE_BYTES, MAX_RAW_BYTES, RejectedRow
 from alignrec.pipeline.release.item_images import FoundImage, find_image
-from alignrec.pipeline.release.item_table import TEXT, Columns, ItemTable
-from alignrec.pipeline.release.recipe import TABULAR, source_reader
+from alignrec.pipeline.release.item_table import TABULAR, TEXT, Columns, ItemTable, source_reader
 from alignrec.pipeline.sources.base import Product, as_json, as_text, end_sentence
 from alignrec.pipeline.sources.tabular import Tabular, TabularSource
 from alignrec.pipeline.vectors.identifiers import IDENTIFIER_COLUMNS

@@ -1,14 +1,25 @@
-"""Columns of a table of items to embed: which of them are identifiers, texts and images."""
+"""Columns of a table of items to embed: which of them are identifiers, texts and images.
+
+Texts are made of them as a release or project makes those of its source.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.dataset.items import PRODUCT_FIELDS
+from alignrec.pipeline.dataset.params import Items
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.json_rows import column_names, refuse_repeated
-from alignrec.pipeline.release.manifest import ItemColumns
-from alignrec.pipeline.release.recipe import TABULAR, Recipe, source_reader
-from alignrec.pipeline.runtime.section import nearest
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.manifest import ItemColumns, Manifest
+from alignrec.pipeline.runtime.params import Parameters
+from alignrec.pipeline.runtime.section import nearest, validate
+from alignrec.pipeline.runtime.source import Source
+from alignrec.pipeline.sources.base import SOURCES, Reader
 from alignrec.pipeline.sources.inspect import guess_column
 from alignrec.pipeline.vectors.identifiers import rank_identifier
 from alignrec.schemas import TEXT_FIELDS
@@ -18,6 +29,16 @@ from alignrec.schemas import TEXT_FIELDS
 # <id>.<ext>
 ITEM, IMAGES = "item", "image_urls"  # roles, next to those of TEXT_FIELDS
 IMAGE, TEXT = "image", "text"  # columns read if none is named
+TABULAR = "tabular"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Source of a release or project, columns of its item file, and roles in its texts."""
+
+    kind: str = TABULAR
+    columns: ItemColumns | None = None  # None without an item file
+    text: tuple[str, ...] = TEXT_FIELDS  # roles that compose the text, in order
 
 
 class Columns(NamedTuple):
@@ -200,3 +221,40 @@ def _find_differences(
         for name in recipe.columns.text:
             if name not in columns.appended:
                 yield f"{path}: no column '{name}', which the encoder's texts have"
+
+
+def record_columns(source: Source, items: Path) -> ItemColumns:
+    """Return the columns of a source's item file; `items` is the item table made of it."""
+    filled = {"item"}
+    for part in io.read_slices(items, schemas.ITEMS, list(PRODUCT_FIELDS), io.PART):
+        filled |= {role for role in PRODUCT_FIELDS if any(part[role].to_pylist())}
+
+    reader: Reader = source.reader()
+    roles = {role: column for role, column in reader.item_columns.items() if role in filled}
+    return ItemColumns(roles=roles, text=list(reader.appended))
+
+
+def release_recipe(manifest: Manifest) -> Recipe:
+    """Read the recipe of a release, which is untrusted; UserError if its parameters are invalid."""
+    maker = manifest.made_by.get("items")
+    settings = {key: value for key, value in maker.params.items() if key == "text"} if maker else {}
+    items = validate(Items, settings, f"{manifests.MANIFEST_FILE}: made_by.items.params")
+    return Recipe(manifest.kind, manifest.columns, tuple(items.text))
+
+
+def project_recipe(params: Parameters, dataset: str, items: Path) -> Recipe | None:
+    """Return the recipe of a project's dataset; None if it is not declared or has no items."""
+    if dataset not in params.sources or not items.is_file():
+        return None
+    source = params.source(dataset)
+    columns = record_columns(source, items)
+    return Recipe(source.kind, columns, tuple(params[Items].text))
+
+
+def source_reader(kind: str) -> Reader | None:
+    """Return the reader of a built-in source but `tabular`, which may join several fields."""
+    if kind == TABULAR or kind not in SOURCES.built_in:
+        return None
+    # not validated: a release has no raw files
+    reader: Reader = SOURCES[kind].model_construct(kind=kind).reader()
+    return reader

@@ -17,8 +17,8 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import item_file, item_images, item_table
+from alignrec.pipeline.release.item_table import Recipe, project_recipe
 from alignrec.pipeline.release.manifest import ItemColumns
-from alignrec.pipeline.release.recipe import Recipe, project_recipe
 
 ITEMS, USERS, BOUGHT = 24, 30, 8
 COLUMNS = ["artikelnr", "bezeichnung", "marke", "warengruppe", "beschreibung", "pflege", "brand"]
